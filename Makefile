@@ -1,0 +1,60 @@
+# Two commands do everything on a fresh machine: `make repro` and `make test`.
+SHELL := /bin/bash
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+export DVC_NO_ANALYTICS = 1
+
+.DEFAULT_GOAL := help
+
+.PHONY: help
+help:  ## what there is
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+# uv where it can be had: it takes seconds and pip minutes. pip's find-links are handed on, because a CPU wheel of torch
+# may lie there, and uv does not read pip's settings.
+$(STAMP): pyproject.toml constraints.txt
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@if ! command -v uv >/dev/null; then $(BIN)/python -m pip install --quiet uv || true; fi
+	@if command -v uv >/dev/null; then \
+	  export UV_FIND_LINKS="$$($(BIN)/python -m pip config get global.find-links 2>/dev/null)"; \
+	  uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable '.[dev]'; \
+	else \
+	  $(BIN)/python -m pip install --quiet --no-compile --constraint constraints.txt --editable '.[dev]'; \
+	fi
+	@touch $@
+
+.PHONY: setup
+setup: $(STAMP)  ## the virtual environment with everything pinned
+	@git rev-parse --git-dir >/dev/null 2>&1 || { \
+	  echo "This folder has no git history; DVC needs one, so it gets a first commit."; \
+	  git init --quiet && git add --all && git -c user.name=stillhouse -c user.email=stillhouse@localhost commit --quiet -m "An unpacked archive"; }
+
+.PHONY: repro
+repro: setup  ## run the graph: a teacher answers, answers are selected, students are trained and compared
+	@python -m pipeline check
+	@dvc repro
+	@python -m pipeline results
+
+.PHONY: test
+test: setup  ## all tests
+	@python -m pytest -q
+
+.PHONY: check
+check: setup  ## format, lint, types, layers and the fast tests
+	@ruff format --check .
+	@ruff check .
+	@mypy
+	@lint-imports
+	@python -m pytest -q -m "not e2e and not browser and not slow_server" -n 2
+
+.PHONY: serve
+serve: setup  ## Prefect: the server, the flow with a schedule, and the report, on this machine
+	@python -m flows.serve
+
+.PHONY: clean
+clean:  ## remove the environment and every table; what ships with the repository stays
+	@git clean -fdXq data
+	@rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .import_linter_cache

@@ -1,0 +1,229 @@
+"""The flow `distill`: brings the instances of `dvc.yaml` up to date, each as a task that waits for what it needs.
+
+    python -m flows.distill [TARGET ...] [--force]       the same by hand; a running server shows it
+
+A task ends as *Ran*, *Nothing changed*, *Restored* (from DVC's run cache), *Gate failed*, *Failed* or *Cancelled*;
+what waits for one that did not complete stays *NotReady*. DVC is the only cache: Prefect keeps no result.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import sys
+import threading
+from collections.abc import Mapping
+from contextvars import copy_context
+from pathlib import Path
+from uuid import UUID
+
+import httpx
+from filelock import FileLock, Timeout
+from prefect import flow, get_run_logger, task
+from prefect.artifacts import create_link_artifact, create_markdown_artifact, create_table_artifact
+from prefect.cache_policies import NO_CACHE
+from prefect.client.orchestration import get_client
+from prefect.context import FlowRunContext
+from prefect.futures import PrefectFuture, wait
+from prefect.settings import PREFECT_API_URL, temporary_settings
+from prefect.states import Cancelled, Completed, Failed, State
+
+from flows.graph import Graph, GraphError, Instance
+from flows.process import Children, Outcome, Stopped, prune_locks
+
+GATE = 65
+CAP = 76
+WORTH_A_RETRY = {75, 137, -9}  # an endpoint that is down; a command that was killed, most often for memory
+REPORTS_URL = "STILLHOUSE_REPORTS_URL"
+
+
+class TryAgain(Exception):
+    """A failure that may pass by itself: the only kind that is retried."""
+
+
+class Run:
+    """What the tasks of one run share."""
+
+    def __init__(self, graph: Graph, children: Children, forced: set[str]) -> None:
+        self.graph, self.children, self.forced = graph, children, forced
+        self.seconds: dict[str, float] = {}
+
+
+@task(
+    name="instance", task_run_name="{name}", cache_policy=NO_CACHE, persist_result=False, retries=2,
+    retry_delay_seconds=[2, 10], retry_condition_fn=lambda task, run, state: isinstance(state.data, TryAgain),
+)  # fmt: skip
+def bring_up_to_date(name: str, run: Run) -> State:
+    """One instance: run in a child if its status says that it changed, otherwise left alone."""
+    force = name in run.forced
+    try:
+        if run.children.stopping:
+            raise Stopped
+        if not force and name not in run.graph.changed([name]):
+            return Completed(name="Nothing changed")
+        outcome = run.children.run(run.graph.instances[name], force, get_run_logger().info)
+    except Stopped:
+        return Cancelled(message="the run was stopped")
+    run.seconds[name] = outcome.seconds
+    return judge(name, outcome)
+
+
+def judge(name: str, outcome: Outcome) -> State:
+    """The state that an outcome means; raises `TryAgain` for what is worth a retry."""
+    if outcome.code == 0 and outcome.ran:
+        return Completed(name="Ran", message=f"{outcome.seconds} s")
+    if outcome.code == 0:
+        restored = any("is cached - skipping run" in line for line in outcome.said)
+        return Completed(name="Restored" if restored else "Nothing changed")
+    last = outcome.said[-1] if outcome.said else "it said nothing"
+    if outcome.code == GATE:
+        text = fenced("\n".join(outcome.said))
+        create_markdown_artifact(text, key=key("gate", name), description=f"{name} let nothing pass")
+        return Failed(name="Gate failed", message=last)
+    text = f"exit code {outcome.code}: {last} (all of it: {outcome.log})"
+    if outcome.code in WORTH_A_RETRY:
+        raise TryAgain(text)
+    return Failed(message=f"a cap was reached: {last}" if outcome.code == CAP else text)
+
+
+@flow(name="distill", persist_result=False)
+def distill(
+    targets: list[str] | None = None,
+    force: bool = False,
+    workers: int | None = None,
+    slots: dict[str, int] | None = None,
+) -> State:
+    """Bring instances of dvc.yaml up to date, with all that they need.
+
+    Args:
+        targets: Instances (`train@kd`) or stages (`train`: all of its instances). Empty: everything.
+        force: Run the targets even if nothing changed. What they need runs only if it changed.
+        workers: How many instances may run side by side. Empty: one per processor.
+        slots: How many instances may use a resource of `meta: {resource: ...}` at once, as in {"model": 2}. Empty: one.
+    """
+    root = Path.cwd()
+    lock = FileLock(root / "data" / ".runs" / "locks" / "flow.lock")
+    Path(lock.lock_file).parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with lock.acquire(timeout=0), Graph() as graph:
+            prune_locks(root)
+            chosen = graph.named(targets or [])
+            children = Children(root, workers or os.cpu_count() or 1, slots or {})
+            run = Run(graph, children, chosen if force else set())
+            return run_all(run, graph.with_upstream(chosen))
+    except Timeout:
+        return Failed(message=f"another run is under way here ({lock.lock_file} is held); wait for it or cancel it")
+    except GraphError as error:
+        return Failed(message=str(error))
+
+
+def run_all(run: Run, instances: list[Instance]) -> State:
+    """Submit one task per instance, wait for all, and sum up."""
+    futures: dict[str, PrefectFuture[State]] = {}
+    context = FlowRunContext.get()
+    assert context is not None and context.flow_run is not None
+    over = threading.Event()
+    # The context holds the server's address; a thread does not inherit it.
+    arguments = (stop_when_cancelled, context.flow_run.id, run.children, over)
+    watcher = threading.Thread(target=copy_context().run, args=arguments, daemon=True)
+    watcher.start()
+    try:
+        for instance in instances:
+            upstream = [futures[name] for name in instance.needs]
+            futures[instance.name] = bring_up_to_date.submit(instance.name, run, wait_for=upstream, return_state=False)
+        wait(list(futures.values()))
+    except KeyboardInterrupt:
+        run.children.stop()
+        wait(list(futures.values()))
+    except BaseException:  # Prefect's signal that this process must end
+        run.children.stop()
+        raise
+    finally:
+        over.set()
+    watcher.join()
+    return sum_up(run, {name: future.state for name, future in futures.items()})
+
+
+def stop_when_cancelled(flow_run: UUID, children: Children, over: threading.Event, every_s: float = 2.0) -> None:
+    """Stop the children when somebody cancels this run. No runner does that for a run that was started by hand."""
+    with get_client(sync_client=True) as client:
+        while not over.wait(every_s):
+            try:
+                state = client.read_flow_run(flow_run).state
+            except httpx.HTTPError:  # a server that restarts is no reason to stop
+                continue
+            if state is not None and (state.is_cancelling() or state.is_cancelled()):
+                children.stop()
+                return
+
+
+def sum_up(run: Run, states: Mapping[str, State]) -> State:
+    """The artifacts of a run and its state: the worst of its tasks."""
+    create_table_artifact(
+        [
+            {"instance": name, "state": state.name, "seconds": run.seconds.get(name), "message": cell(state)}
+            for name, state in states.items()
+        ],
+        key="instances",
+        description="every instance of this run",
+    )
+    if url := os.environ.get(REPORTS_URL):
+        for page in sorted(Path("data/reports").glob("*.html")):
+            create_link_artifact(f"{url}/{page.name}", page.name, key=key("report", page.stem))
+    by_state: dict[str | None, list[str]] = {}
+    for name, state in states.items():
+        by_state.setdefault(state.name, []).append(name)
+    text = "; ".join(f"{state}: {', '.join(names)}" for state, names in by_state.items())
+    if run.children.stopping:
+        return Cancelled(message=text)
+    if "Gate failed" in by_state:
+        return Failed(name="Gate failed", message=text)
+    if not all(state.is_completed() for state in states.values()):
+        return Failed(message=text)
+    return Completed(name="Nothing changed" if set(by_state) <= {"Nothing changed"} else "Ran", message=text)
+
+
+def fenced(text: str) -> str:
+    """Text that nobody vouches for, as a block that Markdown leaves alone: its fence is longer than any in the text."""
+    fence = "`" * max(3, 1 + max((len(run) for run in re.findall("`+", text)), default=0))
+    return f"{fence}text\n{text}\n{fence}"
+
+
+def cell(state: State) -> str:
+    """A state's message for a cell of a table, where a viewer may take Markdown or HTML for what it is."""
+    return re.sub(r"[^\w\s.,:;=@%+/'()-]", "·", state.message or "")[:300]
+
+
+def key(kind: str, name: str) -> str:
+    """A key that Prefect takes for an artifact."""
+    return f"{kind}-{re.sub('[^a-z0-9]+', '-', name.lower())}"
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the flow here and now; the exit code is 0, 65 for a gate, 130 if it was cancelled, otherwise 1."""
+    parser = argparse.ArgumentParser(prog="python -m flows.distill", description=distill.fn.__doc__, add_help=True)
+    parser.add_argument("targets", nargs="*", metavar="TARGET")
+    parser.add_argument("--force", action="store_true")
+    parser.add_argument("--workers", type=int)
+    given = parser.parse_args(arguments)
+    try:
+        with Graph() as graph:
+            chosen = graph.named(given.targets)
+            if not given.force and not graph.changed(i.name for i in graph.with_upstream(chosen)):
+                print("nothing changed")
+                return 0
+    except GraphError as error:
+        print(error, file=sys.stderr)
+        return 1
+    from flows.server import running
+
+    url = running()
+    with temporary_settings({PREFECT_API_URL: url} if url else {}):
+        state = distill(given.targets, given.force, given.workers, return_state=True)
+    print(f"{state.name}: {state.message}")
+    return 0 if state.is_completed() else GATE if state.name == "Gate failed" else 130 if state.is_cancelled() else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,114 @@
+"""What a backend is asked and what it answers.
+
+A backend is opened from a model folder as a context manager and has two verbs over many requests: `generate` and
+`read`. Each answer carries its request's id; order means nothing. Batching, retries and rate limits stay inside.
+What a backend cannot do it does not list in `gives`, and `plan` refuses what would need it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from pipeline.execution import RunSettings
+from pipeline.plugins import find
+
+Messages = Sequence[dict[str, str]]
+# What a model that is run in this process gives.
+LOCAL = ("generate", "token_logprobs", "topk_logprobs", "full_logits", "hidden_states", "gradients")
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How to draw an answer. Temperature 0 is greedy."""
+
+    temperature: float
+    top_p: float
+    max_tokens: int
+    stop: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class GenerateRequest:
+    """One sample of one prompt. The seed is this sample's own: no two requests share their noise.
+
+    `solution` is the answer that came with the data, if one did; only recorded.solutions looks at it.
+    """
+
+    request_id: str
+    prompt_id: str
+    messages: Messages
+    sample: int
+    seed: int
+    solution: str | None = None
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What came back for one request; `error` is set, and content null, if it failed for good."""
+
+    request_id: str
+    content: str | None
+    finish_reason: str
+    reasoning: str | None = None
+    token_ids: list[int] | None = None
+    logprobs: list[float] | None = None
+    error: str | None = None
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+    cost_usd: float | None = None
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """A tokenised conversation to be read, and the positions [N] whose tokens are asked about."""
+
+    id: str
+    token_ids: Sequence[int]
+    positions: Sequence[int]
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What a model says about the N asked tokens of one sequence; only what was wanted is set.
+
+    target_logprob [N], topk_ids and topk_logprobs [N, K] (likeliest first), tail_mass [N], embedding [D] (mean of the
+    last layer's states at the asked tokens).
+    """
+
+    id: str
+    target_logprob: np.ndarray
+    topk_ids: np.ndarray | None = None
+    topk_logprobs: np.ndarray | None = None
+    tail_mass: np.ndarray | None = None
+    embedding: np.ndarray | None = None
+
+
+class Backend(Protocol):
+    """An opened model."""
+
+    def generate(self, requests: Sequence[GenerateRequest], sampling: Sampling) -> Iterator[Answer]:
+        """Answer every request once, in any order."""
+        ...
+
+    def read(self, sequences: Sequence[Tokens], *, top_k: int = 0, embedding: bool = False) -> Iterator[Reading]:
+        """Read every sequence once, in any order. Log-probabilities are natural, at temperature 1."""
+        ...
+
+
+def card_of(folder: Path) -> dict[str, str]:
+    """The content of a model folder's `model.json`: `backend`, `model_id`, and what else its origin wrote."""
+    return json.loads((folder / "model.json").read_text("utf-8"))
+
+
+def open_model(folder: Path, settings: RunSettings) -> AbstractContextManager[Backend]:
+    """Open the model of a folder with the backend that its card names."""
+    card = card_of(folder)
+    method = find("backend", card["backend"])
+    return method.factory(folder=folder, card=card, settings=settings)

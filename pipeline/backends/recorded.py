@@ -1,0 +1,33 @@
+"""Answers that came with the data: no model is asked."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+
+from pipeline.backends.protocol import Answer, Backend, GenerateRequest, Reading, Sampling, Tokens
+from pipeline.errors import Refused
+from pipeline.execution import RunSettings
+from pipeline.plugins import backend
+
+
+@backend(gives=("generate",))
+def solutions(*, folder: Path, card: dict[str, str], settings: RunSettings) -> AbstractContextManager[Backend]:
+    """Each prompt's own `solution`: human answers, or worked solutions of a procedure, as a teacher's answers.
+
+    Paper: none; it makes a supervised data set a special case of distillation.
+    Differs: nothing.
+    """
+    return nullcontext(_Solutions())
+
+
+class _Solutions:
+    def generate(self, requests: Sequence[GenerateRequest], sampling: Sampling) -> Iterator[Answer]:
+        for request in requests:
+            if request.solution is None:
+                raise Refused(f"prompt {request.prompt_id} has no solution; recorded.solutions answers with that column")
+            yield Answer(request.request_id, request.solution, "stop")
+
+    def read(self, sequences: Sequence[Tokens], *, top_k: int = 0, embedding: bool = False) -> Iterator[Reading]:
+        raise Refused("recorded.solutions holds answers and no model; it cannot read")

@@ -1,0 +1,195 @@
+"""Every table and every column of the pipeline: type, nullability, meaning.
+
+A stage reads tables and adds one. The schema of a table never depends on a parameter: a new scorer is a new table
+of `scores`, not a new column. Rows join by ids made from content (`ids.py`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+
+TEXT = pa.string()
+REAL = pa.float64()
+COUNT = pa.int64()
+FLAG = pa.bool_()
+IDS = pa.list_(pa.int32())
+REALS = pa.list_(pa.float32())
+MESSAGES = pa.list_(pa.struct([pa.field("role", TEXT, False), pa.field("content", TEXT, False)]))
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column: its Arrow type, what it means in a sentence, and whether a row may lack it."""
+
+    type: pa.DataType
+    about: str
+    nullable: bool = False
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table: its folder under `data/`, the columns that make a row unique, and its columns in order."""
+
+    name: str
+    key: tuple[str, ...]
+    columns: Mapping[str, Column]
+
+    @property
+    def schema(self) -> pa.Schema:
+        return pa.schema([pa.field(name, c.type, c.nullable) for name, c in self.columns.items()])
+
+    def batch(self, **columns: Any) -> pa.RecordBatch:
+        """Columns as arrays or lists, to a batch of exactly this schema; a nullable column may be left out."""
+        unknown = columns.keys() - self.columns.keys()
+        if unknown:
+            raise ValueError(f"table {self.name} has no column {', '.join(sorted(unknown))}")
+        length = len(next(iter(columns.values())))
+        arrays = []
+        for name, column in self.columns.items():
+            if name not in columns and not column.nullable:
+                raise ValueError(f"table {self.name}: column {name} is missing")
+            values = columns.get(name)
+            if values is None:
+                arrays.append(pa.nulls(length, column.type))
+            elif isinstance(values, pa.ChunkedArray):
+                arrays.append(values.combine_chunks().cast(column.type))
+            elif isinstance(values, pa.Array):
+                arrays.append(values.cast(column.type))
+            else:
+                arrays.append(pa.array(values, column.type))
+        return pa.RecordBatch.from_arrays(arrays, schema=self.schema)
+
+    def rows(self, rows: Iterable[Mapping[str, Any]]) -> pa.RecordBatch:
+        """Rows as mappings, to a batch of exactly this schema."""
+        return pa.RecordBatch.from_pylist(list(rows), schema=self.schema)
+
+
+def optional(type: pa.DataType, about: str) -> Column:
+    return Column(type, about, nullable=True)
+
+
+PROMPT_ID = Column(TEXT, "id of the conversation to be answered; decides the part a row lies in")
+DOMAIN = Column(TEXT, "the kind of task, the unit of mixtures and of gaps")
+RECORD_ID = Column(TEXT, "id of the row that this row is about: a response_id")
+
+PROMPTS = Table("prompts", ("prompt_id",), {
+    "prompt_id": PROMPT_ID,
+    "messages": Column(MESSAGES, "the conversation so far; the last turn is the user's"),
+    "domain": DOMAIN,
+    "source": Column(TEXT, "where the row came from: file and line, or the name of a procedure"),
+    "group": Column(TEXT, "all variants of one item share it; a group is never split over two pools"),
+    "level": optional(COUNT, "difficulty, 0 is easiest"),
+    "verifier": optional(TEXT, "the method that reads an answer out of a text and compares it with the reference"),
+    "reference": optional(TEXT, "the right answer, as the verifier reads it"),
+    "solution": optional(TEXT, "a whole answer that came with the data; read only by the backend recorded.solutions"),
+})  # fmt: skip
+
+DROPS = Table("drops", ("prompt_id", "rule"), {
+    "prompt_id": PROMPT_ID,
+    "rule": Column(TEXT, "why the prompt is not to be used: exact, near, contaminated_key, contaminated_ngram, ..."),
+    "evidence": Column(TEXT, "what shows it: the twin's prompt_id, the shared n-gram, the matched pattern"),
+})  # fmt: skip
+
+RESPONSES = Table("responses", ("response_id",), {
+    "response_id": Column(TEXT, "id of what came back: request and content"),
+    "request_id": Column(TEXT, "id of what was asked: prompt, model identity, sampling, sample number"),
+    "prompt_id": PROMPT_ID,
+    "messages": Column(MESSAGES, "the conversation that was answered"),
+    "domain": DOMAIN,
+    "verifier": optional(TEXT, "as in prompts"),
+    "reference": optional(TEXT, "as in prompts"),
+    "model": Column(TEXT, "name of the model's instance"),
+    "model_id": Column(TEXT, "identity of the model: a hash of its weights, or its declared name and version"),
+    "sample": Column(COUNT, "number of the sample, from 0"),
+    "seed": Column(COUNT, "seed of this sample, derived from the run's seed, the prompt and the sample number"),
+    "content": optional(TEXT, "the answer, without reasoning; null if the request failed"),
+    "reasoning": optional(TEXT, "thinking that the model gave apart from its answer"),
+    "answer": optional(TEXT, "the short answer that the verifier reads out of content; null if it finds none"),
+    "token_ids": optional(IDS, "the sampled tokens, the end token included"),
+    "logprobs": optional(REALS, "natural log-probability of each sampled token, before temperature"),
+    "finish_reason": Column(TEXT, "stop, length, content_filter or error"),
+    "error": optional(TEXT, "why the request failed for good"),
+    "prompt_tokens": optional(COUNT, "tokens of the rendered prompt"),
+    "completion_tokens": optional(COUNT, "tokens of the answer"),
+    "cost_usd": optional(REAL, "what the request cost in US dollars, where the endpoint's prices are known"),
+})  # fmt: skip
+
+SCORES = Table("scores", ("record_id",), {
+    "record_id": RECORD_ID,
+    "prompt_id": PROMPT_ID,
+    "score": optional(REAL, "the number; null means that the scorer does not apply to this row"),
+    "parts": Column(pa.map_(TEXT, REAL), "the raw quantities that the score was made from"),
+    "vector": optional(REALS, "an embedding or a distribution, where the scorer gives one"),
+    "detail": optional(TEXT, "a sentence for a person"),
+})  # fmt: skip
+
+GAPS = Table("gaps", ("domain",), {
+    "domain": DOMAIN,
+    "n": Column(COUNT, "prompts of the domain that both models answered"),
+    "teacher_pass": optional(REAL, "share of the teacher's answers that are solved"),
+    "student_pass": optional(REAL, "share of the student's answers that are solved"),
+    "teacher_ppl": optional(REAL, "teacher's perplexity per token on its own answers"),
+    "student_ppl": optional(REAL, "student's perplexity per token on the teacher's answers"),
+    "ratio": optional(REAL, "student_ppl / teacher_ppl"),
+    "weight": Column(REAL, "the domain's share of the mixture that follows; sums to 1"),
+    "cost_per_solved": optional(REAL, "teacher's completion tokens per solved prompt"),
+})  # fmt: skip
+
+SELECTIONS = Table("selections", ("record_id",), {
+    "record_id": RECORD_ID,
+    "prompt_id": PROMPT_ID,
+    "domain": DOMAIN,
+    "kept": Column(FLAG, "whether the record is to be trained on"),
+    "weight": Column(REAL, "weight of a kept record in the loss; 0 if not kept"),
+    "reason": Column(TEXT, "why it was kept or not"),
+    "tokens": Column(COUNT, "prompt and answer tokens, what a token budget counts"),
+})  # fmt: skip
+
+SPANS = pa.list_(pa.struct([pa.field("start", pa.int32(), False), pa.field("end", pa.int32(), False)]))
+EXAMPLE_COLUMNS = {
+    "example_id": Column(TEXT, "id of the tokens and spans"),
+    "prompt_id": PROMPT_ID,
+    "domain": DOMAIN,
+    "token_ids": Column(IDS, "the whole conversation in the student's tokens"),
+    "spans": Column(SPANS, "half-open ranges of positions whose tokens are trained on"),
+    "weight": Column(REAL, "weight in the loss"),
+    "template_hash": Column(TEXT, "hash of the chat template that rendered it"),
+    "tokenizer_hash": Column(TEXT, "hash of the tokenizer that cut it"),
+    "response_ids": Column(pa.list_(TEXT), "the responses it was made from"),
+}
+EXAMPLES = Table("examples", ("example_id",), EXAMPLE_COLUMNS)
+
+SIGNALS = Table("signals", ("example_id",), {
+    **EXAMPLE_COLUMNS,
+    "teacher_id": Column(TEXT, "identity of the model whose distribution this is"),
+    "topk_ids": Column(pa.list_(IDS), "[N, K] ids of the K likeliest tokens at each loss token, likeliest first"),
+    "topk_logprobs": Column(pa.list_(REALS), "[N, K] their natural log-probabilities"),
+    "tail_mass": Column(REALS, "[N] probability of all other tokens together"),
+    "target_logprob": Column(REALS, "[N] log-probability of the token that stands there"),
+    "temperature": Column(REAL, "temperature that the distribution was taken at"),
+    "logprob_mode": Column(TEXT, "raw: before any penalty or truncation of the sampler"),
+})  # fmt: skip
+
+EVALS = Table("evals", ("task", "item_id"), {
+    "task": Column(TEXT, "the benchmark: name of the prompt pool"),
+    "item_id": Column(TEXT, "prompt_id of the item"),
+    "prompt_id": PROMPT_ID,
+    "domain": DOMAIN,
+    "level": optional(COUNT, "difficulty of the item"),
+    "model": Column(TEXT, "name of the model's instance"),
+    "content": optional(TEXT, "the greedy answer"),
+    "prediction": optional(TEXT, "the short answer read out of it"),
+    "target": optional(TEXT, "the reference answer"),
+    "metric": optional(REAL, "1 if the prediction is right, 0 if not; null without a reference"),
+    "confidence": optional(REAL, "probability the model gave its own answer: exp of the sum of its log-probabilities"),
+    "finish_reason": Column(TEXT, "stop or length"),
+})  # fmt: skip
+
+TABLES: dict[str, Table] = {
+    t.name: t
+    for t in (PROMPTS, DROPS, RESPONSES, SCORES, GAPS, SELECTIONS, EXAMPLES, SIGNALS, EVALS)
+}

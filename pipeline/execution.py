@@ -1,0 +1,104 @@
+"""How a stage is run: in this process or in several, never what it gives.
+
+Everything here may change without changing a byte of any table. `run:` in `params.yaml` is read when a stage
+starts; an instance's own section is its identity.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import importlib
+import multiprocessing
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt
+
+
+class Endpoint(BaseModel):
+    """Where a served model answers, and how hard to push it. The key itself is never written, only its variable."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    url: str
+    api_key_env: str | None = None
+    concurrency: PositiveInt = 16
+    timeout_s: PositiveFloat = 120.0
+    retries: int = Field(default=6, ge=0)
+
+
+class RunSettings(BaseModel):
+    """The section `run:` of `params.yaml`."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    executor: Literal["inline", "processes"] = "inline"
+    workers: PositiveInt = 1
+    threads: PositiveInt = 1
+    batch_rows: PositiveInt = 512
+    checkpoint_steps: PositiveInt = 200
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    endpoints: dict[str, Endpoint] = {}
+
+
+class How:
+    """What a stage function may know about its run: settings, the memo's place, a way to report progress."""
+
+    def __init__(self, settings: RunSettings, root: Path, label: str) -> None:
+        self.settings = settings
+        self.memo = root / "data" / ".memo"
+        self.checkpoints = root / "data" / ".checkpoints"
+        self.label = label
+        self._last = time.monotonic()
+
+    def progress(self, done: int, total: int, note: str = "") -> None:
+        """Say how far the work is, at most every five seconds."""
+        if time.monotonic() - self._last >= 5 or done == total:
+            self._last = time.monotonic()
+            print(f"{self.label}: {done} of {total} {note}".rstrip(), file=sys.stderr, flush=True)
+
+    def say(self, text: str) -> None:
+        print(f"{self.label}: {text}", file=sys.stderr, flush=True)
+
+
+def die_with_parent() -> None:
+    """Ask Linux to end this process when its parent ends, so that a killed DVC leaves no stage behind."""
+    pr_set_pdeathsig = 1
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGTERM)
+
+
+def limit_threads(threads: int) -> None:
+    """Bound every numerical library's threads, before any is loaded."""
+    for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "POLARS_MAX_THREADS"):
+        os.environ.setdefault(variable, str(threads))
+
+
+def run_parts(
+    work: Callable[[int], int], parts: int, settings: RunSettings, imports: Sequence[str]
+) -> list[int]:
+    """Call `work(part)` for every part, here or in processes; returns each part's number of rows.
+
+    Workers are forked after the heavy imports, which are so paid once.
+    """
+    if settings.executor == "inline" or parts == 1 or settings.workers == 1:
+        return [work(part) for part in range(parts)]
+    for name in imports:
+        importlib.import_module(name)
+    global _work
+    _work = work
+    context = multiprocessing.get_context("fork")
+    with ProcessPoolExecutor(min(settings.workers, parts), context, initializer=die_with_parent) as pool:
+        return list(pool.map(_call, range(parts)))
+
+
+_work: Callable[[int], int] | None = None
+
+
+def _call(part: int) -> int:
+    assert _work is not None
+    return _work(part)

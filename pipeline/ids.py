@@ -1,0 +1,57 @@
+"""Ids made from content, and randomness keyed by names.
+
+Nothing here depends on order, time or machine: the same content has the same id everywhere, and a draw for a
+record is the same however the work is cut into parts.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+ID_BYTES = 16
+
+
+def digest(*content: Any) -> str:
+    """A 32-character hexadecimal id of JSON-able content; equal content gives equal ids."""
+    text = json.dumps(content, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=ID_BYTES).hexdigest()
+
+
+def prompt_id(messages: Sequence[dict[str, str]]) -> str:
+    """The id of a conversation to be answered: roles and contents, nothing else."""
+    return digest("prompt", [[m["role"], m["content"]] for m in messages])
+
+
+def response_id(request: str, content: str | None) -> str:
+    """The id of what came back for a request, so that a label given to one text never lands on another."""
+    return digest("response", request, content)
+
+
+def seed_of(seed: int, *names: str | int) -> int:
+    """A 63-bit seed for one named purpose, for example `seed_of(17, "generate", prompt_id, sample)`."""
+    return int(digest("seed", seed, *names)[:16], 16) >> 1
+
+
+def draw(seed: int, *names: str | int) -> float:
+    """One uniform number in [0, 1) for one named purpose."""
+    return (int(digest("draw", seed, *names)[:14], 16) >> 3) / 2**53
+
+
+def draws(seed: int, purpose: str, ids: Sequence[str]) -> np.ndarray:
+    """One uniform number per id, shape [len(ids)]; reordering the ids reorders the numbers."""
+    return np.array([draw(seed, purpose, i) for i in ids], dtype=np.float64)
+
+
+def generator(seed: int, *names: str | int) -> np.random.Generator:
+    """A numpy generator for one named purpose."""
+    return np.random.Generator(np.random.Philox(key=seed_of(seed, *names)))
+
+
+def part_of(prompt: str, parts: int) -> int:
+    """The part that holds everything about a prompt."""
+    return int(prompt[:8], 16) % parts

@@ -1,0 +1,31 @@
+"""Objectives that learn the token that stands there, without a teacher's distribution."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field
+
+from pipeline.plugins import objective
+from pipeline.views import Loss, Objective, TokenView
+
+
+@objective(reads=("student_NV", "target_N", "weight_N"), item="token", teacher="none", divergence=False)
+def cross_entropy(*, label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0) -> Objective:
+    """-log q(target). With smoothing s, the target has the weight 1 - s, and s is spread evenly over the vocabulary.
+
+    Paper: maximum likelihood; on a teacher's answers it is the sequence-level distillation of Kim and Rush 2016 (arXiv
+    1606.07947). Smoothing: Szegedy et al. 2016 (arXiv 1512.00567).
+    Differs: smoothing leaves out columns whose logit is -inf, where the usual code gives an infinite loss.
+    """
+
+    def loss(view: TokenView) -> Loss:
+        log_q = view.student_NV.log_softmax(1)
+        value_N = -log_q.gather(1, view.target_N[:, None])[:, 0]
+        if label_smoothing:
+            possible = log_q.isfinite()
+            even_N = -log_q.masked_fill(~possible, 0).sum(1) / possible.sum(1)
+            value_N = (1 - label_smoothing) * value_N + label_smoothing * even_N
+        return Loss(value_N, view.weight_N)
+
+    return loss

@@ -1,0 +1,63 @@
+"""Models from this machine: the shipped pair, a transformers folder, no model at all.
+
+An origin is a function from an empty folder to the card of the model it has put there.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Literal
+
+from pipeline.backends.protocol import LOCAL
+from pipeline.errors import Refused
+from pipeline.models import TOKENIZER_FILES, Card, finish
+from pipeline.plugins import origin
+
+Origin = Callable[[Path], Card]
+Dtype = Literal["float32", "bfloat16"]
+
+WEIGHTS = ("*.safetensors", "*.safetensors.index.json", "config.json", "generation_config.json")
+
+
+@origin(gives=LOCAL, files=lambda arguments: [f"data/embedded/{arguments['name']}"])
+def embedded(*, name: Literal["teacher", "base"]) -> Origin:
+    """A model that ships with this repository, in `data/embedded/`.
+
+    Paper: none.
+    Differs: nothing.
+    """
+    return folder(path=f"data/embedded/{name}")
+
+
+@origin(gives=LOCAL, files=lambda arguments: [arguments["path"]])
+def folder(*, path: str, dtype: Dtype = "float32") -> Origin:
+    """A transformers folder: safetensors, config, fast tokenizer, chat template.
+
+    Paper: none.
+    Differs: nothing.
+    """
+
+    def fill(out: Path) -> Card:
+        source = Path(path)
+        if not (source / "config.json").exists():
+            raise Refused(f"{source} is not a transformers folder: it has no config.json")
+        if not list(source.glob("*.safetensors")):
+            raise Refused(f"{source} has no *.safetensors. Save the model with `save_pretrained(...)`; pickles are not read.")
+        for pattern in (*WEIGHTS, *TOKENIZER_FILES):
+            for file in source.glob(pattern):
+                shutil.copyfile(file, out / file.name)
+        return finish(out, dtype)
+
+    return fill
+
+
+@origin(gives=("generate",))
+def solutions() -> Origin:
+    """No model: the answers that came with the prompts (`recorded.solutions`).
+
+    Paper: none.
+    Differs: nothing.
+    """
+    return lambda out: {"backend": "recorded.solutions", "model_id": "recorded.solutions"}

@@ -1,0 +1,129 @@
+"""Methods: one function each, found by name.
+
+`use: family.name` in `params.yaml` means function `name` in `pipeline/<kind>s/<family>.py`. The function's keyword
+arguments are the method's parameters, its docstring names the paper, and the folder is the registry: nothing is
+listed twice. A user's own method is one function in `pipeline/<kind>s/mine.py`.
+
+    @scorer(reads=("answer",))
+    def agreement(*, normalise: Literal["none", "number"] = "none") -> Scorer: ...
+"""
+
+from __future__ import annotations
+
+import ast
+import difflib
+import functools
+import importlib
+import inspect
+import types
+import typing
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, create_model
+
+from pipeline.errors import Refused
+
+ROOT = Path(__file__).parent
+KINDS = {
+    "origin": "origins",
+    "source": "sources",
+    "verifier": "verifiers",
+    "backend": "backends",
+    "scorer": "scorers",
+    "reader": "readers",
+    "selector": "selectors",
+    "objective": "objectives",
+}
+
+
+@dataclass(frozen=True)
+class Method:
+    """A function that a parameter may name, with what it declares about itself."""
+
+    kind: str
+    name: str
+    factory: Callable[..., Any]
+    arguments: type[BaseModel]
+    traits: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def module(self) -> str:
+        return f"pipeline.{KINDS[self.kind]}.{self.name.split('.')[0]}"
+
+    @property
+    def about(self) -> str:
+        return inspect.cleandoc(self.factory.__doc__ or "")
+
+
+def _marker(kind: str) -> Callable[..., Callable[[Callable[..., Any]], Callable[..., Any]]]:
+    def marker(**traits: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+        def mark(function: Callable[..., Any]) -> Callable[..., Any]:
+            function.__stillhouse__ = (kind, traits)  # type: ignore[attr-defined]
+            return function
+
+        return mark
+
+    return marker
+
+
+origin = _marker("origin")
+source = _marker("source")
+verifier = _marker("verifier")
+backend = _marker("backend")
+scorer = _marker("scorer")
+reader = _marker("reader")
+selector = _marker("selector")
+objective = _marker("objective")
+
+
+class _Lazy(types.ModuleType):
+    def __getattr__(self, name: str) -> Any:
+        return getattr(importlib.import_module(self.__name__), name)
+
+
+def lazy(name: str) -> types.ModuleType:
+    """A module that is imported when it is first used, so that naming a method does not load torch."""
+    return _Lazy(name)
+
+
+@functools.cache
+def available(kind: str) -> tuple[str, ...]:
+    """The names of all methods of a kind, read from the files without importing them."""
+    names = []
+    for file in sorted((ROOT / KINDS[kind]).glob("*.py")):
+        for node in ast.parse(file.read_text("utf-8")).body:
+            if isinstance(node, ast.FunctionDef) and any(_is_marker(d, kind) for d in node.decorator_list):
+                names.append(f"{file.stem}.{node.name}")
+    return tuple(names)
+
+
+def _is_marker(decorator: ast.expr, kind: str) -> bool:
+    return isinstance(decorator, ast.Call) and isinstance(decorator.func, ast.Name) and decorator.func.id == kind
+
+
+@functools.cache
+def find(kind: str, name: str) -> Method:
+    """The method of a kind with this name; an unknown name lists what exists and the nearest."""
+    if name not in available(kind):
+        near = difflib.get_close_matches(name, available(kind), 1, 0.4)
+        hint = f"; did you mean {near[0]}?" if near else ""
+        raise Refused(f"no {kind} is called {name!r}{hint} There are: {', '.join(available(kind)) or 'none'}")
+    family, function_name = name.split(".")
+    function = getattr(importlib.import_module(f"pipeline.{KINDS[kind]}.{family}"), function_name)
+    marked, traits = function.__stillhouse__
+    if marked != kind:
+        raise Refused(f"{name} is a {marked}, not a {kind}")
+    return Method(kind, name, function, _arguments(function), traits)
+
+
+def _arguments(function: Callable[..., Any]) -> type[BaseModel]:
+    """The keyword-only arguments of a function, as a strict pydantic model."""
+    hints = typing.get_type_hints(function, include_extras=True)
+    fields: dict[str, Any] = {}
+    for name, parameter in inspect.signature(function).parameters.items():
+        if parameter.kind is inspect.Parameter.KEYWORD_ONLY:
+            fields[name] = (hints[name], ... if parameter.default is parameter.empty else parameter.default)
+    return create_model(function.__name__, __config__=ConfigDict(extra="forbid", frozen=True), **fields)

@@ -1,0 +1,247 @@
+"""Preflight: what would stop a run, found before it starts, and one question to one model.
+
+`doctor` looks at this machine, the repository, and every model that the parameters name. Each finding says what to
+do. It changes nothing; unless told to stay offline it asks each endpoint for a few tokens.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import platform
+import re
+import shutil
+import subprocess
+import tempfile
+import time
+import tomllib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Literal
+from urllib.parse import urlsplit
+
+import psutil
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
+
+from pipeline.backends.completions import Served
+from pipeline.backends.http import Gateway, endpoint_of
+from pipeline.backends.protocol import Answer, Backend, GenerateRequest, Sampling, open_model
+from pipeline.chat import Chat
+from pipeline.errors import Refused
+from pipeline.execution import RunSettings
+from pipeline.plan import Plan
+from pipeline.stage import Instance, stage_named
+
+GIB = 1 << 30
+LEAST_DISK_GIB, LEAST_MEMORY_GIB = 2.0, 2.0
+# A model folder whose weights are smaller holds a pointer of Git LFS and no weights.
+LEAST_WEIGHTS_BYTES = 1024
+HIDDEN = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+
+State = Literal["ok", "warn", "fail"]
+
+
+@dataclass(frozen=True)
+class Check:
+    """One finding: what was looked at, how it is, and what to do if it is not well."""
+
+    name: str
+    state: State
+    text: str
+
+
+def doctor(plan: Plan, data: Path, offline: bool) -> list[Check]:
+    """All findings, in the order in which a run would meet them."""
+    root = data.resolve().parent
+    return [
+        *_python(root),
+        *_packages(root, plan),
+        *_machine(data, plan),
+        *_repository(root),
+        *(check for instance in plan.of("acquire") for check in _model(instance, data, plan.settings, offline)),
+        *_strange_endpoints(plan),
+    ]
+
+
+def ask(folder: Path, text: str, settings: RunSettings, max_tokens: int = 512) -> str:
+    """A model's greedy answer to one question, safe to print on a terminal."""
+    if not (folder / "model.json").exists():
+        maker = f"`dvc repro acquire@{folder.name}` or `dvc repro train@{folder.name}`"
+        raise Refused(f"{folder} is no model folder; {maker} makes it")
+    with open_model(folder, settings) as backend:
+        answer = _one_answer(backend, text, max_tokens)
+    if answer.error is not None:
+        raise Refused(f"{folder.name} did not answer: {answer.error}")
+    return printable(answer.content or "")
+
+
+def printable(text: str) -> str:
+    """Text without the control characters that a terminal would obey."""
+    return HIDDEN.sub("", text)
+
+
+def _one_answer(backend: Backend, text: str, max_tokens: int) -> Answer:
+    request = GenerateRequest("question", "question", [{"role": "user", "content": text}], sample=0, seed=0)
+    [answer] = backend.generate([request], Sampling(temperature=0.0, top_p=1.0, max_tokens=max_tokens))
+    return answer
+
+
+def _python(root: Path) -> Iterator[Check]:
+    wanted, running = _project(root).get("requires-python", ""), platform.python_version()
+    good = SpecifierSet(wanted).contains(running)
+    advice = "" if good else f"; this project needs {wanted}: make a new environment with such a Python"
+    yield Check("python", "ok" if good else "fail", f"Python {running}{advice}")
+
+
+def _project(root: Path) -> dict:
+    file = root / "pyproject.toml"
+    return tomllib.loads(file.read_text("utf-8"))["project"] if file.exists() else {}
+
+
+def _packages(root: Path, plan: Plan) -> Iterator[Check]:
+    """Declared packages must be there; pinned ones should be as pinned; methods say which extra ones they need."""
+    faults = []
+    for requirement in map(Requirement, _project(root).get("dependencies", [])):
+        found = _installed(requirement.name)
+        if found is None or not requirement.specifier.contains(found, prereleases=True):
+            faults.append(f"{requirement} ({found or 'missing'})")
+    if faults:
+        yield Check("packages", "fail", f"not as declared: {', '.join(faults)}. Run `make setup`")
+    differing = []
+    pins = root / "constraints.txt"
+    for line in pins.read_text("utf-8").splitlines() if pins.exists() else []:
+        name, equals, pinned = (part.strip() for part in re.split("[#;]", line)[0].partition("=="))
+        found = _installed(name) if equals else None
+        # A local label such as +cpu names a build and no other version.
+        if found is not None and found.split("+")[0] != pinned.split("+")[0]:
+            differing.append(f"{name} {found} (pinned {pinned})")
+    if differing:
+        shown = ", ".join(differing[:5]) + (f" and {len(differing) - 5} more" if len(differing) > 5 else "")
+        yield Check("packages", "warn", f"results may differ from the recorded ones: {shown}. Run `make setup`")
+    if not faults and not differing:
+        yield Check("packages", "ok", "all as declared and pinned")
+
+    for instance in plan.instances.values():
+        needed = set(stage_named(instance.stage).imports)
+        for use in instance.params.methods():
+            needed.update(use.method.traits.get("packages", ()))
+        for package in sorted(p for p in needed if importlib.util.find_spec(p) is None):
+            text = f"needs the package {package}: run `make setup`, or `make real` for a real model"
+            yield Check(instance.label, "fail", text)
+
+
+def _installed(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
+
+
+def _machine(data: Path, plan: Plan) -> Iterator[Check]:
+    # A data folder that is not there yet will lie where its parent does.
+    free = shutil.disk_usage(data if data.exists() else data.resolve().parent).free / GIB
+    yield _enough("disk", free, LEAST_DISK_GIB, "make room, or move the folder")
+    memory = psutil.virtual_memory().available / GIB
+    yield _enough("memory", memory, LEAST_MEMORY_GIB, "end other programs, or lower run.workers and run.batch_rows")
+    cards, device = _graphics_cards(), plan.settings.device
+    build = _installed("torch") or ""
+    if device == "cuda" and not cards:
+        yield Check("gpu", "fail", "run.device is cuda and this machine shows no GPU; write `device: auto`")
+    elif cards and device != "cpu" and build.endswith("+cpu"):
+        yield Check("gpu", "warn", f"{cards[0]} is not used: torch {build} is for the CPU; install its CUDA build")
+    else:
+        yield Check("gpu", "ok", f"{len(cards)} x {cards[0]}" if cards else "none; models run on the CPU")
+
+
+def _enough(name: str, free: float, least: float, advice: str) -> Check:
+    state: State = "ok" if free >= least else "warn"
+    return Check(name, state, f"{free:.1f} GiB free" + ("" if state == "ok" else f", less than {least:g}: {advice}"))
+
+
+def _graphics_cards() -> list[str]:
+    if shutil.which("nvidia-smi") is None:
+        return []
+    query = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
+    done = subprocess.run(query, capture_output=True, text=True, check=False, timeout=60)
+    return done.stdout.split("\n")[:-1] if done.returncode == 0 else []
+
+
+def _repository(root: Path) -> Iterator[Check]:
+    done = subprocess.run(["git", "rev-parse", "HEAD"], cwd=root, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        yield Check("git", "fail", f"{root} has no commit, and DVC works only with one: `make repro` makes the first")
+    else:
+        yield Check("git", "ok", f"at {done.stdout.strip()[:12]}")
+    if (root / ".dvc").is_dir():
+        yield Check("dvc", "ok", "initialised")
+    else:
+        yield Check("dvc", "fail", f"{root} has no .dvc folder: run `dvc init`, or `make repro`, which does it")
+
+
+def _model(instance: Instance, data: Path, settings: RunSettings, offline: bool) -> Iterator[Check]:
+    """What one entry of `acquire` needs, wherever its model comes from."""
+    [use] = instance.params.methods()
+    given = use.arguments
+    try:
+        if use.name == "local.embedded":
+            yield _weights(instance.label, data / "embedded" / given["name"], "run `git checkout data/embedded`")
+        elif use.name == "local.folder":
+            yield _weights(instance.label, Path(given["path"]), "correct `path`")
+        elif use.name == "remote.hub" and os.environ.get("HF_HUB_OFFLINE") == "1":
+            yield Check(instance.label, "warn", f"{given['repo']} must be in the local cache: HF_HUB_OFFLINE is not 0")
+        if given.get("tokenizer"):
+            _template(Path(given["tokenizer"]))
+        if use.name == "remote.endpoint":
+            with tempfile.TemporaryDirectory() as scratch:
+                served = Served.model_validate(use.build()(Path(scratch)))
+            yield from _endpoint(instance.label, instance.name, served, settings, offline)
+    except Refused as error:
+        yield Check(instance.label, "fail", str(error))
+
+
+def _weights(label: str, folder: Path, advice: str) -> Check:
+    weights = list(folder.glob("*.safetensors"))
+    if not (folder / "config.json").exists() or not weights:
+        return Check(label, "fail", f"{folder} has no config.json or no *.safetensors: {advice}")
+    if any(file.stat().st_size < LEAST_WEIGHTS_BYTES for file in weights):
+        return Check(label, "fail", f"{folder} holds pointers instead of weights: run `git lfs pull`, or {advice}")
+    _template(folder)
+    return Check(label, "ok", f"{folder}: {sum(f.stat().st_size for f in weights) / 1e6:.1f} MB of weights, a template")
+
+
+def _template(folder: Path) -> None:
+    Chat(folder).prompt([{"role": "user", "content": "Hello."}])
+
+
+def _endpoint(label: str, name: str, served: Served, settings: RunSettings, offline: bool) -> Iterator[Check]:
+    endpoint = endpoint_of(name, settings)
+    # One short try: a run may be patient, a person waits for this.
+    quick = {"retries": 0, "timeout_s": min(endpoint.timeout_s, 30.0)}
+    gateway = Gateway(name, served, endpoint.model_copy(update=quick))
+    parts = urlsplit(endpoint.url)
+    local = parts.hostname in ("localhost", "127.0.0.1", "::1")
+    if endpoint.api_key_env and parts.scheme == "http" and not local:
+        yield Check(label, "warn", f"{endpoint.api_key_env} travels unencrypted to {parts.hostname}; use https")
+    if offline:
+        yield Check(label, "warn", f"{gateway.url} was not asked (offline)")
+        return
+    with gateway:
+        listed = gateway.models()
+        if listed is not None and not set(listed) & set(served.names()):
+            shown = printable(", ".join(listed[:10]))
+            yield Check(label, "warn", f"{gateway.url} lists no model {served.model!r}, but: {shown}. Correct `model`")
+        started = time.monotonic()
+        answer = _one_answer(gateway, "Say yes.", max_tokens=8)
+    if answer.error is not None:
+        yield Check(label, "fail", printable(f"{gateway.url} does not answer: {answer.error}"))
+    else:
+        yield Check(label, "ok", f"{gateway.url} answers as {served.model!r} in {time.monotonic() - started:.1f} s")
+
+
+def _strange_endpoints(plan: Plan) -> Iterator[Check]:
+    served = {i.name for i in plan.of("acquire") if any(m.name == "remote.endpoint" for m in i.params.methods())}
+    for name in sorted(plan.settings.endpoints.keys() - served):
+        yield Check(f"run.endpoints.{name}", "warn", "no acquire entry of this name uses remote.endpoint")

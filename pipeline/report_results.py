@@ -1,0 +1,168 @@
+"""What the evaluations say: the numbers of `metrics.json`, the verdicts, calibration."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from pipeline import ids
+from pipeline.report_lineage import Comparison, Lineage, comparisons
+from pipeline.statistics import Bin, Interval, calibration_bins, ece, mcnemar, paired_bootstrap, verdict, wilson
+from pipeline.tables import Scan
+
+COLUMNS = ("item_id", "domain", "metric", "confidence", "prediction")
+DIGITS = 4
+
+Metrics = dict[str, dict[str, float]]
+
+
+@dataclass(frozen=True)
+class Judged:
+    """One evaluation: its items that have a metric, by id; and how sure the model was of them."""
+
+    rows: Mapping[str, Mapping[str, object]]
+    accuracy: Interval
+    domains: Mapping[str, Interval]
+    bins: tuple[Bin, ...]
+
+    @property
+    def n(self) -> int:
+        return len(self.rows)
+
+
+@dataclass(frozen=True)
+class Answered:
+    """A comparison with its answer; `p` is null where a metric is not 0 or 1."""
+
+    comparison: Comparison
+    difference: Interval
+    n: int
+    p: float | None
+
+    @property
+    def verdict(self) -> str:
+        return verdict(self.difference)
+
+
+@dataclass(frozen=True)
+class Results:
+    """All that follows from the tables of `evals`, by the evaluation's name."""
+
+    judged: Mapping[str, Judged]
+    answers: tuple[Answered, ...]
+    metrics: Metrics
+
+
+def judge(evals: Scan, lineage: Lineage, seed: int) -> Results:
+    """Every evaluation judged, every comparison answered, and both as numbers."""
+    judged = {folder.name: _judge(Scan(evals.table, (folder,)).read(COLUMNS)) for folder in evals.folders}
+    answers = tuple(
+        answer(comparison, judged, seed)
+        for comparison in comparisons(lineage)
+        if {comparison.first.name, comparison.second.name} <= judged.keys()
+    )
+    answers = tuple(a for a in answers if a.n)
+    return Results(judged, answers, _metrics(judged, answers, lineage))
+
+
+def _judge(table: pa.Table) -> Judged:
+    rows = {row["item_id"]: row for row in table.to_pylist() if row["metric"] is not None}
+    by_domain: dict[str, list[float]] = {}
+    for row in rows.values():
+        by_domain.setdefault(row["domain"], []).append(row["metric"])
+    sure = [(row["confidence"], row["metric"]) for row in rows.values() if row["confidence"] is not None]
+    return Judged(
+        rows=rows,
+        accuracy=_share([row["metric"] for row in rows.values()]),
+        domains={domain: _share(values) for domain, values in sorted(by_domain.items())},
+        bins=tuple(calibration_bins([c for c, _ in sure], [m for _, m in sure])),
+    )
+
+
+def _share(values: list[float]) -> Interval:
+    return wilson(math.fsum(values), len(values))
+
+
+def answer(comparison: Comparison, judged: Mapping[str, Judged], seed: int) -> Answered:
+    """The paired difference over the items that both were judged on."""
+    one, two = (judged[e.name].rows for e in (comparison.first, comparison.second))
+    items = sorted(one.keys() & two.keys())
+    first, second = (np.array([rows[i]["metric"] for i in items], np.float64) for rows in (one, two))
+    names = (comparison.first.name, comparison.second.name)
+    difference = paired_bootstrap(first, second, ids.seed_of(seed, "report", *names))
+    binary = bool(np.isin([first, second], (0.0, 1.0)).all())
+    return Answered(comparison, difference, len(items), mcnemar(first, second) if binary else None)
+
+
+def _metrics(judged: Mapping[str, Judged], answers: tuple[Answered, ...], lineage: Lineage) -> Metrics:
+    """A flat row of numbers per evaluation; a number that does not exist is left out."""
+    of_model = {e.name: e for e in lineage.evaluations}
+    metrics: dict[str, dict[str, float]] = {}
+    for name, found in judged.items():
+        row: dict[str, float] = {
+            "n": found.n,
+            "accuracy": found.accuracy.value,
+            "low": found.accuracy.low,
+            "high": found.accuracy.high,
+            "ece": ece(found.bins),
+        }
+        for teacher in lineage.evaluations:
+            if (
+                teacher.model in lineage.teachers
+                and teacher.pool == of_model[name].pool
+                and teacher.model != of_model[name].model
+                and teacher.name in judged
+            ):
+                row[f"agreement_with_{teacher.name}"] = _agreement(found, judged[teacher.name])
+        for answered in answers:
+            if answered.comparison.first.name == name:
+                second = answered.comparison.second.name
+                row[f"minus_{second}"] = answered.difference.value
+                row[f"low_minus_{second}"] = answered.difference.low
+                row[f"high_minus_{second}"] = answered.difference.high
+        for domain, share in found.domains.items():
+            row[f"accuracy_{domain}"] = share.value
+        metrics[name] = {key: round(value, DIGITS) for key, value in row.items() if not math.isnan(value)}
+    return metrics
+
+
+def _agreement(student: Judged, teacher: Judged) -> float:
+    """The share of items on which both gave the same short answer; an item without one is a disagreement."""
+    items = student.rows.keys() & teacher.rows.keys()
+    same = [
+        student.rows[i]["prediction"] is not None and student.rows[i]["prediction"] == teacher.rows[i]["prediction"]
+        for i in items
+    ]
+    return sum(same) / len(same) if same else math.nan
+
+
+def result_table(data: Path) -> str:
+    """The result for a terminal, from `metrics.json`: a line per model, a line per verdict, where the page is."""
+    reports = data / "reports"
+    metrics: Metrics = json.loads((reports / "metrics.json").read_text("utf-8"))
+    width = max([len(name) for name in metrics] + [5])
+    lines = [f"{'model':<{width}}  {'accuracy':>8}  {'95 % interval':>14}  {'items':>6}  {'ECE':>5}"]
+    told = []
+    for name, row in sorted(metrics.items(), key=lambda pair: (pair[1].get("accuracy", 0), pair[0])):
+        if "accuracy" not in row:
+            lines.append(f"{name:<{width}}  no item has a reference answer")
+            continue
+        error = f"{row['ece']:.3f}" if "ece" in row else "-"
+        interval = f"{100 * row['low']:.1f} to {100 * row['high']:.1f}"
+        lines.append(f"{name:<{width}}  {100 * row['accuracy']:>8.1f}  {interval:>14}  {row['n']:>6}  {error:>5}")
+        for key, value in row.items():
+            if key.startswith("minus_"):
+                difference = Interval(value, row[f"low_{key}"], row[f"high_{key}"])
+                told.append(
+                    f"{name} against {key.removeprefix('minus_')}: {verdict(difference)}, {100 * value:+.1f} points "
+                    f"({100 * difference.low:+.1f} to {100 * difference.high:+.1f})"
+                )
+    return "\n".join(
+        [*lines, "", *(told or ["no two models answer a question"]), "", f"report: {reports / 'report.html'}"]
+    )

@@ -1,0 +1,152 @@
+"""Scorers that compare an answer with its siblings: the same model's other answers to the same prompt."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipeline.normal import last_number, plain_words
+from pipeline.plugins import scorer
+from pipeline.scoring import Scorer, parts_of
+
+Normalise = Literal["none", "number", "text"]
+READS = ("prompt_id", "model", "answer")
+NORMAL: dict[str, Callable[[str], str]] = {
+    "none": lambda text: text,
+    "number": lambda text: last_number(text) or text,
+    "text": plain_words,
+}
+
+
+@dataclass(frozen=True)
+class Votes:
+    """How the siblings of every answer voted. All arrays have one value per answer, [n]."""
+
+    answered: np.ndarray
+    votes: np.ndarray
+    samples: np.ndarray
+    majority: np.ndarray
+    entropy: np.ndarray
+    margin: np.ndarray
+    distinct: np.ndarray
+
+    def scored(self, score: np.ndarray) -> dict[str, pa.Array]:
+        """A score for every answer that could be read, with all votes as its parts."""
+        return {
+            "score": pa.array(score, mask=~self.answered),
+            "parts": parts_of(
+                votes=self.votes,
+                samples=self.samples,
+                majority=self.majority,
+                entropy=self.entropy,
+                margin=self.margin,
+                distinct=self.distinct,
+            ),
+        }
+
+
+@scorer(reads=READS)
+def agreement(*, normalise: Normalise = "none") -> Scorer:
+    """The share of a model's answers to a prompt that say the same as this one; null if no answer could be read.
+
+    Parts, of which the other scores of this family are made: votes for this answer, samples, majority (1 for the
+    answer with most votes, the first in alphabetic order of several), entropy in nats over the distinct answers,
+    unread ones together being one, margin between the shares of the first and the second, distinct answers.
+
+    Paper: Wang et al. 2023 (self-consistency), unweighted majority vote.
+    Differs: every answer gets its own share, not only the winner.
+    """
+
+    def score(rows: pa.Table) -> dict[str, pa.Array]:
+        votes = count_votes(rows, NORMAL[normalise])
+        return votes.scored(votes.votes / votes.samples)
+
+    return score
+
+
+@scorer(reads=READS)
+def entropy(*, normalise: Normalise = "none") -> Scorer:
+    """How divided a model is over a prompt: the entropy of its answers, in nats; null if this one could not be read.
+
+    Paper: Wang et al. 2023 (self-consistency) for the votes; the entropy of them is the usual measure of doubt.
+    Differs: answers that could not be read count together as one answer.
+    """
+
+    def score(rows: pa.Table) -> dict[str, pa.Array]:
+        votes = count_votes(rows, NORMAL[normalise])
+        return votes.scored(votes.entropy)
+
+    return score
+
+
+@scorer(reads=READS)
+def margin(*, normalise: Normalise = "none") -> Scorer:
+    """How clear the majority is: its share less that of the second answer; null if this one could not be read.
+
+    Paper: Wang et al. 2023 (self-consistency) for the votes; margin sampling (Scheffer et al. 2001) for the measure.
+    Differs: shares are of all samples, unread ones included.
+    """
+
+    def score(rows: pa.Table) -> dict[str, pa.Array]:
+        votes = count_votes(rows, NORMAL[normalise])
+        return votes.scored(votes.margin)
+
+    return score
+
+
+def count_votes(rows: pa.Table, normal: Callable[[str], str]) -> Votes:
+    """The votes among siblings. Only distinct texts are normalised: a real normaliser costs more than all counting."""
+    asked = _codes(rows["prompt_id"])
+    asked = asked * (len(asked) + 1) + _codes(rows["model"])
+    _, group = np.unique(asked, return_inverse=True)
+    answer, kinds = _answer_codes(rows["answer"], normal)
+
+    # One entry per group and answer, in order of group, then of the answer's text; unread answers come last.
+    entries, entry, counts = np.unique(group * (kinds + 1) + answer, return_inverse=True, return_counts=True)
+    of = entries // (kinds + 1)
+    read = entries % (kinds + 1) < kinds
+    first = np.flatnonzero(np.r_[True, of[1:] != of[:-1]][: len(of)])
+    if len(first) == 0:
+        return Votes(np.zeros(0, bool), *(np.zeros(0) for _ in range(6)))
+
+    samples = np.add.reduceat(counts, first)
+    share = counts / samples[of]
+    votes = np.where(read, counts, 0)
+    # The most votes come first, then the text in alphabetic order, which is the order of the entries.
+    ranked = np.lexsort((np.arange(len(entries)), -votes, of))
+    top = ranked[first]
+    second = np.where(np.append(first[1:], len(of)) - first > 1, ranked[np.minimum(first + 1, len(of) - 1)], -1)
+    lead = votes[top] - np.where(second >= 0, votes[second], 0)
+    won = np.zeros(len(entries), bool)
+    won[top] = votes[top] > 0
+    # Rounded, because the last bits of a logarithm depend on the processor; abs, because of -0.0.
+    spread = np.abs(np.add.reduceat(-share * np.log(share), first).round(12))
+    return Votes(
+        answered=answer < kinds,
+        votes=votes[entry],
+        samples=samples[group],
+        majority=won[entry],
+        entropy=spread[group],
+        margin=(lead / samples)[group],
+        distinct=np.add.reduceat(read.astype(np.int64), first)[group],
+    )
+
+
+def _codes(column: pa.ChunkedArray) -> np.ndarray:
+    """A number for every distinct text."""
+    return pc.dictionary_encode(column).combine_chunks().indices.to_numpy().astype(np.int64)
+
+
+def _answer_codes(column: pa.ChunkedArray, normal: Callable[[str], str]) -> tuple[np.ndarray, int]:
+    """For every answer the rank of its normal form among all normal forms, and how many there are; an answer that
+    could not be read has the rank after the last."""
+    encoded = pc.dictionary_encode(column).combine_chunks()
+    forms = [normal(text) for text in encoded.dictionary.to_pylist()]
+    rank = {form: i for i, form in enumerate(sorted(set(forms)))}
+    by_code = np.array([rank[form] for form in forms] + [len(rank)], np.int64)
+    return by_code[encoded.indices.fill_null(len(forms)).to_numpy()], len(rank)

@@ -1,0 +1,48 @@
+"""Scorers that look at the form of an answer alone."""
+
+from __future__ import annotations
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from pydantic import PositiveInt
+
+from pipeline.plugins import scorer
+from pipeline.scoring import Scorer, parts_of
+
+
+@scorer(reads=("content", "answer", "finish_reason", "error"))
+def format(*, repeated_words: PositiveInt = 3) -> Scorer:
+    """1 if a short answer could be read and the model ended by itself, 0 if not; null if the request failed.
+
+    Parts: characters, has_answer, stopped, truncated, and repeated: the share of runs of `repeated_words` words that
+    occurred before in the same answer.
+
+    Paper: the repetition share is Rae et al. 2021 (Gopher), table A1.
+    Differs: it counts runs of words, not their characters; it is a part, for rules to use, and not in the score.
+    """
+
+    def score(rows: pa.Table) -> dict[str, pa.Array]:
+        contents = [text or "" for text in rows["content"].to_pylist()]
+        answered = rows["answer"].is_valid().to_numpy()
+        failed = rows["error"].is_valid().to_numpy()
+        stopped = pc.equal(rows["finish_reason"], "stop").to_numpy()
+        return {
+            "score": pa.array((answered & stopped).astype(np.float64), mask=failed),
+            "parts": parts_of(
+                characters=np.array([len(text) for text in contents], np.float64),
+                has_answer=answered,
+                stopped=stopped,
+                truncated=pc.equal(rows["finish_reason"], "length").to_numpy(),
+                repeated=np.array([repeated_share(text, repeated_words) for text in contents], np.float64),
+            ),
+        }
+
+    return score
+
+
+def repeated_share(text: str, n: int) -> float:
+    """The share of runs of n words that occurred before in the text; 0 for a text of fewer words."""
+    words = text.split()
+    runs = len(words) - n + 1
+    return 1 - len({tuple(words[i : i + n]) for i in range(runs)}) / runs if runs > 0 else 0.0

@@ -1,0 +1,84 @@
+"""Selectors by domain: a share of the budget for each, and inside a domain the surest answers first."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import numpy as np
+from pydantic import Field
+
+from pipeline.errors import Refused
+from pipeline.plugins import selector
+from pipeline.selection import Budget, Candidates, Decision, Gaps, Selector, Sql, decide, fill, shares, shuffled
+
+
+@selector(random=True)
+def coverage(*, by: Sql, prefer: float) -> Selector:
+    """An equal share of the budget for every domain; what a domain cannot use passes on to the others.
+
+    Of a prompt's answers only those with its highest value of `by` count: with `agreement.score`, the majority's.
+    Inside a domain, prompts with at least `prefer` come first, in random order, the others after them in descending
+    order; the answer is a random one of those that count. `where` sets the value below which nothing is used.
+
+    Paper: none; Wang et al. 2023 (self-consistency) as a filter, without starving what the teacher is unsure of.
+    Differs: nothing.
+    """
+
+    def select(candidates: Candidates, budget: Budget, seed: int) -> Decision:
+        return _spread(candidates, budget, seed, candidates[by], prefer, np.ones(len(candidates)))
+
+    return select
+
+
+@selector(random=True)
+def gaps(
+    *, gaps: Gaps, by: Sql = "1", prefer: float = 0.0, floor: Annotated[float, Field(ge=0, le=1)] = 0.0
+) -> Selector:
+    """A share for every domain by its weight in a table of gaps; `floor` is cut equally first.
+
+    Inside a domain as in `mixture.coverage`; without `by`, in random order.
+
+    Paper: Liu et al. 2024 (DDK), sampling by domain weight.
+    Differs: answers are chosen once, within a budget, and not drawn anew for every interval of the training.
+    """
+
+    def select(candidates: Candidates, budget: Budget, seed: int) -> Decision:
+        weight = candidates[gaps]
+        missing = sorted(set(candidates.domains[np.isnan(weight)]))
+        if missing:
+            raise Refused(
+                f"the gaps {gaps!r} have no weight for {', '.join(missing)}. Let `where` leave these domains out, or "
+                f"let both models of gaps.{gaps} answer them."
+            )
+        by_domain = dict(zip(candidates.domains, weight, strict=True))
+        total = sum(by_domain[d] for d in sorted(by_domain)) or 1.0
+        mixed = floor / max(len(by_domain), 1) + (1 - floor) * weight / total
+        return _spread(candidates, budget, seed, candidates[by], prefer, mixed)
+
+    return select
+
+
+def _spread(
+    candidates: Candidates, budget: Budget, seed: int, value: np.ndarray, prefer: float, weight: np.ndarray
+) -> Decision:
+    """The budget cut over domains by weight, and filled in each by value up to `prefer`, then by chance."""
+    lacking = np.isnan(value)
+    prompts, prompt = np.unique(candidates.prompts, return_inverse=True)
+    best = np.full(len(prompts), -np.inf)
+    np.maximum.at(best, prompt[~lacking], value[~lacking])
+    outvoted = value < best[prompt]
+
+    first, second = shuffled(candidates, budget, seed)
+    order = np.lexsort((second, first, -np.minimum(value, prefer)))
+    order = budget.firsts(candidates, order[~(lacking | outvoted | (weight <= 0))[order]])
+
+    prices = budget.prices(candidates)
+    of = {d: order[candidates.domains[order] == d] for d in sorted(set(candidates.domains[order]))}
+    weights = {d: float(weight[positions[0]]) for d, positions in of.items()}
+    share = shares(weights, {d: float(prices[positions].sum()) for d, positions in of.items()}, budget.limit)
+    kept = [i for d, positions in of.items() for i in fill(positions, prices, share[d])]
+    # Rows are whole, so each domain leaves less than one of its share; together that may still hold some.
+    rest = order[~np.isin(order, kept)]
+    kept += fill(rest, prices, budget.limit - prices[kept].sum())
+    why = np.where(value >= prefer, "preferred", "fallback").astype(object)
+    return decide(candidates, budget, kept, why, {"outvoted": outvoted, "no_value": lacking})

@@ -1,0 +1,24 @@
+"""Selectors by chance: the controls that every other selector is to be compared with."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from pipeline.plugins import selector
+from pipeline.selection import Budget, Candidates, Decision, Selector, decide, fill, shuffled
+
+
+@selector(random=True)
+def random() -> Selector:
+    """Uniformly random answers within the budget; with one per prompt, of random prompts.
+
+    Paper: none; the control.
+    Differs: nothing.
+    """
+
+    def select(candidates: Candidates, budget: Budget, seed: int) -> Decision:
+        first, second = shuffled(candidates, budget, seed)
+        order = budget.firsts(candidates, np.lexsort((second, first)))
+        return decide(candidates, budget, fill(order, budget.prices(candidates), budget.limit), "random")
+
+    return select

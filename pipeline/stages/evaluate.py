@@ -1,0 +1,70 @@
+"""Evaluate: a model against a benchmark.  Reads prompts, writes evals.
+
+Greedy generation and the row's own verifier, nothing else, so that a student is judged as it would be used.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from pathlib import Path
+
+import pyarrow as pa
+from pydantic import PositiveInt
+
+from pipeline.asking import ask, requests_for
+from pipeline.backends.protocol import Sampling, card_of
+from pipeline.contracts import EVALS, PROMPTS
+from pipeline.execution import How
+from pipeline.judging import answer_of, verifier_named
+from pipeline.stage import Input, StageParams, stage
+from pipeline.tables import Scan
+
+
+class Params(StageParams):
+    model: str
+    pool: str
+    max_tokens: PositiveInt = 64
+
+    def inputs(self) -> dict[str, Input]:
+        return {"prompts": Input(f"prompts/{self.pool}", PROMPTS), "model": Input(f"models/{self.model}")}
+
+    def output(self, instance: str) -> str:
+        return f"evals/{instance}"
+
+    def needs(self) -> dict[str, frozenset[str]]:
+        return {self.model: frozenset({"generate"})}
+
+
+@stage(writes=EVALS, by="part", exactness="repeatable", imports=("torch", "transformers"), kinds=("verifier",))
+def evaluate(params: Params, prompts: Scan, model: Path, how: How) -> Iterator[pa.RecordBatch]:
+    """The greedy answer to every item, right or wrong, with the probability that the model gave to it."""
+    pool = prompts.read()
+    sampling = Sampling(temperature=0.0, top_p=1.0, max_tokens=params.max_tokens)
+    requests = requests_for(pool, card_of(model)["model_id"], sampling, k=1, seed=0)
+    answers = ask(model, requests, sampling, how)
+    rows = []
+    for request, item in zip(requests, pool.to_pylist(), strict=True):
+        answer = answers[request.request_id]
+        prediction = answer_of(item["verifier"], answer.content) if answer.finish_reason == "stop" else None
+        rows.append({
+            "task": params.pool,
+            "item_id": item["prompt_id"],
+            "prompt_id": item["prompt_id"],
+            "domain": item["domain"],
+            "level": item["level"],
+            "model": params.model,
+            "content": answer.content,
+            "prediction": prediction,
+            "target": item["reference"],
+            "metric": _metric(item, prediction),
+            "confidence": None if answer.logprobs is None else math.exp(sum(answer.logprobs)),
+            "finish_reason": answer.finish_reason,
+        })  # fmt: skip
+    yield EVALS.rows(rows)
+
+
+def _metric(item: dict, prediction: str | None) -> float | None:
+    if item["reference"] is None or item["verifier"] is None:
+        return None
+    return float(prediction is not None and verifier_named(item["verifier"]).equal(prediction, item["reference"]))

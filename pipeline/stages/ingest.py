@@ -1,0 +1,134 @@
+"""Ingest: the world's data becomes prompts, in a pool.  Writes prompts/<pool>/<name>."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import pyarrow as pa
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, field_validator
+
+from pipeline import ids
+from pipeline.contracts import PROMPTS
+from pipeline.errors import Refused
+from pipeline.intake import Column, Intake
+from pipeline.ngrams import plain
+from pipeline.plugins import find
+from pipeline.rows import BadRow
+from pipeline.stage import NAME, Input, UseSource, stage
+from pipeline.watched import WatchedParams
+
+if TYPE_CHECKING:
+    from pipeline.plan import Plan
+
+SHOWN = 5
+
+
+class Split(BaseModel):
+    """A share of the groups to be held out; an item and its variants are never on both sides."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    held_out: Annotated[float, Field(gt=0, lt=1)]
+    take: Literal["train", "held_out"]
+
+
+class Params(WatchedParams):
+    pool: str = Field(pattern=NAME)
+    use: UseSource
+    parts: PositiveInt = 1
+    columns: dict[Column, str] = Field(default={})
+    domain: str | None = None
+    verifier: str | None = None
+    system: str | None = None
+    split: Split | None = None
+    limit: PositiveInt | None = None
+    max_prompt_chars: PositiveInt = 100_000
+    on_bad_row: Literal["fail", "quarantine"] = "fail"
+
+    @field_validator("verifier")
+    @classmethod
+    def _known(cls, name: str | None) -> str | None:
+        if name is not None:
+            try:
+                find("verifier", name)
+            except Refused as error:
+                raise ValueError(str(error)) from error
+        return name
+
+    def inputs(self) -> dict[str, Input]:
+        return {}
+
+    def output(self, instance: str) -> str:
+        return f"prompts/{self.pool}/{instance}"
+
+    def check(self, plan: Plan) -> list[str]:
+        faults = super().check(plan)
+        for other in plan.of("ingest"):
+            assert isinstance(other.params, Params)
+            if other.params.pool == self.pool and other.params.parts != self.parts:
+                faults.append(
+                    f"parts: is {self.parts}, and {other.params.parts} in ingest.{other.name}; a pool has one number"
+                )
+        return faults
+
+
+@stage(writes=PROMPTS, by="table", kinds=("verifier",))
+def ingest(params: Params, notes: dict, name: str, data: Path) -> Iterator[pa.RecordBatch]:
+    """Every row becomes a prompt or is named as bad; none is passed over in silence."""
+    intake = Intake(params.columns, params.domain or name, params.verifier, params.system, params.max_prompt_chars)
+    good: list[dict] = []
+    bad: list[BadRow] = []
+    for given in params.use.build():
+        read = given if isinstance(given, BadRow) else intake.read(given)
+        if isinstance(read, BadRow):
+            bad.append(read)
+        else:
+            good.append(read)
+    _answer_for(bad, len(good), params, name, notes, data)
+    _name_groups(good)
+    if params.split is not None:
+        held_out = params.split.take == "held_out"
+        good = [row for row in good if (ids.draw(0, "split", row["group"]) < params.split.held_out) == held_out]
+    if params.limit is not None:
+        good = sorted(good, key=lambda row: ids.draw(0, "limit", row["prompt_id"]))[: params.limit]
+    if not good:
+        raise Refused(f"ingest.{name}: {params.use.name} gave no prompt; an empty pool is of no use")
+    yield PROMPTS.rows(good)
+
+
+def _answer_for(bad: list[BadRow], good: int, params: Params, name: str, notes: dict, data: Path) -> None:
+    """Refuse bad rows, or put them where the user can look at them."""
+    file = data / ".quarantine" / f"{name}.jsonl"
+    file.unlink(missing_ok=True)
+    if not bad:
+        return
+    causes: dict[str, list[str]] = {}
+    for row in bad:
+        causes.setdefault(row.why, []).append(row.source)
+    if params.on_bad_row == "fail":
+        lines = [f"  - {len(places)} x {why}: {_some(places)}" for why, places in list(causes.items())[:SHOWN]]
+        if len(causes) > SHOWN:
+            lines.append(f"  - and {len(causes) - SHOWN} other causes")
+        raise Refused(
+            f"ingest.{name}: {len(bad)} of {len(bad) + good} rows cannot be used:\n" + "\n".join(lines) + "\n"
+            "Mend them, or write `on_bad_row: quarantine` to go on without them."
+        )
+    file.parent.mkdir(parents=True, exist_ok=True)
+    rows = (json.dumps({"source": row.source, "why": row.why, "raw": row.raw}) for row in bad)
+    file.write_text("\n".join(rows) + "\n", "utf-8")
+    notes["quarantined"] = {why: len(places) for why, places in causes.items()}
+    notes["quarantine"] = f"{file.parent.name}/{file.name}"
+
+
+def _some(places: list[str]) -> str:
+    return ", ".join(places[:SHOWN]) + (f" and {len(places) - SHOWN} more" if len(places) > SHOWN else "")
+
+
+def _name_groups(rows: list[dict]) -> None:
+    """A row without a group is its own: all rows that differ in case and spacing only share it."""
+    alone = [row for row in rows if row["group"] is None]
+    asked = ["\n".join(m["content"] for m in row["messages"] if m["role"] != "system") for row in alone]
+    for row, text in zip(alone, plain(pa.array(asked, pa.string())).to_pylist(), strict=True):
+        row["group"] = ids.digest("group", text)

@@ -1,0 +1,68 @@
+"""Probe: the teacher's distribution at each loss token.  Reads examples, writes signals."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pyarrow as pa
+from pydantic import PositiveInt
+
+from pipeline.backends.protocol import Tokens, card_of, open_model
+from pipeline.chat import Chat
+from pipeline.contracts import EXAMPLES, SIGNALS
+from pipeline.errors import Refused
+from pipeline.execution import How
+from pipeline.stage import Input, StageParams, stage
+from pipeline.tables import Scan
+
+
+class Params(StageParams):
+    of: str
+    model: str
+    top_k: PositiveInt
+
+    def inputs(self) -> dict[str, Input]:
+        return {"examples": Input(f"examples/{self.of}", EXAMPLES), "model": Input(f"models/{self.model}")}
+
+    def output(self, instance: str) -> str:
+        return f"signals/{self.of}/{instance}"
+
+    def needs(self) -> dict[str, frozenset[str]]:
+        return {self.model: frozenset({"topk_logprobs"})}
+
+
+def positions(spans: list[dict[str, int]]) -> list[int]:
+    """The loss positions of an example, in order."""
+    return [t for span in spans for t in range(span["start"], span["end"])]
+
+
+@stage(writes=SIGNALS, by="part", exactness="repeatable", imports=("torch", "transformers"))
+def probe(params: Params, examples: Scan, model: Path, how: How) -> Iterator[pa.RecordBatch]:
+    """The K likeliest tokens, their log-probabilities and the mass of all others, at temperature 1."""
+    rows = {row["example_id"]: row for row in examples.pylist()}
+    if not rows:
+        return
+    known = Chat(model / "tokenizer").tokenizer_hash
+    strange = next((r for r in rows.values() if r["tokenizer_hash"] != known), None)
+    if strange is not None:
+        raise Refused(
+            f"examples/{params.of} was cut with tokenizer {strange['tokenizer_hash'][:8]} and the model {params.model} "
+            f"reads tokenizer {known[:8]}: its distribution would be over other tokens. A logit objective needs a "
+            f"teacher and a student of one vocabulary; train this student with supervised.cross_entropy instead."
+        )
+    asked = [Tokens(key, row["token_ids"], positions(row["spans"])) for key, row in rows.items()]
+    teacher_id = card_of(model)["model_id"]
+    with open_model(model, how.settings) as backend:
+        for number, reading in enumerate(backend.read(asked, top_k=params.top_k), 1):
+            rows[reading.id].update(
+                teacher_id=teacher_id,
+                topk_ids=reading.topk_ids.tolist(),
+                topk_logprobs=reading.topk_logprobs.tolist(),
+                tail_mass=reading.tail_mass.tolist(),
+                target_logprob=reading.target_logprob.tolist(),
+                temperature=1.0,
+                logprob_mode="raw",
+            )
+            how.progress(number, len(asked), "examples")
+    yield SIGNALS.rows(rows.values())

@@ -1,0 +1,63 @@
+"""Read: one number per answer, from a model that reads it.  Reads responses, writes scores."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pyarrow as pa
+
+from pipeline.backends.protocol import Tokens, open_model
+from pipeline.chat import Chat
+from pipeline.contracts import RESPONSES, SCORES
+from pipeline.execution import How
+from pipeline.stage import Input, StageParams, UseReader, stage
+from pipeline.tables import Scan
+
+COLUMNS = ["response_id", "prompt_id", "messages", "content"]
+
+
+class Params(StageParams):
+    of: str
+    model: str
+    use: UseReader
+
+    def inputs(self) -> dict[str, Input]:
+        return {"responses": Input(self.of, RESPONSES), "model": Input(f"models/{self.model}")}
+
+    def output(self, instance: str) -> str:
+        return f"scores/{self.of}/{instance}"
+
+    def needs(self) -> dict[str, frozenset[str]]:
+        return {self.model: frozenset(self.use.method.traits["needs"])}
+
+
+@stage(writes=SCORES, by="part", exactness="repeatable", imports=("torch", "transformers"))
+def read(params: Params, responses: Scan, model: Path, how: How) -> Iterator[pa.RecordBatch]:
+    """Every answer is rendered with the reading model's own template; answers that failed get a null score.
+
+    Equal conversations are read once.
+    """
+    chat, reader = Chat(model / "tokenizer"), params.use.build()
+    rows = responses.pylist(COLUMNS)
+    texts = {(r["prompt_id"], r["content"]): r for r in rows if r["content"]}
+    asked = []
+    for row in texts.values():
+        rendered = chat.example(row["messages"], row["content"])
+        asked.append(Tokens(row["response_id"], rendered.token_ids, [t for s, e in rendered.spans for t in range(s, e)]))
+    found = {}
+    if asked:
+        with open_model(model, how.settings) as backend:
+            wanted = params.use.method.traits.get("embedding", False)
+            for number, reading in enumerate(backend.read(asked, embedding=wanted), 1):
+                found[reading.id] = reader(reading)
+                how.progress(number, len(asked), "answers")
+    nothing = {"score": None, "parts": []}
+    yield SCORES.rows(
+        {
+            "record_id": row["response_id"],
+            "prompt_id": row["prompt_id"],
+            **(found[texts[row["prompt_id"], row["content"]]["response_id"]] if row["content"] else nothing),
+        }
+        for row in rows
+    )

@@ -1,0 +1,106 @@
+"""Report: everything, for people.  Reads the tables of a run, writes reports.
+
+`report.html` is one file that opens anywhere and loads nothing. `metrics.json` holds a flat row of numbers per
+evaluation for `dvc metrics diff`, `plots/` a table per model for `dvc plots diff`.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from pipeline import report_facts as facts
+from pipeline import report_lineage, report_page, report_results
+from pipeline.contracts import DROPS, EVALS, EXAMPLES, GAPS, PROMPTS, RESPONSES, SCORES, SELECTIONS
+from pipeline.report_lineage import Lineage
+from pipeline.report_page import Gaps
+from pipeline.report_results import DIGITS, Results
+from pipeline.stage import Input, StageParams, stage
+from pipeline.tables import Scan
+
+READS = (PROMPTS, DROPS, RESPONSES, SCORES, GAPS, SELECTIONS, EXAMPLES, EVALS)
+
+
+class Params(StageParams):
+    seed: int
+
+    def inputs(self) -> dict[str, Input]:
+        tables = {table.name: Input(table.name, table, optional=True) for table in READS}
+        return {**tables, "models": Input("models", optional=True), "quality": Input("quality", optional=True)}
+
+    def output(self, instance: str) -> str:
+        return "reports"
+
+
+# Recorded, because the page tells how long the stages took; its metrics and plots are exact.
+@stage(writes=None, by="tree", exactness="recorded", imports=("vl_convert",))
+def report(
+    params: Params,
+    prompts: Scan,
+    drops: Scan,
+    responses: Scan,
+    scores: Scan,
+    gaps: Scan,
+    selections: Scan,
+    examples: Scan,
+    evals: Scan,
+    models: Path | None,
+    quality: Path | None,
+    data: Path,
+    out: Path,
+) -> None:
+    """The page, the metrics and the plots."""
+    lineage = report_lineage.read(data)
+    tables = facts.Tables.of(data, (prompts, drops, responses, scores, gaps, selections, examples, evals))
+    results = report_results.judge(evals, lineage, params.seed)
+    curves = facts.curves(lineage, models)
+    found = report_page.Found(
+        lineage=lineage,
+        results=results,
+        funnel=facts.funnel(lineage, tables),
+        reasons=facts.reasons(lineage, tables),
+        gaps=_gaps(lineage, tables),
+        agreement=facts.agreement(lineage, tables),
+        coverage=facts.coverage(tables),
+        curves=curves,
+        paid=facts.paid(lineage, tables),
+        costs=facts.costs(lineage, data),
+        checked=facts.checked(lineage, quality),
+    )
+    text = json.dumps(results.metrics, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
+    (out / "metrics.json").write_text(text, "utf-8")
+    _plots(out / "plots", results, curves)
+    (out / "report.html").write_text(report_page.render(found), "utf-8")
+
+
+def _gaps(lineage: Lineage, tables: facts.Tables) -> list[Gaps]:
+    return [
+        Gaps(
+            plan["instance"],
+            plan["params"]["teacher"],
+            plan["params"]["student"],
+            tables.scans[plan["output"]].pylist(),
+        )
+        for plan in lineage.of("gaps")
+        if plan["output"] in tables.scans
+    ]
+
+
+def _plots(folder: Path, results: Results, curves: Sequence[facts.Curve]) -> None:
+    """One file per model, so that `dvc plots diff` lays the same model of two revisions over each other."""
+    for name in ("loss", "domains"):
+        (folder / name).mkdir(parents=True)
+    for curve in curves:
+        keys = sorted({key for point in curve.points for key in point} - {"step"})
+        lines = ([point["step"], *(point.get(key) for key in keys)] for point in curve.points)
+        _csv(folder / "loss" / f"{curve.model}.csv", ["step", *keys], lines)
+    for name, judged in results.judged.items():
+        rows = ([domain, round(share.value, DIGITS)] for domain, share in judged.domains.items())
+        _csv(folder / "domains" / f"{name}.csv", ["domain", "accuracy"], rows)
+
+
+def _csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    with path.open("w", encoding="utf-8", newline="") as file:
+        csv.writer(file, lineterminator="\n").writerows([header, *rows])

@@ -1,0 +1,167 @@
+"""Select: every answer kept or not, weighted, with a reason.  Reads responses and their scores, writes a selection."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from pydantic import Field, PositiveInt, model_validator
+
+from pipeline import ids, sql
+from pipeline.contracts import GAPS, RESPONSES, SCORES, SELECTIONS
+from pipeline.errors import Refused
+from pipeline.selection import Budget, Candidates, Decision, Selector
+from pipeline.stage import Input, StageParams, UseSelector, stage
+from pipeline.tables import Scan
+
+if TYPE_CHECKING:
+    from pipeline.plan import Plan
+
+
+class Params(StageParams):
+    of: str
+    models: tuple[str, ...] | None = Field(default=None, alias="from", min_length=1)
+    where: str = "true"
+    use: UseSelector
+    budget_tokens: PositiveInt | None = None
+    budget_rows: PositiveInt | None = None
+    one_per_prompt: bool = True
+    allow_truncated: bool = False
+    seed: int
+
+    @model_validator(mode="after")
+    def _one_budget(self) -> Params:
+        if self.budget_tokens is not None and self.budget_rows is not None:
+            raise ValueError("takes budget_tokens or budget_rows, not both")
+        return self
+
+    def inputs(self) -> dict[str, Input]:
+        return {
+            "responses": Input(self.of, RESPONSES),
+            "scores": Input(f"scores/{self.of}", SCORES),
+            "gates": Input(f"gates/{self.of}"),
+            "gaps": Input("gaps", GAPS, optional=True),
+        }
+
+    def output(self, instance: str) -> str:
+        return f"selections/{self.of}/{instance}"
+
+    def arguments(self, marker: str) -> dict[str, str]:
+        """The selector's arguments of one of the types of `selection.py`: name -> text."""
+        fields = self.use.method.arguments.model_fields
+        return {name: self.use.arguments[name] for name, field in fields.items() if marker in field.metadata}
+
+    def check(self, plan: Plan) -> list[str]:
+        faults = [
+            f"from: no model {model!r} answers {self.of}; there are {', '.join(sql.models_of(plan, self.of))}"
+            for model in self.models or ()
+            if model not in sql.models_of(plan, self.of)
+        ]
+        tables = [i.name for i in plan.of("gaps")]
+        faults += [
+            f"{name}: no gaps entry is called {table!r}; there are {', '.join(tables) or 'none'}"
+            for name, table in self.arguments("gaps").items()
+            if table not in tables
+        ]
+        rules = {"where": (self.where, "condition")}
+        for marker in ("number", "vector"):
+            rules |= {name: (text, marker) for name, text in self.arguments(marker).items()}
+        return faults + sql.faults(rules, sql.scorers_of(plan, self.of))
+
+
+@stage(writes=SELECTIONS, by="table", imports=("duckdb",))
+def select(
+    params: Params, responses: Scan, scores: Scan, gates: Path, gaps: Scan, data: Path, name: str
+) -> Iterator[pa.RecordBatch]:
+    """Every answer in `of` gets one row; those that may be kept go to the selector as candidates."""
+    numbers, vectors, weights = (params.arguments(marker) for marker in ("number", "vector", "gaps"))
+    rows = sql.columns(
+        sql.connect([responses, scores, gaps], data),
+        {
+            "prompt_id": "prompt_id",
+            "domain": "domain",
+            "tokens": "prompt_tokens + completion_tokens",
+            "model": "model",
+            "failed": "error IS NOT NULL OR content IS NULL OR finish_reason NOT IN ('stop', 'length')",
+            "truncated": "finish_reason = 'length'",
+            "where": f"coalesce(({params.where}\n), false)",
+        }
+        | {f"number:{text}": f"({text}\n)::DOUBLE" for text in numbers.values()}
+        | {f"vector:{text}": f"({text}\n)::DOUBLE[]" for text in vectors.values()}
+        | {
+            f"gaps:{table}": f"(SELECT weight FROM gaps WHERE instance = '{table}' AND domain = scores_wide.domain)"
+            for table in weights.values()
+        },
+    )
+    ids_ = _array(rows["response_id"])
+    reason = np.full(len(ids_), "", object)
+    for why, out in {
+        "where": ~_array(rows["where"]).astype(bool),
+        "truncated": _array(rows["truncated"]).astype(bool) & (not params.allow_truncated),
+        "failed": _array(rows["failed"]).astype(bool),
+        "other_model": np.array([m not in (params.models or (m,)) for m in _array(rows["model"])], bool),
+    }.items():
+        reason[out] = why
+    place = np.flatnonzero(reason == "")
+    chosen = rows.take(pa.array(place))
+    if params.budget_tokens is not None and chosen["tokens"].null_count:
+        example = chosen.filter(pc.is_null(chosen["tokens"]))["response_id"][0]
+        raise Refused(
+            f"select.{name}: {chosen['tokens'].null_count} answers have no count of tokens, for example {example}. "
+            f"Use budget_rows, or let `where` leave them out."
+        )
+    candidates = Candidates(
+        ids=ids_[place],
+        prompts=_array(chosen["prompt_id"]),
+        domains=_array(chosen["domain"]),
+        tokens=_array(chosen["tokens"].fill_null(0)),
+        columns={text: _array(chosen[f"number:{text}"]) for text in numbers.values()}
+        | {text: _matrix(chosen[f"vector:{text}"], text) for text in vectors.values()}
+        | {table: _array(chosen[f"gaps:{table}"]) for table in weights.values()},
+    )
+    budget = Budget(params.budget_rows, params.budget_tokens, params.one_per_prompt)
+    choose: Selector = params.use.build()
+    decision = held_to(budget, choose(candidates, budget, ids.seed_of(params.seed, "select", name)), candidates)
+    kept, weight = np.zeros(len(ids_), bool), np.zeros(len(ids_))
+    kept[place], weight[place], reason[place] = decision.kept, decision.weight, decision.reason
+    yield SELECTIONS.batch(
+        record_id=rows["response_id"],
+        prompt_id=rows["prompt_id"],
+        domain=rows["domain"],
+        kept=pa.array(kept),
+        weight=pa.array(weight),
+        reason=pa.array(reason, pa.string()),
+        tokens=rows["tokens"].fill_null(0),
+    )
+
+
+def held_to(budget: Budget, decision: Decision, candidates: Candidates) -> Decision:
+    """The decision, if it keeps the budget: a user's own selector may be wrong."""
+    spent = budget.prices(candidates)[decision.kept].sum()
+    if spent > budget.limit:
+        raise ValueError(f"the selector kept {spent} of a budget of {budget.limit}")
+    prompts = candidates.prompts[decision.kept]
+    if budget.one_per_prompt and len(np.unique(prompts)) < len(prompts):
+        raise ValueError("the selector kept several answers of one prompt")
+    return decision
+
+
+def _array(column: pa.ChunkedArray) -> np.ndarray:
+    return column.combine_chunks().to_numpy(zero_copy_only=False)
+
+
+def _matrix(column: pa.ChunkedArray, expression: str) -> np.ndarray:
+    """Lists of one length as [rows, width]; a null, or a list with a null in it, is a row of NaN."""
+    rows = column.to_pylist()
+    widths = sorted({len(row) for row in rows if row is not None})
+    if len(widths) > 1:
+        raise Refused(f"{expression!r} gives vectors of different lengths: {', '.join(map(str, widths))}")
+    points = np.full((len(rows), widths[0] if widths else 1), np.nan)
+    for i, row in enumerate(rows):
+        if row is not None and None not in row:
+            points[i] = row
+    return points

@@ -1,0 +1,259 @@
+"""Training: examples or signals to a student, on the Trainer of `transformers`.
+
+An objective never sees a mask or a scalar: the view of the loss tokens is made here once per batch (`views.py`), and
+one aggregator divides by the count of loss tokens over all micro-batches and ranks.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from torch import nn
+
+from pipeline.recipe import Adapter, Recipe
+from pipeline.views import DenseTeacher, Objective, Teacher, TopKTeacher, at_loss, loss_mask, make_view, reduce
+
+# Widths are multiples of this, so that few shapes occur and a row's width does not depend on a GPU's taste.
+BUCKET = 16
+COMPLETE = "complete"
+
+
+@dataclass(frozen=True)
+class Term:
+    """One objective of the weighted sum that is trained on, with the fields of the view that it declares."""
+
+    weight: float
+    reads: tuple[str, ...]
+    objective: Objective
+
+
+def collate(rows: Sequence[dict[str, Any]]) -> dict[str, torch.Tensor]:
+    """Rows of one table to a padded batch.
+
+    token_ids [B, T]; labels [B, T], -100 where there is no loss (the Trainer counts them); weight [B]; for signals
+    topk_ids and topk_logprobs [N, K] and tail_mass [N] over the loss tokens, row after row.
+    """
+    width = math.ceil(max(len(row["token_ids"]) for row in rows) / BUCKET) * BUCKET
+    token_ids = torch.zeros(len(rows), width, dtype=torch.long)
+    for i, row in enumerate(rows):
+        token_ids[i, : len(row["token_ids"])] = torch.tensor(row["token_ids"])
+    loss = loss_mask([row["spans"] for row in rows], width)
+    batch = {
+        "token_ids": token_ids,
+        "labels": token_ids.masked_fill(~loss, -100),
+        "weight": torch.tensor([row["weight"] for row in rows], dtype=torch.float32),
+    }
+    if "topk_ids" in rows[0]:
+        batch["topk_ids"] = torch.tensor([ids for row in rows for ids in row["topk_ids"]])
+        batch["topk_logprobs"] = torch.tensor([values for row in rows for values in row["topk_logprobs"]])
+        batch["tail_mass"] = torch.tensor([mass for row in rows for mass in row["tail_mass"]])
+        batch["temperature"] = torch.tensor(rows[0]["temperature"])
+    return batch
+
+
+class Student(transformers.Trainer):
+    """The Trainer, with the loss taken over a view of the loss tokens."""
+
+    def __init__(self, terms: Sequence[Term], teacher: nn.Module | None, **arguments: Any) -> None:
+        super().__init__(**arguments)
+        self.terms = terms
+        self.teacher = teacher
+        # Asks the Trainer to count the loss tokens of the whole step before the first forward pass.
+        self.model_accepts_loss_kwargs = True
+
+    def compute_loss(
+        self,
+        model: nn.Module,
+        inputs: dict[str, torch.Tensor],
+        return_outputs: bool = False,
+        num_items_in_batch: torch.Tensor | int | None = None,
+    ) -> torch.Tensor:
+        token_ids = inputs["token_ids"]
+        loss_BT = inputs["labels"] != -100
+        logits = model(input_ids=token_ids, use_cache=False).logits
+        view = make_view(logits, token_ids, loss_BT, inputs["weight"], self._teacher(inputs, loss_BT))
+        assert num_items_in_batch is not None
+        total = sum(
+            (term.weight * reduce([term.objective(view.restrict(term.reads))], float(num_items_in_batch)) for term in self.terms),
+            start=torch.zeros((), device=logits.device),
+        )
+        # Data parallelism averages gradients over ranks; the normaliser already counts the tokens of all of them.
+        return total * self.accelerator.num_processes
+
+    def _teacher(self, inputs: dict[str, torch.Tensor], loss_BT: torch.Tensor) -> Teacher | None:
+        if self.teacher is not None:
+            with torch.no_grad():
+                return DenseTeacher(at_loss(self.teacher(input_ids=inputs["token_ids"], use_cache=False).logits, loss_BT))
+        if "topk_ids" in inputs:
+            stored = float(inputs["temperature"])
+            return TopKTeacher(inputs["topk_ids"], inputs["topk_logprobs"], inputs["tail_mass"], stored)
+        return None
+
+
+class Pair(torch.optim.Optimizer):
+    """Several optimizers over disjoint parameters as one."""
+
+    def __init__(self, *optimizers: torch.optim.Optimizer) -> None:
+        self.optimizers = optimizers
+        super().__init__([group for o in optimizers for group in o.param_groups], {})
+
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
+        for optimizer in self.optimizers:
+            optimizer.step()
+        return None
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        for optimizer in self.optimizers:
+            optimizer.zero_grad(set_to_none)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"optimizers": [o.state_dict() for o in self.optimizers]}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        for optimizer, state in zip(self.optimizers, state_dict["optimizers"], strict=True):
+            optimizer.load_state_dict(state)
+        self.param_groups = [group for o in self.optimizers for group in o.param_groups]
+
+
+def optimizer_for(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
+    """AdamW on everything; or Muon on the matrices of the blocks at ten times the rate, and AdamW on the rest.
+
+    Muon: Jordan et al. 2024; embeddings and the head are AdamW's, as there.
+    """
+    trained = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+    outside = {id(m.weight) for m in model.modules() if isinstance(m, nn.Embedding)}
+    matrices = [p for _, p in trained if recipe.optimizer == "muon" and p.ndim == 2 and id(p) not in outside]
+    chosen = set(map(id, matrices))
+    rest = [p for _, p in trained if id(p) not in chosen]
+    adamw = torch.optim.AdamW(
+        rest, lr=recipe.learning_rate, betas=(0.9, 0.98), weight_decay=recipe.weight_decay, fused=True
+    )
+    if not matrices:
+        return adamw
+    muon = torch.optim.Muon(
+        matrices, lr=10 * recipe.learning_rate, weight_decay=recipe.weight_decay, adjust_lr_fn="original"
+    )
+    return Pair(muon, adamw)
+
+
+def train(
+    model: transformers.PreTrainedModel,
+    rows: Sequence[dict[str, Any]],
+    terms: Sequence[Term],
+    recipe: Recipe,
+    *,
+    teacher: nn.Module | None,
+    cpu: bool,
+    checkpoints: Path,
+    checkpoint_steps: int,
+    progress: Callable[[int, int, str], None],
+) -> tuple[transformers.PreTrainedModel, list[dict[str, float]]]:
+    """Train a model on rows of examples or signals; returns it and its curve, a dictionary per logged step.
+
+    Goes on from the newest complete checkpoint in `checkpoints`, to the same weights as without a stop.
+    """
+    transformers.set_seed(recipe.seed)
+    if recipe.adapter is not None:
+        model = with_adapter(model, recipe.adapter)
+    steps_per_epoch = math.ceil(len(rows) / (recipe.batch_rows * recipe.accumulate))
+    steps = max(1, round(recipe.epochs * steps_per_epoch))
+    on_gpu = not cpu
+    arguments = transformers.TrainingArguments(
+        output_dir=str(checkpoints),
+        max_steps=steps,
+        per_device_train_batch_size=recipe.batch_rows,
+        gradient_accumulation_steps=recipe.accumulate,
+        learning_rate=recipe.learning_rate,
+        lr_scheduler_type="warmup_stable_decay",
+        lr_scheduler_kwargs={"num_decay_steps": round(recipe.decay_share * steps), "decay_type": "linear", "min_lr_ratio": 0.02},
+        warmup_steps=min(recipe.warmup_steps, steps // 2),
+        max_grad_norm=recipe.max_grad_norm,
+        bf16=on_gpu and recipe.precision != "float32" and torch.cuda.is_bf16_supported(),
+        use_cpu=cpu,
+        seed=recipe.seed,
+        data_seed=recipe.seed,
+        remove_unused_columns=False,
+        dataloader_pin_memory=on_gpu,
+        logging_steps=10,
+        logging_nan_inf_filter=False,
+        save_strategy="steps",
+        save_steps=checkpoint_steps,
+        save_total_limit=2,
+        report_to="none",
+        disable_tqdm=True,
+    )
+    trainer = Student(
+        terms,
+        teacher,
+        model=model,
+        args=arguments,
+        train_dataset=list(rows),
+        data_collator=collate,
+        optimizers=(optimizer_for(model, recipe), None),
+        callbacks=[Watch(progress)],
+    )
+    trainer.remove_callback(transformers.PrinterCallback)
+    trainer.train(resume_from_checkpoint=newest(checkpoints))
+    curve = [
+        {"step": h["step"], "loss": h["loss"], "lr": h["learning_rate"], "grad_norm": h["grad_norm"]}
+        for h in trainer.state.log_history
+        if "loss" in h
+    ]
+    trained = trainer.model.merge_and_unload() if recipe.adapter is not None else trainer.model
+    return trained.eval(), curve
+
+
+class Watch(transformers.TrainerCallback):
+    """Reports progress, saves at the last step, and marks a checkpoint that was written whole."""
+
+    def __init__(self, progress: Callable[[int, int, str], None]) -> None:
+        self.progress = progress
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if state.global_step >= state.max_steps:
+            control.should_save = control.should_log = True
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **kwargs: Any) -> None:
+        if logs and "loss" in logs:
+            if not math.isfinite(logs["loss"]):
+                raise FloatingPointError(f"the loss is {logs['loss']} at step {state.global_step}")
+            self.progress(state.global_step, state.max_steps, f"steps, loss {logs['loss']:.4f}")
+
+    def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        (Path(args.output_dir) / f"checkpoint-{state.global_step}" / COMPLETE).touch()
+
+
+def newest(checkpoints: Path) -> str | None:
+    """The newest checkpoint that was written whole; those that a kill has torn are removed."""
+    found = {int(p.name.split("-")[1]): p for p in checkpoints.glob("checkpoint-*")}
+    whole = {step: path for step, path in found.items() if (path / COMPLETE).exists()}
+    for step in found.keys() - whole.keys():
+        shutil.rmtree(found[step])
+    return str(whole[max(whole)]) if whole else None
+
+
+def with_adapter(model: transformers.PreTrainedModel, adapter: Adapter) -> Any:
+    """The model with low-rank adapters on all its linear layers but the head."""
+    import peft
+
+    config = peft.LoraConfig(
+        r=adapter.rank,
+        lora_alpha=adapter.alpha,
+        lora_dropout=adapter.dropout,
+        target_modules="all-linear",
+        task_type="CAUSAL_LM",
+    )
+    return peft.get_peft_model(model, config)
+
+
+def write_curve(path: Path, curve: Iterable[dict[str, float]]) -> None:
+    """One JSON object per line."""
+    path.write_text("".join(json.dumps(point, sort_keys=True) + "\n" for point in curve), "utf-8")

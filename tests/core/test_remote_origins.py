@@ -1,0 +1,85 @@
+"""Served models and models of the hub: what they give, and what lies in their folders."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from huggingface_hub import constants
+from pydantic import ValidationError
+
+from pipeline.errors import Refused
+from pipeline.plugins import find
+from pipeline.stage import UseOrigin, stage_named
+from tests.core.test_preflight import tokenizer, weights
+
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+
+
+def gives(**entry) -> frozenset[str]:
+    return stage_named("acquire").params.model_validate(entry).gives()
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty cache of the hub, and no way to the hub."""
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    return tmp_path / "hub"
+
+
+def test_an_endpoint_gives_logprobs_only_if_they_are_asked_for() -> None:
+    served = {"use": "remote.endpoint", "model": "m", "version": "1"}
+    assert gives(**served) == {"generate"}
+    assert gives(**served, logprobs=True) == {"generate", "token_logprobs"}
+    assert find("backend", "http.openai").traits["gives"] == ("generate", "token_logprobs")
+
+
+def test_an_endpoint_is_known_by_its_declared_name_and_version(tmp_path: Path) -> None:
+    folder = tokenizer(tmp_path / "tokenizer")
+    arguments = {"model": "m", "version": "1", "tokenizer": str(folder), "logprobs": True}
+    use = UseOrigin(name="remote.endpoint", arguments=arguments)
+    (tmp_path / "out").mkdir()
+    card = use.build()(tmp_path / "out")
+    assert (card["model_id"], card["backend"], card["token_ids"]) == ("m@1", "http.openai", True)
+    assert (tmp_path / "out" / "tokenizer" / "tokenizer.json").exists()
+    assert json.dumps(card)
+
+
+def test_an_endpoint_with_one_price_or_a_broken_tokenizer_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(Refused, match="price_out together"):
+        UseOrigin(name="remote.endpoint", arguments={"model": "m", "version": "1", "price_in": 1.0}).build()
+    use = UseOrigin(name="remote.endpoint", arguments={"model": "m", "version": "1", "tokenizer": str(tmp_path / "no")})
+    (tmp_path / "out").mkdir()
+    with pytest.raises(Refused, match=r"tokenizer\.json"):
+        use.build()(tmp_path / "out")
+
+
+@pytest.mark.parametrize("wrong", [{"revision": "main"}, {"revision": COMMIT, "trust_remote_code": True}])
+def test_a_hub_model_needs_a_commit_and_never_brings_code(wrong: dict) -> None:
+    with pytest.raises(ValidationError):
+        UseOrigin(name="remote.hub", arguments={"repo": "org/model", **wrong})
+
+
+def test_a_hub_model_comes_from_the_cache_and_is_known_by_its_weights(tmp_path: Path, cache: Path) -> None:
+    weights(tokenizer(cache / "models--org--model" / "snapshots" / COMMIT))
+    (cache / "models--org--model" / "snapshots" / COMMIT / "modeling.py").write_text("raise SystemExit")
+    cards = []
+    for use in (
+        UseOrigin(name="remote.hub", arguments={"repo": "org/model", "revision": COMMIT}),
+        UseOrigin(name="local.folder", arguments={"path": str(weights(tokenizer(tmp_path / "same")))}),
+    ):
+        out = tmp_path / use.name
+        out.mkdir()
+        cards.append(use.build()(out))
+        assert not list(out.glob("*.py"))
+    assert cards[0] == cards[1]
+
+
+def test_a_hub_model_that_is_not_cached_is_refused_offline(tmp_path: Path, cache: Path) -> None:
+    (tmp_path / "out").mkdir()
+    use = UseOrigin(name="remote.hub", arguments={"repo": "org/model", "revision": COMMIT})
+    with pytest.raises(Refused, match="HF_HUB_OFFLINE=0"):
+        use.build()(tmp_path / "out")
+    assert not list((tmp_path / "out").iterdir())

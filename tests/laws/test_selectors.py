@@ -1,0 +1,205 @@
+"""Laws of every selector: all candidates answered, budgets kept, no order in the input, chance only where declared."""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+
+from pipeline.plugins import available, find
+from pipeline.selection import Budget, Candidates, Decision, shares
+from pipeline.selectors import diversity, mixture, rank, sampling
+
+SELECTORS = {
+    "sampling.random": {},
+    "rank.top": {"by": "score"},
+    "mixture.coverage": {"by": "score", "prefer": 0.5},
+    "mixture.gaps": {"gaps": "main", "by": "score", "prefer": 0.5, "floor": 0.2},
+    "diversity.k_center": {"vector": "vector", "labelled": "none"},
+    "diversity.pcoreset": {"vector": "vector", "labelled": "none"},
+}
+BUDGETS = [Budget(), Budget(rows=7), Budget(tokens=200), Budget(tokens=200, one_per_prompt=False), Budget(tokens=1)]
+
+
+def candidates(seed: int = 0, prompts: int = 20, siblings: int = 4) -> Candidates:
+    """Answers with uneven costs, scores with ties and nulls, and vectors that are distributions, some alike."""
+    rng = np.random.default_rng(seed)
+    n = prompts * siblings
+    names = np.array([f"{i:08x}" for i in rng.choice(2**31, n, replace=False)], object)
+    prompt = np.array([f"p{i // siblings:03d}" for i in range(n)], object)
+    domain = np.array([f"d{int(p[1:]) % 3}" for p in prompt], object)
+    score = rng.integers(0, 9, n) / 8
+    score[rng.random(n) < 0.1] = np.nan
+    vector = rng.dirichlet(np.ones(5), n)
+    vector[n // 2 :] = vector[: n - n // 2]
+    columns = {
+        "score": score,
+        "vector": vector,
+        "none": np.zeros(n),
+        "main": np.array([{"d0": 0.6, "d1": 0.3, "d2": 0.1}[d] for d in domain]),
+    }
+    tokens = rng.integers(5, 30, n)
+    order = np.argsort(names)
+    return Candidates(
+        names[order], prompt[order], domain[order], tokens[order], {k: c[order] for k, c in columns.items()}
+    )
+
+
+def choose(name: str, rows: Candidates, budget: Budget, seed: int = 3) -> Decision:
+    return find("selector", name).factory(**SELECTORS[name])(rows, budget, seed)
+
+
+def test_every_selector_is_under_the_laws() -> None:
+    assert set(SELECTORS) == {n for n in available("selector") if not n.startswith("mine.")}
+
+
+@pytest.mark.parametrize("budget", BUDGETS, ids=str)
+@pytest.mark.parametrize("name", SELECTORS)
+def test_every_candidate_is_answered_within_the_budget(name: str, budget: Budget) -> None:
+    rows = candidates()
+    decision = choose(name, rows, budget)
+    assert len(decision.kept) == len(decision.weight) == len(decision.reason) == len(rows)
+    assert all(decision.reason)
+    assert np.array_equal(decision.weight > 0, decision.kept)
+    assert budget.prices(rows)[decision.kept].sum() <= budget.limit
+    if budget.one_per_prompt:
+        assert len(set(rows.prompts[decision.kept])) == decision.kept.sum()
+    else:
+        # Nothing that was passed over for want of room would still fit.
+        left = budget.limit - rows.tokens[decision.kept].sum()
+        assert (rows.tokens[decision.reason == "over_budget"] > left).all()
+
+
+@pytest.mark.parametrize("name", SELECTORS)
+def test_an_empty_set_is_decided(name: str) -> None:
+    rows = candidates()
+    nothing = np.zeros(0, int)
+    none = Candidates(*(a[nothing] for a in (rows.ids, rows.prompts, rows.domains, rows.tokens)),
+                      {k: c[nothing] for k, c in rows.columns.items()})  # fmt: skip
+    assert len(choose(name, none, Budget(rows=3)).kept) == 0
+
+
+@pytest.mark.parametrize("name", SELECTORS)
+def test_the_seed_matters_only_where_it_is_declared(name: str) -> None:
+    rows, budget = candidates(), Budget(rows=9)
+    kept = {choose(name, rows, budget, seed).kept.tobytes() for seed in range(5)}
+    assert (len(kept) > 1) == find("selector", name).traits["random"]
+
+
+def test_candidates_out_of_order_are_refused() -> None:
+    """So a stable sort breaks ties by id, and no selector can see the order of its input."""
+    rows = candidates()
+    with pytest.raises(ValueError, match="ascending"):
+        Candidates(rows.ids[::-1], rows.prompts, rows.domains, rows.tokens, rows.columns)
+
+
+def test_random_gives_every_prompt_and_every_answer_of_it_the_same_chance() -> None:
+    rows = candidates(prompts=8)
+    uneven = np.flatnonzero((rows.prompts != "p000") | (np.cumsum(rows.prompts == "p000") == 1))
+    rows = Candidates(rows.ids[uneven], rows.prompts[uneven], rows.domains[uneven], rows.tokens[uneven], {})
+    runs = [sampling.random()(rows, Budget(rows=2), seed).kept for seed in range(800)]
+    kept = np.mean(runs, axis=0)
+    for prompt in set(rows.prompts):
+        of = rows.prompts == prompt
+        assert kept[of].sum() == pytest.approx(2 / 8, abs=0.06)
+        assert kept[of] == pytest.approx(2 / 8 / of.sum(), abs=0.04)
+
+
+def test_top_keeps_the_best_sum_of_scores() -> None:
+    rows = candidates(prompts=12, siblings=1)
+    decision = rank.top(by="score")(rows, Budget(rows=4), 0)
+    value = np.nan_to_num(rows["score"], nan=-1.0)
+    best = max(value[list(c)].sum() for c in itertools.combinations(range(12), 4))
+    assert value[decision.kept].sum() == best
+    assert set(decision.reason[np.isnan(rows["score"])]) <= {"no_value"}
+
+
+def plain_k_center(points: np.ndarray, count: int) -> list[int]:
+    """The definition: farthest first, the lower place of several."""
+    chosen = [0]
+    while len(chosen) < count:
+        distance = np.linalg.norm(points[:, None] - points[chosen], axis=2).min(1).round(9)
+        distance[chosen] = -1
+        chosen.append(int(distance.argmax()))
+    return chosen
+
+
+@pytest.mark.parametrize("pool", [3, 16, 4096])
+@pytest.mark.parametrize("seed", range(3))
+def test_k_center_is_the_plain_greedy_algorithm(pool: int, seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(diversity, "POOL", pool)
+    monkeypatch.setattr(diversity, "BLOCK", 10)
+    rows = candidates(seed, prompts=60, siblings=1)
+    everything = np.ones(len(rows), bool)
+    found = diversity.farthest(rows["vector"], ~everything, everything, rows, Budget(rows=25))
+    assert found == plain_k_center(rows["vector"], 25)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_k_center_covers_within_twice_the_optimum(seed: int) -> None:
+    rows = candidates(seed, prompts=12, siblings=1)
+    points = rows["vector"]
+
+    def radius(chosen: list[int]) -> float:
+        return float(np.linalg.norm(points[:, None] - points[chosen], axis=2).min(1).max())
+
+    kept = diversity.k_center(vector="vector", labelled="none")(rows, Budget(rows=3), 0).kept
+    optimum = min(radius(list(c)) for c in itertools.combinations(range(12), 3))
+    assert radius(np.flatnonzero(kept).tolist()) <= 2 * optimum + 1e-9
+
+
+def test_k_center_takes_one_of_each_cluster_before_a_second() -> None:
+    rng = np.random.default_rng(1)
+    cluster = np.arange(120) % 12
+    centres = 10 * np.eye(12)
+    names = np.array([f"{i:04d}" for i in range(120)], object)
+    points = centres[cluster] + rng.normal(0, 0.1, (120, 12))
+    columns = {"v": points, "none": np.zeros(120)}
+    rows = Candidates(names, names, np.full(120, "d", object), np.ones(120, int), columns)
+    kept = diversity.k_center(vector="v", labelled="none")(rows, Budget(rows=12), 0).kept
+    assert sorted(cluster[kept]) == list(range(12))
+
+
+def test_coverage_cuts_the_budget_equally_and_passes_on_what_a_domain_cannot_use() -> None:
+    n = 90
+    names = np.array([f"{i:04d}" for i in range(n)], object)
+    domains = np.array(["small"] * 10 + ["one"] * 40 + ["two"] * 40, object)
+    rows = Candidates(names, names, domains, np.full(n, 10), {"s": np.full(n, 1.0)})
+    kept = mixture.coverage(by="s", prefer=0.5)(rows, Budget(tokens=500), 0).kept
+    assert {d: int(kept[domains == d].sum()) for d in set(domains)} == {"small": 10, "one": 20, "two": 20}
+
+
+def test_coverage_takes_the_sure_before_the_unsure_and_the_majority_before_the_rest() -> None:
+    rows = candidates(prompts=30)
+    decision = mixture.coverage(by="score", prefer=0.9)(rows, Budget(rows=12), 0)
+    score = rows["score"]
+    for i in np.flatnonzero(decision.kept):
+        assert score[i] == np.nanmax(score[rows.prompts == rows.prompts[i]])
+    for domain in set(rows.domains):
+        of = rows.domains == domain
+        level = {p: np.nanmax(score[rows.prompts == p]) for p in set(rows.prompts[of])}
+        taken = {rows.prompts[i] for i in np.flatnonzero(decision.kept & of)}
+        assert min(level[p] for p in taken) >= max(min(level[p], 0.9) for p in level.keys() - taken) - 1e-12
+
+
+def test_gaps_follow_their_weights_and_the_floor() -> None:
+    n = 300
+    names = np.array([f"{i:04d}" for i in range(n)], object)
+    domains = np.array(["a", "b", "c"] * 100, object)
+    weight = np.array([0.6, 0.4, 0.0] * 100)
+    rows = Candidates(names, names, domains, np.full(n, 1), {"main": weight, "1": np.ones(n)})
+    for floor, expected in ((0.0, [60, 40, 0]), (0.3, [52, 38, 10])):
+        kept = mixture.gaps(gaps="main", floor=floor)(rows, Budget(tokens=100), 0).kept
+        assert [int(kept[domains == d].sum()) for d in "abc"] == expected
+
+
+def test_shares_spend_the_whole_limit_where_there_is_enough() -> None:
+    for weights in itertools.product([0.0, 1.0, 3.0], repeat=3):
+        named, available = dict(zip("abc", weights, strict=True)), {"a": 5.0, "b": 50.0, "c": 500.0}
+        for limit in (1.0, 60.0, 1000.0, math.inf):
+            share = shares(named, available, limit)
+            usable = sum(available[d] for d in "abc" if named[d])
+            assert sum(share.values()) == pytest.approx(min(limit, usable))
+            assert all(share[d] <= available[d] for d in "abc")

@@ -1,0 +1,150 @@
+"""Duplicates and contamination: what is dropped, what is kept though it looks alike, and the evidence."""
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from pipeline import ids, tables
+from pipeline.contracts import DROPS, PROMPTS
+from pipeline.duplicates import bands_for, near_duplicates
+from pipeline.execution import RunSettings
+from pipeline.ngrams import plain
+from pipeline.rows import GivenRow
+from pipeline.sources.procedural import tasks
+from pipeline.stage import Instance, run_instance
+from pipeline.stages import curate
+from pipeline.stages.curate import Params
+from pipeline.tables import Scan
+
+# 17 and 18 words: long enough for the 13-gram rule.
+LONG = "on a quiet evening the old miller counted every sack of grain that stood beside the door"
+OTHER = "write a short letter to a friend and tell her about the garden that you planted this spring"
+
+
+def prompt(text: str, *, group: str = "", reference: str | None = None, system: str | None = None) -> dict:
+    messages = [{"role": "system", "content": system}] if system else []
+    messages.append({"role": "user", "content": text})
+    own = ids.prompt_id(messages)
+    shared = {"domain": "d", "source": "s", "group": group or own, "reference": reference}
+    return {"prompt_id": own, "messages": messages, **shared}
+
+
+def run(data: Path, pool: list[dict], benchmark: list[dict], parts: int = 1, **section: object) -> list[dict]:
+    tables.write(PROMPTS, data / "prompts/train/mine", parts, [PROMPTS.rows(pool)])
+    tables.write(PROMPTS, data / "prompts/bench/theirs", 1, [PROMPTS.rows(benchmark)])
+    params = Params.model_validate({"instance": "train", "against": "bench", **section})
+    inputs = {"prompts": ("prompts/train/mine",), "against": ("prompts/bench/theirs",)}
+    run_instance(Instance("curate", "train", params, inputs, "drops/train", ""), RunSettings(), data, data)
+    return Scan(DROPS, (data / "drops/train",)).pylist()
+
+
+def rules(drops: list[dict]) -> dict[str, str]:
+    return {drop["prompt_id"]: drop["rule"] for drop in drops}
+
+
+def test_of_equal_texts_the_lowest_id_is_kept(tmp_path: Path) -> None:
+    pool = [prompt("Say it."), prompt("say  it."), prompt("SAY IT."), prompt("Say it.", system="In French.")]
+    low, *others = sorted(p["prompt_id"] for p in pool[:3])
+    drops = run(tmp_path, pool, [prompt(OTHER)])
+    assert rules(drops) == dict.fromkeys(others, "exact")
+    assert all(low in drop["evidence"] for drop in drops)
+
+
+def test_near_duplicates_that_ask_the_same(tmp_path: Path) -> None:
+    pool = [prompt(LONG + " " + OTHER), prompt(LONG + " " + OTHER + " please"), prompt(LONG)]
+    drops = run(tmp_path, pool, [prompt("something else")], near=0.8)
+    (dropped,) = drops
+    assert dropped["rule"] == "near"
+    assert dropped["prompt_id"] == max(pool[0]["prompt_id"], pool[1]["prompt_id"])
+    # 35 words have 33 runs of three words, 36 have one more.
+    assert f"{33 / 34:.3f}" in dropped["evidence"]
+
+
+@pytest.mark.parametrize(
+    ("one", "two"),
+    [
+        (prompt(LONG + " and found 12"), prompt(LONG + " and found 13")),
+        (prompt(LONG + " which is largest", reference="a"), prompt(LONG + " which is smallest", reference="b")),
+        (prompt(LONG + " now", system="Answer in one word."), prompt(LONG + " then", system="Answer in a poem.")),
+    ],
+)
+def test_a_filled_template_is_no_duplicate(tmp_path: Path, one: dict, two: dict) -> None:
+    assert run(tmp_path, [one, two], [prompt("something else")], near=0.5) == []
+
+
+def procedural(rows: int, seed: int) -> list[dict]:
+    given = [row for row in tasks(rows=rows, seed=seed) if isinstance(row, GivenRow)]
+    return [{"prompt_id": ids.prompt_id(r.columns["messages"]), "source": r.source, **r.columns} for r in given]  # type: ignore[arg-type]
+
+
+def test_templates_do_not_eat_the_pool(tmp_path: Path) -> None:
+    """Only items that the benchmark has are dropped, by their key and not by how they read."""
+    pool, benchmark = procedural(960, 1), procedural(480, 2)
+    drops = run(tmp_path, pool, benchmark, parts=3, near=0.5)
+    shared = {p["group"] for p in benchmark}
+    assert rules(drops) == {p["prompt_id"]: "contaminated_key" for p in pool if p["group"] in shared}
+    assert 0 < len(drops) < 100
+    assert Scan(DROPS, (tmp_path / "drops/train",)).parts == 3
+
+
+def test_contamination_by_group_and_by_text(tmp_path: Path) -> None:
+    item = prompt("add 003 001", group="add 001 003")
+    variant, copy, clean = prompt("add 001 003", group="add 001 003"), prompt("ADD  003 001"), prompt("add 001 004")
+    drops = run(tmp_path, [variant, copy, clean], [item])
+    assert rules(drops) == {variant["prompt_id"]: "contaminated_key", copy["prompt_id"]: "contaminated_key"}
+    assert all(item["prompt_id"] in drop["evidence"] for drop in drops)
+
+
+def test_contamination_by_thirteen_words(tmp_path: Path) -> None:
+    words = LONG.split()
+    quoted = prompt("Recall: " + " \n ".join(w.upper() + "," for w in words[2:15]) + " and so on")
+    too_short = prompt("Recall: " + " ".join(words[2:14]) + " and so on")
+    drops = run(tmp_path, [quoted, too_short], [prompt(LONG)])
+    assert rules(drops) == {quoted["prompt_id"]: "contaminated_ngram"}
+    assert " ".join(words[2:15]) in drops[0]["evidence"]
+
+
+def test_a_shared_system_turn_is_no_contamination(tmp_path: Path) -> None:
+    assert run(tmp_path, [prompt("one thing", system=LONG)], [prompt("another thing", system=LONG)]) == []
+
+
+def test_a_rule_that_misses_canaries_stops_the_stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A seeded fault: texts are compared as they stand, so copies in capitals are missed."""
+    monkeypatch.setattr(curate, "plain", lambda texts: texts)
+    with pytest.raises(RuntimeError, match="planted copies"):
+        run(tmp_path, [prompt("a")], [prompt(LONG)])
+
+
+@pytest.mark.parametrize("threshold", [0.5, 0.7, 0.8])
+def test_minhash_finds_what_exact_similarity_finds(threshold: float) -> None:
+    """Recall against all pairs, on texts that were made alike; precision is 1 because pairs are verified."""
+    random = np.random.default_rng(3)
+    vocabulary = np.array([f"word{i}" for i in range(3000)])
+    texts: list[str] = []
+    for _ in range(150):
+        words = random.choice(vocabulary, 40)
+        for changed in (0, 1, 3):
+            variant = words.copy()
+            variant[random.choice(40, changed, replace=False)] = random.choice(vocabulary, changed)
+            texts.append(" ".join(variant))
+    sets = [{tuple(t.split()[i : i + 3]) for i in range(38)} for t in texts]
+    pairs = [(i, j) for i in range(450) for j in range(i + 1, min(i + 3, 450)) if i // 3 == j // 3]
+    alike = {(i, j) for i, j in pairs if len(sets[i] & sets[j]) / len(sets[i] | sets[j]) >= threshold}
+    found = near_duplicates(plain(pa.array(texts)), [0] * len(texts), threshold=threshold, words=3)
+    for i, twin in found.items():
+        shared = len(sets[i] & sets[twin.like]) / len(sets[i] | sets[twin.like])
+        assert twin.similarity == pytest.approx(shared)
+        assert shared >= threshold
+        assert twin.kept < i
+    to_drop = {j for _, j in alike}
+    assert len(found.keys() & to_drop) >= 0.98 * len(to_drop)
+    assert found.keys() <= to_drop
+
+
+@pytest.mark.parametrize("threshold", [0.5, 0.7, 0.85, 0.9, 1.0])
+def test_bands_miss_few_pairs_at_the_threshold(threshold: float) -> None:
+    bands, rows = bands_for(threshold)
+    assert bands * rows <= 128
+    assert (1 - threshold**rows) ** bands <= 0.01

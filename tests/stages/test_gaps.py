@@ -1,0 +1,119 @@
+"""Gaps: the columns are what they are defined to be, on answers small enough to count by hand."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+from pydantic import ValidationError
+
+from pipeline import tables
+from pipeline.contracts import GAPS, RESPONSES, SCORES
+from pipeline.errors import Refused
+from pipeline.execution import RunSettings
+from pipeline.stage import Instance, run_instance
+from pipeline.stages import gaps
+from pipeline.tables import Scan
+
+PARAMS = {"of": "responses/train", "teacher": "big", "student": "small", "solved": "verified.score = 1"}
+NLL = {"teacher_nll": "big_nll", "student_nll": "small_nll"}
+
+# model, prompt, domain, solved, tokens, teacher's and student's (nll_sum, tokens)
+ANSWERS = [
+    ("big", "00000001", "add", 1.0, 10, (1.0, 10.0), (2.0, 10.0)),
+    ("big", "00000001", "add", 1.0, 20, (3.0, 20.0), (4.0, 20.0)),
+    ("big", "00000002", "add", 0.0, 30, (2.0, 10.0), (2.0, 10.0)),
+    ("big", "00000003", "add", 1.0, 99, (9.0, 1.0), (9.0, 1.0)),  # the student did not answer this one
+    ("small", "00000001", "add", 1.0, 5, None, None),
+    ("small", "00000002", "add", 0.0, 5, None, None),
+    ("small", "00000002", "add", None, 5, None, None),
+    ("big", "00000004", "rev", 1.0, 8, (1.0, 8.0), (8.0, 8.0)),
+    ("small", "00000004", "rev", 0.0, 8, None, None),
+    ("big", "00000005", "only_teacher", 1.0, 8, (1.0, 8.0), (8.0, 8.0)),
+]
+
+
+def write(data: Path, parts: int = 1) -> None:
+    responses, scores = [], {"verified": [], "big_nll": [], "small_nll": []}
+    for i, (model, prompt, domain, solved, tokens, *nlls) in enumerate(ANSWERS):
+        key = {"record_id": f"{i:04d}", "prompt_id": prompt}
+        responses.append({
+            "response_id": f"{i:04d}", "request_id": "r", "prompt_id": prompt, "messages": [], "domain": domain,
+            "model": model, "model_id": model, "sample": 0, "seed": 0, "content": "x", "finish_reason": "stop",
+            "completion_tokens": tokens,
+        })  # fmt: skip
+        scores["verified"].append(key | {"score": solved, "parts": []})
+        for name, nll in zip(("big_nll", "small_nll"), nlls, strict=True):
+            if nll:
+                parts_ = [("nll_sum", nll[0]), ("tokens", nll[1])]
+                scores[name].append(key | {"score": nll[0] / nll[1], "parts": parts_})
+    for model in ("big", "small"):
+        rows = [r for r in responses if r["model"] == model]
+        tables.write(RESPONSES, data / "responses/train" / model, parts, [RESPONSES.rows(rows)])
+    for name, rows in scores.items():
+        tables.write(SCORES, data / "scores/responses/train" / name, parts, [SCORES.rows(rows)])
+
+
+def run(data: Path, **changes: object) -> dict[str, dict]:
+    params = gaps.Params.model_validate({**PARAMS, **changes})
+    inputs = {
+        "responses": ("responses/train/big", "responses/train/small"),
+        "scores": tuple(f"scores/responses/train/{s}" for s in ("big_nll", "small_nll", "verified")),
+    }
+    run_instance(Instance("gaps", "main", params, inputs, "gaps/main", "code"), RunSettings(), data, data)
+    return {row["domain"]: row for row in Scan(GAPS, (data / "gaps/main",)).pylist()}
+
+
+def test_columns_are_counted_over_the_prompts_that_both_answered(tmp_path: Path) -> None:
+    write(tmp_path)
+    rows = run(tmp_path, **NLL)
+    assert set(rows) == {"add", "rev"}
+    add = rows["add"]
+    assert add["n"] == 2
+    assert add["teacher_pass"] == 2 / 3
+    assert add["student_pass"] == 1 / 2  # the answer without a verdict does not count
+    assert add["cost_per_solved"] == 60  # 60 tokens were spent for the one prompt that was solved
+    assert add["teacher_ppl"] == math.exp(6 / 40)
+    assert add["student_ppl"] == math.exp(8 / 40)
+    assert add["ratio"] == add["student_ppl"] / add["teacher_ppl"]
+    pull = np.exp([add["ratio"], rows["rev"]["ratio"]])
+    expected = 0.5 * pull / pull.sum() + 0.25
+    assert [add["weight"], rows["rev"]["weight"]] == pytest.approx(expected, abs=1e-12)
+
+
+def test_without_perplexities_the_pass_rates_decide(tmp_path: Path) -> None:
+    write(tmp_path)
+    rows = run(tmp_path, alpha=0.8)
+    assert rows["add"]["ratio"] is None
+    behind = {"add": 2 / 3 - 1 / 2, "rev": 1.0}
+    for domain, gap in behind.items():
+        assert rows[domain]["weight"] == pytest.approx(0.8 * gap / sum(behind.values()) + 0.1)
+    even = run(tmp_path, solved="true")
+    assert {row["weight"] for row in even.values()} == {0.5}
+
+
+def test_weights_of_the_last_turn_are_carried_on(tmp_path: Path) -> None:
+    write(tmp_path)
+    rows = run(tmp_path, previous={"add": 0.9, "rev": 0.1}, **NLL)
+    pull = np.array([0.9, 0.1]) * np.exp([rows["add"]["ratio"], rows["rev"]["ratio"]])
+    assert rows["add"]["weight"] == pytest.approx(0.5 * pull[0] / pull.sum() + 0.25, abs=1e-12)
+
+
+def test_parts_change_nothing(tmp_path: Path) -> None:
+    write(tmp_path / "one")
+    write(tmp_path / "three", parts=3)
+    assert run(tmp_path / "one", **NLL) == run(tmp_path / "three", **NLL)
+
+
+def test_models_without_a_common_prompt_are_refused(tmp_path: Path) -> None:
+    write(tmp_path)
+    with pytest.raises(Refused, match="answered by both"):
+        run(tmp_path, student="tiny")
+
+
+@pytest.mark.parametrize("given", [{"teacher_nll": "big_nll"}, {"previous": {"add": 1.0}}, {"alpha": 2.0}])
+def test_parameters_that_make_no_sense_are_refused(given: dict) -> None:
+    with pytest.raises(ValidationError):
+        gaps.Params.model_validate({**PARAMS, **given})

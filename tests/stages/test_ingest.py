@@ -1,0 +1,250 @@
+"""Prompts from procedures, files and datasets: what becomes a prompt, what is refused, and where it is named."""
+
+import json
+from collections import Counter
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from pipeline import ids
+from pipeline.contracts import PROMPTS
+from pipeline.errors import Refused
+from pipeline.execution import RunSettings
+from pipeline.rows import GivenRow
+from pipeline.sources import procedural
+from pipeline.stage import Instance, run_instance
+from pipeline.stages.ingest import Params
+from pipeline.tables import Scan
+
+SETTINGS = RunSettings()
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def instance(**section: object) -> Instance:
+    params = Params.model_validate({"pool": "train", **section})
+    return Instance("ingest", "mine", params, {}, params.output("mine"), "")
+
+
+def ingest(**section: object) -> list[dict]:
+    run_instance(instance(**section), SETTINGS, Path("data"), Path())
+    return Scan(PROMPTS, (Path("data/prompts/train/mine"),)).pylist()
+
+
+def jsonl(*rows: object) -> str:
+    Path("rows.jsonl").write_text("\n".join(r if isinstance(r, str) else json.dumps(r) for r in rows), "utf-8")
+    return "rows.jsonl"
+
+
+def asked(rows: list[dict]) -> list[str]:
+    return sorted(row["messages"][-1]["content"] for row in rows)
+
+
+# Worked by hand: the right solution, and the one that carries the misconception.
+SOLVED = {
+    ("add", "add 045 178"): ("5+8+0=13,4+7+1=12,0+1+1=02#0223", "5+8+0=13,4+7+0=11,0+1+0=01#0113"),
+    ("mul", "mul 045 3"): ("5*3+0=15,4*3+1=13,0*3+1=01#0135", "5*3+0=15,4*3+0=12,0*3+0=00#0025"),
+    ("mod", "mod 3-5*4"): ("3-5=8,8*4=2#2", "3-5=2,2*4=8#8"),
+    ("sort", "sort dbca"): ("#abcd", "#abdc"),
+    ("shift", "shift 3 xy"): ("xa,yb#ab", "xb,yc#bc"),
+    ("count", "cnt a bac"): ("b0a1c1#1", "b1a2c2#2"),
+    ("logic", "lg T^F|F"): ("T^F=T,T|F=T#T", "T^F=F,F|F=F#F"),
+    ("rev", "rev abcd"): ("#dcba", "#adcb"),
+}
+
+
+@pytest.mark.parametrize("case", SOLVED)
+def test_tasks_are_solved_as_by_hand(case: tuple[procedural.DomainName, str]) -> None:
+    assert (procedural.solution(*case), procedural.solution(*case, slip=True)) == SOLVED[case]
+
+
+def test_every_domain_is_solved_by_hand() -> None:
+    assert {domain for domain, _ in SOLVED} == set(procedural.DOMAINS)
+
+
+def tasks(**arguments: object) -> list[dict]:
+    rows = list(procedural.tasks(**arguments))  # type: ignore[arg-type]
+    return [dict(row.columns) for row in rows if isinstance(row, GivenRow)]
+
+
+def test_tasks_are_distinct_and_dealt_evenly() -> None:
+    rows = tasks(rows=480, seed=1)
+    assert set(Counter((row["domain"], row["level"]) for row in rows).values()) == {20}
+    assert len({row["messages"][0]["content"] for row in rows}) == 480
+    assert rows == tasks(rows=480, seed=1)
+    assert rows != tasks(rows=480, seed=2)
+
+
+def test_weights_and_levels_deal_the_rows() -> None:
+    rows = tasks(rows=30, seed=1, domains={"add": 2, "rev": 1}, levels=(1,))
+    assert Counter((row["domain"], row["level"]) for row in rows) == {("add", 1): 20, ("rev", 1): 10}
+
+
+def test_slips_change_solutions_alone() -> None:
+    clean, slipped = tasks(rows=400, seed=1), tasks(rows=400, seed=1, slip=0.5)
+    assert [row["reference"] for row in clean] == [row["reference"] for row in slipped]
+    assert 120 < sum(a["solution"] != b["solution"] for a, b in zip(clean, slipped, strict=True)) < 220
+
+
+def test_easy_tasks_are_easy() -> None:
+    rows = tasks(rows=210, seed=1, operands="easy")
+    assert {row["domain"] for row in rows} == set(procedural.DOMAINS) - {"sort"}
+    assert all(procedural.DOMAINS[row["domain"]].easy(row["messages"][0]["content"]) for row in rows)
+
+
+def test_more_tasks_than_there_are_is_refused() -> None:
+    with pytest.raises(Refused, match="logic at level 0 has only 128 different prompts"):
+        tasks(rows=200, seed=1, domains={"logic": 1}, levels=(0,), operands="easy")
+
+
+def test_every_shape_is_read() -> None:
+    path = jsonl(
+        {"prompt": "a"},
+        {"prompt": [{"role": "system", "content": "s"}, {"role": "user", "content": "b"}], "completion": "B"},
+        {"messages": [{"role": "user", "content": "c"}, {"role": "assistant", "content": "C"}]},
+        {"conversations": [{"from": "human", "value": "d"}, {"from": "gpt", "value": "D"}]},
+        {"instruction": "e", "input": "E", "output": "F", "history": [["g", "h"]], "system": "s"},
+    )
+    rows = ingest(use="files.jsonl", path=path)
+    assert asked(rows) == ["a", "b", "c", "d", "e\nE"]
+    assert {row["messages"][-1]["content"]: row["solution"] for row in rows} == {
+        "a": None, "b": "B", "c": "C", "d": "D", "e\nE": "F",
+    }  # fmt: skip
+    assert [m["role"] for row in rows if row["solution"] == "F" for m in row["messages"]] == [
+        "system", "user", "assistant", "user",
+    ]  # fmt: skip
+
+
+def test_columns_are_mapped_and_references_read() -> None:
+    path = jsonl({"question": "What is 6 x 7?", "answer": "6*7=42 #### 42", "kind": "sums", "prompt": "unused"})
+    columns = {"prompt": "question", "reference": "answer", "domain": "kind"}
+    (row,) = ingest(use="files.jsonl", path=path, columns=columns, verifier="numeric.last", system="Be brief.")
+    assert (row["domain"], row["reference"], row["source"]) == ("sums", "42", "rows.jsonl:1")
+    assert [m["content"] for m in row["messages"]] == ["Be brief.", "What is 6 x 7?"]
+
+
+BAD = {
+    "is not JSON": '{"prompt": ',
+    "is not a JSON object": "[1]",
+    "no prompt": {"text": "a"},
+    "the prompt is empty": {"prompt": " "},
+    "prompt must be a list of turns": {"prompt": 5},
+    "the last turn": {"messages": [{"role": "system", "content": "a"}]},
+    "has the role 'tool'": {"messages": [{"role": "tool", "content": "a"}]},
+    "a content that is not text": {"messages": [{"role": "user", "content": ["a"]}]},
+    "more than max_prompt_chars 50": {"prompt": "x" * 51},
+    "not valid Unicode": {"prompt": "\ud800"},
+    "the prompt is the same": {"prompt": "good"},
+    "the id is the same": {"prompt": "another", "id": 1},
+    "numeric.last cannot read the reference": {"prompt": "b", "reference": "none", "verifier": "numeric.last"},
+    "did you mean text.marked": {"prompt": "c", "reference": "1", "verifier": "text.makred"},
+    "level must be a whole number": {"prompt": "d", "level": "3"},
+    "domain must be text": {"prompt": "e", "domain": 3},
+}
+
+
+@pytest.mark.parametrize("why", BAD)
+def test_a_bad_row_is_named(why: str) -> None:
+    path = jsonl({"prompt": "good", "id": 1}, BAD[why])
+    with pytest.raises(Refused, match=r"1 of 2 rows cannot be used") as refusal:
+        ingest(use="files.jsonl", path=path, max_prompt_chars=50)
+    assert why in str(refusal.value)
+    assert "rows.jsonl:2" in str(refusal.value)
+
+
+def test_a_line_that_is_not_utf8_is_named() -> None:
+    Path("rows.jsonl").write_bytes(b'{"prompt": "a"}\n{"prompt": "\xff"}\n')
+    with pytest.raises(Refused, match=r"is not UTF-8 \(byte 12 is 0xff\): rows.jsonl:2"):
+        ingest(use="files.jsonl", path="rows.jsonl")
+
+
+def test_all_faults_are_told_at_once() -> None:
+    path = jsonl(*({"prompt": ""} for _ in range(7)), "{")
+    with pytest.raises(Refused, match=r"7 x the prompt is empty: .*rows.jsonl:5 and 2 more") as refusal:
+        ingest(use="files.jsonl", path=path)
+    assert "1 x is not JSON" in str(refusal.value)
+
+
+def test_bad_rows_are_put_in_quarantine() -> None:
+    path = jsonl({"prompt": "a"}, {"prompt": ""}, "{")
+    given = instance(use="files.jsonl", path=path, on_bad_row="quarantine")
+    record = run_instance(given, SETTINGS, Path("data"), Path())
+    assert record["rows"] == 1
+    assert sum(record["notes"]["quarantined"].values()) == 2
+    lines = Path("data/.quarantine/mine.jsonl").read_text("utf-8").splitlines()
+    assert [json.loads(line)["source"] for line in lines] == ["rows.jsonl:2", "rows.jsonl:3"]
+
+
+@pytest.mark.parametrize("content", ["", "\n\n"])
+def test_an_empty_file_is_refused(content: str) -> None:
+    Path("rows.jsonl").write_text(content, "utf-8")
+    with pytest.raises(Refused, match="gave no prompt"):
+        ingest(use="files.jsonl", path="rows.jsonl")
+
+
+@pytest.mark.parametrize("use", ["files.jsonl", "files.parquet", "hub.datasets"])
+def test_a_missing_file_is_refused(use: str) -> None:
+    with pytest.raises(Refused, match="nowhere"):
+        ingest(use=use, path="nowhere")
+
+
+def test_parquet_is_read() -> None:
+    pq.write_table(pa.table({"prompt": ["a", "b"], "level": [0, 1]}), "rows.parquet")
+    assert asked(ingest(use="files.parquet", path="rows.parquet")) == ["a", "b"]
+
+
+def test_a_broken_parquet_file_is_refused() -> None:
+    Path("rows.parquet").write_bytes(b"PAR1 and no more")
+    with pytest.raises(Refused, match="cannot be read as Parquet"):
+        ingest(use="files.parquet", path="rows.parquet")
+
+
+def test_a_dataset_on_disk_is_read(here: Path) -> None:
+    datasets = pytest.importorskip("datasets")
+    datasets.Dataset.from_dict({"prompt": ["a", "b"]}).save_to_disk(str(here / "saved"))
+    assert asked(ingest(use="hub.datasets", path="saved")) == ["a", "b"]
+
+
+def test_the_same_file_with_other_content_is_another_instance() -> None:
+    before = instance(use="files.jsonl", path=jsonl({"prompt": "a"})).to_json()
+    assert before == instance(use="files.jsonl", path="rows.jsonl").to_json()
+    assert before != instance(use="files.jsonl", path=jsonl({"prompt": "b"})).to_json()
+
+
+def test_a_split_never_parts_a_group() -> None:
+    section = {"use": "procedural.tasks", "rows": 480, "seed": 1}
+    sides = {
+        take: {row["group"] for row in ingest(**section, split={"held_out": 0.25, "take": take})}
+        for take in ("train", "held_out")
+    }
+    assert not sides["train"] & sides["held_out"]
+    assert sides["train"] | sides["held_out"] == {row["group"] for row in ingest(**section)}
+    assert 0.15 < len(sides["held_out"]) / 480 < 0.35
+
+
+def test_wordings_of_one_prompt_share_a_group() -> None:
+    path = jsonl({"prompt": "What is  it?"}, {"prompt": "WHAT IS IT?"}, {"prompt": "Another"})
+    assert sorted(Counter(row["group"] for row in ingest(use="files.jsonl", path=path)).values()) == [1, 2]
+
+
+def test_a_limit_takes_the_same_rows_in_any_order() -> None:
+    rows = [{"prompt": str(i)} for i in range(50)]
+    first = ingest(use="files.jsonl", path=jsonl(*rows), limit=10)
+    assert first == sorted(first, key=lambda row: row["prompt_id"])
+    again = ingest(use="files.jsonl", path=jsonl(*reversed(rows)), limit=10)
+    assert asked(first) == asked(again)
+    assert len(first) == 10
+
+
+def test_a_row_lies_in_the_part_of_its_prompt() -> None:
+    ingest(use="procedural.tasks", rows=48, seed=1, parts=3)
+    scan = Scan(PROMPTS, (Path("data/prompts/train/mine"),))
+    assert scan.parts == 3
+    for part in range(3):
+        assert {ids.part_of(row["prompt_id"], 3) for row in scan.at(part).pylist()} == {part}

@@ -1,0 +1,213 @@
+"""The report: what it compares, what it counts, and that its page holds whatever a model wrote."""
+
+from __future__ import annotations
+
+import copy
+import csv
+import json
+import re
+import shutil
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipeline import plan, report_facts, report_lineage
+from pipeline.contracts import EVALS, EXAMPLES, SELECTIONS
+from pipeline.execution import RunSettings
+from pipeline.report_facts import Tables
+from pipeline.report_results import result_table
+from pipeline.stage import run_instance
+from pipeline.tables import Scan
+from tests.stages import report_data
+
+
+def make(data: Path, resolved: plan.Plan) -> Path:
+    run_instance(resolved.instances["report@report"], RunSettings(), data, data.parent)
+    return data / "reports"
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    data = tmp_path_factory.mktemp("run") / "data"
+    make(data, report_data.build(data))
+    return data
+
+
+@pytest.fixture(scope="module")
+def metrics(data: Path) -> dict[str, dict[str, float]]:
+    return json.loads((data / "reports" / "metrics.json").read_text("utf-8"))
+
+
+def compared(tmp_path: Path, params: dict[str, Any]) -> set[tuple[str, str, str]]:
+    plan.write(plan.resolve({k: v for k, v in params.items() if k in {*plan.SECTION_OF.values(), "seed"}}), tmp_path)
+    found = report_lineage.comparisons(report_lineage.read(tmp_path))
+    return {(c.kind, c.first.name, c.second.name) for c in found}
+
+
+def test_the_default_run_asks_these_questions(tmp_path: Path) -> None:
+    assert compared(tmp_path, report_data.PARAMS) == {
+        ("control", "coverage_sft", "random_sft"),
+        ("control", "kd", "random_sft"),
+        ("same examples", "kd", "coverage_sft"),
+        ("base", "random_sft", "base"),
+        ("base", "coverage_sft", "base"),
+        ("base", "kd", "base"),
+    }
+
+
+def test_a_control_has_the_same_budget(tmp_path: Path) -> None:
+    params = copy.deepcopy(report_data.PARAMS)
+    params["select"]["random"]["budget_tokens"] = 1999
+    assert not [c for c in compared(tmp_path, params) if c[0] == "control"]
+
+
+def test_a_control_that_learned_in_the_same_way_is_preferred(tmp_path: Path) -> None:
+    params = copy.deepcopy(report_data.PARAMS)
+    params["probe"]["random"] = {"of": "random", "model": "teacher", "top_k": 4}
+    params["quality"]["random_signals"] = {"of": "signals/random/random", "suite": "signals"}
+    params["train"]["random_kd"] = {**params["train"]["kd"], "of": "signals/random/random"}
+    params["evaluate"]["random_kd"] = {"model": "random_kd", "pool": "bench"}
+    controls = {c for c in compared(tmp_path, params) if c[0] == "control"}
+    assert controls == {("control", "coverage_sft", "random_sft"), ("control", "kd", "random_kd")}
+    del params["evaluate"]["random_kd"]
+    assert ("control", "kd", "random_sft") in compared(tmp_path, params)
+
+
+def test_a_comparison_tells_what_else_differs(tmp_path: Path) -> None:
+    params = copy.deepcopy(report_data.PARAMS)
+    params["train"]["kd"]["epochs"] = 5
+    compared(tmp_path, params)
+    found = report_lineage.comparisons(report_lineage.read(tmp_path))
+    differs = {(c.first.name, c.second.name): c.also_differs for c in found}
+    assert differs["kd", "random_sft"] == ("epochs",)
+    assert differs["coverage_sft", "random_sft"] == ()
+
+
+def test_metrics_are_what_the_tables_say(data: Path, metrics: dict[str, dict[str, float]]) -> None:
+    rows = {name: {r["item_id"]: r for r in Scan(EVALS, (data / "evals" / name,)).pylist()} for name in metrics}
+    for name, row in metrics.items():
+        assert row["n"] == len(rows[name]) == 300
+        right = [r["metric"] for r in rows[name].values()]
+        assert row["accuracy"] == round(sum(right) / 300, 4)
+        assert row["low"] < row["accuracy"] < row["high"]
+        mul = [r["metric"] for r in rows[name].values() if r["domain"] == "mul"]
+        assert row["accuracy_mul"] == round(sum(mul) / len(mul), 4)
+    same = [rows["kd"][i]["prediction"] == rows["teacher"][i]["prediction"] for i in rows["kd"]]
+    assert metrics["kd"]["agreement_with_teacher"] == round(sum(same) / 300, 4)
+    assert "agreement_with_teacher" not in metrics["teacher"]
+    gained = metrics["kd"]["accuracy"] - metrics["random_sft"]["accuracy"]
+    assert metrics["kd"]["minus_random_sft"] == pytest.approx(gained, abs=1e-4)
+    assert metrics["kd"]["low_minus_random_sft"] > 0
+
+
+def test_the_funnel_counts_what_the_tables_hold(data: Path) -> None:
+    lineage = report_lineage.read(data)
+    folders = [data / f for f in ("prompts/train/tasks", "drops/train")]
+    tables = Tables.of(
+        data,
+        [
+            *(Scan(report_data.contracts.TABLES[f.relative_to(data).parts[0]], (f,)) for f in folders),
+            Scan(SELECTIONS, (data / "selections/responses/train/coverage",)),
+            Scan(EXAMPLES, (data / "examples/coverage",)),
+        ],
+    )
+    steps = {(s.group, s.name): s for s in report_facts.funnel(lineage, tables)}
+    kept = sum(row["kept"] for row in tables.scans["selections/responses/train/coverage"].pylist())
+    assert steps["pool train", "prompts"].prompts == 60
+    assert steps["pool train", "not dropped"].prompts == 58
+    # 60 prompts of which the teacher gave four answers each; the base's answers are not to be chosen from.
+    assert steps["selection coverage", "to choose from"].answers == 240
+    assert steps["selection coverage", "kept"].answers == kept > 0
+    assert steps["selection coverage", "packed for base"].answers == kept
+    assert steps["selection coverage", "tokens with loss"].tokens == 19 * kept
+    assert steps["selection coverage", "trained: kd, 3 epochs"].trained == 3 * 19 * kept
+
+
+class Elements(HTMLParser):
+    """The elements of a page with their attributes, and its text."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.words = ""
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+
+    def handle_data(self, data: str) -> None:
+        self.words += data
+
+
+def test_the_page_has_nothing_that_acts_or_loads(data: Path) -> None:
+    page = (data / "reports" / "report.html").read_text("utf-8")
+    seen = Elements(page)
+    assert not {"script", "img", "iframe", "object", "embed", "link", "base", "form", "image"} & {
+        t for t, _ in seen.elements
+    }
+    names = {name for _, attributes in seen.elements for name in attributes}
+    # An id may occur once in a page, and charts that clip share theirs; a style attribute is against the policy.
+    assert not {name for name in names if name.startswith("on")} | names & {"src", "style", "clip-path"}
+    links = {attributes["href"] for tag, attributes in seen.elements if tag == "a"}
+    assert {link for link in links if not re.match(r"#[a-z]+$", link or "")} == {
+        "metrics.json",
+        "../quality/responses/train/answers/docs/index.html",
+        "../quality/examples/random/random_examples/docs/index.html",
+        "../quality/examples/coverage/coverage_examples/docs/index.html",
+        "../quality/signals/coverage/teacher/kd_signals/docs/index.html",
+    }
+    assert [link for link in links if link and link.startswith("..") and not (data / "reports" / link).exists()] == []
+    policies = [a["content"] for tag, a in seen.elements if tag == "meta" and "http-equiv" in a]
+    assert len(policies) == 1
+    assert (policies[0] or "").startswith("default-src 'none'; style-src 'sha256-")
+    assert not re.search(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]", page)
+    assert report_data.HOSTILE[:40] in seen.words
+
+
+def test_the_page_tells_reasons_with_examples(data: Path) -> None:
+    words = Elements((data / "reports" / "report.html").read_text("utf-8")).words
+    assert "contaminated ngram" in words
+    assert "its rule does not hold" in words
+    assert "finished by length" in words
+
+
+def test_plots_hold_the_curves_and_the_domains(data: Path, metrics: dict[str, dict[str, float]]) -> None:
+    plots = data / "reports" / "plots"
+    with (plots / "loss" / "kd.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["step"] for row in rows[:2]] == ["10", "20"]
+    assert set(rows[0]) == {"step", "loss", "lr"}
+    with (plots / "domains" / "kd.csv").open(encoding="utf-8", newline="") as file:
+        shares = {row["domain"]: float(row["accuracy"]) for row in csv.DictReader(file)}
+    assert shares == {k.removeprefix("accuracy_"): v for k, v in metrics["kd"].items() if k.startswith("accuracy_")}
+
+
+def test_the_same_tables_give_the_same_bytes(data: Path, tmp_path: Path) -> None:
+    again = tmp_path / "data"
+    resolved = report_data.build(again)
+    shutil.rmtree(again / ".runs")
+    make(again, resolved)
+    for file in ("metrics.json", "plots/loss/kd.csv", "plots/domains/base.csv"):
+        assert (again / "reports" / file).read_bytes() == (data / "reports" / file).read_bytes()
+    # Without records of the runs only what the page says of time is missing.
+    assert "nothing is known of its time" in (again / "reports" / "report.html").read_text("utf-8")
+
+
+def test_the_result_table_says_what_the_metrics_say(data: Path) -> None:
+    lines = result_table(data).splitlines()
+    assert lines[0].split() == ["model", "accuracy", "95", "%", "interval", "items", "ECE"]
+    assert [line.split()[0] for line in lines[1:6]] == ["base", "random_sft", "coverage_sft", "kd", "teacher"]
+    assert any(line.startswith("kd against random_sft: helps, +") for line in lines)
+    assert lines[-1] == f"report: {data / 'reports' / 'report.html'}"
+
+
+def test_a_run_with_nothing_in_it_still_has_a_page(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    resolved = plan.resolve({section: {} for section in set(plan.SECTION_OF.values()) - {plan.ALONE}})
+    plan.write(resolved, data)
+    page = (make(data, resolved) / "report.html").read_text("utf-8")
+    assert "there is no verdict" in page
+    assert "Nothing was evaluated." in page
+    assert json.loads((data / "reports" / "metrics.json").read_text("utf-8")) == {}

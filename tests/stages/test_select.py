@@ -1,0 +1,213 @@
+"""Select: every answer gets one row with a reason, whatever the parts, and plan refuses what cannot be meant."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from pydantic import ValidationError
+
+from pipeline import tables
+from pipeline.contracts import GAPS, RESPONSES, SCORES, SELECTIONS
+from pipeline.errors import Refused
+from pipeline.execution import RunSettings
+from pipeline.plan import Plan
+from pipeline.selection import Budget, Candidates, Decision, decide
+from pipeline.stage import Instance, StageParams, run_instance
+from pipeline.stages import gaps, generate, score, select
+from pipeline.tables import Scan
+
+RANDOM = {"of": "responses/train", "use": "sampling.random", "seed": 5}
+COVERAGE = {"of": "responses/train", "use": "mixture.coverage", "by": "agreement.score", "prefer": 0.625, "seed": 5}
+EVERY = {
+    "random": RANDOM,
+    "coverage": COVERAGE | {"budget_tokens": 300, "where": "agreement.score >= 0.375"},
+    "top": {**RANDOM, "use": "rank.top", "by": "agreement.score", "budget_rows": 10},
+    "k_center": {**RANDOM, "use": "diversity.k_center", "vector": "embed.vector", "budget_rows": 10},
+    "gaps": {**RANDOM, "use": "mixture.gaps", "gaps": "main", "budget_rows": 20},
+}
+
+
+def name_of(*words: object) -> str:
+    return hashlib.md5(repr(words).encode()).hexdigest()
+
+
+def answers(model: str, **changes: object) -> list[dict]:
+    """40 prompts of two domains, 8 answers each, of which the first few say the same."""
+    return [
+        {
+            "response_id": name_of(model, prompt, sample), "request_id": "r", "prompt_id": name_of(prompt),
+            "messages": [{"role": "user", "content": str(prompt)}], "domain": "add" if prompt % 2 else "rev",
+            "model": model, "model_id": model, "sample": sample, "seed": 0, "content": f"#{sample}",
+            "answer": "yes" if sample < 2 + prompt % 7 else str(sample), "finish_reason": "stop",
+            "prompt_tokens": 4, "completion_tokens": 3 + sample,
+        } | changes
+        for prompt in range(40)
+        for sample in range(8)
+    ]  # fmt: skip
+
+
+def write(data: Path, rows: dict[str, list[dict]], parts: int = 1, shuffle: int = 0) -> None:
+    """The tables that a selection reads, with shares of agreement and an embedding for every answer."""
+    for model, given in rows.items():
+        order = np.random.default_rng(shuffle).permutation(len(given))
+        tables.write(RESPONSES, data / "responses/train" / model, parts, [RESPONSES.rows(given[i] for i in order)])
+    every = [row for given in rows.values() for row in given]
+    said: dict[tuple, int] = {}
+    for row in every:
+        key = (row["model"], row["prompt_id"], row["answer"])
+        said[key] = said.get(key, 0) + 1
+    scores = [
+        {"record_id": r["response_id"], "prompt_id": r["prompt_id"], "parts": [],
+         "score": said[r["model"], r["prompt_id"], r["answer"]] / 8,
+         "vector": [float(int(r["response_id"][i : i + 2], 16)) for i in (0, 2, 4)]}
+        for r in every
+    ]  # fmt: skip
+    for name in ("agreement", "embed"):
+        tables.write(SCORES, data / "scores/responses/train" / name, parts, [SCORES.rows(scores)])
+    tables.write(
+        GAPS, data / "gaps/main", 1,
+        [GAPS.rows([{"domain": "add", "n": 20, "weight": 0.8}, {"domain": "rev", "n": 20, "weight": 0.2}])],
+    )  # fmt: skip
+    (data / "gates/responses/train").mkdir(parents=True)
+
+
+def run(data: Path, given: dict, name: str = "main") -> list[dict]:
+    params = select.Params.model_validate(given)
+    inputs = {
+        "responses": tuple(sorted(f"responses/train/{f.name}" for f in (data / "responses/train").iterdir())),
+        "scores": ("scores/responses/train/agreement", "scores/responses/train/embed"),
+        "gates": ("gates/responses/train",),
+        "gaps": ("gaps/main",),
+    }
+    run_instance(Instance("select", name, params, inputs, params.output(name), "code"), RunSettings(), data, data)
+    return Scan(SELECTIONS, (data / params.output(name),)).pylist()
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("data")
+    write(root, {"teacher": answers("teacher"), "base": answers("base")})
+    return root
+
+
+def test_every_answer_has_one_row_and_a_reason(data: Path) -> None:
+    rows = run(data, {**COVERAGE, "from": ["teacher"], "budget_tokens": 120, "where": "agreement.score >= 0.375"})
+    every = [a["response_id"] for model in ("teacher", "base") for a in answers(model)]
+    assert sorted(r["record_id"] for r in rows) == sorted(every)
+    kept = [r for r in rows if r["kept"]]
+    assert 110 < sum(r["tokens"] for r in kept) <= 120
+    assert {r["reason"] for r in kept} == {"preferred"}
+    assert {r["reason"] for r in rows if not r["kept"]} == {"other_model", "where", "another_answer", "over_budget"}
+    assert sum(r["reason"] == "other_model" for r in rows) == 320
+    assert all((r["weight"] == 1.0) == r["kept"] for r in rows)
+    tokens = {d: sum(r["tokens"] for r in kept if r["domain"] == d) for d in ("add", "rev")}
+    assert abs(tokens["add"] - tokens["rev"]) < 40
+
+
+def test_random_without_a_budget_keeps_one_answer_of_every_prompt(data: Path) -> None:
+    kept = [r for r in run(data, RANDOM) if r["kept"]]
+    assert len(kept) == len({r["prompt_id"] for r in kept}) == 40
+    assert sum(r["kept"] for r in run(data, {**RANDOM, "one_per_prompt": False})) == 640
+    assert {r["reason"] for r in run(data, {**RANDOM, "where": "NULL"})} == {"where"}
+
+
+@pytest.mark.parametrize("rule", EVERY)
+def test_parts_and_order_of_the_rows_change_nothing(rule: str, data: Path, tmp_path: Path) -> None:
+    write(tmp_path, {"teacher": answers("teacher"), "base": answers("base")}, parts=3, shuffle=4)
+    one, three = run(data, EVERY[rule], "parts"), run(tmp_path, EVERY[rule], "parts")
+    assert sum(r["kept"] for r in one) > 5
+    assert one == sorted(three, key=lambda r: r["record_id"])
+    parts = sorted((tmp_path / "selections/responses/train/parts").iterdir())
+    assert [pq.read_metadata(p).num_rows > 0 for p in parts] == [True] * 3
+
+
+def test_another_name_or_seed_is_another_sample(data: Path) -> None:
+    def kept(given: dict, name: str) -> set[str]:
+        return {r["record_id"] for r in run(data, given, name) if r["kept"]}
+
+    few = {**RANDOM, "budget_rows": 10}
+    assert kept(few, "one") == kept(few, "one")
+    assert kept(few, "one") != kept(few, "two")
+    assert kept(few, "one") != kept({**few, "seed": 6}, "one")
+
+
+def test_failed_and_cut_answers_are_not_kept_unless_cut_ones_are_allowed(tmp_path: Path) -> None:
+    rows = answers("teacher")
+    rows[0] |= {"finish_reason": "length"}
+    rows[1] |= {"finish_reason": "error", "error": "refused", "content": None, "answer": None}
+    rows[2] |= {"finish_reason": "content_filter", "completion_tokens": None}
+    write(tmp_path, {"teacher": rows})
+    everything = {**RANDOM, "one_per_prompt": False}
+    reasons = {r["record_id"]: r["reason"] for r in run(tmp_path, everything)}
+    assert [reasons[r["response_id"]] for r in rows[:4]] == ["truncated", "failed", "failed", "random"]
+    reasons = {r["record_id"]: r["reason"] for r in run(tmp_path, {**everything, "allow_truncated": True})}
+    assert [reasons[r["response_id"]] for r in rows[:4]] == ["random", "failed", "failed", "random"]
+
+
+def test_a_budget_of_tokens_needs_counts(tmp_path: Path) -> None:
+    write(tmp_path, {"teacher": answers("teacher", completion_tokens=None)})
+    with pytest.raises(Refused, match=r"320 answers have no count of tokens.*budget_rows"):
+        run(tmp_path, {**RANDOM, "budget_tokens": 100})
+    assert sum(r["kept"] for r in run(tmp_path, {**RANDOM, "budget_rows": 10})) == 10
+
+
+@pytest.mark.parametrize(
+    ("budget", "says"), [(Budget(rows=1, one_per_prompt=False), "budget"), (Budget(), "one prompt")]
+)
+def test_a_selector_that_breaks_its_budget_is_stopped(budget: Budget, says: str) -> None:
+    def greedy(candidates: Candidates, budget: Budget, seed: int) -> Decision:
+        return decide(candidates, budget, range(len(candidates)), "mine")
+
+    same = np.array(["p", "p"], object)
+    rows = Candidates(np.array(["a", "b"], object), same, same, np.array([1, 1]), {})
+    with pytest.raises(ValueError, match=says):
+        select.held_to(budget, greedy(rows, budget, 0), rows)
+
+
+def plan_with(params: dict) -> list[str]:
+    plan = Plan(RunSettings())
+
+    def add(stage: str, name: str, made: StageParams) -> None:
+        plan.instances[f"{stage}@{name}"] = Instance(stage, name, made, {}, made.output(name), "code")
+
+    sampling = {"k": 1, "temperature": 1.0, "seed": 0}
+    add("generate", "big", generate.Params.model_validate({"pool": "train", "model": "teacher", **sampling}))
+    add("score", "agreement", score.Params.model_validate({"of": "responses/train", "use": "consistency.agreement"}))
+    add("gaps", "main", gaps.Params.model_validate(
+        {"of": "responses/train", "teacher": "teacher", "student": "teacher", "solved": "true"}))  # fmt: skip
+    return select.Params.model_validate({"seed": 0, "of": "responses/train", **params}).check(plan)
+
+
+@pytest.mark.parametrize(
+    ("params", "says"),
+    [
+        (
+            {"use": "sampling.random", "from": ["big"]},
+            "from: no model 'big' answers responses/train; there are teacher",
+        ),
+        ({"use": "sampling.random", "where": "agreemnt.score > 0"}, "where: 'agreemnt.score > 0'"),
+        ({"use": "sampling.random", "where": "agreement.score"}, "must be a condition"),
+        ({"use": "rank.top", "by": "nll.score"}, "by: 'nll.score'"),
+        ({"use": "rank.top", "by": "domain"}, "must be a number"),
+        ({"use": "diversity.k_center", "vector": "agreement.score"}, "must be a vector"),
+        ({"use": "mixture.gaps", "gaps": "mane"}, "gaps: no gaps entry is called 'mane'; there are main"),
+    ],
+)
+def test_plan_refuses_what_cannot_be_meant(params: dict, says: str) -> None:
+    [fault] = plan_with(params)
+    assert says in fault
+
+
+def test_plan_accepts_the_shipped_rules() -> None:
+    assert plan_with({"use": "sampling.random", "from": ["teacher"], "budget_tokens": 150000}) == []
+    where = "agreement.score >= 0.375 AND finish_reason = 'stop'"
+    assert plan_with({"use": "mixture.coverage", "by": "agreement.score", "prefer": 0.625, "where": where}) == []
+
+
+def test_two_budgets_are_one_too_many() -> None:
+    with pytest.raises(ValidationError, match="not both"):
+        select.Params.model_validate({**RANDOM, "budget_rows": 1, "budget_tokens": 1})

@@ -13,9 +13,10 @@ from pathlib import Path
 import pyarrow as pa
 
 from pipeline import ids
-from pipeline.backends.protocol import Answer, GenerateRequest, Sampling, card_of, open_model
 from pipeline.execution import How
 from pipeline.memo import Memo, request_key
+from pipeline.protocol import Answer, GenerateRequest, Sampling, card_of, open_model
+
 
 def requests_for(prompts: pa.Table, model_id: str, sampling: Sampling, k: int, seed: int) -> list[GenerateRequest]:
     """k requests per prompt, each with a seed of its own derived from the run's seed, the prompt and the number."""

@@ -46,7 +46,7 @@ def _parsed(module: str) -> ast.Module:
 
 @functools.cache
 def _imports(module: str) -> tuple[str, ...]:
-    names = []
+    names: list[str] = []
     for node in ast.walk(_parsed(module)):
         if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == "pipeline":
             below = [f"{node.module}.{a.name}" for a in node.names]
@@ -64,6 +64,6 @@ def _tree(module: str) -> str:
     for node in ast.walk(tree):
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
             first = node.body[0] if node.body else None
-            if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant) and isinstance(first.value.value, str):
+            if isinstance(first, ast.Expr) and isinstance(getattr(first.value, "value", None), str):
                 node.body = node.body[1:] or [ast.Pass()]
     return ids.digest(ast.dump(tree))

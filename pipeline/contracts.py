@@ -190,6 +190,5 @@ EVALS = Table("evals", ("task", "item_id"), {
 })  # fmt: skip
 
 TABLES: dict[str, Table] = {
-    t.name: t
-    for t in (PROMPTS, DROPS, RESPONSES, SCORES, GAPS, SELECTIONS, EXAMPLES, SIGNALS, EVALS)
+    t.name: t for t in (PROMPTS, DROPS, RESPONSES, SCORES, GAPS, SELECTIONS, EXAMPLES, SIGNALS, EVALS)
 }

@@ -46,13 +46,17 @@ class RunSettings(BaseModel):
 
 
 class How:
-    """What a stage function may know about its run: settings, the memo's place, a way to report progress."""
+    """What a stage function may know about its run: settings, the memo's place, a way to report progress.
 
-    def __init__(self, settings: RunSettings, root: Path, label: str) -> None:
+    `code` is the fingerprint of the instance's code: work in progress is gone on with only by the code that began it.
+    """
+
+    def __init__(self, settings: RunSettings, root: Path, label: str, code: str = "") -> None:
         self.settings = settings
         self.memo = root / "data" / ".memo"
         self.checkpoints = root / "data" / ".checkpoints"
         self.label = label
+        self.code = code
         self._last = time.monotonic()
 
     def progress(self, done: int, total: int, note: str = "") -> None:
@@ -78,9 +82,7 @@ def limit_threads(threads: int) -> None:
         os.environ.setdefault(variable, str(threads))
 
 
-def run_parts(
-    work: Callable[[int], int], parts: int, settings: RunSettings, imports: Sequence[str]
-) -> list[int]:
+def run_parts(work: Callable[[int], int], parts: int, settings: RunSettings, imports: Sequence[str]) -> list[int]:
     """Call `work(part)` for every part, here or in processes; returns each part's number of rows.
 
     Workers are forked after the heavy imports, which are so paid once.

@@ -23,8 +23,8 @@ import pyarrow.parquet as pq
 from filelock import FileLock
 
 from pipeline import ids
-from pipeline.backends.protocol import Messages, Sampling
 from pipeline.errors import Refused, TryAgain
+from pipeline.protocol import Messages, Sampling
 
 FILE = "requests.sqlite"
 BUSY_S = 60.0

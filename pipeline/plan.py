@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import difflib
 import json
-import os
 import re
 import shutil
 from collections.abc import Iterable, Mapping
@@ -206,7 +205,7 @@ def _check_cycles(plan: Plan, faults: list[str]) -> None:
 
 
 def gives(plan: Plan, model: str) -> frozenset[str]:
-    """What a model's backend gives: `generate`, `token_logprobs`, `topk_logprobs`, `full_logits`, `gradients`, ..."""
+    """What a model's backend gives: `generate`, `read`, `token_logprobs`, `topk_logprobs`, `full_logits`, `gradients`, ..."""
     for instance in plan.instances.values():
         if instance.output == f"models/{model}":
             return instance.params.gives()
@@ -220,10 +219,36 @@ def _check_models(instance: Instance, plan: Plan) -> list[str]:
         if lacking:
             texts.append(
                 f"needs {', '.join(sorted(lacking))} of the model {model!r}, which gives "
-                f"{', '.join(sorted(gives(plan, model))) or 'nothing'}. Use another model here, or delete this entry "
-                f"and what reads it"
+                f"{', '.join(sorted(gives(plan, model))) or 'nothing'}. Use another model here, or {_deletion(instance, plan)}"
             )
     return texts
+
+
+def _deletion(instance: Instance, plan: Plan) -> str:
+    """What to delete to be without an instance: its entry, those that cannot be without it, and mentions of it."""
+    lost = {instance.label}
+    by_output = {i.output: label for label, i in plan.instances.items()}
+    makers = {
+        label: [
+            {by_output[o] for f in i.inputs[argument] for o in _tables_under(f, by_output)}
+            for argument, source in i.params.inputs().items()
+            if not source.optional
+        ]
+        for label, i in plan.instances.items()
+    }
+    while more := {label for label, inputs in makers.items() if any(m and m <= lost for m in inputs)} - lost:
+        lost |= more
+    entries = dict.fromkeys(_entry(i) for label, i in plan.instances.items() if label in lost)
+    rest = Plan(plan.settings, {label: i for label, i in plan.instances.items() if label not in lost})
+    mentions = [
+        f"{_entry(i)}: {text}" for i in rest.instances.values() for text in i.params.check(rest)
+        if text not in i.params.check(plan)
+    ]
+    return f"delete {', '.join(sorted(entries))}" + "".join(f"; then {text}" for text in mentions)
+
+
+def _entry(instance: Instance) -> str:
+    return f"{SECTION_OF[instance.stage]}.{instance.name}"
 
 
 def _check_gates(instance: Instance, plan: Plan) -> list[str]:
@@ -279,8 +304,8 @@ def write(plan: Plan, data: Path) -> None:
     if old.exists():
         shutil.rmtree(old)
     if (data / "plan").exists():
-        os.replace(data / "plan", old)
-    os.replace(fresh, data / "plan")
+        (data / "plan").replace(old)
+    fresh.replace(data / "plan")
     shutil.rmtree(old, ignore_errors=True)
     for folder in set_aside(plan, data):
         print(f"plan: nobody owns {folder} any more; it was moved to data/.orphans")
@@ -319,17 +344,18 @@ def current(instance: Instance, data: Path) -> None:
     now = json.loads(instance.to_json())
     if on_disk == now:
         return
-    keys = _differing(on_disk or {}, now)
+    keys = differing(on_disk or {}, now)
     raise Refused(
         f"{instance.label}: the plan is older than params.yaml or the code ({', '.join(keys)}). "
         f"Run `dvc repro {instance.label}`, or `dvc repro plan` first if you want `--single-item`."
     )
 
 
-def _differing(old: Any, new: Any, path: str = "") -> list[str]:
+def differing(old: Any, new: Any, path: str = "") -> list[str]:
+    """The keys, as paths, in which two mappings differ."""
     if isinstance(old, dict) and isinstance(new, dict):
         keys = sorted(old.keys() | new.keys())
-        return [d for k in keys for d in _differing(old.get(k), new.get(k), f"{path}.{k}" if path else k)]
+        return [d for k in keys for d in differing(old.get(k), new.get(k), f"{path}.{k}" if path else k)]
     return [] if old == new else [path or "everything"]
 
 

@@ -28,18 +28,17 @@ from packaging.specifiers import SpecifierSet
 
 from pipeline.backends.completions import Served
 from pipeline.backends.http import Gateway, endpoint_of
-from pipeline.backends.protocol import Answer, Backend, GenerateRequest, Sampling, open_model
 from pipeline.chat import Chat
-from pipeline.errors import Refused
+from pipeline.errors import Refused, printable
 from pipeline.execution import RunSettings
 from pipeline.plan import Plan
+from pipeline.protocol import Answer, Backend, GenerateRequest, Sampling, open_model
 from pipeline.stage import Instance, stage_named
 
 GIB = 1 << 30
 LEAST_DISK_GIB, LEAST_MEMORY_GIB = 2.0, 2.0
 # A model folder whose weights are smaller holds a pointer of Git LFS and no weights.
 LEAST_WEIGHTS_BYTES = 1024
-HIDDEN = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 State = Literal["ok", "warn", "fail"]
 
@@ -76,11 +75,6 @@ def ask(folder: Path, text: str, settings: RunSettings, max_tokens: int = 512) -
     if answer.error is not None:
         raise Refused(f"{folder.name} did not answer: {answer.error}")
     return printable(answer.content or "")
-
-
-def printable(text: str) -> str:
-    """Text without the control characters that a terminal would obey."""
-    return HIDDEN.sub("", text)
 
 
 def _one_answer(backend: Backend, text: str, max_tokens: int) -> Answer:

@@ -6,7 +6,9 @@ from typing import Literal
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
-from pipeline.stage import Choice, StageParams
+from pipeline.contracts import EXAMPLES, SIGNALS
+from pipeline.protocol import LOCAL
+from pipeline.stage import Choice, Input, StageParams, Use, UseObjective
 
 
 class Adapter(Choice):
@@ -32,3 +34,37 @@ class Recipe(StageParams):
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     adapter: Adapter | None = None
     seed: int
+
+
+class Objective(Choice):
+    """One term of the weighted sum."""
+
+    weight: float = 1.0
+    use: UseObjective
+
+
+class StudentParams(Recipe):
+    """A recipe with what it is applied to: the rows, the model it starts from, the objectives."""
+
+    of: str
+    student: str
+    objectives: tuple[Objective, ...] = Field(min_length=1)
+
+    def inputs(self) -> dict[str, Input]:
+        return {
+            "rows": Input(self.of, SIGNALS if self.of.startswith("signals/") else EXAMPLES),
+            "gates": Input(f"gates/{self.of}"),
+            "student": Input(f"models/{self.student}"),
+        }
+
+    def output(self, instance: str) -> str:
+        return f"models/{instance}"
+
+    def methods(self) -> list[Use]:
+        return [term.use for term in self.objectives]
+
+    def needs(self) -> dict[str, frozenset[str]]:
+        return {self.student: frozenset({"gradients"})}
+
+    def gives(self) -> frozenset[str]:
+        return frozenset(LOCAL)

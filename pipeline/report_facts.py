@@ -275,6 +275,23 @@ def agreement(lineage: Lineage, tables: Tables) -> list[Agreement]:
     return found
 
 
+def held_out_nll(lineage: Lineage, tables: Tables) -> dict[str, dict[str, float]]:
+    """Evaluation -> the nats per token that its model gives to answers of the same pool, by the answers' table."""
+    found: dict[str, dict[str, float]] = {e.name: {} for e in lineage.evaluations}
+    for plan in lineage.of("read"):
+        of, model = plan["params"]["of"], plan["params"]["model"]
+        rows = tables.rows(plan["output"], ["parts"])
+        if plan["params"]["use"]["name"] != "likelihood.nll" or rows is None:
+            continue
+        parts = [dict(parts) for parts in rows["parts"].to_pylist() if parts]
+        if parts:
+            nats, tokens = (math.fsum(p[key] for p in parts) for key in ("nll_sum", "tokens"))
+            for e in lineage.evaluations:
+                if e.model == model and f"{of}/".startswith(f"responses/{e.pool}/"):
+                    found[e.name][f"nll_of_{of.rpartition('/')[2]}"] = nats / tokens
+    return found
+
+
 def _scores(tables: Tables, folder: str) -> dict[str, float | None]:
     rows = tables.rows(folder, ["record_id", "score"])
     return {} if rows is None else dict(zip(rows["record_id"].to_pylist(), rows["score"].to_pylist(), strict=True))

@@ -24,12 +24,13 @@ Metrics = dict[str, dict[str, float]]
 
 @dataclass(frozen=True)
 class Judged:
-    """One evaluation: its items that have a metric, by id; and how sure the model was of them."""
+    """One evaluation: its items that have a metric, by id; how sure the model was of them; every item's short answer."""
 
     rows: Mapping[str, Mapping[str, object]]
     accuracy: Interval
     domains: Mapping[str, Interval]
     bins: tuple[Bin, ...]
+    predictions: Mapping[str, str | None]
 
     @property
     def n(self) -> int:
@@ -59,8 +60,9 @@ class Results:
     metrics: Metrics
 
 
-def judge(evals: Scan, lineage: Lineage, seed: int) -> Results:
-    """Every evaluation judged, every comparison answered, and both as numbers."""
+def judge(evals: Scan, lineage: Lineage, seed: int, more: Mapping[str, Mapping[str, float]]) -> Results:
+    """Every evaluation judged, every comparison answered, and both as numbers; `more` holds other numbers of an
+    evaluation, which need no reference answers."""
     judged = {folder.name: _judge(Scan(evals.table, (folder,)).read(COLUMNS)) for folder in evals.folders}
     answers = tuple(
         answer(comparison, judged, seed)
@@ -68,11 +70,12 @@ def judge(evals: Scan, lineage: Lineage, seed: int) -> Results:
         if {comparison.first.name, comparison.second.name} <= judged.keys()
     )
     answers = tuple(a for a in answers if a.n)
-    return Results(judged, answers, _metrics(judged, answers, lineage))
+    return Results(judged, answers, _metrics(judged, answers, lineage, more))
 
 
 def _judge(table: pa.Table) -> Judged:
-    rows = {row["item_id"]: row for row in table.to_pylist() if row["metric"] is not None}
+    items = {row["item_id"]: row for row in table.to_pylist()}
+    rows = {item: row for item, row in items.items() if row["metric"] is not None}
     by_domain: dict[str, list[float]] = {}
     for row in rows.values():
         by_domain.setdefault(row["domain"], []).append(row["metric"])
@@ -82,6 +85,7 @@ def _judge(table: pa.Table) -> Judged:
         accuracy=_share([row["metric"] for row in rows.values()]),
         domains={domain: _share(values) for domain, values in sorted(by_domain.items())},
         bins=tuple(calibration_bins([c for c, _ in sure], [m for _, m in sure])),
+        predictions={item: row["prediction"] for item, row in items.items()},
     )
 
 
@@ -100,7 +104,12 @@ def answer(comparison: Comparison, judged: Mapping[str, Judged], seed: int) -> A
     return Answered(comparison, difference, len(items), mcnemar(first, second) if binary else None)
 
 
-def _metrics(judged: Mapping[str, Judged], answers: tuple[Answered, ...], lineage: Lineage) -> Metrics:
+def _metrics(
+    judged: Mapping[str, Judged],
+    answers: tuple[Answered, ...],
+    lineage: Lineage,
+    more: Mapping[str, Mapping[str, float]],
+) -> Metrics:
     """A flat row of numbers per evaluation; a number that does not exist is left out."""
     of_model = {e.name: e for e in lineage.evaluations}
     metrics: dict[str, dict[str, float]] = {}
@@ -111,6 +120,7 @@ def _metrics(judged: Mapping[str, Judged], answers: tuple[Answered, ...], lineag
             "low": found.accuracy.low,
             "high": found.accuracy.high,
             "ece": ece(found.bins),
+            **more.get(name, {}),
         }
         for teacher in lineage.evaluations:
             if (
@@ -134,10 +144,9 @@ def _metrics(judged: Mapping[str, Judged], answers: tuple[Answered, ...], lineag
 
 def _agreement(student: Judged, teacher: Judged) -> float:
     """The share of items on which both gave the same short answer; an item without one is a disagreement."""
-    items = student.rows.keys() & teacher.rows.keys()
+    items = student.predictions.keys() & teacher.predictions.keys()
     same = [
-        student.rows[i]["prediction"] is not None and student.rows[i]["prediction"] == teacher.rows[i]["prediction"]
-        for i in items
+        student.predictions[i] is not None and student.predictions[i] == teacher.predictions[i] for i in items
     ]
     return sum(same) / len(same) if same else math.nan
 
@@ -151,7 +160,8 @@ def result_table(data: Path) -> str:
     told = []
     for name, row in sorted(metrics.items(), key=lambda pair: (pair[1].get("accuracy", 0), pair[0])):
         if "accuracy" not in row:
-            lines.append(f"{name:<{width}}  no item has a reference answer")
+            shown = [f"{key} {row[key]:g}" for key in row if key.startswith(("agreement_with_", "nll_of_"))]
+            lines.append(f"{name:<{width}}  no item has a reference answer" + "".join(f", {text}" for text in shown))
             continue
         error = f"{row['ece']:.3f}" if "ece" in row else "-"
         interval = f"{100 * row['low']:.1f} to {100 * row['high']:.1f}"

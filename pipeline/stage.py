@@ -4,7 +4,7 @@ A stage is a function from tables to batches of one table. It opens no file of t
 runs inline or in processes. The driver owns paths, checks, counts, the record and the one rename that makes an
 output appear whole.
 
-    @stage(reads={"responses": RESPONSES}, writes=SCORES, by="part")
+    @stage(writes=SCORES, by="part")
     def score(params: Params, responses: Scan) -> Iterator[pa.RecordBatch]: ...
 """
 
@@ -30,10 +30,10 @@ from pydantic import BaseModel, ConfigDict, model_validator
 from pydantic_core import PydanticCustomError
 
 from pipeline import tables
-from pipeline.contracts import TABLES, Table
+from pipeline.contracts import Table
 from pipeline.errors import Refused, TryAgain
 from pipeline.execution import How, RunSettings, run_parts
-from pipeline.plugins import Method, available, find
+from pipeline.plugins import Method, find
 from pipeline.tables import Scan
 
 Exactness = Literal["exact", "repeatable", "recorded"]
@@ -242,14 +242,14 @@ def run_instance(instance: Instance, settings: RunSettings, data: Path, memo_roo
         if scratch.exists():
             shutil.rmtree(scratch)
         scratch.mkdir(parents=True)
-        how = How(settings, memo_root, instance.label)
+        how = How(settings, memo_root, instance.label, instance.code)
         notes: dict[str, Any] = {}
         rows = _fill(declared, instance, data, scratch, how, notes)
         target = data / instance.output
         target.parent.mkdir(parents=True, exist_ok=True)
         if target.exists():
             shutil.rmtree(target)
-        os.replace(scratch, target)
+        scratch.replace(target)
         spent = os.times()
         record = {
             "stage": instance.stage,
@@ -336,9 +336,3 @@ def _packages(declared: Stage) -> dict[str, str]:
 def _commit() -> str | None:
     done = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
     return done.stdout.strip() or None
-
-
-__all__ = [
-    "Choice", "Exactness", "Input", "Instance", "Stage", "StageParams", "TABLES", "Use", "available",
-    "run_instance", "stage", "stage_named",
-]  # fmt: skip

@@ -86,7 +86,7 @@ def _read(file: Path, schema: pa.Schema) -> pa.Table:
     try:
         # ParquetFile and not read_table, which imports pyarrow.dataset and with it pandas.
         return pq.ParquetFile(file).read(columns=schema.names).select(schema.names).cast(schema)
-    except (OSError, pa.ArrowInvalid) as error:
+    except (OSError, KeyError, pa.ArrowInvalid) as error:
         raise Refused(f"{file} cannot be read as Parquet ({error}). Delete it and run `dvc repro` again.") from error
 
 

@@ -82,7 +82,10 @@ class Student(transformers.Trainer):
         view = make_view(logits, token_ids, loss_BT, inputs["weight"], self._teacher(inputs, loss_BT))
         assert num_items_in_batch is not None
         total = sum(
-            (term.weight * reduce([term.objective(view.restrict(term.reads))], float(num_items_in_batch)) for term in self.terms),
+            (
+                term.weight * reduce([term.objective(view.restrict(term.reads))], float(num_items_in_batch))
+                for term in self.terms
+            ),
             start=torch.zeros((), device=logits.device),
         )
         # Data parallelism averages gradients over ranks; the normaliser already counts the tokens of all of them.
@@ -91,7 +94,9 @@ class Student(transformers.Trainer):
     def _teacher(self, inputs: dict[str, torch.Tensor], loss_BT: torch.Tensor) -> Teacher | None:
         if self.teacher is not None:
             with torch.no_grad():
-                return DenseTeacher(at_loss(self.teacher(input_ids=inputs["token_ids"], use_cache=False).logits, loss_BT))
+                return DenseTeacher(
+                    at_loss(self.teacher(input_ids=inputs["token_ids"], use_cache=False).logits, loss_BT)
+                )
         if "topk_ids" in inputs:
             stored = float(inputs["temperature"])
             return TopKTeacher(inputs["topk_ids"], inputs["topk_logprobs"], inputs["tail_mass"], stored)
@@ -173,7 +178,11 @@ def train(
         gradient_accumulation_steps=recipe.accumulate,
         learning_rate=recipe.learning_rate,
         lr_scheduler_type="warmup_stable_decay",
-        lr_scheduler_kwargs={"num_decay_steps": round(recipe.decay_share * steps), "decay_type": "linear", "min_lr_ratio": 0.02},
+        lr_scheduler_kwargs={
+            "num_decay_steps": round(recipe.decay_share * steps),
+            "decay_type": "linear",
+            "min_lr_ratio": 0.02,
+        },
         warmup_steps=min(recipe.warmup_steps, steps // 2),
         max_grad_norm=recipe.max_grad_norm,
         bf16=on_gpu and recipe.precision != "float32" and torch.cuda.is_bf16_supported(),

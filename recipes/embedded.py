@@ -87,9 +87,14 @@ def make(name: str, recipe: dict[str, Any]) -> None:
                 cpu=True,
                 checkpoints=Path(scratch) / f"phase{number}",
                 checkpoint_steps=10_000,
-                progress=lambda done, total, note: None if done % 100 else print(f"{name}: {done} of {total} {note}", flush=True),
+                progress=lambda done, total, note: (
+                    None if done % 100 else print(f"{name}: {done} of {total} {note}", flush=True)
+                ),
             )
-            print(f"{name}: phase {number + 1} ends at loss {curve[-1]['loss']:.4f}, {time.process_time():.0f} CPU-s", flush=True)
+            print(
+                f"{name}: phase {number + 1} ends at loss {curve[-1]['loss']:.4f}, {time.process_time():.0f} CPU-s",
+                flush=True,
+            )
         target.mkdir(parents=True, exist_ok=True)
         net.save_pretrained(target)
         (target / "model.safetensors").chmod(0o644)

@@ -10,8 +10,8 @@ from typing import Any
 import orjson
 from pydantic import BaseModel, ConfigDict
 
-from pipeline.backends.protocol import Answer, GenerateRequest, Sampling
 from pipeline.errors import Refused
+from pipeline.protocol import Answer, GenerateRequest, Sampling
 
 THINKING = ("reasoning", "reasoning_content", "thinking")
 FINISHES = ("stop", "length", "content_filter")

@@ -25,10 +25,10 @@ from urllib.parse import urlsplit
 import orjson
 
 from pipeline.backends.completions import Completions, Served, Unreadable, complaint
-from pipeline.backends.protocol import Answer, Backend, GenerateRequest, Reading, Sampling, Tokens
 from pipeline.errors import CapReached, Refused, TryAgain
 from pipeline.execution import Endpoint, RunSettings
 from pipeline.plugins import backend, lazy
+from pipeline.protocol import Answer, Backend, GenerateRequest, Reading, Sampling, Tokens
 
 if TYPE_CHECKING:
     import aiohttp

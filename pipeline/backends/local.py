@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pipeline.backends.protocol import LOCAL, Answer, GenerateRequest, Reading, Sampling, Tokens
 from pipeline.chat import Chat
 from pipeline.execution import RunSettings
 from pipeline.plugins import backend, lazy
+from pipeline.protocol import LOCAL, Answer, GenerateRequest, Reading, Sampling, Tokens
 
 if TYPE_CHECKING:
     import torch

@@ -6,10 +6,10 @@ from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
-from pipeline.backends.protocol import Answer, Backend, GenerateRequest, Reading, Sampling, Tokens
 from pipeline.errors import Refused
 from pipeline.execution import RunSettings
 from pipeline.plugins import backend
+from pipeline.protocol import Answer, Backend, GenerateRequest, Reading, Sampling, Tokens
 
 
 @backend(gives=("generate",))

@@ -10,10 +10,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
-from pipeline.backends.protocol import LOCAL
 from pipeline.errors import Refused
 from pipeline.models import TOKENIZER_FILES, Card, finish
 from pipeline.plugins import origin
+from pipeline.protocol import LOCAL
 
 Origin = Callable[[Path], Card]
 Dtype = Literal["float32", "bfloat16"]

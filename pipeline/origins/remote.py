@@ -9,12 +9,12 @@ from typing import Annotated, Any, Literal
 
 from pydantic import NonNegativeFloat, StringConstraints
 
-from pipeline.backends.protocol import LOCAL
 from pipeline.chat import Chat
 from pipeline.errors import Refused, TryAgain
 from pipeline.models import TOKENIZER_FILES, Card
 from pipeline.origins.local import WEIGHTS, Dtype, Origin, folder
 from pipeline.plugins import origin
+from pipeline.protocol import LOCAL
 
 Commit = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{40}$")]
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from pipeline.backends.protocol import Reading
 from pipeline.plugins import reader
+from pipeline.protocol import Reading
 
 Reader = Callable[[Reading], dict[str, Any]]
 

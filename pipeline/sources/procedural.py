@@ -155,6 +155,7 @@ def solve_shift(prompt: str, slip: bool) -> tuple[str, str]:
 
 
 def draw_count(dice: Dice, level: int) -> str:
+    """How often a letter stands in a word that is full of it."""
     letter = dice.word(LETTERS, 1)
     length = (4, 5, 7)[level]
     word = "".join(letter if dice.random() < 0.4 else dice.word(LETTERS, 1) for _ in range(length))

@@ -6,15 +6,15 @@ The same as `train`, for objectives on the teacher's whole distribution, which n
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from pipeline.execution import How
+from pipeline.fitting import fit
+from pipeline.recipe import StudentParams
 from pipeline.stage import Input, stage
-from pipeline.stages import train
 from pipeline.tables import Scan
 
 
-class Params(train.Params):
+class Params(StudentParams):
     teacher: str
 
     def inputs(self) -> dict[str, Input]:
@@ -23,13 +23,10 @@ class Params(train.Params):
     def needs(self) -> dict[str, frozenset[str]]:
         return {**super().needs(), self.teacher: frozenset({"full_logits"})}
 
-    def check(self, plan: Any) -> list[str]:
-        return []
-
 
 @stage(writes=None, by="tree", exactness="repeatable", imports=("torch", "transformers", "transformers.trainer"))
 def distill(
     params: Params, rows: Scan, student: Path, teacher: Path, gates: Path, out: Path, how: How, name: str
 ) -> None:
     """A plain transformers folder with its tokenizer, `model.json` and the curve of its training."""
-    train.fit(params, rows, student, teacher, out, how, name)
+    fit(params, rows, student, teacher, out, how, name)

@@ -13,10 +13,10 @@ import pyarrow as pa
 from pydantic import PositiveInt
 
 from pipeline.asking import ask, requests_for
-from pipeline.backends.protocol import Sampling, card_of
 from pipeline.contracts import EVALS, PROMPTS
 from pipeline.execution import How
 from pipeline.judging import answer_of, verifier_named
+from pipeline.protocol import Sampling, card_of
 from pipeline.stage import Input, StageParams, stage
 from pipeline.tables import Scan
 

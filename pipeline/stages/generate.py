@@ -11,11 +11,11 @@ from pydantic import Field, NonNegativeFloat, PositiveInt
 
 from pipeline import ids
 from pipeline.asking import ask, requests_for
-from pipeline.backends.protocol import Sampling, card_of
 from pipeline.contracts import DROPS, PROMPTS, RESPONSES
 from pipeline.errors import Refused
 from pipeline.execution import How
 from pipeline.judging import answer_of
+from pipeline.protocol import Sampling, card_of
 from pipeline.stage import Input, StageParams, stage
 from pipeline.tables import Scan
 

@@ -8,13 +8,15 @@ from pathlib import Path
 import pyarrow as pa
 from pydantic import PositiveInt
 
-from pipeline.backends.protocol import Tokens, card_of, open_model
 from pipeline.chat import Chat
 from pipeline.contracts import EXAMPLES, SIGNALS
 from pipeline.errors import Refused
 from pipeline.execution import How
+from pipeline.protocol import Tokens, card_of, open_model
 from pipeline.stage import Input, StageParams, stage
 from pipeline.tables import Scan
+
+ASKED = ("topk_ids", "topk_logprobs", "tail_mass", "target_logprob")
 
 
 class Params(StageParams):
@@ -29,7 +31,7 @@ class Params(StageParams):
         return f"signals/{self.of}/{instance}"
 
     def needs(self) -> dict[str, frozenset[str]]:
-        return {self.model: frozenset({"topk_logprobs"})}
+        return {self.model: frozenset({"read", "topk_logprobs"})}
 
 
 def positions(spans: list[dict[str, int]]) -> list[int]:
@@ -57,10 +59,7 @@ def probe(params: Params, examples: Scan, model: Path, how: How) -> Iterator[pa.
         for number, reading in enumerate(backend.read(asked, top_k=params.top_k), 1):
             rows[reading.id].update(
                 teacher_id=teacher_id,
-                topk_ids=reading.topk_ids.tolist(),
-                topk_logprobs=reading.topk_logprobs.tolist(),
-                tail_mass=reading.tail_mass.tolist(),
-                target_logprob=reading.target_logprob.tolist(),
+                **{name: getattr(reading, name).tolist() for name in ASKED},
                 temperature=1.0,
                 logprob_mode="raw",
             )

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from pipeline.backends.protocol import Tokens, open_model
 from pipeline.chat import Chat
 from pipeline.contracts import RESPONSES, SCORES
 from pipeline.execution import How
+from pipeline.protocol import Tokens, open_model
 from pipeline.stage import Input, StageParams, UseReader, stage
 from pipeline.tables import Scan
 
@@ -29,7 +29,7 @@ class Params(StageParams):
         return f"scores/{self.of}/{instance}"
 
     def needs(self) -> dict[str, frozenset[str]]:
-        return {self.model: frozenset(self.use.method.traits["needs"])}
+        return {self.model: frozenset({"read", *self.use.method.traits["needs"]})}
 
 
 @stage(writes=SCORES, by="part", exactness="repeatable", imports=("torch", "transformers"))
@@ -52,7 +52,7 @@ def read(params: Params, responses: Scan, model: Path, how: How) -> Iterator[pa.
             for number, reading in enumerate(backend.read(asked, embedding=wanted), 1):
                 found[reading.id] = reader(reading)
                 how.progress(number, len(asked), "answers")
-    nothing = {"score": None, "parts": []}
+    nothing: dict[str, object] = {"score": None, "parts": []}
     yield SCORES.rows(
         {
             "record_id": row["response_id"],

@@ -54,7 +54,7 @@ def report(
     """The page, the metrics and the plots."""
     lineage = report_lineage.read(data)
     tables = facts.Tables.of(data, (prompts, drops, responses, scores, gaps, selections, examples, evals))
-    results = report_results.judge(evals, lineage, params.seed)
+    results = report_results.judge(evals, lineage, params.seed, facts.held_out_nll(lineage, tables))
     curves = facts.curves(lineage, models)
     found = report_page.Found(
         lineage=lineage,

@@ -2,57 +2,17 @@
 
 from __future__ import annotations
 
-import json
-import shutil
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field
-
-from pipeline import ids, tables
-from pipeline.backends.protocol import LOCAL, card_of
-from pipeline.chat import Chat
-from pipeline.contracts import EXAMPLES, SIGNALS
-from pipeline.errors import Refused
 from pipeline.execution import How
-from pipeline.models import TOKENIZER_FILES, finish
-from pipeline.recipe import Recipe
-from pipeline.stage import Choice, Input, Use, UseObjective, stage
+from pipeline.fitting import fit
+from pipeline.recipe import StudentParams
+from pipeline.stage import stage
 from pipeline.tables import Scan
 
 
-class Objective(Choice):
-    """One term of the weighted sum."""
-
-    weight: float = 1.0
-    use: UseObjective
-
-
-class Params(Recipe):
-    of: str
-    student: str
-    objectives: tuple[Objective, ...] = Field(min_length=1)
-
-    def inputs(self) -> dict[str, Input]:
-        return {
-            "rows": Input(self.of, SIGNALS if self.of.startswith("signals/") else EXAMPLES),
-            "gates": Input(f"gates/{self.of}"),
-            "student": Input(f"models/{self.student}"),
-        }
-
-    def output(self, instance: str) -> str:
-        return f"models/{instance}"
-
-    def methods(self) -> list[Use]:
-        return [term.use for term in self.objectives]
-
-    def needs(self) -> dict[str, frozenset[str]]:
-        return {self.student: frozenset({"gradients"})}
-
-    def gives(self) -> frozenset[str]:
-        return frozenset(LOCAL)
-
+class Params(StudentParams):
     def check(self, plan: Any) -> list[str]:
         compares = [t.use.name for t in self.objectives if t.use.method.traits.get("teacher") == "any"]
         if compares and not self.of.startswith("signals/"):
@@ -67,55 +27,3 @@ class Params(Recipe):
 def train(params: Params, rows: Scan, student: Path, gates: Path, out: Path, how: How, name: str) -> None:
     """A plain transformers folder with its tokenizer, `model.json` and the curve of its training."""
     fit(params, rows, student, None, out, how, name)
-
-
-def fit(params: Params, rows: Scan, student: Path, teacher: Path | None, out: Path, how: How, name: str) -> None:
-    """Train a student on stored rows, beside a live teacher if there is one."""
-    from pipeline import training
-    from pipeline.backends.local import device_of, load
-
-    data = sorted(rows.pylist(), key=lambda row: row["example_id"])
-    if not data:
-        raise Refused(f"train.{name}: data/{params.of} has no rows; look at the reasons in its selection")
-    _check_tokenizers(data[0]["tokenizer_hash"], student, teacher, params.of)
-    import torch
-
-    torch.set_num_threads(how.settings.threads)
-    device = device_of(how.settings)
-    inputs = [tables.folder_digest(folder) for folder in (*rows.folders, student, *([teacher] if teacher else []))]
-    packages = [version(package) for package in ("torch", "transformers", "accelerate")]
-    kept = how.checkpoints / name
-    place = kept / ids.digest(params.model_dump(mode="json"), inputs, packages, device, how.settings.threads)
-    terms = [
-        training.Term(t.weight, tuple(t.use.method.traits["reads"]), t.use.build()) for t in params.objectives
-    ]
-    model, curve = training.train(
-        load(student, "float32"),
-        data,
-        terms,
-        params,
-        teacher=load(teacher, card_of(teacher)["dtype"]).to(device) if teacher else None,
-        cpu=device == "cpu",
-        checkpoints=place,
-        checkpoint_steps=how.settings.checkpoint_steps,
-        progress=how.progress,
-    )
-    model.save_pretrained(out)
-    for file in TOKENIZER_FILES:
-        if (student / file).exists():
-            shutil.copyfile(student / file, out / file)
-    (out / "model.json").write_text(json.dumps(finish(out, "float32"), indent=1, sort_keys=True) + "\n", "utf-8")
-    training.write_curve(out / "training.jsonl", curve)
-    # The last checkpoint stays until the next success: a kill before DVC has seen the output costs nothing.
-    for old in kept.iterdir():
-        if old != place:
-            shutil.rmtree(old)
-
-
-def _check_tokenizers(examples: str, student: Path, teacher: Path | None, of: str) -> None:
-    for role, folder in (("student", student), ("teacher", teacher)):
-        if folder is not None and Chat(folder / "tokenizer").tokenizer_hash != examples:
-            raise Refused(
-                f"data/{of} was cut with another tokenizer than that of the {role} in {folder}. Pack it with "
-                f"`student: {student.name}`, and use a teacher of the same vocabulary for a logit objective."
-            )

@@ -16,9 +16,9 @@ import pytest
 from pipeline.backends import http
 from pipeline.backends.completions import Completions, Served, split_thinking
 from pipeline.backends.http import Gateway, endpoint_of, openai
-from pipeline.backends.protocol import Answer, GenerateRequest, Sampling
 from pipeline.errors import CapReached, Refused, TryAgain
 from pipeline.execution import Endpoint, RunSettings
+from pipeline.protocol import Answer, GenerateRequest, Sampling
 from tests.servers import MODEL, Server, serving
 
 SAMPLING = Sampling(temperature=1.0, top_p=0.9, max_tokens=32)

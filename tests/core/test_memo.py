@@ -16,11 +16,11 @@ import pytest
 
 from pipeline import ids, tables
 from pipeline.asking import ask
-from pipeline.backends.protocol import Answer, GenerateRequest, Sampling
 from pipeline.contracts import RESPONSES
 from pipeline.errors import Refused, TryAgain
 from pipeline.execution import Endpoint, How, RunSettings
 from pipeline.memo import FILE, Memo, request_key
+from pipeline.protocol import Answer, GenerateRequest, Sampling
 from tests.servers import MODEL, serving
 
 FORK = multiprocessing.get_context("fork")

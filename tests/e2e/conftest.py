@@ -111,9 +111,11 @@ def make_workspace(place: Path, env: dict[str, str], change: Callable[[dict[str,
 
 @pytest.fixture(scope="session")
 def clean_env() -> dict[str, str]:
-    env = {k: v for k, v in os.environ.items() if not k.startswith(("STILLHOUSE", "DVC", "PYTEST"))}
+    """The environment of a user; compiled files are kept, because stages start so often."""
+    unwanted = ("STILLHOUSE", "DVC", "PYTEST", "PYTHONDONTWRITEBYTECODE")
+    env = {k: v for k, v in os.environ.items() if not k.startswith(unwanted)}
     author = {f"GIT_{who}_{what}": "t@localhost" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
-    return {**env, **author, "PATH": f"{BIN}:{env['PATH']}", "OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}
+    return {**env, **author, "PATH": f"{BIN}:{env['PATH']}", "OMP_NUM_THREADS": "1"}
 
 
 @pytest.fixture(scope="session")

@@ -24,7 +24,9 @@ def test_an_unused_scorer_trains_nothing(done: Workspace) -> None:
     done.edit(add)
     ran = done.repro()
     assert "score@margin" in ran
-    assert not [name for name in ran if name.split("@")[0] in {"generate", "read", "pack", "probe", "train", "evaluate"}]
+    assert not [
+        name for name in ran if name.split("@")[0] in {"generate", "read", "pack", "probe", "train", "evaluate"}
+    ]
 
 
 def test_a_comment_runs_plan_only(done: Workspace) -> None:
@@ -109,5 +111,7 @@ def test_a_pass_through_stage_is_noticed(done: Workspace) -> None:
     """The promises above are worth something only if a stage that does nothing breaks them."""
     path = done.root / "pipeline" / "stages" / "select.py"
     text = path.read_text("utf-8")
-    path.write_text(text.replace('"kept"', '"kept_"', 1) if '"kept"' in text else text + "\nraise SystemExit(1)\n", "utf-8")
+    path.write_text(
+        text.replace('"kept"', '"kept_"', 1) if '"kept"' in text else text + "\nraise SystemExit(1)\n", "utf-8"
+    )
     assert done.dvc("repro", check=False).returncode != 0

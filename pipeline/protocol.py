@@ -21,7 +21,7 @@ from pipeline.plugins import find
 
 Messages = Sequence[dict[str, str]]
 # What a model that is run in this process gives.
-LOCAL = ("generate", "token_logprobs", "topk_logprobs", "full_logits", "hidden_states", "gradients")
+LOCAL = ("generate", "read", "token_logprobs", "topk_logprobs", "full_logits", "hidden_states", "gradients")
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,1 @@
+"""Backends: a model folder is opened with one, and asked."""

@@ -1,0 +1,1 @@
+"""Objectives: one loss per token that counts."""

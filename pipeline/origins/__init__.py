@@ -1,0 +1,1 @@
+"""Origins: where a model comes from."""

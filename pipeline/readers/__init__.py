@@ -1,0 +1,1 @@
+"""Readers: one number per answer, from a model that reads it."""

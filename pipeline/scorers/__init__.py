@@ -1,0 +1,1 @@
+"""Scorers: one number per answer, from its text and its siblings."""

@@ -1,0 +1,1 @@
+"""Selectors: which answers are kept, and with what weight."""

@@ -1,0 +1,1 @@
+"""Sources: where prompts come from."""

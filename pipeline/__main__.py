@@ -27,9 +27,9 @@ def run_stage(stage: str, instance: str) -> None:
     from pipeline import plan
     from pipeline.stage import run_instance
 
-    resolved = plan.resolve(plan.load(PARAMS))
-    limit_threads(resolved.settings.threads)
     label = f"{stage}@{instance}"
+    resolved = plan.resolve(plan.load(PARAMS), only=label)
+    limit_threads(resolved.settings.threads)
     if label not in resolved.instances:
         names = ", ".join(i.name for i in resolved.of(stage)) or "none"
         raise Refused(f"{PARAMS} has no {plan.SECTION_OF[stage]}.{instance}; there are: {names}")

@@ -67,8 +67,11 @@ def load(path: Path) -> dict[str, Any]:
     return given
 
 
-def resolve(given: Mapping[str, Any]) -> Plan:
-    """Check and resolve all parameters; raises `PlanError` with every fault."""
+def resolve(given: Mapping[str, Any], only: str | None = None) -> Plan:
+    """Check and resolve all parameters; raises `PlanError` with every fault.
+
+    With `only` the label of an instance, no other gets the fingerprint of its code, which is half of the work.
+    """
     faults: list[str] = []
     sections = sorted(set(SECTION_OF.values()) - {ALONE})
     for key in given:
@@ -117,13 +120,15 @@ def resolve(given: Mapping[str, Any]) -> Plan:
                     faults.extend(_explain(where, error, declared.params.model_fields))
     if faults:
         raise PlanError(faults)
-    plan = _connect(drafts, settings, faults)
+    plan = _connect(drafts, settings, faults, only)
     if faults:
         raise PlanError(faults)
     return plan
 
 
-def _connect(drafts: dict[str, tuple[Stage, str, StageParams]], settings: RunSettings, faults: list[str]) -> Plan:
+def _connect(
+    drafts: dict[str, tuple[Stage, str, StageParams]], settings: RunSettings, faults: list[str], only: str | None
+) -> Plan:
     """Find which tables each instance reads, and what cannot work between instances."""
     makers: dict[str, str] = {}
     for label, (_, name, params) in drafts.items():
@@ -142,12 +147,7 @@ def _connect(drafts: dict[str, tuple[Stage, str, StageParams]], settings: RunSet
                 faults.append(f"{where}: {_nobody_makes(source, params, makers)}")
             folder = (source.folder,) if tables or not source.optional else ()
             inputs[argument] = tuple(tables) if source.table else folder
-        modules = [f"pipeline.stages.{declared.name}", *(use.method.module for use in params.methods())]
-        for kind in declared.kinds:
-            modules.extend(sorted({f"pipeline.{KINDS[kind]}.{n.split('.')[0]}" for n in available(kind)}))
-        shapes = [str(s.table.schema) for s in params.inputs().values() if s.table]
-        shapes += [str(declared.writes.schema)] if declared.writes else []
-        identity = ids.digest(code.fingerprint(modules), shapes)
+        identity = _identity(declared, params) if only in (None, label) else ""
         plan.instances[label] = Instance(declared.name, name, params, inputs, params.output(name), identity)
     if not faults:
         _check_cycles(plan, faults)
@@ -158,6 +158,16 @@ def _connect(drafts: dict[str, tuple[Stage, str, StageParams]], settings: RunSet
             faults.extend(f"{where}: {text}" for text in instance.params.check(plan))
             faults.extend(f"{where}: {text}" for text in _check_gates(instance, plan))
     return plan
+
+
+def _identity(declared: Stage, params: StageParams) -> str:
+    """The fingerprint of all code and schemas that decide what an instance writes."""
+    modules = [f"pipeline.stages.{declared.name}", *(use.method.module for use in params.methods())]
+    for kind in declared.kinds:
+        modules.extend(sorted({f"pipeline.{KINDS[kind]}.{n.split('.')[0]}" for n in available(kind)}))
+    shapes = [str(s.table.schema) for s in params.inputs().values() if s.table]
+    shapes += [str(declared.writes.schema)] if declared.writes else []
+    return ids.digest(code.fingerprint(modules), shapes)
 
 
 def _tables_under(folder: str, makers: Mapping[str, str]) -> list[str]:
@@ -205,7 +215,7 @@ def _check_cycles(plan: Plan, faults: list[str]) -> None:
 
 
 def gives(plan: Plan, model: str) -> frozenset[str]:
-    """What a model's backend gives: `generate`, `read`, `token_logprobs`, `topk_logprobs`, `full_logits`, `gradients`, ..."""
+    """What a model's backend gives: `generate`, `read`, `token_logprobs`, `topk_logprobs`, `full_logits`, ..."""
     for instance in plan.instances.values():
         if instance.output == f"models/{model}":
             return instance.params.gives()
@@ -219,7 +229,8 @@ def _check_models(instance: Instance, plan: Plan) -> list[str]:
         if lacking:
             texts.append(
                 f"needs {', '.join(sorted(lacking))} of the model {model!r}, which gives "
-                f"{', '.join(sorted(gives(plan, model))) or 'nothing'}. Use another model here, or {_deletion(instance, plan)}"
+                f"{', '.join(sorted(gives(plan, model))) or 'nothing'}. Use another model here, or "
+                f"{_deletion(instance, plan)}"
             )
     return texts
 
@@ -241,7 +252,9 @@ def _deletion(instance: Instance, plan: Plan) -> str:
     entries = dict.fromkeys(_entry(i) for label, i in plan.instances.items() if label in lost)
     rest = Plan(plan.settings, {label: i for label, i in plan.instances.items() if label not in lost})
     mentions = [
-        f"{_entry(i)}: {text}" for i in rest.instances.values() for text in i.params.check(rest)
+        f"{_entry(i)}: {text}"
+        for i in rest.instances.values()
+        for text in i.params.check(rest)
         if text not in i.params.check(plan)
     ]
     return f"delete {', '.join(sorted(entries))}" + "".join(f"; then {text}" for text in mentions)

@@ -24,7 +24,7 @@ Metrics = dict[str, dict[str, float]]
 
 @dataclass(frozen=True)
 class Judged:
-    """One evaluation: its items that have a metric, by id; how sure the model was of them; every item's short answer."""
+    """One evaluation: its items that have a metric, by id; how sure the model was; every short answer."""
 
     rows: Mapping[str, Mapping[str, object]]
     accuracy: Interval
@@ -145,9 +145,7 @@ def _metrics(
 def _agreement(student: Judged, teacher: Judged) -> float:
     """The share of items on which both gave the same short answer; an item without one is a disagreement."""
     items = student.predictions.keys() & teacher.predictions.keys()
-    same = [
-        student.predictions[i] is not None and student.predictions[i] == teacher.predictions[i] for i in items
-    ]
+    same = [student.predictions[i] is not None and student.predictions[i] == teacher.predictions[i] for i in items]
     return sum(same) / len(same) if same else math.nan
 
 

@@ -10,6 +10,7 @@ output appear whole.
 
 from __future__ import annotations
 
+import errno
 import importlib
 import inspect
 import json
@@ -38,6 +39,8 @@ from pipeline.tables import Scan
 
 Exactness = Literal["exact", "repeatable", "recorded"]
 NAME = r"^[a-z][a-z0-9_]*$"
+# What a full disk, a quota and a limit on the size of a file say.
+NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 class Use(BaseModel):
@@ -274,6 +277,13 @@ def run_instance(instance: Instance, settings: RunSettings, data: Path, memo_roo
         what = "" if rows is None else f"{rows} rows, "
         how.say(f"{what}{record['wall_s']:.1f} s ({declared.exactness})")
         return record
+    except OSError as error:
+        if error.errno not in NO_ROOM:
+            raise
+        raise Refused(
+            f"{instance.label}: there is no room to write its output ({error}). Nothing else was touched: make room, "
+            f"and run `dvc repro` again."
+        ) from error
     finally:
         lock.release()
 

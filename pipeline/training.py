@@ -24,6 +24,7 @@ from pipeline.views import DenseTeacher, Objective, Teacher, TopKTeacher, at_los
 # Widths are multiples of this, so that few shapes occur and a row's width does not depend on a GPU's taste.
 BUCKET = 16
 COMPLETE = "complete"
+CURVE_STEPS = 10
 
 
 @dataclass(frozen=True)
@@ -191,7 +192,8 @@ def train(
         data_seed=recipe.seed,
         remove_unused_columns=False,
         dataloader_pin_memory=on_gpu,
-        logging_steps=10,
+        # Every step, because the Trainer forgets what it has summed since its last log when a run is gone on with.
+        logging_steps=1,
         logging_nan_inf_filter=False,
         save_strategy="steps",
         save_steps=checkpoint_steps,
@@ -211,13 +213,17 @@ def train(
     )
     trainer.remove_callback(transformers.PrinterCallback)
     trainer.train(resume_from_checkpoint=newest(checkpoints))
-    curve = [
-        {"step": h["step"], "loss": h["loss"], "lr": h["learning_rate"], "grad_norm": h["grad_norm"]}
-        for h in trainer.state.log_history
-        if "loss" in h
-    ]
     trained = trainer.model.merge_and_unload() if recipe.adapter is not None else trainer.model
-    return trained.eval(), curve
+    return trained.eval(), curve_of([h for h in trainer.state.log_history if "loss" in h])
+
+
+def curve_of(logs: Sequence[dict[str, float]]) -> list[dict[str, float]]:
+    """One point per CURVE_STEPS steps: the mean of their losses, and the rate and gradient norm of the last of them."""
+    points = []
+    for window in (logs[i : i + CURVE_STEPS] for i in range(0, len(logs), CURVE_STEPS)):
+        end, mean = window[-1], math.fsum(log["loss"] for log in window) / len(window)
+        points.append({"step": end["step"], "loss": mean, "lr": end["learning_rate"], "grad_norm": end["grad_norm"]})
+    return points
 
 
 class Watch(transformers.TrainerCallback):
@@ -258,6 +264,8 @@ def with_adapter(model: transformers.PreTrainedModel, adapter: Adapter) -> Any:
         lora_alpha=adapter.alpha,
         lora_dropout=adapter.dropout,
         target_modules="all-linear",
+        # GPT-2 keeps its matrices transposed, in a layer of its own.
+        fan_in_fan_out=any(isinstance(m, transformers.pytorch_utils.Conv1D) for m in model.modules()),
         task_type="CAUSAL_LM",
     )
     return peft.get_peft_model(model, config)

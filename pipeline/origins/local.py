@@ -48,7 +48,10 @@ def folder(*, path: str, dtype: Dtype = "float32") -> Origin:
         for pattern in (*WEIGHTS, *TOKENIZER_FILES):
             for file in source.glob(pattern):
                 shutil.copyfile(file, out / file.name)
-        return finish(out, dtype)
+        try:
+            return finish(out, dtype)
+        except Refused as error:
+            raise Refused(f"{source}: {error}") from error
 
     return fill
 

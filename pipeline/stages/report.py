@@ -1,7 +1,8 @@
 """Report: everything, for people.  Reads the tables of a run, writes reports.
 
 `report.html` is one file that opens anywhere and loads nothing. `metrics.json` holds a flat row of numbers per
-evaluation for `dvc metrics diff`, `plots/` a table per model for `dvc plots diff`.
+evaluation, `metrics/` the same as a file per model for `dvc metrics show`, `plots/` a table per model for `dvc plots
+show`, and `dvc_plots.html` the frame of DVC's page of plots, with the scripts in it, so that the page opens offline.
 """
 
 from __future__ import annotations
@@ -20,6 +21,15 @@ from pipeline.report_results import DIGITS, Results
 from pipeline.stage import Input, StageParams, stage
 from pipeline.tables import Scan
 
+# DVC puts the plots in place of {plot_divs}; a frame without its {scripts} loads none from elsewhere.
+PLOTS_PAGE = """<!DOCTYPE html>
+<html lang="en">
+<head><meta charset="utf-8"><title>Plots</title><script>{script}</script></head>
+<body>
+{plot_divs}
+</body>
+</html>
+"""
 READS = (PROMPTS, DROPS, RESPONSES, SCORES, GAPS, SELECTIONS, EXAMPLES, EVALS)
 
 
@@ -52,6 +62,8 @@ def report(
     out: Path,
 ) -> None:
     """The page, the metrics and the plots."""
+    import vl_convert
+
     lineage = report_lineage.read(data)
     tables = facts.Tables.of(data, (prompts, drops, responses, scores, gaps, selections, examples, evals))
     results = report_results.judge(evals, lineage, params.seed, facts.held_out_nll(lineage, tables))
@@ -69,10 +81,17 @@ def report(
         costs=facts.costs(lineage, data),
         checked=facts.checked(lineage, quality),
     )
-    text = json.dumps(results.metrics, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
-    (out / "metrics.json").write_text(text, "utf-8")
+    _json(out / "metrics.json", results.metrics)
+    (out / "metrics").mkdir()
+    for model, numbers in results.metrics.items():
+        _json(out / "metrics" / f"{model}.json", numbers)
     _plots(out / "plots", results, curves)
+    (out / "dvc_plots.html").write_text(PLOTS_PAGE.replace("{script}", vl_convert.javascript_bundle()), "utf-8")
     (out / "report.html").write_text(report_page.render(found), "utf-8")
+
+
+def _json(path: Path, content: object) -> None:
+    path.write_text(json.dumps(content, indent=1, sort_keys=True, ensure_ascii=False) + "\n", "utf-8")
 
 
 def _gaps(lineage: Lineage, tables: facts.Tables) -> list[Gaps]:

@@ -189,7 +189,7 @@ def test_the_same_tables_give_the_same_bytes(data: Path, tmp_path: Path) -> None
     resolved = report_data.build(again)
     shutil.rmtree(again / ".runs")
     make(again, resolved)
-    for file in ("metrics.json", "plots/loss/kd.csv", "plots/domains/base.csv"):
+    for file in ("metrics.json", "metrics/kd.json", "plots/loss/kd.csv", "plots/domains/base.csv"):
         assert (again / "reports" / file).read_bytes() == (data / "reports" / file).read_bytes()
     # Without records of the runs only what the page says of time is missing.
     assert "nothing is known of its time" in (again / "reports" / "report.html").read_text("utf-8")

@@ -1,0 +1,25 @@
+"""README.md says what the code and the results say."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_the_generated_blocks_are_fresh() -> None:
+    spec = importlib.util.spec_from_file_location("fill_readme", ROOT / "docs" / "fill_readme.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    page = (ROOT / "README.md").read_text("utf-8")
+    assert module.filled(page) == page, "run `python docs/fill_readme.py`"
+
+
+def test_every_file_it_links_to_exists() -> None:
+    page = (ROOT / "README.md").read_text("utf-8")
+    links = [link for link in re.findall(r"\]\(([^)#]+)\)", page) if "://" not in link]
+    assert links
+    assert [link for link in links if not (ROOT / link).exists()] == []

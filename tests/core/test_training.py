@@ -1,0 +1,255 @@
+"""Training is a function of its rows and recipe: not of stops, of how a step is cut, nor of where the teacher stands."""
+
+from __future__ import annotations
+
+import copy
+import json
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+torch = pytest.importorskip("torch")
+transformers = pytest.importorskip("transformers")
+
+from pipeline import ids, tables, training  # noqa: E402
+from pipeline.backends.local import load  # noqa: E402
+from pipeline.chat import Chat  # noqa: E402
+from pipeline.contracts import EXAMPLES  # noqa: E402
+from pipeline.execution import RunSettings  # noqa: E402
+from pipeline.plugins import find  # noqa: E402
+from pipeline.recipe import Recipe  # noqa: E402
+from pipeline.stage import Instance, run_instance, stage_named  # noqa: E402
+from pipeline.tables import Scan  # noqa: E402
+
+ROOT = Path(__file__).parents[2]
+VOCABULARY = 24
+ROWS = [
+    {
+        "token_ids": (tokens := [(i * 7 + t * t) % VOCABULARY for t in range(8 + i % 9)]),
+        "spans": [{"start": 3, "end": len(tokens)}],
+        "weight": 1.0 + i % 3,
+    }
+    for i in range(64)
+]
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+def student() -> transformers.PreTrainedModel:
+    torch.manual_seed(0)
+    config = transformers.GPT2Config(
+        vocab_size=VOCABULARY, n_positions=32, n_embd=16, n_layer=2, n_head=2, resid_pdrop=0.1, bos_token_id=0,
+        eos_token_id=1,
+    )  # fmt: skip
+    return transformers.GPT2LMHeadModel(config)
+
+
+def recipe(**changed: object) -> Recipe:
+    return Recipe.model_validate({"epochs": 4, "batch_rows": 8, "warmup_steps": 3, "seed": 17, **changed})
+
+
+def fit(
+    place: Path,
+    given: Recipe,
+    model: transformers.PreTrainedModel | None = None,
+    rows: Sequence[dict] = ROWS,
+    checkpoint_steps: int = 1000,
+) -> tuple[transformers.PreTrainedModel, list[dict[str, float]]]:
+    method = find("objective", "supervised.cross_entropy")
+    return training.train(
+        model or student(),
+        rows,
+        [training.Term(1.0, method.traits["reads"], method.factory())],
+        given,
+        teacher=None,
+        cpu=True,
+        checkpoints=place,
+        checkpoint_steps=checkpoint_steps,
+        progress=lambda done, total, note: None,
+    )
+
+
+def distance(one: torch.nn.Module, two: torch.nn.Module) -> float:
+    pairs = zip(one.state_dict().items(), two.state_dict().items(), strict=True)
+    return max(float((a - b).abs().max()) for (_, a), (_, b) in pairs)
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_a_stopped_run_goes_on_to_the_same_bits(tmp_path: Path, optimizer: str) -> None:
+    """With dropout, so that the state of the random numbers is part of it."""
+    whole, curve = fit(tmp_path / "whole", recipe(optimizer=optimizer), checkpoint_steps=13)
+    kept = sorted(p.name for p in (tmp_path / "whole").iterdir())
+    assert kept == ["checkpoint-26", "checkpoint-32"]
+    shutil.copytree(tmp_path / "whole" / "checkpoint-26", tmp_path / "stopped" / "checkpoint-26")
+    # A kill while the next one was written: newer, and without its last mark.
+    torn = tmp_path / "stopped" / "checkpoint-30"
+    shutil.copytree(tmp_path / "whole" / "checkpoint-32", torn)
+    (torn / training.COMPLETE).unlink()
+    resumed, curve_of_resumed = fit(tmp_path / "stopped", recipe(optimizer=optimizer), checkpoint_steps=13)
+    assert distance(whole, resumed) == 0
+    assert curve_of_resumed == curve
+    assert not torn.exists()
+
+
+def test_the_newest_whole_checkpoint_is_gone_on_from(tmp_path: Path) -> None:
+    assert training.newest(tmp_path) is None
+    for step in (9, 10, 100):
+        (tmp_path / f"checkpoint-{step}").mkdir()
+    for step in (9, 10):
+        (tmp_path / f"checkpoint-{step}" / training.COMPLETE).touch()
+    assert training.newest(tmp_path) == str(tmp_path / "checkpoint-10")
+    assert not (tmp_path / "checkpoint-100").exists()
+
+
+def test_a_finished_run_is_not_trained_further(tmp_path: Path) -> None:
+    one, curve = fit(tmp_path, recipe())
+    again, same = fit(tmp_path, recipe())
+    assert distance(one, again) == 0 and same == curve
+
+
+def test_a_step_in_two_halves_is_the_step(tmp_path: Path) -> None:
+    plain = {"optimizer": "adamw", "epochs": 2}
+    models = []
+    for name, cut in (("one", {"batch_rows": 32}), ("two", {"batch_rows": 16, "accumulate": 2})):
+        model = student()
+        for module in model.modules():
+            if isinstance(module, torch.nn.Dropout):
+                module.p = 0.0
+        models.append(fit(tmp_path / name, recipe(**plain, **cut), model)[0])
+    assert 0 < distance(student(), models[0])
+    assert distance(*models) < 1e-6
+
+
+def test_both_optimizers_are_saved_and_loaded() -> None:
+    def stepped(model: torch.nn.Module, optimizer: torch.optim.Optimizer, steps: int) -> None:
+        for step in range(steps):
+            torch.manual_seed(step)
+            for parameter in model.parameters():
+                parameter.grad = torch.randn_like(parameter)
+            optimizer.step()
+
+    model = student()
+    optimizer = training.optimizer_for(model, recipe(optimizer="muon"))
+    assert isinstance(optimizer, training.Pair)
+    counts = [sum(p.numel() for g in o.param_groups for p in g["params"]) for o in optimizer.optimizers]
+    assert sum(counts) == sum(p.numel() for p in model.parameters()) and min(counts) > 0
+    stepped(model, optimizer, 3)
+    saved = copy.deepcopy(optimizer.state_dict())
+    other = student()
+    other.load_state_dict(model.state_dict())
+    loaded = training.optimizer_for(other, recipe(optimizer="muon"))
+    loaded.load_state_dict(saved)
+    # The schedule reaches the rates through the pair's own groups.
+    for chosen in (optimizer, loaded):
+        for group in chosen.param_groups:
+            group["lr"] = group["lr"] / 2
+    stepped(model, optimizer, 2)
+    stepped(other, loaded, 2)
+    assert distance(model, other) == 0
+
+
+def test_a_loss_that_is_no_number_stops_the_run(tmp_path: Path) -> None:
+    model = student()
+    with torch.no_grad():
+        model.transformer.ln_f.weight.fill_(torch.nan)
+    with pytest.raises(FloatingPointError, match="the loss is nan"):
+        fit(tmp_path, recipe(), model)
+
+
+def test_adapters_are_merged_into_a_plain_folder(tmp_path: Path) -> None:
+    before = student()
+    tuned, _ = fit(
+        tmp_path / "checkpoints", recipe(adapter={"rank": 2, "alpha": 4.0}, epochs=2, learning_rate=1e-2)
+    )
+    tuned.save_pretrained(tmp_path / "model")
+    assert not list((tmp_path / "model").glob("adapter*"))
+    back = load(tmp_path / "model", "float32")
+    assert back.state_dict().keys() == before.state_dict().keys()
+    moved = {n for n, v in back.state_dict().items() if not torch.equal(v, before.state_dict()[n])}
+    assert moved and not any("wte" in name or "lm_head" in name for name in moved)
+    tokens = torch.tensor([ROWS[0]["token_ids"]])
+    with torch.no_grad():
+        assert torch.allclose(back(tokens).logits, tuned(tokens).logits, atol=1e-5)
+
+
+@pytest.fixture
+def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The shipped pair, and examples of it."""
+    monkeypatch.chdir(ROOT)
+    folder = tmp_path / "data"
+    for name in ("teacher", "base"):
+        run(folder, "acquire", name, {"use": "local.embedded", "name": name}, {})
+    chat, rows = Chat(folder / "models" / "base" / "tokenizer"), []
+    for i in range(24):
+        prompt, answer = f"add {i * 37 % 100:03d} {i * 11:03d}", f"{i}#{i * 3 + 100}"
+        rendered = chat.example([{"role": "user", "content": prompt}], answer)
+        rows.append({
+            "example_id": ids.digest("example", i),
+            "prompt_id": ids.digest("prompt", i),
+            "domain": "add",
+            "token_ids": rendered.token_ids,
+            "spans": [{"start": s, "end": e} for s, e in rendered.spans],
+            "weight": 1.0,
+            "template_hash": chat.template_hash,
+            "tokenizer_hash": chat.tokenizer_hash,
+            "response_ids": [ids.digest("response", i)],
+        })  # fmt: skip
+    tables.write(EXAMPLES, folder / "examples" / "some", 2, [EXAMPLES.rows(rows)])
+    for gate in ("examples/some", "signals/some/teacher"):
+        (folder / "gates" / gate).mkdir(parents=True)
+    return folder
+
+
+def run(data: Path, stage: str, name: str, given: dict, inputs: dict[str, tuple[str, ...]], code: str = "code") -> Path:
+    params = stage_named(stage).params.model_validate(given)
+    instance = Instance(stage, name, params, inputs, params.output(name), code)
+    run_instance(instance, RunSettings(batch_rows=16), data, data.parent)
+    return data / instance.output
+
+
+def kd(data: Path, stage: str, name: str, of: str, code: str = "code", **changed: object) -> Path:
+    given = {
+        "of": of, "student": "base", "epochs": 3, "batch_rows": 8, "warmup_steps": 0, "learning_rate": 1e-3, "seed": 17,
+        "objectives": [{"use": "divergence.forward"}], **changed,
+    }  # fmt: skip
+    inputs = {"rows": (of,), "gates": (f"gates/{of}",), "student": ("models/base",)}
+    if stage == "distill":
+        inputs["teacher"] = ("models/teacher",)
+        given["teacher"] = "teacher"
+    return run(data, stage, name, given, inputs, code)
+
+
+def test_stored_signals_of_the_whole_vocabulary_are_the_live_teacher(data: Path) -> None:
+    probed = {"examples": ("examples/some",), "model": ("models/teacher",)}
+    run(data, "probe", "teacher", {"of": "some", "model": "teacher", "top_k": 64}, probed)
+    stored = kd(data, "train", "stored", "signals/some/teacher")
+    live = kd(data, "distill", "live", "examples/some")
+    for folder in (stored, live):
+        assert {"model.safetensors", "config.json", "tokenizer", "model.json", "training.jsonl"} <= {
+            p.name for p in folder.iterdir()
+        }
+        assert not list(folder.glob("*.bin"))
+    one, two, start = (load(folder, "float32") for folder in (stored, live, data / "models" / "base"))
+    tokens = torch.tensor([Scan(EXAMPLES, (data / "examples" / "some",)).pylist()[0]["token_ids"]])
+    with torch.no_grad():
+        p, q, before = (model(tokens).logits.softmax(-1) for model in (one, two, start))
+    assert (p - before).abs().max() > 1e-2
+    assert (p - q).abs().max() < 1e-4
+    losses = [[json.loads(line)["loss"] for line in (f / "training.jsonl").read_text().splitlines()] for f in (stored, live)]
+    assert losses[0] == pytest.approx(losses[1], abs=1e-4)
+
+
+def test_a_checkpoint_is_gone_on_from_only_by_the_code_that_made_it(data: Path) -> None:
+    """Or else an edited objective would answer with the weights of the old one."""
+    first = kd(data, "distill", "live", "examples/some", epochs=1)
+    (held,) = (data / ".checkpoints" / "live").iterdir()
+    kd(data, "distill", "live", "examples/some", epochs=1)
+    assert list((data / ".checkpoints" / "live").iterdir()) == [held]
+    kd(data, "distill", "live", "examples/some", code="edited", epochs=1)
+    (now,) = (data / ".checkpoints" / "live").iterdir()
+    assert now != held and first.exists()

@@ -55,7 +55,10 @@ def seeded(default: dict[str, Any], seeds: list[int], bench: int) -> dict[str, A
     params = copy.deepcopy(default)
     params["ingest"]["held_out"]["seed"] = bench
     params["read"], params["gaps"] = {}, {}
-    fixed = {"acquire": params["acquire"], "quality": {k: v for k, v in params["quality"].items() if v["of"].startswith("responses")}}
+    fixed = {
+        "acquire": params["acquire"],
+        "quality": {k: v for k, v in params["quality"].items() if v["of"].startswith("responses")},
+    }
     for section in ("select", "pack", "quality", "probe", "train", "evaluate"):
         entries = {k: v for k, v in params[section].items() if k not in fixed.get(section, {})}
         params[section] = dict(fixed.get(section, {}))
@@ -86,7 +89,13 @@ def run_all(folder: Path, workers: int) -> None:
     resolved = plan.resolve(plan.load(folder / "params.yaml"))
     by_output = {i.output: label for label, i in resolved.instances.items()}
     graph = {
-        label: {by_output[o] for fs in i.inputs.values() for f in fs for o in by_output if f == o or f.startswith(o + "/") or o.startswith(f + "/")}
+        label: {
+            by_output[o]
+            for fs in i.inputs.values()
+            for f in fs
+            for o in by_output
+            if f == o or f.startswith(o + "/") or o.startswith(f + "/")
+        }
         for label, i in resolved.instances.items()
         if i.stage != "report"
     }
@@ -120,7 +129,10 @@ def collect(folder: Path, seeds: list[int]) -> tuple[list[str], list[str], dict[
     items = sorted(found["base"])
     arms = sorted({name.rsplit("_s", 1)[0] if name.rsplit("_s", 1)[-1].isdigit() else name for name in found})
     right = {
-        arm: [[found[name][item][1] for item in items] for name in ([arm] if arm in found else [f"{arm}_s{s}" for s in seeds])]
+        arm: [
+            [found[name][item][1] for item in items]
+            for name in ([arm] if arm in found else [f"{arm}_s{s}" for s in seeds])
+        ]
         for arm in arms
     }
     return items, [found["base"][item][0] for item in items], right
@@ -128,14 +140,21 @@ def collect(folder: Path, seeds: list[int]) -> tuple[list[str], list[str], dict[
 
 def table(seeds: list[int], domains: list[str], right: dict[str, list[list[int]]]) -> str:
     """The result in Markdown: means over seeds, and paired differences with two intervals."""
-    lines = ["| model | accuracy | sd over seeds | " + " | ".join(sorted(set(domains))) + " |", "|" + "---|" * (3 + len(set(domains)))]
+    lines = [
+        "| model | accuracy | sd over seeds | " + " | ".join(sorted(set(domains))) + " |",
+        "|" + "---|" * (3 + len(set(domains))),
+    ]
     of = np.array(domains)
     for arm, rows in sorted(right.items(), key=lambda kv: np.mean(kv[1])):
         values = np.array(rows)
         spread = f"{100 * values.mean(1).std(ddof=1):.1f}" if len(values) > 1 else "-"
         cells = [f"{100 * values[:, of == d].mean():.0f}" for d in sorted(set(domains))]
         lines.append(f"| {arm} | {100 * values.mean():.1f} | {spread} | " + " | ".join(cells) + " |")
-    lines += ["", "| difference | points | 95 % t over seeds | 95 % bootstrap, seeds x items | verdict |", "|---|---|---|---|---|"]
+    lines += [
+        "",
+        "| difference | points | 95 % t over seeds | 95 % bootstrap, seeds x items | verdict |",
+        "|---|---|---|---|---|",
+    ]
     for first, second, what in COMPARED:
         if first not in right or second not in right:
             continue

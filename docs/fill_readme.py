@@ -1,6 +1,6 @@
 """Write the generated blocks of README.md: the table of methods, and the result table from its raw file.
 
-    python docs/fill_readme.py
+python docs/fill_readme.py
 """
 
 from __future__ import annotations

@@ -25,9 +25,7 @@ def requests_for(prompts: pa.Table, model_id: str, sampling: Sampling, k: int, s
         for sample in range(k):
             own = ids.seed_of(seed, "generate", row["prompt_id"], sample)
             key = request_key(row["messages"], model_id, sampling, sample, own)
-            requests.append(
-                GenerateRequest(key, row["prompt_id"], row["messages"], sample, own, row["solution"])
-            )
+            requests.append(GenerateRequest(key, row["prompt_id"], row["messages"], sample, own, row["solution"]))
     return requests
 
 

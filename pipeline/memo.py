@@ -39,9 +39,7 @@ ANSWER = (
 )  # fmt: skip
 
 
-def request_key(
-    messages: Messages, model_id: str, sampling: Sampling, sample: int, seed: int, engine: str = ""
-) -> str:
+def request_key(messages: Messages, model_id: str, sampling: Sampling, sample: int, seed: int, engine: str = "") -> str:
     """The id of one request: all that determines its answer. `engine` names what else does, such as the dtype.
 
     The number of samples is not in it, so asking for 16 where 8 were asked before asks for 8 more.

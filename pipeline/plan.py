@@ -172,9 +172,7 @@ def _identity(declared: Stage, params: StageParams) -> str:
 
 def _tables_under(folder: str, makers: Mapping[str, str]) -> list[str]:
     """The outputs that are this folder, lie under it, or hold it."""
-    return sorted(
-        o for o in makers if o == folder or o.startswith(folder + "/") or folder.startswith(o + "/")
-    )
+    return sorted(o for o in makers if o == folder or o.startswith(folder + "/") or folder.startswith(o + "/"))
 
 
 def _nobody_makes(source: Input, params: StageParams, makers: Mapping[str, str]) -> str:

@@ -80,7 +80,9 @@ class LocalModel:
         for length, group in sorted(by_length.items()):
             room = min(sampling.max_tokens, self.context - length)
             if room < 1:
-                error = f"the prompt has {length} tokens; the model's context of {self.context} leaves no room to answer"
+                error = (
+                    f"the prompt has {length} tokens; the model's context of {self.context} leaves no room to answer"
+                )
                 yield from (Answer(r.request_id, None, "error", error=error, prompt_tokens=length) for r in group)
                 continue
             for start in range(0, len(group), self.batch_rows):
@@ -124,7 +126,9 @@ class LocalModel:
         done[rows:] = True
         with torch.inference_mode():
             cache = transformers.DynamicCache(config=self.net.config)
-            out = self.net(torch.tensor(filled, device=self.device), past_key_values=cache, use_cache=True, logits_to_keep=1)
+            out = self.net(
+                torch.tensor(filled, device=self.device), past_key_values=cache, use_cache=True, logits_to_keep=1
+            )
             spread = torch.tensor([place[tuple(prompts[r])] for r in live], device=self.device)
             cache.batch_select_indices(spread)
             logits_RV = out.logits[:, -1].float()[spread]

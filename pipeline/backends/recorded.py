@@ -26,7 +26,9 @@ class _Solutions:
     def generate(self, requests: Sequence[GenerateRequest], sampling: Sampling) -> Iterator[Answer]:
         for request in requests:
             if request.solution is None:
-                raise Refused(f"prompt {request.prompt_id} has no solution; recorded.solutions answers with that column")
+                raise Refused(
+                    f"prompt {request.prompt_id} has no solution; recorded.solutions answers with that column"
+                )
             yield Answer(request.request_id, request.solution, "stop")
 
     def read(self, sequences: Sequence[Tokens], *, top_k: int = 0, embedding: bool = False) -> Iterator[Reading]:

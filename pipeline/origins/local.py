@@ -44,7 +44,9 @@ def folder(*, path: str, dtype: Dtype = "float32") -> Origin:
         if not (source / "config.json").exists():
             raise Refused(f"{source} is not a transformers folder: it has no config.json")
         if not list(source.glob("*.safetensors")):
-            raise Refused(f"{source} has no *.safetensors. Save the model with `save_pretrained(...)`; pickles are not read.")
+            raise Refused(
+                f"{source} has no *.safetensors. Save the model with `save_pretrained(...)`; pickles are not read."
+            )
         for pattern in (*WEIGHTS, *TOKENIZER_FILES):
             for file in source.glob(pattern):
                 shutil.copyfile(file, out / file.name)

@@ -67,9 +67,7 @@ def endpoint(
 
 
 @origin(gives=LOCAL)
-def hub(
-    *, repo: str, revision: Commit, dtype: Dtype = "float32", trust_remote_code: Literal[False] = False
-) -> Origin:
+def hub(*, repo: str, revision: Commit, dtype: Dtype = "float32", trust_remote_code: Literal[False] = False) -> Origin:
     """A model of the Hugging Face hub at one commit: safetensors, config, tokenizer, and never its code.
 
     The hub is asked only where HF_HUB_OFFLINE=0 is set; without it the local cache must hold the commit.

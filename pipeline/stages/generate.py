@@ -46,7 +46,7 @@ class Params(StageParams):
 
 
 @stage(writes=RESPONSES, by="part", exactness="recorded", imports=("torch", "transformers"), kinds=("verifier",))
-def generate(params: Params, prompts: Scan, drops: Scan, model: Path, how: How, name: str) -> Iterator[pa.RecordBatch]:
+def generate(params: Params, prompts: Scan, drops: Scan, model: Path, how: How) -> Iterator[pa.RecordBatch]:
     """Every prompt that was not dropped, answered k times; an answer once received is never asked for again."""
     pool = prompts.read()
     dropped = pc.is_in(pool["prompt_id"], value_set=drops.read(["prompt_id"])["prompt_id"].combine_chunks())
@@ -61,7 +61,8 @@ def generate(params: Params, prompts: Scan, drops: Scan, model: Path, how: How, 
         commonest = sorted(set(failed), key=failed.count, reverse=True)[:3]
         raise Refused(
             f"{len(failed)} of {len(requests)} requests failed, more than max_failure_rate {params.max_failure_rate}; "
-            f"what was received is kept. The commonest causes:\n" + "\n".join(f"  {failed.count(c)} x {c}" for c in commonest)
+            f"what was received is kept. The commonest causes:\n"
+            + "\n".join(f"  {failed.count(c)} x {c}" for c in commonest)
         )
     prompt_of = {row["prompt_id"]: row for row in pool.to_pylist()}
     rows = []
@@ -75,7 +76,7 @@ def generate(params: Params, prompts: Scan, drops: Scan, model: Path, how: How, 
             "domain": prompt["domain"],
             "verifier": prompt["verifier"],
             "reference": prompt["reference"],
-            "model": name,
+            "model": params.model,
             "model_id": model_id,
             "sample": request.sample,
             "seed": request.seed,

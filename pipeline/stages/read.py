@@ -44,7 +44,9 @@ def read(params: Params, responses: Scan, model: Path, how: How) -> Iterator[pa.
     asked = []
     for row in texts.values():
         rendered = chat.example(row["messages"], row["content"])
-        asked.append(Tokens(row["response_id"], rendered.token_ids, [t for s, e in rendered.spans for t in range(s, e)]))
+        asked.append(
+            Tokens(row["response_id"], rendered.token_ids, [t for s, e in rendered.spans for t in range(s, e)])
+        )
     found = {}
     if asked:
         with open_model(model, how.settings) as backend:

@@ -111,5 +111,3 @@ def test_a_missing_section_is_refused_by_name(stage: str) -> None:
     del given[plan.SECTION_OF[stage]]
     with pytest.raises(Refused, match=f"{plan.SECTION_OF[stage]}: is missing"):
         plan.resolve(given)
-
-

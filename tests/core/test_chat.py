@@ -21,11 +21,14 @@ CHATML = """\
     {{- '<|im_start|>assistant\\n' }}
 {%- endif %}
 """
-DEFAULT_SYSTEM = """\
+DEFAULT_SYSTEM = (
+    """\
 {%- if messages[0].role != 'system' %}
     {{- '<|im_start|>system\\nYou are a careful assistant.<|im_end|>\\n' }}
 {%- endif %}
-""" + CHATML
+"""
+    + CHATML
+)
 # The generation prompt opens a thought, which the rendered answer does not have.
 THINKING = CHATML.replace("assistant\\n'", "assistant\\n<think>\\n'")
 # As many published ones: only the last answer keeps its spaces.
@@ -132,7 +135,9 @@ def test_a_template_that_never_ends_an_answer_is_refused(tmp_path: Path) -> None
 
 
 def test_a_template_that_refuses_is_a_refusal_and_reads_no_clock(tmp_path: Path) -> None:
-    template = "{{ strftime_now('%Y') }}{% if messages[0].role == 'system' %}{{ raise_exception('no system') }}{% endif %}"
+    template = (
+        "{{ strftime_now('%Y') }}{% if messages[0].role == 'system' %}{{ raise_exception('no system') }}{% endif %}"
+    )
     chat = Chat(made(tmp_path / "tokenizer", template))
     assert chat.text([USER], answer_next=True) == "2024"
     with pytest.raises(Refused, match="no system"):

@@ -54,7 +54,9 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., st
     [
         "# Why it doubles.\n" + STAGE,
         STAGE.replace('"""Doubles."""', '"""Gives twice the number."""').replace('"""A stage."""', ""),
-        STAGE.replace("near.twice(x) + family.LIMIT", "(\n        near.twice(x)  # first\n        + family.LIMIT\n    )"),
+        STAGE.replace(
+            "near.twice(x) + family.LIMIT", "(\n        near.twice(x)  # first\n        + family.LIMIT\n    )"
+        ),
     ],
     ids=["a comment", "docstrings", "layout"],
 )

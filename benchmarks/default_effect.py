@@ -4,7 +4,8 @@
     python benchmarks/default_effect.py --seeds 101 102 --bench 107 --set train.kd.epochs=4 --out /tmp/try.json
 
 The parameters are the default ones. Each seed selects and trains anew, on the same pool of answers; teacher, base, pool
-and benchmark are one draw each. All arms of a seed have the same budget of tokens. Raw results are kept per seed and item.
+and benchmark are one draw each. All arms of a seed have the same budget of tokens. Raw results are kept per seed and
+item.
 Tuning used seeds from 100 to 199 and benchmark 107; what is reported uses others, once.
 """
 
@@ -167,9 +168,15 @@ def table(seeds: list[int], domains: list[str], right: dict[str, list[list[int]]
         over = statistics.over_seeds(difference)
         lines.append(
             f"| {what} | {points:+.1f} | {100 * over.low:+.1f} to {100 * over.high:+.1f} | "
-            f"{100 * both.low:+.1f} to {100 * both.high:+.1f} | {statistics.verdict(over)} |"
+            f"{100 * both.low:+.1f} to {100 * both.high:+.1f} | {_verdict(over, both)} |"
         )
     return "\n".join(lines)
+
+
+def _verdict(over: statistics.Interval, both: statistics.Interval) -> str:
+    """What both intervals say; where they differ, nothing is claimed."""
+    said = {statistics.verdict(over), statistics.verdict(both)}
+    return said.pop() if len(said) == 1 else "inconclusive"
 
 
 def main() -> None:
@@ -203,13 +210,17 @@ def main() -> None:
         os.chdir(folder)
         subprocess.run([sys.executable, "-m", "pipeline", "plan"], check=True)
         warm_up = [sys.executable, "-m", "pipeline", "warm", sys.executable, "-c"]
-        code = f"import sys; sys.path.insert(0, {str(ROOT)!r}); from pathlib import Path; from benchmarks.default_effect import run_all; run_all(Path('.'), {given.workers})"
+        code = (
+            f"import sys; sys.path.insert(0, {str(ROOT)!r}); from pathlib import Path; "
+            f"from benchmarks.default_effect import run_all; run_all(Path('.'), {given.workers})"
+        )
         subprocess.run([*warm_up, code], check=True)
         items, domains, right = collect(folder, given.seeds)
     text = table(given.seeds, domains, right)
     content = {
         "date": time.strftime("%Y-%m-%d"), "seeds": given.seeds, "bench": given.bench, "changed": given.set,
-        "minutes": round((time.time() - started) / 60, 1), "tried": TRIED, "table": text.splitlines(), "items": items, "domains": domains,
+        "minutes": round((time.time() - started) / 60, 1), "tried": TRIED,
+        "table": text.splitlines(), "items": items, "domains": domains,
         "right": {arm: ["".join(map(str, row)) for row in rows] for arm, rows in right.items()},
     }  # fmt: skip
     given.out.parent.mkdir(parents=True, exist_ok=True)

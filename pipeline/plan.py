@@ -180,10 +180,12 @@ def _nobody_makes(source: Input, params: StageParams, makers: Mapping[str, str])
     if top == "gates":
         return (
             f"data/{rest} is read here and no quality entry checks it. Add to params.yaml:\n"
-            f"      quality:\n        {rest.replace('/', '_')}:\n          of: {rest}\n          suite: {rest.split('/')[0]}"
+            f"      quality:\n        {rest.replace('/', '_')}:\n"
+            f"          of: {rest}\n          suite: {rest.split('/')[0]}"
         )
     if top == "scores":
-        return f"nothing scores {rest}. Add an entry to score, for example `agreement: {{of: {rest}, use: consistency.agreement}}`"
+        entry = f"agreement: {{of: {rest}, use: consistency.agreement}}"
+        return f"nothing scores {rest}. Add an entry to score, for example `{entry}`"
     if top == "drops":
         return f"no curate entry is called {rest}. Add `curate: {{{rest}: {{}}}}` for the pool {rest}"
     near = _near(source.folder, list(makers))

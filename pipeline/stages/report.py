@@ -86,7 +86,8 @@ def report(
     for model, numbers in results.metrics.items():
         _json(out / "metrics" / f"{model}.json", numbers)
     _plots(out / "plots", results, curves)
-    (out / "dvc_plots.html").write_text(PLOTS_PAGE.replace("{script}", vl_convert.javascript_bundle(None)), "utf-8")
+    script = vl_convert.javascript_bundle(None)  # type: ignore[arg-type]  # its stub forgets that None is the default
+    (out / "dvc_plots.html").write_text(PLOTS_PAGE.replace("{script}", script), "utf-8")
     (out / "report.html").write_text(report_page.render(found), "utf-8")
 
 

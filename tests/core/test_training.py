@@ -1,4 +1,4 @@
-"""Training is a function of its rows and recipe: not of stops, of how a step is cut, nor of where the teacher stands."""
+"""Training is a function of its rows and recipe: not of stops, how a step is cut, or where the teacher stands."""
 
 from __future__ import annotations
 

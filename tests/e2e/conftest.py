@@ -162,7 +162,10 @@ def done(finished: Workspace, tmp_path: Path) -> Workspace:
 def apart() -> tuple[str, ...] | None:
     """The beginning of a command that runs without any network, its own machine's included; None if not permitted."""
     for command in (("unshare", "--net"), ("unshare", "--net", "--map-root-user")):
-        if shutil.which("unshare") and subprocess.run([*command, "true"], capture_output=True, check=False).returncode == 0:
+        if (
+            shutil.which("unshare")
+            and subprocess.run([*command, "true"], capture_output=True, check=False).returncode == 0
+        ):
             return command
     return None
 

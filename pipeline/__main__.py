@@ -15,7 +15,6 @@ from pathlib import Path
 
 from pipeline import warm
 from pipeline.errors import Refused, printable
-from pipeline.execution import die_with_parent, limit_threads
 
 ABOUT = "From prompts to an evaluated student. `dvc repro` runs the graph; these commands check, ask and explain."
 DATA = Path("data")
@@ -25,6 +24,7 @@ PARAMS = Path("params.yaml")
 def run_stage(stage: str, instance: str) -> None:
     """Run one instance, after checking that the plan on disk is what the parameters say now."""
     from pipeline import plan
+    from pipeline.execution import limit_threads
     from pipeline.stage import run_instance
 
     label = f"{stage}@{instance}"
@@ -140,7 +140,7 @@ def _about(stage: str) -> str:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; a user's mistake is one message and an exit code, without a traceback."""
-    die_with_parent()
+    warm.die_with_parent()
     given = list(sys.argv[1:] if argv is None else argv)
     delegated = warm.delegate(given)
     if delegated is not None:

@@ -6,11 +6,9 @@ starts; an instance's own section is its identity.
 
 from __future__ import annotations
 
-import ctypes
 import importlib
 import multiprocessing
 import os
-import signal
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -19,6 +17,8 @@ from pathlib import Path
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt
+
+from pipeline.warm import die_with_parent
 
 
 class Endpoint(BaseModel):
@@ -67,13 +67,6 @@ class How:
 
     def say(self, text: str) -> None:
         print(f"{self.label}: {text}", file=sys.stderr, flush=True)
-
-
-def die_with_parent() -> None:
-    """Ask Linux to end this process when its parent ends, so that a killed DVC leaves no stage behind."""
-    pr_set_pdeathsig = 1
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGTERM)
 
 
 def limit_threads(threads: int) -> None:

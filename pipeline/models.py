@@ -30,4 +30,7 @@ def finish(out: Path, dtype: str) -> Card:
         # save_pretrained leaves weights readable by their owner alone.
         file.chmod(0o644)
         digest.update(file.name.encode() + hashlib.blake2b(file.read_bytes()).digest())
+    if dtype != "float32":
+        # The same weights at another precision answer otherwise, and must not be answered from the memo of these.
+        digest.update(dtype.encode())
     return {"backend": "local.model", "model_id": digest.hexdigest(), "dtype": dtype}

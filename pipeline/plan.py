@@ -187,7 +187,7 @@ def _nobody_makes(source: Input, params: StageParams, makers: Mapping[str, str])
         entry = f"agreement: {{of: {rest}, use: consistency.agreement}}"
         return f"nothing scores {rest}. Add an entry to score, for example `{entry}`"
     if top == "drops":
-        return f"no curate entry is called {rest}. Add `curate: {{{rest}: {{}}}}` for the pool {rest}"
+        return f"no curate entry is called {rest}. Add `curate: {{{rest}: {{against: <the pool of the benchmark>}}}}`"
     near = _near(source.folder, list(makers))
     made = ", ".join(sorted(o for o in makers if o.startswith(top + "/"))) or "none"
     return f"nothing makes data/{source.folder}{near} (there are: {made})"

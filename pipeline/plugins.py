@@ -109,7 +109,7 @@ def find(kind: str, name: str) -> Method:
     """The method of a kind with this name; an unknown name lists what exists and the nearest."""
     if name not in available(kind):
         near = difflib.get_close_matches(name, available(kind), 1, 0.4)
-        hint = f"; did you mean {near[0]}?" if near else ""
+        hint = f"; did you mean {near[0]}?" if near else "."
         raise Refused(f"no {kind} is called {name!r}{hint} There are: {', '.join(available(kind)) or 'none'}")
     family, function_name = name.split(".")
     function = getattr(importlib.import_module(f"pipeline.{KINDS[kind]}.{family}"), function_name)

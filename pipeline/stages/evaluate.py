@@ -36,7 +36,9 @@ class Params(StageParams):
         return {self.model: frozenset({"generate"})}
 
 
-@stage(writes=EVALS, by="part", exactness="repeatable", imports=("torch", "transformers"), kinds=("verifier",))
+@stage(
+    writes=EVALS, by="part", exactness="repeatable", imports=("torch", "transformers"), kinds=("verifier", "backend")
+)
 def evaluate(params: Params, prompts: Scan, model: Path, how: How) -> Iterator[pa.RecordBatch]:
     """The greedy answer to every item, right or wrong, with the probability that the model gave to it."""
     pool = prompts.read()

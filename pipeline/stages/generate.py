@@ -45,7 +45,9 @@ class Params(StageParams):
         return {self.model: frozenset({"generate"})}
 
 
-@stage(writes=RESPONSES, by="part", exactness="recorded", imports=("torch", "transformers"), kinds=("verifier",))
+@stage(
+    writes=RESPONSES, by="part", exactness="recorded", imports=("torch", "transformers"), kinds=("verifier", "backend")
+)
 def generate(params: Params, prompts: Scan, drops: Scan, model: Path, how: How) -> Iterator[pa.RecordBatch]:
     """Every prompt that was not dropped, answered k times; an answer once received is never asked for again."""
     pool = prompts.read()

@@ -32,7 +32,7 @@ class Params(StageParams):
         return {self.model: frozenset({"read", *self.use.method.traits["needs"]})}
 
 
-@stage(writes=SCORES, by="part", exactness="repeatable", imports=("torch", "transformers"))
+@stage(writes=SCORES, by="part", exactness="repeatable", imports=("torch", "transformers"), kinds=("backend",))
 def read(params: Params, responses: Scan, model: Path, how: How) -> Iterator[pa.RecordBatch]:
     """Every answer is rendered with the reading model's own template; answers that failed get a null score.
 

@@ -49,7 +49,7 @@ WRONG: dict[str, tuple[Change, str]] = {
     ),
     "an unknown key of a run": (lambda p: p["run"].update(worker=2), "run.worker: no such parameter"),
     "a missing key": (lambda p: p["generate"]["base"].pop("k"), "generate.base.k: is missing"),
-    "a wrong type": (lambda p: p["generate"]["base"].update(k="many"), "generate.base.k: Input should be a valid integer"),
+    "a wrong type": (lambda p: p["generate"]["base"].update(k="many"), "generate.base.k: Input should be a valid"),
     "a number out of range": (lambda p: p["generate"]["base"].update(k=0), "generate.base.k: Input should be greater"),
     "an unknown method": (
         lambda p: p["score"]["format"].update(use="heuristic.fromat"), "did you mean heuristic.format?"
@@ -63,7 +63,7 @@ WRONG: dict[str, tuple[Change, str]] = {
     "a name that is no word": (
         lambda p: p["score"].update({"My Score": p["score"]["format"]}), "lower-case letters, digits and _"
     ),
-    "a name that is a path": (lambda p: p["score"].update({"../up": p["score"]["format"]}), "score.../up: an instance's"),
+    "a name that is a path": (lambda p: p["score"].update({"../up": p["score"]["format"]}), "score.../up: an instance"),
     "a name that is a number": (lambda p: p["score"].update({1: p["score"]["format"]}), "score.1: an instance's name"),
     "a missing file": (
         lambda p: p["ingest"]["tasks"].update(use="files.jsonl", path="nowhere.jsonl") or
@@ -83,8 +83,10 @@ WRONG: dict[str, tuple[Change, str]] = {
         "these entries wait for each other",
     ),
     "a table that no quality entry checks": (lambda p: p["quality"].pop("kd_signals"), "Add to params.yaml"),
-    "a pool that is not curated": (lambda p: p["curate"].clear(), "no curate entry is called train"),
-    "answers that are not scored": (lambda p: p["score"].clear() or p["read"].clear(), "nothing scores responses/train"),
+    "a pool that is not curated": (
+        lambda p: p["curate"].clear(), "`curate: {train: {against: <the pool of the benchmark>}}`"
+    ),
+    "answers that are not scored": (lambda p: p["score"].clear() or p["read"].clear(), "nothing scores responses"),
     "a backend that cannot": (
         lambda p: p["acquire"]["teacher"].clear()
         or p["acquire"]["teacher"].update(use="remote.endpoint", model="m", version="1"),

@@ -151,5 +151,6 @@ def _become(request: dict, streams: list[int]) -> None:
 
 
 if __name__ == "__main__":
+    die_with_parent()
     signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
     serve(sys.argv[1])

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
 import threading
 from collections.abc import Iterator
@@ -41,6 +42,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--port", type=int, default=4200, help="of the server and its pages (4200)")
     parser.add_argument("--reports-port", type=int, default=4220, help="of data/reports (4220)")
     given = parser.parse_args(arguments)
+    # A shell's background jobs inherit an ignored SIGINT; this one is to be ended by it all the same.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         with server(given.port) as url, reports(Path.cwd() / "data" / "reports", given.reports_port) as pages:
             # Prefect reads its settings when it is imported; the runs are children and inherit both.

@@ -1,8 +1,7 @@
 """Small tasks of everyday language for a real model: a short question with one right answer, after three worked turns.
 
 Questions and answers are made from the word lists below, so that an answer can be judged exactly. Words with two
-accepted forms (`roofs` and `rooves`) are not in them. Measured when this was written: SmolLM2-135M-Instruct answers a
-third to three quarters of each kind, and one fixed answer to all questions of a kind a twentieth at most.
+accepted forms (`roofs` and `rooves`) are not in them.
 """
 
 from __future__ import annotations

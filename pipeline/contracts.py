@@ -102,7 +102,7 @@ RESPONSES = Table("responses", ("response_id",), {
     "domain": DOMAIN,
     "verifier": optional(TEXT, "as in prompts"),
     "reference": optional(TEXT, "as in prompts"),
-    "model": Column(TEXT, "name of the model's instance"),
+    "model": Column(TEXT, "who answered: the entry of generate, which tells two ways to ask one model apart"),
     "model_id": Column(TEXT, "identity of the model: a hash of its weights, or its declared name and version"),
     "sample": Column(COUNT, "number of the sample, from 0"),
     "seed": Column(COUNT, "seed of this sample, derived from the run's seed, the prompt and the sample number"),

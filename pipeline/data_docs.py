@@ -16,6 +16,8 @@ from typing import Any
 from jinja2 import Environment
 from markupsafe import Markup, escape
 
+from pipeline.visible import VISIBLE
+
 STYLE = """
 :root { color-scheme: light dark; --line: #8884; --soft: #8881; --good: #18794e; --bad: #c62a2f; }
 @media (prefers-color-scheme: dark) { :root { --good: #4cc38a; --bad: #ff8589; } }
@@ -31,11 +33,6 @@ b { background: var(--soft); border-radius: .25rem; } strong { color: var(--bad)
 """
 STYLE_HASH = base64.b64encode(hashlib.sha256(STYLE.encode()).digest()).decode()
 POLICY = f"default-src 'none'; img-src data:; style-src 'sha256-{STYLE_HASH}'; base-uri 'none'; form-action 'none'"
-# Control characters and those that turn the direction of writing are shown, not obeyed.
-VISIBLE = {
-    n: repr(chr(n))[1:-1]
-    for n in (*range(9), *range(11, 32), *range(127, 160), *range(0x202A, 0x202F), *range(0x2066, 0x206A))
-}
 PAGE = """
 {%- macro mark(good) -%}
   <span class="{{ 'good' if good else 'bad' }}">{{ "\u2713" if good else "\u2717" }}</span>

@@ -193,8 +193,17 @@ def _nobody_makes(source: Input, params: StageParams, makers: Mapping[str, str])
     return f"nothing makes data/{source.folder}{near} (there are: {made})"
 
 
-def _check_cycles(plan: Plan, faults: list[str]) -> None:
+def upstream(plan: Plan) -> dict[str, list[str]]:
+    """Label of an instance -> the labels of those whose tables it reads."""
     by_output = {i.output: label for label, i in plan.instances.items()}
+    return {
+        label: [by_output[o] for folders in i.inputs.values() for f in folders for o in _tables_under(f, by_output)]
+        for label, i in plan.instances.items()
+    }
+
+
+def _check_cycles(plan: Plan, faults: list[str]) -> None:
+    reads = upstream(plan)
     state: dict[str, int] = {}
 
     def visit(label: str, path: list[str]) -> None:
@@ -204,10 +213,8 @@ def _check_cycles(plan: Plan, faults: list[str]) -> None:
         if label in state:
             return
         state[label] = 1
-        for folders in plan.instances[label].inputs.values():
-            for folder in folders:
-                for output in _tables_under(folder, by_output):
-                    visit(by_output[output], [*path, label])
+        for other in reads[label]:
+            visit(other, [*path, label])
         state[label] = 2
 
     for label in plan.instances:
@@ -290,8 +297,9 @@ def _explain(where: str, error: ValidationError, fields: Mapping[str, Any]) -> l
         if fault["type"] == "extra_forbidden":
             last = str(fault["loc"][-1])
             allowed = [f for f in fields if f not in ("seed", "instance")] if len(fault["loc"]) == 1 else []
-            takes = f"; this entry takes {', '.join(allowed)}" if allowed else ""
-            texts.append(f"{path}: no such parameter{_near(last, list(fields))}{takes}")
+            near = _near(last, list(fields))
+            takes = f"{' This' if near else '; this'} entry takes {', '.join(allowed)}" if allowed else ""
+            texts.append(f"{path}: no such parameter{near}{takes}")
         elif fault["type"] == "missing":
             texts.append(f"{path}: is missing")
         elif fault["type"] == "method":

@@ -21,15 +21,10 @@ from pipeline.report_charts import MOST_DOMAINS
 from pipeline.report_facts import Coverage
 from pipeline.report_lineage import Lineage
 from pipeline.report_results import Answered, Results
+from pipeline.visible import VISIBLE
 
 TEMPLATES = Path(__file__).parent / "templates"
 LONGEST = 400
-# Control characters and those that turn the direction of writing are shown, not obeyed.
-VISIBLE = {
-    n: repr(chr(n))[1:-1]
-    for n in (*range(9), *range(11, 32), *range(127, 160), 0x61C, 0x200E, 0x200F, *range(0x2028, 0x202F),
-              *range(0x2066, 0x206A))
-}  # fmt: skip
 
 # What the reasons of `select` mean.
 REASONS = {

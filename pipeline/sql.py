@@ -136,9 +136,9 @@ def scorers_of(plan: Plan, of: str) -> list[str]:
 
 
 def models_of(plan: Plan, of: str) -> list[str]:
-    """The names of the models that answer in a folder."""
+    """Who answers in a folder, as the column `model` names them."""
     outputs = [i for i in plan.instances.values() if i.output == of or i.output.startswith(f"{of}/")]
-    return sorted({i.params.model for i in outputs if i.stage == "generate"})  # type: ignore[attr-defined]
+    return sorted({i.name for i in outputs if i.stage == "generate"})
 
 
 def columns(connection: duckdb.DuckDBPyConnection, expressions: Mapping[str, str]) -> pa.Table:

@@ -21,7 +21,7 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 SOCKET = "STILLHOUSE_WARM"
@@ -38,8 +38,9 @@ def die_with_parent() -> None:
         ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGTERM)
 
 
-def run_beside(command: Sequence[str], threads: int) -> int:
-    """Run a command with a warm parent beside it; returns the command's exit code."""
+@contextlib.contextmanager
+def beside(threads: int) -> Iterator[dict[str, str]]:
+    """A warm parent while the block runs: the environment in which `python -m pipeline <stage>` finds it."""
     with tempfile.TemporaryDirectory() as folder:
         address = str(Path(folder) / "socket")
         environment = dict(os.environ)
@@ -47,10 +48,16 @@ def run_beside(command: Sequence[str], threads: int) -> int:
             environment.setdefault(name, str(threads))
         parent = subprocess.Popen([sys.executable, "-m", "pipeline.warm", address], env=environment)
         try:
-            return subprocess.run(command, env={**os.environ, SOCKET: address}, check=False).returncode
+            yield {**os.environ, SOCKET: address}
         finally:
             parent.terminate()
             parent.wait()
+
+
+def run_beside(command: Sequence[str], threads: int) -> int:
+    """Run a command with a warm parent beside it; returns the command's exit code."""
+    with beside(threads) as environment:
+        return subprocess.run(command, env=environment, check=False).returncode
 
 
 def delegate(argv: Sequence[str]) -> int | None:

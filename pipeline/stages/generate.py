@@ -48,7 +48,7 @@ class Params(StageParams):
 @stage(
     writes=RESPONSES, by="part", exactness="recorded", imports=("torch", "transformers"), kinds=("verifier", "backend")
 )
-def generate(params: Params, prompts: Scan, drops: Scan, model: Path, how: How) -> Iterator[pa.RecordBatch]:
+def generate(params: Params, prompts: Scan, drops: Scan, model: Path, how: How, name: str) -> Iterator[pa.RecordBatch]:
     """Every prompt that was not dropped, answered k times; an answer once received is never asked for again."""
     pool = prompts.read()
     dropped = pc.is_in(pool["prompt_id"], value_set=drops.read(["prompt_id"])["prompt_id"].combine_chunks())
@@ -78,7 +78,7 @@ def generate(params: Params, prompts: Scan, drops: Scan, model: Path, how: How) 
             "domain": prompt["domain"],
             "verifier": prompt["verifier"],
             "reference": prompt["reference"],
-            "model": params.model,
+            "model": name,
             "model_id": model_id,
             "sample": request.sample,
             "seed": request.seed,

@@ -175,7 +175,7 @@ def plan_with(params: dict) -> list[str]:
         plan.instances[f"{stage}@{name}"] = Instance(stage, name, made, {}, made.output(name), "code")
 
     sampling = {"k": 1, "temperature": 1.0, "seed": 0}
-    add("generate", "big", generate.Params.model_validate({"pool": "train", "model": "teacher", **sampling}))
+    add("generate", "teacher", generate.Params.model_validate({"pool": "train", "model": "large", **sampling}))
     add("score", "agreement", score.Params.model_validate({"of": "responses/train", "use": "consistency.agreement"}))
     add("gaps", "main", gaps.Params.model_validate(
         {"of": "responses/train", "teacher": "teacher", "student": "teacher", "solved": "true"}))  # fmt: skip
@@ -186,8 +186,8 @@ def plan_with(params: dict) -> list[str]:
     ("params", "says"),
     [
         (
-            {"use": "sampling.random", "from": ["big"]},
-            "from: no model 'big' answers responses/train; there are teacher",
+            {"use": "sampling.random", "from": ["large"]},
+            "from: no model 'large' answers responses/train; there are teacher",
         ),
         ({"use": "sampling.random", "where": "agreemnt.score > 0"}, "where: 'agreemnt.score > 0'"),
         ({"use": "sampling.random", "where": "agreement.score"}, "must be a condition"),

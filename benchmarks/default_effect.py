@@ -37,9 +37,9 @@ RESULT = ROOT / "benchmarks" / "results" / "default_effect.json"
 SEEDS = (201, 202, 203, 204, 205)
 BENCH = 20261124
 TRIED = (
-    "Before it, two teachers were tried (the first in the default run alone) and about 12 configurations of training, on "
-    "seed 101 and benchmark 107 (optimizer, learning rate, batch, 3 or 5 epochs); the selection rule came from an earlier "
-    "study of the same kind of task."
+    "Before it, two teachers were tried (the first in the default run alone) and about 12 configurations of training, "
+    "on seed 101 and benchmark 107 (optimizer, learning rate, batch, 3 or 5 epochs); the selection rule came from an "
+    "earlier study of the same kind of task."
 )
 # first, second, and what their difference says
 COMPARED = (

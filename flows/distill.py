@@ -2,7 +2,8 @@
 
     python -m flows.distill [TARGET ...] [--force]       the same by hand; a running server shows it
 
-A task ends as *Ran*, *Nothing changed*, *Restored* (from DVC's run cache), *Gate failed*, *Failed* or *Cancelled*;
+A task ends as *Ran*, *Nothing changed*, *Restored* (from DVC's run cache), *Gate failed*, *Cap reached*,
+*Failed* or *Cancelled*;
 what waits for one that did not complete stays *NotReady*. DVC is the only cache: Prefect keeps no result.
 """
 
@@ -34,6 +35,7 @@ from flows.process import Children, Outcome, Stopped, prune_locks
 
 GATE = 65
 CAP = 76
+STOPS = {"Gate failed": GATE, "Cap reached": CAP}  # what is never tried again, and the exit codes that say so
 WORTH_A_RETRY = {75, 137, -9}  # an endpoint that is down; a command that was killed, most often for memory
 REPORTS_URL = "STILLHOUSE_REPORTS_URL"
 
@@ -84,7 +86,7 @@ def judge(name: str, outcome: Outcome) -> State:
     text = f"exit code {outcome.code}: {last} (all of it: {outcome.log})"
     if outcome.code in WORTH_A_RETRY:
         raise TryAgain(text)
-    return Failed(message=f"a cap was reached: {last}" if outcome.code == CAP else text)
+    return Failed(name="Cap reached", message=last) if outcome.code == CAP else Failed(message=text)
 
 
 @flow(name="distill", persist_result=False)
@@ -177,8 +179,8 @@ def sum_up(run: Run, states: Mapping[str, State]) -> State:
     text = "; ".join(f"{state}: {', '.join(names)}" for state, names in by_state.items())
     if run.children.stopping:
         return Cancelled(message=text)
-    if "Gate failed" in by_state:
-        return Failed(name="Gate failed", message=text)
+    for stopped in STOPS.keys() & by_state.keys():
+        return Failed(name=stopped, message=text)
     if not all(state.is_completed() for state in states.values()):
         return Failed(message=text)
     return Completed(name="Nothing changed" if set(by_state) <= {"Nothing changed"} else "Ran", message=text)
@@ -201,7 +203,7 @@ def key(kind: str, name: str) -> str:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the flow here and now; the exit code is 0, 65 for a gate, 130 if it was cancelled, otherwise 1."""
+    """Run the flow here and now; the exit code is 0, 65 for a gate, 76 for a cap, 130 if cancelled, otherwise 1."""
     parser = argparse.ArgumentParser(prog="python -m flows.distill", description=distill.fn.__doc__, add_help=True)
     parser.add_argument("targets", nargs="*", metavar="TARGET")
     parser.add_argument("--force", action="store_true")
@@ -222,7 +224,7 @@ def main(arguments: list[str] | None = None) -> int:
     with temporary_settings({PREFECT_API_URL: url} if url else {}):
         state = distill(given.targets, given.force, given.workers, return_state=True)
     print(f"{state.name}: {state.message}")
-    return 0 if state.is_completed() else GATE if state.name == "Gate failed" else 130 if state.is_cancelled() else 1
+    return 0 if state.is_completed() else 130 if state.is_cancelled() else STOPS.get(state.name or "", 1)
 
 
 if __name__ == "__main__":

@@ -105,7 +105,23 @@ def parser() -> argparse.ArgumentParser:
 
     more = "It changes nothing; it asks each endpoint for a few tokens."
     command = add("doctor", people.doctor, "what would stop a run, found before it starts", more)
-    command.add_argument("--offline", action="store_true", help="ask no endpoint")
+    command.add_argument(
+        "--offline", action="store_true", help="ask no endpoint, and only warn of absent keys and GPUs"
+    )
+    more = "What it asks is kept in the memo, so the run does not ask it again; what the entry reads is made first."
+    text = "a few prompts end to end on the screen: answers, scores and the tokens that would be trained on"
+    command = add("preview", people.preview, text, more)
+    command.add_argument("entry", nargs="?", help="an entry of generate (the first)")
+    command.add_argument("--rows", type=_positive, default=10, metavar="N", help="how many prompts (10)")
+    command.add_argument("--plain", action="store_true", help="no colours, as where the output is no terminal")
+    command.add_argument("--full", action="store_true", help="cut no text")
+    text = "the tokens, money and hours that asking will take, with intervals, from a probe"
+    command = add("estimate", people.estimate, text, more)
+    command.add_argument(
+        "entries", nargs="*", metavar="entry", help="entries of generate (all, and served evaluations)"
+    )
+    command.add_argument("--rows", type=_positive, default=20, metavar="N", help="prompts that are probed (20)")
+    as_json(command)
     command = add("ask", people.ask, "one model's answer to one question")
     command.add_argument("model", help="the name of an entry of acquire, train or distill")
     command.add_argument("question", help="what to ask")
@@ -130,6 +146,13 @@ def parser() -> argparse.ArgumentParser:
         else:
             command.add_argument("instance", help="the name of its entry in params.yaml")
     return top
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError("must be 1 or more")
+    return number
 
 
 def _about(stage: str) -> str:

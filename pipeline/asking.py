@@ -1,50 +1,265 @@
-"""Ask a model, never twice: requests through the memo.
+"""Ask a model, never twice: answers and readings through the memo.
 
-Used by `generate` and `evaluate`. What was received is kept as it arrives, so a killed stage asks only for what was
-in flight.
+Used by every stage that runs a model. What was received is kept as it arrives, so a killed stage asks only for what
+was in flight.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict
+import time
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 
 from pipeline import ids
+from pipeline.claims import claimed
 from pipeline.execution import How
-from pipeline.memo import Memo, request_key
-from pipeline.protocol import Answer, GenerateRequest, Sampling, card_of, open_model
+from pipeline.memo import Memo, batched, reading_key, request_key
+from pipeline.protocol import (
+    Answer,
+    Backend,
+    GenerateRequest,
+    Reading,
+    Sampling,
+    Tokens,
+    card_of,
+    engine_of,
+    open_model,
+)
+
+KEEP_READINGS_S = 1.0
+WAIT_FOR_OTHERS_S = 0.5
 
 
-def requests_for(prompts: pa.Table, model_id: str, sampling: Sampling, k: int, seed: int) -> list[GenerateRequest]:
-    """k requests per prompt, each with a seed of its own derived from the run's seed, the prompt and the number."""
-    requests = []
-    for row in prompts.to_pylist():
+def requests_for(
+    prompts: pa.Table, card: dict[str, Any], sampling: Sampling, k: int, seed: int
+) -> list[GenerateRequest]:
+    """k requests per prompt to the model of a card, each with a seed of its own derived from the run's seed, the
+    prompt and the number."""
+    engine, requests = engine_of(card), []
+    for row in prompts.select(["prompt_id", "messages", "solution"]).to_pylist():
         for sample in range(k):
             own = ids.seed_of(seed, "generate", row["prompt_id"], sample)
-            key = request_key(row["messages"], model_id, sampling, sample, own)
+            key = request_key(row["prompt_id"], card["model_id"], sampling, sample, own, engine)
             requests.append(GenerateRequest(key, row["prompt_id"], row["messages"], sample, own, row["solution"]))
     return requests
 
 
 def ask(model: Path, requests: Sequence[GenerateRequest], sampling: Sampling, how: How) -> dict[str, Answer]:
-    """The answer to every request, from the memo where it is there; the model is opened only if it must be."""
-    memo = Memo(how.memo)
-    found = memo.get([r.request_id for r in requests])
-    answers = {key: Answer(**value) for key, value in found.items()}
-    missing = [r for r in requests if r.request_id not in answers]
-    how.say(f"{len(answers)} of {len(requests)} from memo")
-    if missing:
-        with open_model(model, how.settings) as backend:
-            for number, answer in enumerate(backend.generate(missing, sampling), 1):
-                answers[answer.request_id] = answer
-                # A put costs no fsync. A request that failed is asked again next time: only answers are kept.
-                if answer.error is None:
-                    memo.put({answer.request_id: asdict(answer)})
-                how.progress(number, len(missing), "answers")
-    lost = [r.request_id for r in requests if r.request_id not in answers]
-    if lost:
-        raise RuntimeError(f"{card_of(model)['backend']} did not answer {len(lost)} requests, the first is {lost[0]}")
+    """The answer to every request, from the memo where it is there; the model is opened only if it must be.
+
+    An answer without the form that `sampling.structured` demands is asked for again with another seed; every attempt
+    is a request of its own to the memo. An answer that never has it is one with an error.
+    """
+    answers: dict[str, Answer] = {}
+    waiting = {request.request_id: request for request in requests}
+    attempt = 0
+    with ExitStack() as stack:
+        asker = _Asker(model, sampling, how, stack)
+        while waiting:
+            attempt += 1
+            tried = {key: _attempt(request, attempt) for key, request in waiting.items()}
+            found = asker.answers(list(tried.values()))
+            for key, request in tried.items():
+                answer = found[request.request_id]
+                fault = _fault(answer, sampling)
+                if fault is not None and attempt < _attempts(sampling):
+                    continue
+                if fault is not None:
+                    text = f"its answer has not the form of `structured` after {attempt} attempts: {fault}"
+                    answer = replace(answer, content=None, finish_reason="error", error=text)
+                if attempt > 1:
+                    answer = replace(answer, request_id=key, attempts=attempt)
+                answers[key] = answer
+                del waiting[key]
+    again = sum(answer.attempts > 1 for answer in answers.values())
+    if again:
+        how.say(f"{again} of {len(answers)} answers were asked for again to have the form of `structured`")
+    builds = Counter(answer.fingerprint for answer in answers.values() if answer.fingerprint is not None)
+    if len(builds) > 1:
+        counts = ", ".join(f"{count} by {build}" for build, count in builds.most_common())
+        how.say(f"the server changed while it answered (system_fingerprint): {counts}")
     return answers
+
+
+def known(requests: Sequence[GenerateRequest], sampling: Sampling, how: How) -> set[str]:
+    """The ids of the requests that `ask` would answer from the memo alone."""
+    memo, done = Memo(how.memo), set()
+    waiting, attempt = {request.request_id: request for request in requests}, 0
+    while waiting:
+        attempt += 1
+        tried = {_attempt(request, attempt).request_id: key for key, request in waiting.items()}
+        again = {}
+        for keys in batched(list(tried)):
+            for found, value in memo.get(keys).items():
+                key = tried[found]
+                if attempt < _attempts(sampling) and _fault(_answer(value), sampling) is not None:
+                    again[key] = waiting[key]
+                else:
+                    done.add(key)
+        waiting = again
+    return done
+
+
+def _attempts(sampling: Sampling) -> int:
+    """How often one answer is asked for: greedy decoding would only say the same again."""
+    return 1 if sampling.structured is None or sampling.temperature == 0 else sampling.structured.attempts
+
+
+def _attempt(request: GenerateRequest, number: int) -> GenerateRequest:
+    if number == 1:
+        return request
+    key = ids.digest("attempt", request.request_id, number)
+    return replace(request, request_id=key, seed=ids.seed_of(request.seed, "attempt", number))
+
+
+def _fault(answer: Answer, sampling: Sampling) -> str | None:
+    if sampling.structured is None or answer.content is None or answer.finish_reason == "content_filter":
+        return None
+    return sampling.structured.fault(answer.content)
+
+
+class _Asker:
+    """The memo in front of a model, which is opened when it is first asked."""
+
+    def __init__(self, model: Path, sampling: Sampling, how: How, stack: ExitStack) -> None:
+        self.model, self.sampling, self.how, self.stack = model, sampling, how, stack
+        self.memo = Memo(how.memo)
+        self.backend: Backend | None = None
+
+    def answers(self, requests: Sequence[GenerateRequest]) -> dict[str, Answer]:
+        """The answer to every request; what another process asks for meanwhile is waited for."""
+        answers = self._known(r.request_id for r in requests)
+        missing = {r.request_id: r for r in requests if r.request_id not in answers}
+        self.how.say(f"{len(answers)} of {len(requests)} from memo")
+        told = False
+        while missing:
+            with claimed(self.memo, list(missing)) as ours:
+                if ours:
+                    answers.update(self._ask([request for key, request in missing.items() if key in ours]))
+            missing = {key: request for key, request in missing.items() if key not in ours}
+            found = self._known(missing)
+            if missing and not ours and not found:
+                if not told:
+                    self.how.say(f"another process is asking for the last {len(missing)}: waiting for its answers")
+                told = True
+                time.sleep(WAIT_FOR_OTHERS_S)
+            answers.update(found)
+            missing = {key: request for key, request in missing.items() if key not in found}
+        return answers
+
+    def _known(self, keys: Iterable[str]) -> dict[str, Answer]:
+        return {key: _answer(value) for key, value in self.memo.get(keys).items()}
+
+    def _ask(self, requests: Sequence[GenerateRequest]) -> dict[str, Answer]:
+        """Answers of the model itself, kept as they arrive."""
+        answers, missing = {}, {r.request_id: r for r in requests}
+        if self.backend is None:
+            self.backend = self.stack.enter_context(open_model(self.model, self.how))
+        meter = Meter(len(missing), self.how)
+        for arrived in _arrivals(self.backend, requests, self.sampling):
+            fresh = {}
+            for answer in arrived:
+                request = missing.pop(answer.request_id)
+                answers[answer.request_id] = answer
+                # A request that failed is asked again next time: only answers are kept.
+                if answer.error is None:
+                    fresh[answer.request_id] = _value(answer, request, self.how.label)
+            # A put costs no fsync.
+            if fresh:
+                self.memo.put(fresh)
+            meter.count(arrived)
+        if missing:
+            lost = next(iter(missing))
+            raise RuntimeError(f"{card_of(self.model)['backend']} did not answer {len(missing)} requests: {lost}, ...")
+        return answers
+
+
+def _arrivals(backend: Backend, requests: Sequence[GenerateRequest], sampling: Sampling) -> Iterator[Sequence[Answer]]:
+    """Answers as they arrive, those that belong together in one list."""
+    together = getattr(backend, "arrivals", None)
+    if together is not None:
+        return together(requests, sampling)
+    return ([answer] for answer in backend.generate(requests, sampling))
+
+
+def _value(answer: Answer, request: GenerateRequest, label: str) -> dict[str, Any]:
+    """What the memo keeps of an answer: all of it, and whose it is."""
+    return {**answer.__dict__, "prompt_id": request.prompt_id, "sample": request.sample, "instance": label}
+
+
+def _answer(value: dict[str, Any]) -> Answer:
+    return Answer(**{name: value[name] for name in Answer.__dataclass_fields__ if name in value})
+
+
+class Meter:
+    """How asking goes, on one line: answers, tokens a second, cost, failures, and what is left of the time."""
+
+    def __init__(self, total: int, how: How) -> None:
+        self.total, self.how = total, how
+        self.done = self.failed = self.tokens = 0
+        self.cost = 0.0
+        self.started = time.monotonic()
+
+    def count(self, answers: Sequence[Answer]) -> None:
+        """So many answers more."""
+        for answer in answers:
+            self.done += 1
+            self.failed += answer.error is not None
+            self.tokens += answer.completion_tokens or 0
+            self.cost += answer.cost_usd or 0.0
+        self.how.progress(self.done, self.total, self)
+
+    def __str__(self) -> str:
+        seconds = max(time.monotonic() - self.started, 1e-9)
+        parts = ["answers"]
+        if self.tokens:
+            parts.append(f"{self.tokens / seconds:,.0f} tokens/s")
+        if self.cost:
+            parts.append(f"${self.cost:,.4g}")
+        parts.append(f"{self.failed / self.done:.1%} failed")
+        if self.done < self.total:
+            parts.append(f"{_duration(seconds / self.done * (self.total - self.done))} left")
+        return ", ".join(parts)
+
+
+def _duration(seconds: float) -> str:
+    hours, minutes = divmod(round(seconds / 60), 60)
+    return f"{round(seconds)} s" if seconds < 90 else f"{hours} h {minutes} min" if hours else f"{minutes} min"
+
+
+def read_all(
+    model: Path, sequences: Sequence[Tokens], how: How, *, top_k: int = 0, embedding: bool = False
+) -> Iterator[Reading]:
+    """The reading of every sequence, in any order, from the memo where it is there."""
+    memo, card = Memo(how.memo), card_of(model)
+    engine = engine_of(card)
+    by_key: dict[str, list[Tokens]] = {}
+    for tokens in sequences:
+        by_key.setdefault(reading_key(tokens, card["model_id"], engine, top_k, embedding), []).append(tokens)
+    missing: dict[str, Tokens] = {}
+    for keys in batched(list(by_key)):
+        found = memo.readings(keys)
+        for key in keys:
+            if key in found:
+                yield from (replace(found[key], id=tokens.id) for tokens in by_key[key])
+            else:
+                missing[key] = replace(by_key[key][0], id=key)
+    how.say(f"{len(by_key) - len(missing)} of {len(by_key)} from memo")
+    if not missing:
+        return
+    fresh: dict[str, Reading] = {}
+    kept_at = time.monotonic()
+    with open_model(model, how) as backend:
+        for number, reading in enumerate(backend.read(list(missing.values()), top_k=top_k, embedding=embedding), 1):
+            fresh[reading.id] = reading
+            if number == len(missing) or time.monotonic() - kept_at > KEEP_READINGS_S:
+                memo.put_readings(fresh)
+                fresh, kept_at = {}, time.monotonic()
+            yield from (replace(reading, id=tokens.id) for tokens in by_key[reading.id])
+            how.progress(number, len(missing), "texts")

@@ -14,12 +14,31 @@ from pipeline import ids
 
 PACKAGE = Path(__file__).parent
 # These say how a stage is run and checked. The contracts enter by the schemas of the tables a stage reads and writes.
-HOW = {"stage", "execution", "plugins", "code", "plan", "errors", "contracts", "memo", "__init__", "__main__"}
+HOW = {
+    "stage",
+    "execution",
+    "plugins",
+    "code",
+    "plan",
+    "errors",
+    "contracts",
+    "memo",
+    "claims",
+    "store",
+    "spending",
+    "__init__",
+    "__main__",
+}
 
 
 def fingerprint(modules: list[str]) -> str:
     """One hash over the syntax trees of these modules (`pipeline.stages.score`) and all they import from here."""
     return ids.digest([[name, _tree(name)] for name in closure(modules)])
+
+
+def fingerprint_alone(module: str) -> str:
+    """A hash over one module's syntax tree, whatever it imports."""
+    return _tree(module)
 
 
 def closure(modules: list[str]) -> list[str]:

@@ -11,6 +11,7 @@ import os
 import re
 import shutil
 import subprocess
+import time
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -94,15 +95,20 @@ def lineage(id: str, as_json: bool) -> None:
 
 def query(sql: str | None, as_json: bool) -> None:
     """What one SELECT says about the tables; without one, the views it may read."""
-    from pipeline.sql import MACROS, VIEWS
+    from pipeline.memo import Memo
+    from pipeline.sql import MACROS, PENDING, VIEWS
     from pipeline.sql import query as ask
 
     if sql is None:
         show(line for name, about in VIEWS.items() for line in _view(name, about))
-        show(["every view but scores_wide has two more columns: instance, of (the folder it lies in)", "", "macros"])
+        show(["pending: answers that a running stage has received; in no table yet"])
+        show(f"  {column}" for column in [*PENDING.names, ""])
+        show(["every view of a table has two more columns: instance, of (the folder it lies in)", "", "macros"])
         show(f"  {macro}" for macro in MACROS)
         return
-    found = ask(DATA, sql)
+    # The memo is read only where it is asked about: it may be large.
+    answers = Memo(_memo_folder()).table(PENDING) if "pending" in sql.lower() else None
+    found = ask(DATA, sql, answers)
     if as_json:
         show_json(found.to_pylist())
         return
@@ -165,7 +171,7 @@ def doctor(offline: bool) -> None:
     """What would stop a run, found before it starts."""
     from pipeline import plan, preflight
 
-    checks = preflight.doctor(plan.resolve(plan.load(PARAMS)), DATA, offline)
+    checks = preflight.doctor(plan.resolve(plan.load(PARAMS)), DATA, _memo_root(), offline)
     width = max(len(check.name) for check in checks)
     show(f"{check.state:<4}  {check.name:<{width}}  {check.text}" for check in checks)
     failed = [check.name for check in checks if check.state == "fail"]
@@ -176,12 +182,59 @@ def doctor(offline: bool) -> None:
 def ask(model: str, question: str, max_tokens: int) -> None:
     """One model's answer to one question."""
     from pipeline import plan, preflight
+    from pipeline.execution import How
 
     resolved = plan.resolve(plan.load(PARAMS))
     models = sorted(i.name for i in resolved.instances.values() if i.output == f"models/{i.name}")
     if model not in models:
         raise Refused(f"params.yaml has no model {model!r}; there are {', '.join(models)}")
-    show([preflight.ask(DATA / "models" / model, question, resolved.settings, max_tokens)])
+    how = How(resolved.settings, _memo_root(), f"ask@{model}")
+    show([preflight.ask(DATA / "models" / model, question, how, max_tokens)])
+
+
+def _memo_root() -> Path:
+    """Where the memo lies: a temporary experiment shares the one of its workspace."""
+    return Path(os.environ.get("DVC_ROOT", ROOT))
+
+
+def _memo_folder() -> Path:
+    return _memo_root() / "data" / ".memo"
+
+
+def preview(entry: str | None, rows: int, plain: bool, full: bool) -> None:
+    """A few prompts end to end on the screen, before anything big runs."""
+    from pipeline import plan, preview_screen
+    from pipeline import preview as previews
+    from pipeline.execution import limit_threads
+
+    resolved = plan.resolve(plan.load(PARAMS))
+    limit_threads(resolved.settings.threads)
+    chosen = previews.entry_named(resolved, "generate", entry)
+    previews.bring_up_to_date(previews.before_preview(resolved, chosen, DATA), ROOT)
+    shown = previews.preview(resolved, chosen, DATA, _memo_root(), rows)
+    preview_screen.render(shown, preview_screen.console(plain), full)
+    if all(row.samples[0]["error"] is not None for row in shown.rows):
+        raise Refused(f"no request of generate.{chosen.name} was answered; `stillhouse doctor` says more")
+
+
+def estimate(entries: list[str], rows: int, as_json: bool) -> None:
+    """The tokens, money and hours that asking will take, from a probe."""
+    from pipeline import estimate as estimates
+    from pipeline import plan, preview
+    from pipeline.execution import limit_threads
+
+    resolved = plan.resolve(plan.load(PARAMS))
+    limit_threads(resolved.settings.threads)
+    chosen = estimates.chosen(resolved, entries)
+    able, waiting = estimates.ready(resolved, chosen, DATA)
+    if entries and waiting:
+        raise Refused(next(iter(waiting.values())))
+    preview.bring_up_to_date(list(dict.fromkeys(label for labels in able.values() for label in labels)), ROOT)
+    found = estimates.estimate(resolved, [e for e in chosen if e.label in able], DATA, _memo_root(), rows)
+    if as_json:
+        show_json({**asdict(found), "not_estimated": waiting})
+    else:
+        show([*estimates.lines(found), *(f"not estimated: {why}" for why in waiting.values())])
 
 
 def use(recipe: Path, force: bool) -> None:
@@ -214,16 +267,26 @@ def _committed(file: Path) -> bool:
 def memo(action: str, days: float) -> None:
     """What the memo of requests holds; forget old answers; learn the recorded ones."""
     from pipeline.memo import Memo
+    from pipeline.spending import spent_by_endpoint
 
-    # As in a run: a temporary experiment shares the memo of its workspace.
-    kept = Memo(Path(os.environ.get("DVC_ROOT", ROOT)) / "data" / ".memo")
+    kept = Memo(_memo_folder())
     if action == "prune":
-        show([f"{kept.prune(days)} answers older than {days:g} days are forgotten"])
+        show([f"{kept.prune(days)} answers and readings older than {days:g} days are forgotten"])
     if action == "fill":
         files = sorted((DATA / "responses").rglob("part-*.parquet"))
         show([f"{kept.fill(files)} answers learnt from {len(files)} files of responses"])
     stats = kept.stats()
-    show([f"{kept.path}: {stats.entries} answers, {stats.bytes / 1e6:.1f} MB"])
+    show([f"{kept.path}: {stats.answers} answers, {stats.readings} readings, {stats.bytes / 1e6:.1f} MB"])
+    if stats.oldest is not None:
+        show([f"put between {_when(stats.oldest)} and {_when(stats.newest)}"])
+    spent = spent_by_endpoint(kept.path.parent)
+    if spent:
+        show(["", "asked through this memo, pruned answers included; the caps of run.endpoints count this"])
+        show(table(("endpoint", "tokens", "US dollars"), ((n, s.tokens, s.cost_usd) for n, s in spent.items())))
+
+
+def _when(seconds: float | None) -> str:
+    return time.strftime("%Y-%m-%d %H:%M", time.localtime(seconds))
 
 
 def tidy(orphans: bool) -> None:

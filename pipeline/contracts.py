@@ -116,6 +116,8 @@ RESPONSES = Table("responses", ("response_id",), {
     "prompt_tokens": optional(COUNT, "tokens of the rendered prompt"),
     "completion_tokens": optional(COUNT, "tokens of the answer"),
     "cost_usd": optional(REAL, "what the request cost in US dollars, where the endpoint's prices are known"),
+    "attempts": Column(COUNT, "how often it was asked until the answer had the form that `structured` demands"),
+    "fingerprint": optional(TEXT, "what the server says of its build (system_fingerprint)"),
 })  # fmt: skip
 
 SCORES = Table("scores", ("record_id",), {

@@ -21,8 +21,35 @@ from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt
 from pipeline.warm import die_with_parent
 
 
+class Batch(BaseModel):
+    """How a provider's batch files are used; `price` is what a token costs there, as a share of the usual price."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    poll_s: PositiveFloat = 30.0
+    max_requests: PositiveInt = 50_000
+    price: PositiveFloat = 0.5
+
+
+class Vllm(BaseModel):
+    """How vLLM's engine uses the machine; the names are vLLM's own."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    tensor_parallel_size: PositiveInt = 1
+    gpu_memory_utilization: float = Field(default=0.9, gt=0, le=1)
+    max_model_len: PositiveInt | None = None
+    max_num_seqs: PositiveInt = 256
+    max_num_batched_tokens: PositiveInt | None = None
+    enforce_eager: bool = False
+    enable_prefix_caching: bool = True
+
+
 class Endpoint(BaseModel):
-    """Where a served model answers, and how hard to push it. The key itself is never written, only its variable."""
+    """Where a served model answers, how hard to push it, and what it may cost.
+
+    The key itself is never written, only its variable. `concurrency` is the most requests in flight. The caps count
+    all that this endpoint was ever asked through this workspace's memo: tokens of prompts and answers, and US dollars.
+    With `batch`, requests are sent as provider batch files.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     url: str
@@ -30,6 +57,9 @@ class Endpoint(BaseModel):
     concurrency: PositiveInt = 16
     timeout_s: PositiveFloat = 120.0
     retries: int = Field(default=6, ge=0)
+    max_tokens: PositiveInt | None = None
+    max_cost: PositiveFloat | None = None
+    batch: Batch | None = None
 
 
 class RunSettings(BaseModel):
@@ -42,6 +72,7 @@ class RunSettings(BaseModel):
     batch_rows: PositiveInt = 512
     checkpoint_steps: PositiveInt = 200
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    vllm: Vllm = Vllm()
     endpoints: dict[str, Endpoint] = {}
 
 
@@ -59,8 +90,8 @@ class How:
         self.code = code
         self._last = time.monotonic()
 
-    def progress(self, done: int, total: int, note: str = "") -> None:
-        """Say how far the work is, at most every five seconds."""
+    def progress(self, done: int, total: int, note: object = "") -> None:
+        """Say how far the work is, at most every five seconds; only then is the note made a text."""
         if time.monotonic() - self._last >= 5 or done == total:
             self._last = time.monotonic()
             print(f"{self.label}: {done} of {total} {note}".rstrip(), file=sys.stderr, flush=True)

@@ -14,12 +14,13 @@ from typing import Any
 import numpy as np
 
 ID_BYTES = 16
+# Made once: `json.dumps` with these arguments makes an encoder for every call.
+_encode = json.JSONEncoder(sort_keys=True, ensure_ascii=False, separators=(",", ":")).encode
 
 
 def digest(*content: Any) -> str:
     """A 32-character hexadecimal id of JSON-able content; equal content gives equal ids."""
-    text = json.dumps(content, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
-    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=ID_BYTES).hexdigest()
+    return hashlib.blake2b(_encode(content).encode("utf-8", "surrogatepass"), digest_size=ID_BYTES).hexdigest()
 
 
 def prompt_id(messages: Sequence[dict[str, str]]) -> str:

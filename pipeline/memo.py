@@ -1,139 +1,114 @@
-"""The memo: what a model answered once is never asked for again.
+"""The memo: what a model answered once is never asked for again, and what it read once is never read again.
 
-One SQLite database under `data/.memo/`, outside the graph: deleting it costs time or money, never truth. It is in
-WAL mode, so several processes may use it at once, and a process killed at any moment leaves every finished `put` and
-nothing of an unfinished one. Values are JSON text: `sqlite3 data/.memo/requests.sqlite` shows them.
+Answers are JSON text, so `sqlite3 data/.memo/requests.sqlite` shows them, and the view `pending` while a stage runs.
+Readings are arrays: one line of JSON that names them, and their bytes.
 """
 
 from __future__ import annotations
 
-import os
-import sqlite3
 import time
-import weakref
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import orjson
+import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from filelock import FileLock
 
 from pipeline import ids
-from pipeline.errors import Refused, TryAgain
-from pipeline.protocol import Messages, Sampling
+from pipeline.protocol import Reading, Sampling, Tokens
+from pipeline.store import FILE, Store
 
-FILE = "requests.sqlite"
-BUSY_S = 60.0
-# What SQLite says when the disk, and not this code, is at fault.
-OUTSIDE = (
-    sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM,
-)  # fmt: skip
-# The columns of `responses` that make an answer again.
+# The columns of `responses` that make an answer again, and say whose it is.
 ANSWER = (
     "request_id", "content", "finish_reason", "reasoning", "token_ids", "logprobs", "error", "prompt_tokens",
-    "completion_tokens", "cost_usd",
+    "completion_tokens", "cost_usd", "attempts", "fingerprint", "prompt_id", "sample",
 )  # fmt: skip
 
 
-def request_key(messages: Messages, model_id: str, sampling: Sampling, sample: int, seed: int, engine: str = "") -> str:
-    """The id of one request: all that determines its answer. `engine` names what else does, such as the dtype.
+def request_key(prompt_id: str, model_id: str, sampling: Sampling, sample: int, seed: int, engine: str = "") -> str:
+    """The id of one request: all that determines its answer. `engine` names what else does, such as the backend.
 
     The number of samples is not in it, so asking for 16 where 8 were asked before asks for 8 more.
     """
-    return ids.digest("request", ids.prompt_id(messages), model_id, asdict(sampling), sample, seed, engine)
+    return ids.digest("request", prompt_id, model_id, sampling.content(), sample, seed, engine)
+
+
+def reading_key(tokens: Tokens, model_id: str, engine: str, top_k: int, embedding: bool) -> str:
+    """The id of one reading: all that determines it."""
+    asked = list(tokens.token_ids), list(tokens.positions), top_k, embedding
+    return ids.digest("reading", model_id, engine, *asked)
 
 
 @dataclass(frozen=True)
 class Stats:
     """What a memo holds; `oldest` and `newest` are seconds since 1970, null if it is empty."""
 
-    entries: int
+    answers: int
+    readings: int
     bytes: int
     oldest: float | None
     newest: float | None
 
 
-_open_memos: weakref.WeakSet[Memo] = weakref.WeakSet()
-
-
-def _close_all() -> None:
-    for memo in list(_open_memos):
-        memo.close()
-
-
-# A connection carried over a fork believes in locks that the child does not hold, and may lose what it writes.
-os.register_at_fork(before=_close_all)
-
-
-class Memo:
-    """Keys to JSON objects, kept in a folder. A key's first value stays: later ones are ignored."""
-
-    def __init__(self, folder: Path) -> None:
-        self.path = folder / FILE
-        self._opened: sqlite3.Connection | None = None
-
-    @property
-    def connection(self) -> sqlite3.Connection:
-        """The connection, opened when it is first used, and again after `close`."""
-        if self._opened is None:
-            with self._explained():
-                self._opened = self._open()
-            _open_memos.add(self)
-        return self._opened
-
-    def _open(self) -> sqlite3.Connection:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        # The change to WAL does not wait for other processes as everything after it does.
-        with FileLock(f"{self.path}.lock", timeout=BUSY_S):
-            connection = sqlite3.connect(self.path, timeout=BUSY_S, isolation_level=None, check_same_thread=False)
-            connection.execute("PRAGMA journal_mode = WAL")
-            # NORMAL: a put costs no fsync and outlives the process; only a power cut may lose the last ones.
-            connection.execute("PRAGMA synchronous = NORMAL")
-            connection.execute(
-                "CREATE TABLE IF NOT EXISTS memo (key TEXT PRIMARY KEY, put_at REAL NOT NULL, value TEXT NOT NULL)"
-            )
-        return connection
-
-    def close(self) -> None:
-        """Let go of the database; the next use opens it again."""
-        if self._opened is not None:
-            self._opened.close()
-        self._opened = None
+class Memo(Store):
+    """Keys to answers and to readings, kept in a folder. A key's first value stays: later ones are ignored."""
 
     def get(self, keys: Iterable[str]) -> dict[str, dict[str, Any]]:
-        """The values of those keys that are known."""
-        asked = orjson.dumps(list(keys)).decode()
-        with self._explained():
-            rows = self.connection.execute(
-                "SELECT memo.key, memo.value FROM json_each(?) AS asked JOIN memo ON memo.key = asked.value", (asked,)
-            )
-            return {key: orjson.loads(value) for key, value in rows}
+        """The answers of those keys that are known."""
+        return {key: orjson.loads(value) for key, value in self._get("memo", keys)}
 
-    def put(self, items: Mapping[str, Mapping[str, Any]]) -> None:
-        """Keep these values in one transaction: all of them, or none if it is cut short."""
+    def put(self, answers: Mapping[str, Mapping[str, Any]]) -> None:
+        """Keep these answers in one transaction: all of them, or none if it is cut short."""
+        rows = ((k, orjson.dumps(v, option=orjson.OPT_SERIALIZE_NUMPY).decode()) for k, v in answers.items())
+        self._put("memo", rows)
+
+    def readings(self, keys: Iterable[str]) -> dict[str, Reading]:
+        """The readings of those keys that are known; their ids are their keys."""
+        return {key: _unpacked(key, value) for key, value in self._get("readings", keys)}
+
+    def put_readings(self, readings: Mapping[str, Reading]) -> None:
+        """Keep these readings in one transaction."""
+        self._put("readings", ((key, _packed(reading)) for key, reading in readings.items()))
+
+    def _get(self, table: str, keys: Iterable[str]) -> Iterator[tuple[str, Any]]:
+        asked = orjson.dumps(list(keys)).decode()
+        with self.explained():
+            yield from self.connection.execute(
+                f"SELECT t.key, t.value FROM json_each(?) AS asked JOIN {table} t ON t.key = asked.value", (asked,)
+            )
+
+    def _put(self, table: str, rows: Iterable[tuple[str, str | bytes]]) -> None:
         now = time.time()
-        rows = [(k, now, orjson.dumps(v, option=orjson.OPT_SERIALIZE_NUMPY).decode()) for k, v in items.items()]
-        with self._transaction() as connection:
-            connection.executemany("INSERT OR IGNORE INTO memo VALUES (?, ?, ?)", rows)
+        with self.transaction() as connection:
+            connection.executemany(
+                f"INSERT OR IGNORE INTO {table} VALUES (?, ?, ?)", ((key, now, value) for key, value in rows)
+            )
 
     def stats(self) -> Stats:
         """How much is kept, and since when."""
-        with self._explained():
-            query = "SELECT count(*), min(put_at), max(put_at) FROM memo"
-            entries, oldest, newest = self.connection.execute(query).fetchone()
+        with self.explained():
+            both = "SELECT put_at FROM memo UNION ALL SELECT put_at FROM readings"
+            answers, readings, oldest, newest = self.connection.execute(
+                f"SELECT (SELECT count(*) FROM memo), (SELECT count(*) FROM readings), min(put_at), max(put_at) "
+                f"FROM ({both})"
+            ).fetchone()
         files = [self.path, self.path.with_name(FILE + "-wal")]
-        return Stats(entries, sum(f.stat().st_size for f in files if f.exists()), oldest, newest)
+        return Stats(answers, readings, sum(f.stat().st_size for f in files if f.exists()), oldest, newest)
 
     def prune(self, older_than_days: float) -> int:
         """Forget what was put longer ago than this and give its room back; returns how many values went."""
-        with self._transaction() as connection:
+        gone = 0
+        with self.transaction() as connection:
             oldest = time.time() - older_than_days * 86400
-            gone = connection.execute("DELETE FROM memo WHERE put_at < ?", (oldest,)).rowcount
-        with self._explained():
+            for table in ("memo", "readings"):
+                gone += connection.execute(f"DELETE FROM {table} WHERE put_at < ?", (oldest,)).rowcount
+        with self.explained():
             self.connection.execute("VACUUM")
             self.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         return gone
@@ -142,44 +117,42 @@ class Memo:
         """Learn the answers of recorded `responses` files, so that a clone asks for none of them; returns how many."""
         learnt = 0
         for file in files:
-            for batch in pq.ParquetFile(file).iter_batches(columns=list(ANSWER)):
+            for batch in pq.ParquetFile(file).iter_batches(columns=[*ANSWER, "model"]):
                 rows = batch.filter(pc.is_null(batch["error"])).to_pylist()
                 before = self.connection.total_changes
-                self.put({row["request_id"]: row for row in rows})
+                self.put({row["request_id"]: {"instance": f"generate@{row.pop('model')}", **row} for row in rows})
                 learnt += self.connection.total_changes - before
         return learnt
 
-    @contextmanager
-    def _transaction(self) -> Iterator[sqlite3.Connection]:
-        connection = self.connection
-        with self._explained():
-            connection.execute("BEGIN IMMEDIATE")
-            try:
-                yield connection
-                connection.execute("COMMIT")
-            except BaseException:
-                # A full disk makes SQLite roll back by itself.
-                if connection.in_transaction:
-                    connection.execute("ROLLBACK")
-                raise
+    def table(self, schema: pa.Schema) -> pa.Table:
+        """Every kept answer as a row; the columns of `schema` are keys of what was put, `request_id` and `put_at`."""
+        with self.explained():
+            rows = self.connection.execute("SELECT key, put_at, value FROM memo ORDER BY rowid").fetchall()
+        values = [(key, put_at, orjson.loads(value)) for key, put_at, value in rows]
+        return pa.Table.from_pylist(
+            [{**v, "request_id": key, "put_at": datetime.fromtimestamp(put_at, UTC)} for key, put_at, v in values],
+            schema,
+        )
 
-    @contextmanager
-    def _explained(self) -> Iterator[None]:
-        """SQLite's errors in the user's words."""
-        try:
-            yield
-        except (sqlite3.DatabaseError, OSError) as error:
-            code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_IOERR) & 0xFF
-            if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED) or isinstance(error, TimeoutError):
-                raise TryAgain(f"{self.path} was held by another process for {BUSY_S:.0f} s. Try again.") from error
-            if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
-                raise Refused(
-                    f"{self.path} is damaged ({error}). Move it away and run `stillhouse memo fill`, which learns "
-                    f"the recorded answers again; nothing in the tables depends on it."
-                ) from error
-            if code not in OUTSIDE:
-                raise
-            raise Refused(
-                f"the memo {self.path} cannot be used: {error}. Everything put before is kept. Make room on its "
-                f"disk, or mend its permissions, and run this again: what is known will not be asked for again."
-            ) from error
+
+def batched(keys: Sequence[str], size: int = 1000) -> Iterator[list[str]]:
+    """Lists of at most `size` keys, in order."""
+    waiting = iter(keys)
+    while batch := list(islice(waiting, size)):
+        yield batch
+
+
+def _packed(reading: Reading) -> bytes:
+    arrays = {name: array for name, array in asdict(reading).items() if isinstance(array, np.ndarray)}
+    head = {name: (array.dtype.str, array.shape) for name, array in arrays.items()}
+    return b"\n".join([orjson.dumps(head), b"".join(array.tobytes() for array in arrays.values())])
+
+
+def _unpacked(key: str, value: bytes) -> Reading:
+    head, _, body = value.partition(b"\n")
+    arrays, start = {}, 0
+    for name, (dtype, shape) in orjson.loads(head).items():
+        size = int(np.prod(shape))
+        arrays[name] = np.frombuffer(body, dtype, size, start).reshape(shape)
+        start += arrays[name].nbytes
+    return Reading(key, **arrays)

@@ -6,15 +6,23 @@ import hashlib
 import json
 import shutil
 from pathlib import Path
+from typing import Literal
 
 from pipeline.errors import Refused
 
 Card = dict[str, str]
+# What runs a model folder in this process.
+Engine = Literal["transformers", "vllm"]
+BACKENDS: dict[Engine, str] = {"transformers": "local.model", "vllm": "vllm.engine"}
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "special_tokens_map.json")
 
 
-def finish(out: Path, dtype: str) -> Card:
-    """Give a transformers folder its `tokenizer/`; returns its card. The identity is a hash of weights and config."""
+def finish(out: Path, dtype: str, engine: Engine = "transformers") -> Card:
+    """Give a transformers folder its `tokenizer/`; returns its card.
+
+    The identity is a hash of weights, config, tokenizer
+    and template: all that decides an answer.
+    """
     if not (out / "tokenizer.json").exists():
         raise Refused("the model has no tokenizer.json; save its fast tokenizer into the same folder")
     if not (out / "chat_template.jinja").exists() and "chat_template" not in json.loads(
@@ -26,11 +34,12 @@ def finish(out: Path, dtype: str) -> Card:
         if (out / name).exists():
             shutil.copyfile(out / name, out / "tokenizer" / name)
     digest = hashlib.blake2b(digest_size=16)
-    for file in [*sorted(out.glob("*.safetensors")), out / "config.json"]:
+    tokenizer = [out / name for name in TOKENIZER_FILES if (out / name).exists()]
+    for file in [*sorted(out.glob("*.safetensors")), out / "config.json", *tokenizer]:
         # save_pretrained leaves weights readable by their owner alone.
         file.chmod(0o644)
         digest.update(file.name.encode() + hashlib.blake2b(file.read_bytes()).digest())
     if dtype != "float32":
         # The same weights at another precision answer otherwise, and must not be answered from the memo of these.
         digest.update(dtype.encode())
-    return {"backend": "local.model", "model_id": digest.hexdigest(), "dtype": dtype}
+    return {"backend": BACKENDS[engine], "model_id": digest.hexdigest(), "dtype": dtype}

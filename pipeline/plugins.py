@@ -126,4 +126,6 @@ def _arguments(function: Callable[..., Any]) -> type[BaseModel]:
     for name, parameter in inspect.signature(function).parameters.items():
         if parameter.kind is inspect.Parameter.KEYWORD_ONLY:
             fields[name] = (hints[name], ... if parameter.default is parameter.empty else parameter.default)
-    return create_model(function.__name__, __config__=ConfigDict(extra="forbid", frozen=True), **fields)
+    # A backend is given `how`, which is no parameter of a user.
+    config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True)
+    return create_model(function.__name__, __config__=config, **fields)

@@ -1,12 +1,14 @@
 """Preflight: what would stop a run, found before it starts, and one question to one model.
 
 `doctor` looks at this machine, the repository, and every model that the parameters name. Each finding says what to
-do. It changes nothing; unless told to stay offline it asks each endpoint for a few tokens.
+do. It changes nothing; unless told to stay offline it asks each endpoint for a few tokens. Offline, what only the
+machine of the run must have (keys, vLLM) is a warning.
 """
 
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
 import platform
 import re
@@ -16,10 +18,11 @@ import tempfile
 import time
 import tomllib
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 from urllib.parse import urlsplit
 
 import psutil
@@ -30,10 +33,15 @@ from pipeline.backends.completions import Served
 from pipeline.backends.http import Gateway, endpoint_of
 from pipeline.chat import Chat
 from pipeline.errors import Refused, printable
-from pipeline.execution import RunSettings
+from pipeline.execution import Endpoint, How
+from pipeline.memo import Memo
 from pipeline.plan import Plan
+from pipeline.plugins import find
 from pipeline.protocol import Answer, Backend, GenerateRequest, Sampling, open_model
-from pipeline.stage import Instance, stage_named
+from pipeline.spending import Ledger
+from pipeline.stage import Instance, Use, stage_named
+from pipeline.stages.evaluate import Params as EvaluateParams
+from pipeline.stages.generate import Params as GenerateParams
 
 GIB = 1 << 30
 LEAST_DISK_GIB, LEAST_MEMORY_GIB = 2.0, 2.0
@@ -52,25 +60,27 @@ class Check:
     text: str
 
 
-def doctor(plan: Plan, data: Path, offline: bool) -> list[Check]:
+def doctor(plan: Plan, data: Path, memo_root: Path, offline: bool) -> list[Check]:
     """All findings, in the order in which a run would meet them."""
     root = data.resolve().parent
+    how = How(plan.settings, memo_root, "doctor")
     return [
         *_python(root),
         *_packages(root, plan),
         *_machine(data, plan),
         *_repository(root),
-        *(check for instance in plan.of("acquire") for check in _model(instance, data, plan.settings, offline)),
+        *_memo(how),
+        *(check for instance in plan.of("acquire") for check in _model(instance, plan, data, how, offline)),
         *_strange_endpoints(plan),
     ]
 
 
-def ask(folder: Path, text: str, settings: RunSettings, max_tokens: int = 512) -> str:
+def ask(folder: Path, text: str, how: How, max_tokens: int = 512) -> str:
     """A model's greedy answer to one question, safe to print on a terminal."""
     if not (folder / "model.json").exists():
         maker = f"`dvc repro acquire@{folder.name}` or `dvc repro train@{folder.name}`"
         raise Refused(f"{folder} is no model folder; {maker} makes it")
-    with open_model(folder, settings) as backend:
+    with open_model(folder, how) as backend:
         answer = _one_answer(backend, text, max_tokens)
     if answer.error is not None:
         raise Refused(f"{folder.name} did not answer: {answer.error}")
@@ -175,7 +185,30 @@ def _repository(root: Path) -> Iterator[Check]:
         yield Check("dvc", "fail", f"{root} has no .dvc folder: run `dvc init`, or `make repro`, which does it")
 
 
-def _model(instance: Instance, data: Path, settings: RunSettings, offline: bool) -> Iterator[Check]:
+def _memo(how: How) -> Iterator[Check]:
+    """The memo must be sound and take what is put into it; one that is not there yet will lie where `data` does."""
+    memo = Memo(how.memo)
+    there = next(place for place in (memo.path, *memo.path.parents) if place.exists())
+    if not os.access(there, os.W_OK):
+        yield Check("memo", "fail", f"{there} cannot be written, so no answer can be kept; mend its permissions")
+        return
+    if there != memo.path:
+        yield Check("memo", "ok", "none yet")
+        return
+    try:
+        with memo.explained():
+            [said] = memo.connection.execute("PRAGMA quick_check(1)").fetchone()
+        if said != "ok":
+            raise Refused(f"{memo.path} is damaged ({said}). Move it away and run `stillhouse memo fill`")
+        stats = memo.stats()
+        yield Check("memo", "ok", f"{stats.answers} answers, {stats.readings} readings, {stats.bytes / 1e6:.1f} MB")
+    except Refused as error:
+        yield Check("memo", "fail", str(error))
+    finally:
+        memo.close()
+
+
+def _model(instance: Instance, plan: Plan, data: Path, how: How, offline: bool) -> Iterator[Check]:
     """What one entry of `acquire` needs, wherever its model comes from."""
     [use] = instance.params.methods()
     given = use.arguments
@@ -188,12 +221,43 @@ def _model(instance: Instance, data: Path, settings: RunSettings, offline: bool)
             yield Check(instance.label, "warn", f"{given['repo']} must be in the local cache: HF_HUB_OFFLINE is not 0")
         if given.get("tokenizer"):
             _template(Path(given["tokenizer"]))
+        if given.get("engine") == "vllm" and importlib.util.find_spec("vllm") is None:
+            text = "is run with vLLM (`engine: vllm`), which is not installed here: `pip install -e '.[vllm]'`"
+            yield Check(instance.label, "warn" if offline else "fail", text)
+        yield from _context(instance, plan, data)
         if use.name == "remote.endpoint":
-            with tempfile.TemporaryDirectory() as scratch:
-                served = Served.model_validate(use.build()(Path(scratch)))
-            yield from _endpoint(instance.label, instance.name, served, settings, offline)
+            yield from _served(instance, use, how, offline)
     except Refused as error:
         yield Check(instance.label, "fail", str(error))
+
+
+def _context(instance: Instance, plan: Plan, data: Path) -> Iterator[Check]:
+    """Whether the answers that are asked for leave room for a prompt, where the model's context is known."""
+    [use] = instance.params.methods()
+    given, limits = use.arguments, []
+    if given.get("context") is not None:
+        limits.append((given["context"], f"acquire.{instance.name}.context"))
+    places = [data / "models" / instance.name]
+    if use.name in ("local.embedded", "local.folder"):
+        places.append(Path(given["path"]) if "path" in given else data / "embedded" / given["name"])
+    for place in places:
+        with suppress(OSError, ValueError, KeyError):
+            limit = json.loads((place / "config.json").read_text("utf-8"))["max_position_embeddings"]
+            limits.append((limit, f"{place}/config.json"))
+    if given.get("engine") == "vllm" and plan.settings.vllm.max_model_len is not None:
+        limits.append((plan.settings.vllm.max_model_len, "run.vllm.max_model_len"))
+    if not limits:
+        return
+    most, where = min(limits)
+    for entry in plan.instances.values():
+        params = entry.params
+        if not isinstance(params, GenerateParams | EvaluateParams) or params.model != instance.name:
+            continue
+        if params.max_tokens >= most:
+            text = (
+                f"max_tokens {params.max_tokens} leaves no room for a prompt in a context of {most} ({where}): lower it"
+            )
+            yield Check(entry.label, "warn", text)
 
 
 def _weights(label: str, folder: Path, advice: str) -> Check:
@@ -210,29 +274,68 @@ def _template(folder: Path) -> None:
     Chat(folder).prompt([{"role": "user", "content": "Hello."}])
 
 
-def _endpoint(label: str, name: str, served: Served, settings: RunSettings, offline: bool) -> Iterator[Check]:
-    endpoint = endpoint_of(name, settings)
-    # One short try: a run may be patient, a person waits for this.
-    quick = {"retries": 0, "timeout_s": min(endpoint.timeout_s, 30.0)}
-    gateway = Gateway(name, served, endpoint.model_copy(update=quick))
+def _served(instance: Instance, use: Use, how: How, offline: bool) -> Iterator[Check]:
+    """What a served model needs: an address, a key, prices if its cost is capped, and an answer."""
+    label, name = instance.label, instance.name
+    endpoint = endpoint_of(name, how.settings)
     parts = urlsplit(endpoint.url)
     local = parts.hostname in ("localhost", "127.0.0.1", "::1")
     if endpoint.api_key_env and parts.scheme == "http" and not local:
         yield Check(label, "warn", f"{endpoint.api_key_env} travels unencrypted to {parts.hostname}; use https")
+    yield from _caps(label, name, endpoint, use, how)
     if offline:
-        yield Check(label, "warn", f"{gateway.url} was not asked (offline)")
+        if endpoint.api_key_env and not os.environ.get(endpoint.api_key_env, "").strip():
+            yield Check(label, "warn", f"{endpoint.api_key_env} is not set here; the run needs it")
+        yield Check(label, "warn", f"{endpoint.url} was not asked (offline)")
         return
-    with gateway:
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch) / name
+        folder.mkdir()
+        card = use.build()(folder)
+        yield from _endpoint(label, folder, card, _quickly(how, name, endpoint))
+
+
+def _caps(label: str, name: str, endpoint: Endpoint, use: Use, how: How) -> Iterator[Check]:
+    """A cap on cost needs prices, and a cap that is spent lets nothing through."""
+    if endpoint.max_cost is not None and use.arguments.get("price_out") is None:
+        text = (
+            f"run.endpoints.{name}.max_cost caps nothing without prices: add price_in and price_out to acquire.{name}"
+        )
+        yield Check(label, "fail", text)
+    # A folder without a memo has spent nothing, and is not given one.
+    if not Memo(how.memo).path.exists():
+        return
+    spent = Ledger(how.memo, name, endpoint.max_tokens, endpoint.max_cost).spent()
+    for cap, used, unit in (("max_tokens", spent.tokens, "tokens"), ("max_cost", spent.cost_usd, "US dollars")):
+        limit = getattr(endpoint, cap)
+        if limit is not None and used >= limit:
+            yield Check(
+                label, "fail", f"run.endpoints.{name}.{cap} is spent: {used:,.6g} of {limit:,g} {unit}; raise it"
+            )
+
+
+def _quickly(how: How, name: str, endpoint: Endpoint) -> How:
+    """One short try and no batch files: a run may be patient, a person waits for this."""
+    quick = {"retries": 0, "timeout_s": min(endpoint.timeout_s, 30.0), "batch": None}
+    endpoints = {**how.settings.endpoints, name: endpoint.model_copy(update=quick)}
+    return How(how.settings.model_copy(update={"endpoints": endpoints}), how.memo.parents[1], how.label)
+
+
+def _endpoint(label: str, folder: Path, card: dict[str, Any], how: How) -> Iterator[Check]:
+    """Whether an endpoint lists the model, and answers a tiny question."""
+    served, url = Served.model_validate(card), how.settings.endpoints[folder.name].url
+    with find("backend", card["backend"]).factory(folder=folder, card=card, how=how) as gateway:
+        assert isinstance(gateway, Gateway)
         listed = gateway.models()
         if listed is not None and not set(listed) & set(served.names()):
             shown = printable(", ".join(listed[:10]))
-            yield Check(label, "warn", f"{gateway.url} lists no model {served.model!r}, but: {shown}. Correct `model`")
+            yield Check(label, "warn", f"{url} lists no model {served.model!r}, but: {shown}. Correct `model`")
         started = time.monotonic()
         answer = _one_answer(gateway, "Say yes.", max_tokens=8)
     if answer.error is not None:
-        yield Check(label, "fail", printable(f"{gateway.url} does not answer: {answer.error}"))
+        yield Check(label, "fail", printable(f"{url} does not answer: {answer.error}"))
     else:
-        yield Check(label, "ok", f"{gateway.url} answers as {served.model!r} in {time.monotonic() - started:.1f} s")
+        yield Check(label, "ok", f"{url} answers as {served.model!r} in {time.monotonic() - started:.1f} s")
 
 
 def _strange_endpoints(plan: Plan) -> Iterator[Check]:

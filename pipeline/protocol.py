@@ -12,12 +12,14 @@ from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
-from pipeline.execution import RunSettings
+from pipeline import code, ids
+from pipeline.execution import How
 from pipeline.plugins import find
+from pipeline.structured import Structured
 
 Messages = Sequence[dict[str, str]]
 # What a model that is run in this process gives.
@@ -32,6 +34,12 @@ class Sampling:
     top_p: float
     max_tokens: int
     stop: tuple[str, ...] = ()
+    structured: Structured | None = None
+
+    def content(self) -> dict[str, Any]:
+        """All of it as JSON-able content, for ids."""
+        form = None if self.structured is None else self.structured.model_dump(mode="json")
+        return {**self.__dict__, "structured": form}
 
 
 @dataclass(frozen=True)
@@ -51,7 +59,10 @@ class GenerateRequest:
 
 @dataclass(frozen=True)
 class Answer:
-    """What came back for one request; `error` is set, and content null, if it failed for good."""
+    """What came back for one request; `error` is set, and content null, if it failed for good.
+
+    `attempts` is set by `asking` alone; `fingerprint` is what a server says of its build (`system_fingerprint`).
+    """
 
     request_id: str
     content: str | None
@@ -63,6 +74,8 @@ class Answer:
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
     cost_usd: float | None = None
+    attempts: int = 1
+    fingerprint: str | None = None
 
 
 @dataclass(frozen=True)
@@ -91,7 +104,11 @@ class Reading:
 
 
 class Backend(Protocol):
-    """An opened model."""
+    """An opened model.
+
+    One whose answers arrive several at once may also have `arrivals`, like `generate` but in lists: what is in one list
+    is kept together or not at all.
+    """
 
     def generate(self, requests: Sequence[GenerateRequest], sampling: Sampling) -> Iterator[Answer]:
         """Answer every request once, in any order."""
@@ -102,13 +119,21 @@ class Backend(Protocol):
         ...
 
 
-def card_of(folder: Path) -> dict[str, str]:
+def card_of(folder: Path) -> dict[str, Any]:
     """The content of a model folder's `model.json`: `backend`, `model_id`, and what else its origin wrote."""
     return json.loads((folder / "model.json").read_text("utf-8"))
 
 
-def open_model(folder: Path, settings: RunSettings) -> AbstractContextManager[Backend]:
+def engine_of(card: dict[str, Any]) -> str:
+    """What else than the model decides its answers: the backend, the keys of the card that it declares as
+    `shaped_by`, and, where it `computes` the answers itself, the code of its module."""
+    traits = find("backend", card["backend"]).traits
+    module = find("backend", card["backend"]).module
+    own = code.fingerprint_alone(module) if traits.get("computes") else None
+    return ids.digest("engine", card["backend"], {key: card.get(key) for key in traits.get("shaped_by", ())}, own)
+
+
+def open_model(folder: Path, how: How) -> AbstractContextManager[Backend]:
     """Open the model of a folder with the backend that its card names."""
     card = card_of(folder)
-    method = find("backend", card["backend"])
-    return method.factory(folder=folder, card=card, settings=settings)
+    return find("backend", card["backend"]).factory(folder=folder, card=card, how=how)

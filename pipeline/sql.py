@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -35,6 +35,20 @@ HEAVY = ("token_ids", "logprobs")
 VIEWS = {name: f"key {', '.join(table.key)}" for name, table in TABLES.items()} | {
     "scores_wide": "the responses without tokens, and a column per scorer: {score, parts, vector, detail}"
 }
+# For people only: it differs from moment to moment, so no rule may read it.
+PENDING = pa.schema({
+    "instance": pa.string(),
+    "prompt_id": pa.string(),
+    "sample": pa.int64(),
+    "content": pa.string(),
+    "reasoning": pa.string(),
+    "finish_reason": pa.string(),
+    "prompt_tokens": pa.int64(),
+    "completion_tokens": pa.int64(),
+    "cost_usd": pa.float64(),
+    "put_at": pa.timestamp("us", "UTC"),
+    "request_id": pa.string(),
+})  # fmt: skip
 
 MACROS = (
     # Li et al. 2024 (Cherry LLM): mean loss of the answer with its instruction over that without it.
@@ -74,13 +88,17 @@ class _Leaf:
 
 def connect(scans: Iterable[Scan], data: Path) -> duckdb.DuckDBPyConnection:
     """A connection that sees the views over exactly the files of these scans; `data` is the folder of all tables."""
+    return _open(_leaves(scans, data))
+
+
+def _leaves(scans: Iterable[Scan], data: Path) -> list[_Leaf]:
     leaves = []
     for scan in scans:
         for folder in scan.folders:
             of = folder.relative_to(data / scan.table.name).parent.as_posix()
             files = Scan(scan.table, (folder,), scan.part).files
             leaves.append(_Leaf(scan.table, folder.name, "" if of == "." else of, tuple(files)))
-    return _open(leaves)
+    return leaves
 
 
 def empty(scorers: Sequence[str]) -> duckdb.DuckDBPyConnection:
@@ -88,15 +106,20 @@ def empty(scorers: Sequence[str]) -> duckdb.DuckDBPyConnection:
     return _open([_Leaf(SCORES, scorer, "") for scorer in scorers])
 
 
-def query(data: Path, text: str) -> pa.Table:
-    """What one SELECT says about all tables under `data`."""
+def query(data: Path, text: str, answers: pa.Table | None = None) -> pa.Table:
+    """What one SELECT says about all tables under `data`.
+
+    `answers` are those that the memo holds (columns PENDING); those of them that are in no table yet are the view
+    `pending`.
+    """
     scans = [
         Scan(table, (folder,))
         for table in TABLES.values()
         for folder in sorted({file.parent for file in (data / table.name).rglob("part-*.parquet")})
     ]
-    connection = connect(scans, data)
-    _parsed(connection, text, text)
+    leaves = _leaves(scans, data)
+    connection = _open(leaves, answers)
+    _parsed(connection, text, text, {"pending"} if answers is not None else set())
     return _run(connection, text, text)
 
 
@@ -155,7 +178,7 @@ def columns(connection: duckdb.DuckDBPyConnection, expressions: Mapping[str, str
     return found.rename_columns(["response_id", *expressions])
 
 
-def _open(leaves: list[_Leaf]) -> duckdb.DuckDBPyConnection:
+def _open(leaves: list[_Leaf], answers: pa.Table | None = None) -> duckdb.DuckDBPyConnection:
     connection = duckdb.connect(":memory:")
     by_table: dict[str, list[_Leaf]] = {name: [] for name in TABLES}
     for leaf in leaves:
@@ -164,6 +187,12 @@ def _open(leaves: list[_Leaf]) -> duckdb.DuckDBPyConnection:
         rows = _union(by_table[name] or [_Leaf(table, "", "")])
         connection.execute(f"CREATE VIEW {_name(name)} AS {rows}")
     connection.execute(f"CREATE VIEW scores_wide AS {_wide(by_table['scores'])}")
+    if answers is not None:
+        connection.register("answers", answers)
+        connection.execute(
+            "CREATE TABLE pending AS SELECT * FROM answers WHERE request_id NOT IN (SELECT request_id FROM responses)"
+        )
+        connection.unregister("answers")
     for macro in MACROS:
         connection.execute(f"CREATE MACRO {macro}")
     allowed = ", ".join(_text(str(file.resolve())) for leaf in leaves for file in leaf.files)
@@ -223,8 +252,10 @@ def _scorers(connection: duckdb.DuckDBPyConnection) -> str:
     return f" The scorers here are: {', '.join(names) or 'none'}."
 
 
-def _parsed(connection: duckdb.DuckDBPyConnection, text: str, shown: str) -> dict[str, Any]:
-    """The syntax tree of a text that is one SELECT of the views, or a refusal that says what it is instead."""
+def _parsed(
+    connection: duckdb.DuckDBPyConnection, text: str, shown: str, more: Set[str] = frozenset()
+) -> dict[str, Any]:
+    """The syntax tree of a text that is one SELECT of the views, and of `more`, or a refusal that says what it is."""
     shown = _short(shown)
     try:
         statements = connection.extract_statements(text)
@@ -240,7 +271,7 @@ def _parsed(connection: duckdb.DuckDBPyConnection, text: str, shown: str) -> dic
         raise Refused(f"{shown}: {answer['error_message']}")
     [statement] = answer["statements"]
     nodes = list(_walk(statement))
-    known = {*VIEWS, *(c["key"].lower() for node in nodes if "cte_map" in node for c in node["cte_map"]["map"])}
+    known = {*VIEWS, *more, *(c["key"].lower() for node in nodes if "cte_map" in node for c in node["cte_map"]["map"])}
     for node in nodes:
         kind = str(node.get("type", ""))
         if kind.endswith("_NODE") and kind not in READS:

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import signal
+import ssl
 import subprocess
 import sys
 import time
@@ -17,11 +19,19 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from aiohttp import web
 
 MODEL = "tiny"
+# A model that says how long its context is.
+SHORT, SHORT_CONTEXT = "short", 48
+
+
+def logprob(token: int) -> float:
+    """What the model gives every token everywhere: 1/2, 1/4, 1/8, ... for 0, 1, 2, ..."""
+    return -math.log(2) * (token + 1)
 
 
 @dataclass
@@ -30,13 +40,19 @@ class Server:
 
     process: subprocess.Popen[str]
     port: int
+    certificate: Path | None = None
+
+    @property
+    def address(self) -> str:
+        return f"http{'s' if self.certificate else ''}://127.0.0.1:{self.port}"
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}/v1"
+        return f"{self.address}/v1"
 
     def stats(self) -> dict[str, Any]:
-        with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/stats") as answer:
+        trust = ssl.create_default_context(cafile=self.certificate) if self.certificate else None
+        with urllib.request.urlopen(f"{self.address}/stats", context=trust) as answer:
             return json.load(answer)
 
     def kill(self) -> None:
@@ -46,13 +62,16 @@ class Server:
 
 
 @contextmanager
-def serving(port: int = 0) -> Iterator[Server]:
-    """A server on loopback, ended with the block; it also ends when this process does."""
-    command = [sys.executable, __file__, str(port)]
+def serving(port: int = 0, certificate: Path | None = None) -> Iterator[Server]:
+    """A server on loopback, ended with the block; it also ends when this process does.
+
+    `certificate` is a file with its certificate and key, for https.
+    """
+    command = [sys.executable, __file__, str(port), *([str(certificate)] if certificate else [])]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         try:
             assert process.stdout is not None
-            yield Server(process, int(process.stdout.readline()))
+            yield Server(process, int(process.stdout.readline()), certificate)
         finally:
             process.kill()
 
@@ -62,28 +81,36 @@ class Faults:
 
     def __init__(self) -> None:
         self.attempts: Counter[str] = Counter()
+        self.statuses: Counter[int] = Counter()
         self.times: dict[str, list[float]] = defaultdict(list)
         self.bodies: list[dict[str, Any]] = []
-        self.now = self.most = 0
+        self.now = self.most = self.dropped = 0
 
     async def models(self, request: web.Request) -> web.Response:
-        return web.json_response({"data": [{"id": MODEL}, {"id": "denied"}]})
-
-    async def stats(self, request: web.Request) -> web.Response:
         return web.json_response(
-            {"attempts": self.attempts, "times": self.times, "bodies": self.bodies, "most_at_once": self.most}
+            {"data": [{"id": MODEL}, {"id": "denied"}, {"id": SHORT, "max_model_len": SHORT_CONTEXT}]}
         )
 
-    async def chat(self, request: web.Request) -> web.StreamResponse:
+    async def stats(self, request: web.Request) -> web.Response:
+        return web.json_response({
+            "attempts": self.attempts, "statuses": self.statuses, "times": self.times, "bodies": self.bodies,
+            "now": self.now, "most_at_once": self.most, "dropped": self.dropped,
+        })  # fmt: skip
+
+    async def complete(self, request: web.Request) -> web.StreamResponse:
         self.now += 1
         self.most = max(self.most, self.now)
         try:
-            return await self._chat(request, await request.json())
+            response = await self._complete(request, await request.json())
+            self.statuses[response.status] += 1
+            return response
         finally:
             self.now -= 1
 
-    async def _chat(self, request: web.Request, body: dict[str, Any]) -> web.StreamResponse:
-        prompt = body["messages"][-1]["content"]
+    async def _complete(self, request: web.Request, body: dict[str, Any]) -> web.StreamResponse:
+        # A prompt in tokens is one of the tests' tokenizer, whose tokens are bytes, or of any other.
+        prompt = bytes(i % 256 for i in body["prompt"]).decode("utf-8", "replace") if "prompt" in body else None
+        prompt = body["messages"][-1]["content"] if prompt is None else prompt
         faults, _, question = prompt.rpartition("|")
         self.attempts[prompt] += 1
         self.times[prompt].append(time.monotonic())
@@ -94,7 +121,10 @@ class Faults:
             name, _, times = word.partition("*")
             if not times or self.attempts[prompt] <= int(times):
                 active.add(name)
-        await asyncio.sleep(float(options.get("delay", 0)))
+        if self.now > int(options.get("room", self.now)):
+            active.add("429")
+        else:
+            await asyncio.sleep(float(options.get("delay", 0)))
 
         for status in (s for s in active if s.isdigit()):
             key = request.headers.get("Authorization", "")
@@ -117,13 +147,50 @@ class Faults:
             assert request.transport is not None
             request.transport.abort()
             return response
+        if "drop" in active:
+            asyncio.get_running_loop().call_later(0.01, self._drop, request.transport)
         return web.Response(body=raw, content_type="application/json")
+
+    def _drop(self, transport: asyncio.Transport) -> None:
+        """Close a connection that is kept alive."""
+        transport.abort()
+        self.dropped += 1
 
     def _answer(
         self, body: dict[str, Any], question: str, active: set[str], options: dict[str, str], request: web.Request
     ) -> dict[str, Any]:
-        content: str | None = f"{question.strip()} -> {body['seed']}"
+        n = body.get("n", 1)
+        choices = [self._choice(body, question.strip(), number, active, options, request) for number in range(n)]
+        if "shuffled" in active:
+            choices.reverse()
+        if "few" in active:
+            choices.pop()
+        if "twins" in active:
+            choices[-1]["index"] = 0
+        answer = {
+            "model": "other" if "model" in active else body["model"],
+            "choices": [] if "choices" in active else choices,
+            "usage": {"prompt_tokens": 10, "completion_tokens": 2 * n},
+        }
+        if "usage" in active:
+            del answer["usage"]
+        if "print" in options:
+            answer["system_fingerprint"] = options["print"]
+        return answer
+
+    def _choice(
+        self,
+        body: dict[str, Any],
+        question: str,
+        number: int,
+        active: set[str],
+        options: dict[str, str],
+        request: web.Request,
+    ) -> dict[str, Any]:
+        content: str | None = f"{question} -> {body.get('seed')}" + (f".{number}" if number else "")
         message: dict[str, Any] = {"role": "assistant"}
+        if "says" in options:
+            content = options["says"]
         if "empty" in active:
             content = None
         if "think" in active:
@@ -136,33 +203,47 @@ class Faults:
             content = request.headers.get("Authorization")
         for name in active & {"reasoning", "reasoning_content", "thinking"}:
             message[name] = "I wonder."
-        choice: dict[str, Any] = {"index": 0, "message": {**message, "content": content}}
-        choice["finish_reason"] = options.get("finish", "stop")
+        choice: dict[str, Any] = {"index": number, "finish_reason": options.get("finish", "stop")}
+        tokens = [5, 6]
+        if "prompt" in body:
+            choice["text"] = content
+            listed: dict[str, Any] = {"token_logprobs": [logprob(token) for token in tokens]}
+            if "prompt_logprobs" in body and "prompt_logprobs" not in active:
+                choice["prompt_logprobs"] = [None, *(_likely(t, body["prompt_logprobs"]) for t in body["prompt"][1:])]
+        else:
+            choice["message"] = {**message, "content": content}
+            listed = {"content": [{"token": str(token), "logprob": logprob(token)} for token in tokens]}
         if body.get("logprobs") and "logprobs" not in active:
-            choice["logprobs"] = {"content": [{"token": "a", "logprob": -0.5}, {"token": "b", "logprob": -0.25}]}
+            choice["logprobs"] = listed
         if body.get("return_token_ids") and "ids" not in active:
-            choice["token_ids"] = [5, 6]
-        return {
-            "model": "other" if "model" in active else body["model"],
-            "choices": [] if "choices" in active else [choice],
-            "usage": {"prompt_tokens": 10, "completion_tokens": 2},
-        }
+            choice["token_ids"] = tokens
+        return choice
 
 
-async def main(port: int) -> None:
+def _likely(token: int, k: int) -> dict[str, Any]:
+    """The k likeliest tokens of a position, and its own where it is none of them, in no order."""
+    return {str(t): {"logprob": logprob(t), "rank": t + 1, "decoded_token": ""} for t in {token, *range(k)}}
+
+
+async def main(port: int, certificate: str | None = None) -> None:
     """Serve until the standard input ends; the first line printed is the port."""
     faults = Faults()
     app = web.Application(client_max_size=1 << 24)
     app.router.add_get("/v1/models", faults.models)
     app.router.add_get("/stats", faults.stats)
-    app.router.add_post("/v1/chat/completions", faults.chat)
+    app.router.add_post("/v1/chat/completions", faults.complete)
+    app.router.add_post("/v1/completions", faults.complete)
     runner = web.AppRunner(app, access_log=None, handler_cancellation=True)
     await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", port)
+    secure = None
+    if certificate is not None:
+        secure = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        secure.load_cert_chain(certificate)
+    site = web.TCPSite(runner, "127.0.0.1", port, ssl_context=secure)
     await site.start()
     print(runner.addresses[0][1], flush=True)
     await asyncio.get_running_loop().run_in_executor(None, sys.stdin.read)
 
 
 if __name__ == "__main__":
-    asyncio.run(main(int(sys.argv[1])))
+    asyncio.run(main(int(sys.argv[1]), *sys.argv[2:]))

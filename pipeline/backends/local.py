@@ -1,24 +1,29 @@
 """Models run in this process with `transformers`.
 
-On a CPU in float32 an answer does not depend on what else is in its batch: rows are batched with prompts of exactly
-their own length, so nothing is padded, and a batch never has fewer than MIN_ROWS rows, below which the matrix
-library takes another path (measured: rows of products with 4 to 2,048 rows are bit-equal). Each request draws from
-its own generator.
+On a CPU in float32 neither an answer nor a reading depends on what else is in its batch, bit for bit. Three things make
+it so. A row is padded to a width that follows from its own length. A prompt that is padded has at least one column of
+padding, since attention without any is computed on another path. And rows are filled up to a multiple of ROWS: matrix
+products with fewer than 4 rows take another path (measured: those with 4 to 4,096 are bit-equal), and so does what is
+left of an elementwise function (SiLU, for one) after the last 32 numbers. Each request draws from its own generator.
+Elsewhere batches do show; how often is measured and said.
 """
 
 from __future__ import annotations
 
+import functools
+import inspect
 import math
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from pipeline.backends.completions import split_thinking
 from pipeline.chat import Chat
-from pipeline.execution import RunSettings
+from pipeline.execution import How, RunSettings
 from pipeline.plugins import backend, lazy
 from pipeline.protocol import LOCAL, Answer, GenerateRequest, Reading, Sampling, Tokens
 
@@ -29,22 +34,30 @@ else:
     torch = lazy("torch")
     transformers = lazy("transformers")
 
-MIN_ROWS = 8
-BUCKET = 16
-# Float32 logits held at once while reading: 64 Mi elements are 256 MiB.
-MAX_LOGITS = 1 << 26
+ROWS = 8
+# Prompts shorter than this are batched with those of their own length, and not padded.
+PAD_FROM = 64
+# A batch is read with at most so many tokens, or READ_ROW tokens for each of batch_rows where that is more.
+READ_TOKENS, READ_ROW = 4096, 8
+# Logits held at once while reading, and those of them looked at together: 64 Mi float32 are 256 MiB.
+MAX_LOGITS, CHUNK = 1 << 26, 1 << 20
+# Columns that the cache of keys and values gains when it is full. Few: attention reads a large cache with wide gaps
+# between its rows at half the speed on a CPU (measured with 64).
+ROOM = 8
+# Answers asked again, where an answer may depend on its batch.
+AGAIN = 16
 
 
-@backend(gives=LOCAL)
+@backend(gives=LOCAL, computes=True)
 @contextmanager
-def model(*, folder: Path, card: dict[str, str], settings: RunSettings) -> Iterator[LocalModel]:
+def model(*, folder: Path, card: dict[str, Any], how: How) -> Iterator[LocalModel]:
     """A transformers folder, loaded here.
 
     Paper: none.
     Differs: sampling is by inversion of the cumulative distribution with each request's own uniform numbers.
     """
-    torch.set_num_threads(settings.threads)
-    yield LocalModel(folder, card.get("dtype", "float32"), device_of(settings), settings.batch_rows)
+    torch.set_num_threads(how.settings.threads)
+    yield LocalModel(folder, card.get("dtype", "float32"), how)
 
 
 def device_of(settings: RunSettings) -> str:
@@ -56,54 +69,88 @@ def device_of(settings: RunSettings) -> str:
 
 def load(folder: Path, dtype: str) -> transformers.PreTrainedModel:
     """The causal language model of a folder, in evaluation mode."""
-    # Rows are padded on the right or not at all, so the advice to pass a mask does not apply.
+    # A mask is passed where it is needed; the advice to pass one always does not apply.
     transformers.utils.logging.set_verbosity_error()
     return transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=getattr(torch, dtype)).eval()
+
+
+def prompt_width(length: int) -> int:
+    """Columns that a prompt is padded to: its own length below PAD_FROM; above, at least one more than it has and at
+    most an eighth more, so that prompts of many lengths share their batches."""
+    if length < PAD_FROM:
+        return length
+    step = 1 << (length.bit_length() - 4)
+    return (length // step + 1) * step
+
+
+def read_width(length: int) -> int:
+    """Columns that a sequence is padded to when it is read: a multiple of 16, or of about an eighth of its length."""
+    step = 1 << max(4, length.bit_length() - 4)
+    return math.ceil(length / step) * step
 
 
 class LocalModel:
     """A loaded model with its tokenizer."""
 
-    def __init__(self, folder: Path, dtype: str, device: str, batch_rows: int) -> None:
+    def __init__(self, folder: Path, dtype: str, how: How) -> None:
         self.chat = Chat(folder / "tokenizer")
-        self.device = device
-        self.batch_rows = batch_rows
-        self.net = load(folder, dtype).to(device)
+        self.how = how
+        self.device = device_of(how.settings)
+        self.batch_rows = how.settings.batch_rows
+        self.net = load(folder, dtype).to(self.device)
+        self.head = self.net.get_output_embeddings()
         self.context: int = getattr(self.net.config, "max_position_embeddings", 1 << 30)
+        self.exact = self.device == "cpu" and dtype == "float32"
+        self.compared = self.exact
 
     def generate(self, requests: Sequence[GenerateRequest], sampling: Sampling) -> Iterator[Answer]:
         """Answer every request once; a prompt that leaves no room for an answer is an answer with an error."""
+        again = [] if self.compared else list(requests[:: math.ceil(len(requests) / AGAIN) or 1])
+        first: dict[str, list[int] | None] = {request.request_id: None for request in again}
+        for answer in self._generate(requests, sampling, self.batch_rows):
+            if answer.request_id in first:
+                first[answer.request_id] = answer.token_ids
+            yield answer
+        if again:
+            self.compared = True
+            second = {a.request_id: a.token_ids for a in self._generate(again, sampling, ROWS)}
+            changed = sum(first[key] != second[key] for key in first)
+            self.how.say(
+                f"{changed} of {len(first)} answers came out different when asked again in batches of {ROWS}: on "
+                f"{self.device} in {self.net.dtype} rounding depends on what else is in a batch. Answers that are kept "
+                f"stay as they are; those made anew after the memo is lost may differ that often."
+            )
+
+    def _generate(self, requests: Sequence[GenerateRequest], sampling: Sampling, rows: int) -> Iterator[Answer]:
         tokens = {r.prompt_id: self.chat.prompt(r.messages) for r in requests}
-        by_length: dict[int, list[GenerateRequest]] = defaultdict(list)
+        by_width: dict[int, list[GenerateRequest]] = defaultdict(list)
         for request in sorted(requests, key=lambda r: (r.prompt_id, r.sample)):
-            by_length[len(tokens[request.prompt_id])].append(request)
-        for length, group in sorted(by_length.items()):
-            room = min(sampling.max_tokens, self.context - length)
-            if room < 1:
-                error = (
-                    f"the prompt has {length} tokens; the model's context of {self.context} leaves no room to answer"
-                )
-                yield from (Answer(r.request_id, None, "error", error=error, prompt_tokens=length) for r in group)
+            length = len(tokens[request.prompt_id])
+            if length < self.context:
+                by_width[prompt_width(length)].append(request)
                 continue
-            for start in range(0, len(group), self.batch_rows):
-                batch = group[start : start + self.batch_rows]
-                yield from self._answer(batch, [tokens[r.prompt_id] for r in batch], sampling, room)
+            error = f"the prompt has {length} tokens; the model's context of {self.context} leaves no room to answer"
+            yield Answer(request.request_id, None, "error", error=error, prompt_tokens=length)
+        for width, group in sorted(by_width.items()):
+            for start in range(0, len(group), rows):
+                batch = group[start : start + rows]
+                yield from self._answer(batch, [tokens[r.prompt_id] for r in batch], width, sampling)
 
     def _answer(
-        self, batch: Sequence[GenerateRequest], prompts: list[list[int]], sampling: Sampling, room: int
+        self, batch: Sequence[GenerateRequest], prompts: list[list[int]], width: int, sampling: Sampling
     ) -> Iterator[Answer]:
-        rows = len(batch)
-        uniform = np.stack([np.random.Generator(np.random.Philox(key=r.seed)).random(room) for r in batch])
-        ids, logprobs = self._decode(prompts, uniform, sampling, room)
-        for row in range(rows):
-            taken = ids[row]
-            stopped = bool(taken) and taken[-1] == self.chat.eos_id
+        rooms = [min(sampling.max_tokens, self.context - len(prompt)) for prompt in prompts]
+        uniform = np.stack([np.random.Generator(np.random.Philox(key=r.seed)).random(max(rooms)) for r in batch])
+        ids, logprobs = self._decode(prompts, width, rooms, uniform, sampling)
+        for row, taken in enumerate(ids):
             text = self.chat.decode(taken)
             cut = min((text.find(s) for s in sampling.stop if s in text), default=-1)
+            reasoning, content = split_thinking(text if cut < 0 else text[:cut])
             yield Answer(
                 batch[row].request_id,
-                text if cut < 0 else text[:cut],
-                "stop" if stopped or cut >= 0 else "length",
+                content,
+                "stop" if cut >= 0 or taken[-1:] == [self.chat.eos_id] else "length",
+                reasoning=reasoning or None,
                 token_ids=taken,
                 logprobs=logprobs[row],
                 prompt_tokens=len(prompts[row]),
@@ -111,90 +158,216 @@ class LocalModel:
             )
 
     def _decode(
-        self, prompts: list[list[int]], uniform: np.ndarray, sampling: Sampling, room: int
+        self, prompts: list[list[int]], width: int, rooms: list[int], uniform: np.ndarray, sampling: Sampling
     ) -> tuple[list[list[int]], list[list[float]]]:
-        """Tokens and their log-probabilities, row by row; prompts have one length, uniform is [rows, room]."""
+        """Tokens and their log-probabilities, row by row; at most rooms[row] of them, drawn by uniform[row]."""
         rows = len(prompts)
         ids: list[list[int]] = [[] for _ in range(rows)]
         logprobs: list[list[float]] = [[] for _ in range(rows)]
-        # Samples of one prompt share its prefill; rows are repeated up to MIN_ROWS.
+        stopped = self._stops(sampling.stop)
+        # Samples of one prompt share its prefill; rows are repeated up to a multiple of ROWS.
         distinct = sorted(set(map(tuple, prompts)))
         place = {prompt: i for i, prompt in enumerate(distinct)}
-        filled = distinct + [distinct[0]] * (MIN_ROWS - len(distinct))
-        live = list(range(rows)) + [0] * (MIN_ROWS - rows)
+        filled = distinct + [distinct[0]] * (-len(distinct) % ROWS)
+        live = list(range(rows)) + [0] * (-rows % ROWS)
         done = np.zeros(len(live), dtype=bool)
         done[rows:] = True
         with torch.inference_mode():
-            cache = transformers.DynamicCache(config=self.net.config)
+            cache = _growing_cache(self.net.config)
+            ids_RT = torch.tensor([[0] * (width - len(p)) + list(p) for p in filled], device=self.device)
+            pads_R = torch.tensor([width - len(p) for p in filled], device=self.device)
+            padded = width >= PAD_FROM
             out = self.net(
-                torch.tensor(filled, device=self.device), past_key_values=cache, use_cache=True, logits_to_keep=1
+                ids_RT,
+                past_key_values=cache,
+                use_cache=True,
+                logits_to_keep=1,
+                **(self._around(pads_R, 0, width) if padded else {}),
             )
-            spread = torch.tensor([place[tuple(prompts[r])] for r in live], device=self.device)
-            cache.batch_select_indices(spread)
-            logits_RV = out.logits[:, -1].float()[spread]
-            for step in range(room):
-                log_p = torch.log_softmax(logits_RV, -1)
-                chosen = _choose(logits_RV, uniform[live, step], sampling)
-                chosen_log_p = log_p.gather(1, chosen[:, None])[:, 0].tolist()
-                for i, (token, value) in enumerate(zip(chosen.tolist(), chosen_log_p, strict=True)):
+            kept = torch.tensor([place[tuple(prompts[r])] for r in live], device=self.device)
+            cache.batch_select_indices(kept)
+            pads_R, logits_RV = pads_R[kept], out.logits[:, -1].float()[kept]
+            for step in range(max(rooms)):
+                log_p_RV = torch.log_softmax(logits_RV, -1)
+                chosen_R = _choose(logits_RV, uniform[live, step], sampling)
+                chosen_log_p = log_p_RV.gather(1, chosen_R[:, None])[:, 0].tolist()
+                for i, (token, value) in enumerate(zip(chosen_R.tolist(), chosen_log_p, strict=True)):
                     if not done[i]:
-                        ids[live[i]].append(token)
+                        taken = ids[live[i]]
+                        taken.append(token)
                         logprobs[live[i]].append(value)
-                        done[i] = token == self.chat.eos_id
-                if done.all() or step == room - 1:
+                        done[i] = token == self.chat.eos_id or len(taken) == rooms[live[i]] or stopped(taken)
+                if done.all():
                     break
-                if done.mean() > 0.125 and len(live) > MIN_ROWS:
-                    keep = np.flatnonzero(~done)
-                    keep = np.concatenate([keep, np.flatnonzero(done)[: max(0, MIN_ROWS - len(keep))]])
+                if (keep := _closed_up(done)) is not None:
                     kept = torch.from_numpy(keep).to(self.device)
                     cache.batch_select_indices(kept)
-                    chosen, live, done = chosen[kept], [live[i] for i in keep], done[keep]
-                out = self.net(chosen[:, None], past_key_values=cache, use_cache=True)
+                    pads_R, chosen_R, live, done = pads_R[kept], chosen_R[kept], [live[i] for i in keep], done[keep]
+                out = self.net(
+                    chosen_R[:, None],
+                    past_key_values=cache,
+                    use_cache=True,
+                    **(self._around(pads_R, width + step, width + step + 1) if padded else {}),
+                )
                 logits_RV = out.logits[:, -1].float()
         return ids, logprobs
 
+    def _around(self, pads_R: torch.Tensor, start: int, end: int) -> dict[str, torch.Tensor]:
+        """What a model is told of columns start to end, where the first pads_R columns of a row are padding."""
+        columns_RT = torch.arange(end, device=self.device) - pads_R[:, None]
+        told = {"attention_mask": (columns_RT >= 0).long(), "position_ids": columns_RT[:, start:].clamp(min=0)}
+        if "position_ids" not in inspect.signature(self.net.forward).parameters:
+            del told["position_ids"]
+        return told
+
+    def _stops(self, stop: Sequence[str]) -> Callable[[list[int]], bool]:
+        """Whether the newest of some tokens ends the answer. The text is looked at only where that token may have
+        brought a stop string's last character; one that is missed here is cut off all the same, later."""
+        last = {s[-1] for s in stop} | {"\N{REPLACEMENT CHARACTER}"}
+
+        @functools.cache
+        def may_end(token: int) -> bool:
+            return not last.isdisjoint(self.chat.decode([token]))
+
+        def stopped(taken: list[int]) -> bool:
+            if not stop or not may_end(taken[-1]):
+                return False
+            text = self.chat.decode(taken)
+            return any(s in text for s in stop)
+
+        return stopped
+
     def read(self, sequences: Sequence[Tokens], *, top_k: int = 0, embedding: bool = False) -> Iterator[Reading]:
         """Read every sequence once. Rows are padded on the right, which a causal model's earlier positions cannot
-        see, to a length that depends on the row alone."""
-        by_length: dict[int, list[Tokens]] = defaultdict(list)
+        see."""
+        by_width: dict[int, list[Tokens]] = defaultdict(list)
         for sequence in sorted(sequences, key=lambda s: s.id):
-            by_length[math.ceil(len(sequence.token_ids) / BUCKET) * BUCKET].append(sequence)
-        vocabulary = self.net.get_output_embeddings().weight.shape[0]
-        for length, group in sorted(by_length.items()):
-            width = min(length, self.context)
-            rows = max(1, min(self.batch_rows, MAX_LOGITS // (width * vocabulary)))
-            for start in range(0, len(group), rows):
-                yield from self._read(group[start : start + rows], width, top_k, embedding)
+            by_width[min(read_width(len(sequence.token_ids)), self.context)].append(sequence)
+        positions = MAX_LOGITS // self.head.weight.shape[0]
+        for width, group in sorted(by_width.items()):
+            rows = min(self.batch_rows, max(READ_TOKENS, READ_ROW * self.batch_rows) // width)
+            batch: list[Tokens] = []
+            for sequence in group:
+                asked = sum(len(s.positions) for s in [*batch, sequence])
+                if batch and (len(batch) == rows or asked > positions):
+                    yield from self._read(batch, width, top_k, embedding)
+                    batch = []
+                batch.append(sequence)
+            yield from self._read(batch, width, top_k, embedding)
 
     def _read(self, batch: list[Tokens], width: int, top_k: int, embedding: bool) -> Iterator[Reading]:
         ids_BT = torch.zeros(len(batch), width, dtype=torch.long)
         for row, sequence in enumerate(batch):
             ids_BT[row, : len(sequence.token_ids)] = torch.tensor(sequence.token_ids)
-        lengths = [len(sequence.positions) for sequence in batch]
-        row_N = torch.tensor([row for row, length in enumerate(lengths) for _ in range(length)], device=self.device)
-        at_N = torch.tensor([t for sequence in batch for t in sequence.positions], device=self.device)
         ids_BT = ids_BT.to(self.device)
+        asked = [row * width + t for row, sequence in enumerate(batch) for t in sequence.positions]
+        asked_N = torch.tensor(asked + [1] * (-len(asked) % ROWS), device=self.device)
         with torch.inference_mode():
-            out = self.net(ids_BT, use_cache=False, output_hidden_states=embedding)
-            log_p_NV = torch.log_softmax(out.logits[row_N, at_N - 1].float(), -1)
-            target = log_p_NV.gather(1, ids_BT[row_N, at_N][:, None])[:, 0]
-            found = {"target_logprob": target}
-            if top_k:
-                values, taken = log_p_NV.topk(min(top_k, log_p_NV.shape[1]), -1)
-                found |= {"topk_ids": taken.int(), "topk_logprobs": values, "tail_mass": _tail(log_p_NV, taken)}
-            pieces = {name: tensor.cpu().split(lengths) for name, tensor in found.items()}
-            for row, sequence in enumerate(batch):
-                states = out.hidden_states[-1][row, sequence.positions].float() if embedding else None
-                yield Reading(
-                    sequence.id,
-                    embedding=None if states is None else states.mean(0).cpu().numpy(),
-                    **{name: piece[row].numpy() for name, piece in pieces.items()},
-                )
+            logits_NV, states_BTD = self._heard(ids_BT, asked_N - 1)
+            target_N = ids_BT.flatten()[asked_N]
+            rows = max(ROWS, CHUNK // logits_NV.shape[1])
+            looked = [_look(*some, top_k) for some in zip(logits_NV.split(rows), target_N.split(rows), strict=True)]
+            found = {name: torch.cat([some[name] for some in looked]).cpu().numpy() for name in looked[0]}
+            means = [
+                states_BTD[row, s.positions].float().mean(0).cpu().numpy() if embedding else None
+                for row, s in enumerate(batch)
+            ]
+        start = 0
+        for sequence, mean in zip(batch, means, strict=True):
+            own = slice(start, start := start + len(sequence.positions))
+            yield Reading(sequence.id, embedding=mean, **{name: whole[own] for name, whole in found.items()})
+
+    def _heard(self, ids_BT: torch.Tensor, at_N: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Logits [N, V] at some positions of the flattened batch, and the states [B, T, D] that the head was given.
+
+        The head is handed those positions alone, as one row: the logits of all others are never made, and what an
+        architecture does to its logits (a soft cap, a scale) is done as always.
+        """
+        seen: list[torch.Tensor] = []
+
+        def only(_head: torch.nn.Module, given: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
+            seen.append(given[0])
+            return given[0].flatten(0, 1)[at_N][None], *given[1:]
+
+        with self.head.register_forward_pre_hook(only):
+            logits_NV = self.net(ids_BT, use_cache=False).logits[0]
+        [states_BTD] = seen
+        return logits_NV, states_BTD
 
 
-def _tail(log_p_NV: torch.Tensor, taken_NK: torch.Tensor) -> torch.Tensor:
-    """The probability [N] of all tokens but the taken ones, summed and not subtracted, so that it is never below 0."""
-    return log_p_NV.exp().scatter(1, taken_NK, 0.0).sum(-1)
+def _look(logits_NV: torch.Tensor, target_N: torch.Tensor, top_k: int) -> dict[str, torch.Tensor]:
+    """What a Reading says of some positions. The tail is summed and not subtracted, so that it is never below 0."""
+    log_p_NV = torch.log_softmax(logits_NV.float(), -1)
+    found = {"target_logprob": log_p_NV.gather(1, target_N[:, None])[:, 0]}
+    if top_k:
+        values, taken = log_p_NV.topk(min(top_k, log_p_NV.shape[1]), -1)
+        tail = log_p_NV.exp().scatter(1, taken, 0.0).sum(-1)
+        found |= {"topk_ids": taken.int(), "topk_logprobs": values, "tail_mass": tail}
+    return found
+
+
+def _growing_cache(config: transformers.PretrainedConfig) -> transformers.DynamicCache:
+    """The cache that `transformers` would take, with layers that keep room for coming columns."""
+    cache = transformers.DynamicCache(config=config)
+    plain = transformers.cache_utils.DynamicLayer
+    cache.layers = [_growing_layer()() if type(layer) is plain else layer for layer in cache.layers]
+    return cache
+
+
+@functools.cache
+def _growing_layer() -> type:
+    """The class of a cache layer; a function because `transformers` is imported late."""
+
+    class GrowingLayer(transformers.cache_utils.DynamicLayer):
+        """Keys and values are views of wider tensors: a step writes its column and does not copy the others."""
+
+        def update(
+            self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **kwargs: Any
+        ) -> tuple[torch.Tensor, torch.Tensor]:
+            given = key_states, value_states
+            if not self.is_initialized:
+                self.lazy_initialization(*given)
+                self.wide = self.keys, self.values = [states[:, :, :0] for states in given]
+            start, end = self.keys.shape[2], self.keys.shape[2] + key_states.shape[2]
+            if end > self.wide[0].shape[2]:
+                self.wide = [_widened(held, end + ROOM) for held in (self.keys, self.values)]
+            for wide, states in zip(self.wide, given, strict=True):
+                wide[:, :, start:end] = states
+            self.keys, self.values = (wide[:, :, :end] for wide in self.wide)
+            return self.keys, self.values
+
+        def batch_select_indices(self, indices: torch.Tensor) -> None:
+            rows, columns = len(indices), self.keys.shape[2]
+            if rows > len(self.keys):
+                self.wide = [_widened(held[indices], columns + ROOM) for held in (self.keys, self.values)]
+            else:
+                moved = (indices != torch.arange(rows, device=indices.device)).nonzero()[:, 0]
+                for held in (self.keys, self.values):
+                    held[moved] = held[indices[moved]]
+                self.wide = [wide[:rows] for wide in self.wide]
+            self.keys, self.values = (wide[:, :, :columns] for wide in self.wide)
+
+    return GrowingLayer
+
+
+def _widened(held_BHTD: torch.Tensor, columns: int) -> torch.Tensor:
+    """A copy with more columns T, the new ones not yet written."""
+    batch, heads, held, size = held_BHTD.shape
+    wide = held_BHTD.new_empty(batch, heads, columns, size)
+    wide[:, :, :held] = held_BHTD
+    return wide
+
+
+def _closed_up(done_R: np.ndarray) -> np.ndarray | None:
+    """The rows to go on with when those that are done are worth dropping: as many as are needed, a multiple of ROWS;
+    rows from behind take the places of done ones, and all others stay where they are."""
+    needed = math.ceil((~done_R).sum() / ROWS) * ROWS
+    if needed > len(done_R) * 15 / 16:
+        return None
+    keep_R = np.arange(needed)
+    moved = needed + np.flatnonzero(~done_R[needed:])
+    keep_R[np.flatnonzero(done_R[:needed])[: len(moved)]] = moved
+    return keep_R
 
 
 def _choose(logits_RV: torch.Tensor, uniform_R: np.ndarray, sampling: Sampling) -> torch.Tensor:

@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
+from typing import Any
 
 from pipeline.errors import Refused
-from pipeline.execution import RunSettings
+from pipeline.execution import How
 from pipeline.plugins import backend
 from pipeline.protocol import Answer, Backend, GenerateRequest, Reading, Sampling, Tokens
 
 
 @backend(gives=("generate",))
-def solutions(*, folder: Path, card: dict[str, str], settings: RunSettings) -> AbstractContextManager[Backend]:
+def solutions(*, folder: Path, card: dict[str, Any], how: How) -> AbstractContextManager[Backend]:
     """Each prompt's own `solution`: human answers, or worked solutions of a procedure, as a teacher's answers.
 
     Paper: none; it makes a supervised data set a special case of distillation.

@@ -17,10 +17,9 @@ from typing import TYPE_CHECKING, Annotated
 from pydantic import StringConstraints
 
 from pipeline.errors import Refused
-from pipeline.models import Card
-from pipeline.origins.local import Dtype, Origin, folder
+from pipeline.models import Card, Engine
+from pipeline.origins.local import Dtype, Origin, engine_gives, folder
 from pipeline.plugins import lazy, origin
-from pipeline.protocol import LOCAL
 
 if TYPE_CHECKING:
     import gguf
@@ -46,8 +45,10 @@ PRE_TOKENIZERS: dict[str, Callable[[], pre_tokenizers.PreTokenizer]] = {
 }  # fmt: skip
 
 
-@origin(gives=LOCAL, packages=("gguf",))
-def package(*, package: str, file: str, sha256: Sha256, dtype: Dtype = "float32") -> Origin:
+@origin(gives=engine_gives, packages=("gguf",))
+def package(
+    *, package: str, file: str, sha256: Sha256, dtype: Dtype = "float32", engine: Engine = "transformers"
+) -> Origin:
     """A GGUF file inside an installed Python package, known by its SHA-256. `dtype` is what the model is run in.
 
     Paper: none.
@@ -62,7 +63,7 @@ def package(*, package: str, file: str, sha256: Sha256, dtype: Dtype = "float32"
         source = Path(spec.origin).parent / file
         if not source.exists():
             raise Refused(f"the package {package} has no file {file}; its version may be another one")
-        return folder(path=str(converted(source, sha256)), dtype=dtype)(out)
+        return folder(path=str(converted(source, sha256)), dtype=dtype, engine=engine)(out)
 
     return fill
 

@@ -6,14 +6,13 @@ An origin is a function from an empty folder to the card of the model it has put
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pipeline.errors import Refused
-from pipeline.models import TOKENIZER_FILES, Card, finish
-from pipeline.plugins import origin
-from pipeline.protocol import LOCAL
+from pipeline.models import BACKENDS, TOKENIZER_FILES, Card, Engine, finish
+from pipeline.plugins import find, origin
 
 Origin = Callable[[Path], Card]
 Dtype = Literal["float32", "bfloat16"]
@@ -21,19 +20,24 @@ Dtype = Literal["float32", "bfloat16"]
 WEIGHTS = ("*.safetensors", "*.safetensors.index.json", "config.json", "generation_config.json")
 
 
-@origin(gives=LOCAL, files=lambda arguments: [f"data/embedded/{arguments['name']}"])
-def embedded(*, name: Literal["teacher", "base"]) -> Origin:
+def engine_gives(arguments: Mapping[str, Any]) -> frozenset[str]:
+    """What a model folder gives depends on the engine that it is run with."""
+    return frozenset(find("backend", BACKENDS[arguments.get("engine", "transformers")]).traits["gives"])
+
+
+@origin(gives=engine_gives, files=lambda arguments: [f"data/embedded/{arguments['name']}"])
+def embedded(*, name: Literal["teacher", "base"], engine: Engine = "transformers") -> Origin:
     """A model that ships with this repository, in `data/embedded/`.
 
     Paper: none.
     Differs: nothing.
     """
-    return folder(path=f"data/embedded/{name}")
+    return folder(path=f"data/embedded/{name}", engine=engine)
 
 
-@origin(gives=LOCAL, files=lambda arguments: [arguments["path"]])
-def folder(*, path: str, dtype: Dtype = "float32") -> Origin:
-    """A transformers folder: safetensors, config, fast tokenizer, chat template.
+@origin(gives=engine_gives, files=lambda arguments: [arguments["path"]])
+def folder(*, path: str, dtype: Dtype = "float32", engine: Engine = "transformers") -> Origin:
+    """A transformers folder: safetensors, config, fast tokenizer, chat template. `engine` runs it, in this process.
 
     Paper: none.
     Differs: nothing.
@@ -51,7 +55,7 @@ def folder(*, path: str, dtype: Dtype = "float32") -> Origin:
             for file in source.glob(pattern):
                 shutil.copyfile(file, out / file.name)
         try:
-            return finish(out, dtype)
+            return finish(out, dtype, engine)
         except Refused as error:
             raise Refused(f"{source}: {error}") from error
 

@@ -7,21 +7,22 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import NonNegativeFloat, StringConstraints
+from pydantic import NonNegativeFloat, PositiveInt, StringConstraints
 
+from pipeline import ids
 from pipeline.chat import Chat
 from pipeline.errors import Refused, TryAgain
-from pipeline.models import TOKENIZER_FILES, Card
-from pipeline.origins.local import WEIGHTS, Dtype, Origin, folder
+from pipeline.models import TOKENIZER_FILES, Card, Engine
+from pipeline.origins.local import WEIGHTS, Dtype, Origin, engine_gives, folder
 from pipeline.plugins import origin
-from pipeline.protocol import LOCAL
 
 Commit = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{40}$")]
 
 
 def gives(arguments: Mapping[str, Any]) -> frozenset[str]:
-    """What a served model gives: answers, and their tokens' log-probabilities if they are asked for."""
-    return frozenset({"generate", "token_logprobs"} if arguments.get("logprobs") else {"generate"})
+    """What a served model gives: answers, and what its entry says that its server can."""
+    declared = {"logprobs": {"token_logprobs"}, "structured": {"structured"}, "read": {"read", "topk_logprobs"}}
+    return frozenset({"generate"}.union(*(given for key, given in declared.items() if arguments.get(key))))
 
 
 @origin(gives=gives)
@@ -29,36 +30,57 @@ def endpoint(
     *,
     model: str,
     version: str,
+    api: Literal["chat", "completions"] = "chat",
     logprobs: bool = False,
+    n: PositiveInt = 1,
+    structured: bool = False,
+    read: bool = False,
     tokenizer: str | None = None,
+    context: PositiveInt | None = None,
     price_in: NonNegativeFloat | None = None,
     price_out: NonNegativeFloat | None = None,
 ) -> Origin:
     """A model behind an OpenAI-compatible endpoint, known by its declared name and version.
 
-    Its address is not part of it and stands in `run.endpoints`. `tokenizer` is a folder; with `logprobs` the token
-    ids are asked for too. Prices are US dollars per million tokens.
+    Its address is not part of it and stands in `run.endpoints`. `tokenizer` is a folder. With it, `logprobs` asks for
+    token ids too, prompts are counted before they are sent, and `api: completions` renders them here. `n` samples of a
+    prompt are one request, where that makes the prompt cheaper; an answer's tokens are an equal share if the server
+    tells only their sum. `structured` holds the server to a form (`response_format`, vLLM's `structured_outputs`),
+    `read` reads given texts (vLLM's `prompt_logprobs`). `context` is the most tokens of a prompt and its answer, if the
+    server does not say it. Prices are US dollars per million tokens.
 
     Paper: none.
     Differs: nothing.
     """
     if (price_in is None) != (price_out is None):
         raise Refused("remote.endpoint takes price_in and price_out together, or neither")
+    if tokenizer is None and (api == "completions" or read):
+        what = "read: true" if read else "api: completions"
+        raise Refused(f"remote.endpoint with `{what}` needs `tokenizer`, the folder of the model's tokenizer")
 
     def fill(out: Path) -> dict[str, Any]:
+        chat = None
         if tokenizer is not None:
             (out / "tokenizer").mkdir()
             for name in TOKENIZER_FILES:
                 if (Path(tokenizer) / name).exists():
                     shutil.copyfile(Path(tokenizer) / name, out / "tokenizer" / name)
-            Chat(out / "tokenizer")
+            chat = Chat(out / "tokenizer")
         return {
             "backend": "http.openai",
             "model_id": f"{model}@{version}",
             "model": model,
             "version": version,
+            "api": api,
+            "chat": ids.digest("chat", chat.tokenizer_hash, chat.template_hash)
+            if chat and api == "completions"
+            else None,
             "logprobs": logprobs,
             "token_ids": logprobs and tokenizer is not None,
+            "n": n,
+            "structured": structured,
+            "read": read,
+            "context": context,
             "price_in": price_in,
             "price_out": price_out,
         }
@@ -66,8 +88,15 @@ def endpoint(
     return fill
 
 
-@origin(gives=LOCAL)
-def hub(*, repo: str, revision: Commit, dtype: Dtype = "float32", trust_remote_code: Literal[False] = False) -> Origin:
+@origin(gives=engine_gives)
+def hub(
+    *,
+    repo: str,
+    revision: Commit,
+    dtype: Dtype = "float32",
+    engine: Engine = "transformers",
+    trust_remote_code: Literal[False] = False,
+) -> Origin:
     """A model of the Hugging Face hub at one commit: safetensors, config, tokenizer, and never its code.
 
     The hub is asked only where HF_HUB_OFFLINE=0 is set; without it the local cache must hold the commit.
@@ -99,6 +128,6 @@ def hub(*, repo: str, revision: Commit, dtype: Dtype = "float32", trust_remote_c
             raise TryAgain(f"the hub cannot be reached for {known}: {error}") from error
         except errors.HfHubHTTPError as error:
             raise TryAgain(f"the hub failed to give {known}: {error}") from error
-        return folder(path=snapshot, dtype=dtype)(out)
+        return folder(path=snapshot, dtype=dtype, engine=engine)(out)
 
     return fill

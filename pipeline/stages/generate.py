@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import re
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -15,9 +18,13 @@ from pipeline.contracts import DROPS, PROMPTS, RESPONSES
 from pipeline.errors import Refused
 from pipeline.execution import How
 from pipeline.judging import answer_of
-from pipeline.protocol import Sampling, card_of
+from pipeline.protocol import Answer, GenerateRequest, Sampling, card_of
 from pipeline.stage import Input, StageParams, stage
+from pipeline.structured import Structured
 from pipeline.tables import Scan
+
+if TYPE_CHECKING:
+    from pipeline.plan import Plan
 
 
 class Params(StageParams):
@@ -28,6 +35,8 @@ class Params(StageParams):
     top_p: float = Field(default=1.0, gt=0, le=1)
     max_tokens: PositiveInt = 64
     stop: tuple[str, ...] = ()
+    structured: Structured | None = None
+    domains: tuple[str, ...] | None = Field(default=None, min_length=1)
     max_failure_rate: float = Field(default=0.0, ge=0, le=1)
     seed: int
 
@@ -44,28 +53,41 @@ class Params(StageParams):
     def needs(self) -> dict[str, frozenset[str]]:
         return {self.model: frozenset({"generate"})}
 
+    def asked(self) -> tuple[object, ...]:
+        """All that decides an answer but the prompt and the number of the sample."""
+        return self.pool, self.model, self.seed, self.sampling().content()
+
+    def sampling(self) -> Sampling:
+        """How each answer is drawn."""
+        return Sampling(self.temperature, self.top_p, self.max_tokens, self.stop, self.structured)
+
+    def check(self, plan: Plan) -> list[str]:
+        """Two entries that would ask the same of one prompt: their answers would have the same ids."""
+        for other in plan.of("generate"):
+            params = other.params
+            if params is self:
+                break
+            assert isinstance(params, Params)
+            if params.asked() == self.asked() and (
+                None in (self.domains, params.domains) or set(self.domains or ()) & set(params.domains or ())
+            ):
+                return [
+                    f"asks the same of the same model as generate.{other.name}, so their answers would be the same "
+                    f"rows; give it another `seed`, or `domains` of its own"
+                ]
+        return []
+
 
 @stage(
     writes=RESPONSES, by="part", exactness="recorded", imports=("torch", "transformers"), kinds=("verifier", "backend")
 )
 def generate(params: Params, prompts: Scan, drops: Scan, model: Path, how: How, name: str) -> Iterator[pa.RecordBatch]:
     """Every prompt that was not dropped, answered k times; an answer once received is never asked for again."""
-    pool = prompts.read()
-    dropped = pc.is_in(pool["prompt_id"], value_set=drops.read(["prompt_id"])["prompt_id"].combine_chunks())
-    pool = pool.filter(pc.invert(dropped))
-    sampling = Sampling(params.temperature, params.top_p, params.max_tokens, params.stop)
-    model_id = card_of(model)["model_id"]
-    requests = requests_for(pool, model_id, sampling, params.k, params.seed)
+    pool = pool_of(params, prompts, drops, name)
+    sampling, card = params.sampling(), card_of(model)
+    requests = requests_for(pool, card, sampling, params.k, params.seed)
     answers = ask(model, requests, sampling, how)
-
-    failed = [a.error for a in answers.values() if a.error is not None]
-    if failed and len(failed) > params.max_failure_rate * len(requests):
-        commonest = sorted(set(failed), key=failed.count, reverse=True)[:3]
-        raise Refused(
-            f"{len(failed)} of {len(requests)} requests failed, more than max_failure_rate {params.max_failure_rate}; "
-            f"what was received is kept. The commonest causes:\n"
-            + "\n".join(f"  {failed.count(c)} x {c}" for c in commonest)
-        )
+    _check_failures([(r, answers[r.request_id]) for r in requests], params.max_failure_rate)
     prompt_of = {row["prompt_id"]: row for row in pool.to_pylist()}
     rows = []
     for request in requests:
@@ -79,7 +101,7 @@ def generate(params: Params, prompts: Scan, drops: Scan, model: Path, how: How, 
             "verifier": prompt["verifier"],
             "reference": prompt["reference"],
             "model": name,
-            "model_id": model_id,
+            "model_id": card["model_id"],
             "sample": request.sample,
             "seed": request.seed,
             "content": answer.content,
@@ -92,5 +114,52 @@ def generate(params: Params, prompts: Scan, drops: Scan, model: Path, how: How, 
             "prompt_tokens": answer.prompt_tokens,
             "completion_tokens": answer.completion_tokens,
             "cost_usd": answer.cost_usd,
+            "attempts": answer.attempts,
+            "fingerprint": answer.fingerprint,
         })  # fmt: skip
     yield RESPONSES.rows(rows)
+
+
+def pool_of(params: Params, prompts: Scan, drops: Scan, name: str) -> pa.Table:
+    """The prompts that an entry asks: those that were not dropped and are of its domains."""
+    pool = prompts.read()
+    dropped = pc.is_in(pool["prompt_id"], value_set=drops.read(["prompt_id"])["prompt_id"].combine_chunks())
+    pool = pool.filter(pc.invert(dropped))
+    if params.domains is not None:
+        there = set(Scan(prompts.table, prompts.folders).read(["domain"])["domain"].to_pylist())
+        unknown = sorted(set(params.domains) - there)
+        if unknown:
+            raise Refused(
+                f"generate.{name}.domains: no prompt of data/prompts/{params.pool} is of "
+                f"{', '.join(unknown)}; there are {', '.join(sorted(there))}"
+            )
+        pool = pool.filter(pc.is_in(pool["domain"], value_set=pa.array(params.domains)))
+    return pool
+
+
+def _check_failures(answered: Sequence[tuple[GenerateRequest, Answer]], most: float) -> None:
+    """Refuse if too many requests failed for good; says the commonest causes, each with an example."""
+    failed = [(request, answer.error) for request, answer in answered if answer.error is not None]
+    if not failed or len(failed) <= most * len(answered):
+        return
+    examples: dict[str, GenerateRequest] = {}
+    for request, error in failed:
+        examples.setdefault(_cause(error), request)
+    counts = Counter(_cause(error) for _, error in failed)
+    lines = []
+    for cause, count in counts.most_common(3):
+        request = examples[cause]
+        error = next(e for r, e in failed if r is request)
+        text = " ".join(request.messages[-1]["content"].split())
+        lines.append(
+            f"  {count} x {error}\n      for example prompt {request.prompt_id}, sample {request.sample}: {text[:100]}"
+        )
+    raise Refused(
+        f"{len(failed)} of {len(answered)} requests failed, more than max_failure_rate {most}; what was received is "
+        f"kept, and only these are asked again. The commonest causes:\n" + "\n".join(lines)
+    )
+
+
+def _cause(error: str) -> str:
+    """An error without the numbers in it, so that equal causes are counted together."""
+    return re.sub(r"\d+", "0", error)

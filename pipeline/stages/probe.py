@@ -8,11 +8,12 @@ from pathlib import Path
 import pyarrow as pa
 from pydantic import PositiveInt
 
+from pipeline.asking import read_all
 from pipeline.chat import Chat
 from pipeline.contracts import EXAMPLES, SIGNALS
 from pipeline.errors import Refused
 from pipeline.execution import How
-from pipeline.protocol import Tokens, card_of, open_model
+from pipeline.protocol import Tokens, card_of
 from pipeline.stage import Input, StageParams, stage
 from pipeline.tables import Scan
 
@@ -55,13 +56,11 @@ def probe(params: Params, examples: Scan, model: Path, how: How) -> Iterator[pa.
         )
     asked = [Tokens(key, row["token_ids"], positions(row["spans"])) for key, row in rows.items()]
     teacher_id = card_of(model)["model_id"]
-    with open_model(model, how.settings) as backend:
-        for number, reading in enumerate(backend.read(asked, top_k=params.top_k), 1):
-            rows[reading.id].update(
-                teacher_id=teacher_id,
-                **{name: getattr(reading, name).tolist() for name in ASKED},
-                temperature=1.0,
-                logprob_mode="raw",
-            )
-            how.progress(number, len(asked), "examples")
+    for reading in read_all(model, asked, how, top_k=params.top_k):
+        rows[reading.id].update(
+            teacher_id=teacher_id,
+            **{name: getattr(reading, name).tolist() for name in ASKED},
+            temperature=1.0,
+            logprob_mode="raw",
+        )
     yield SIGNALS.rows(rows.values())

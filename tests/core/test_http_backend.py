@@ -3,22 +3,29 @@
 from __future__ import annotations
 
 import itertools
+import json
+import os
+import signal
+import subprocess
 import threading
+import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from pathlib import Path
 
 import pytest
+from tokenizers import Regex, Tokenizer, models, pre_tokenizers
 
-from pipeline.backends import http
-from pipeline.backends.completions import Completions, Served, split_thinking
+from pipeline.backends import connection, rounds
 from pipeline.backends.http import Gateway, endpoint_of, openai
+from pipeline.backends.pace import START, Pace
 from pipeline.errors import CapReached, Refused, TryAgain
-from pipeline.execution import Endpoint, RunSettings
+from pipeline.execution import Endpoint, How, RunSettings
 from pipeline.protocol import Answer, GenerateRequest, Sampling
+from pipeline.spending import Ledger
 from tests.servers import MODEL, Server, serving
 
 SAMPLING = Sampling(temperature=1.0, top_p=0.9, max_tokens=32)
@@ -32,16 +39,18 @@ def server() -> Iterator[Server]:
 
 
 @pytest.fixture(autouse=True)
-def hurry(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(http, "BACKOFF_S", 0.001)
-    monkeypatch.setattr(http, "LONGEST_BACKOFF_S", 0.1)
+def hurry(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(connection, "BACKOFF_S", 0.001)
+    monkeypatch.setattr(connection, "LONGEST_BACKOFF_S", 0.1)
     monkeypatch.setenv("SENTINEL_KEY", KEY)
 
 
 @contextmanager
-def opened(url: str, card: dict | None = None, **endpoint) -> Iterator[Gateway]:
-    settings = RunSettings(endpoints={"teacher": Endpoint(url=url, **{"timeout_s": 20, "retries": 3, **endpoint})})
-    with openai(folder=Path("teacher"), card={"model": MODEL, "version": "1", **(card or {})}, settings=settings) as it:
+def opened(url: str, card: dict | None = None, folder: Path = Path("teacher"), **endpoint) -> Iterator[Gateway]:
+    settings = RunSettings(endpoints={folder.name: Endpoint(url=url, **{"timeout_s": 20, "retries": 3, **endpoint})})
+    how = How(settings, Path(), f"generate@{folder.name}")
+    with openai(folder=folder, card={"model": MODEL, "version": "1", **(card or {})}, how=how) as it:
         yield it
 
 
@@ -52,10 +61,40 @@ def requests(*texts: str) -> list[GenerateRequest]:
     ]
 
 
-def answers(url: str, *texts: str, card: dict | None = None, **endpoint) -> list[Answer]:
-    with opened(url, card, **endpoint) as backend:
-        found = {a.request_id: a for a in backend.generate(requests(*texts), SAMPLING)}
-    return [found[f"r{i}"] for i in range(len(texts))]
+def samples(text: str, count: int, first: int = 0) -> list[GenerateRequest]:
+    """Samples of one prompt; each has its number as its seed."""
+    messages = [{"role": "user", "content": text}]
+    return [GenerateRequest(f"{text}/{i}", text, messages, sample=i, seed=i) for i in range(first, first + count)]
+
+
+def answers(url: str, *texts: str, sampling: Sampling = SAMPLING, **options) -> list[Answer]:
+    return asked(url, requests(*texts), sampling, **options)
+
+
+def asked(url: str, wanted: Sequence[GenerateRequest], sampling: Sampling = SAMPLING, **options) -> list[Answer]:
+    """The answers in the order of the requests; each request must be answered once."""
+    with opened(url, **options) as backend:
+        arrived = list(backend.generate(wanted, sampling))
+    found = {answer.request_id: answer for answer in arrived}
+    assert len(arrived) == len(found) == len(wanted)
+    return [found[request.request_id] for request in wanted]
+
+
+def served_folder(folder: Path) -> Path:
+    """A model folder with a tokenizer whose tokens are characters, and a template that is the last message alone."""
+    split = pre_tokenizers.Split(Regex(r"[\s\S]"), "isolated")
+    tokenizer = Tokenizer(models.WordLevel({chr(i): i for i in range(128)}, "?"))
+    tokenizer.pre_tokenizer = split
+    (folder / "tokenizer").mkdir(parents=True)
+    tokenizer.save(str(folder / "tokenizer" / "tokenizer.json"))
+    (folder / "tokenizer" / "tokenizer_config.json").write_text(json.dumps({"eos_token": "?"}))
+    (folder / "tokenizer" / "chat_template.jinja").write_text("{{ messages[-1]['content'] }}")
+    return folder
+
+
+def bodies(server: Server, word: str) -> list[dict]:
+    """What the server was asked in prompts with this word."""
+    return [body for body in server.stats()["bodies"] if word in json.dumps(body.get("messages", ""))]
 
 
 def test_every_request_is_answered_once_whatever_the_order_of_arrival(server: Server) -> None:
@@ -73,17 +112,6 @@ def test_no_more_requests_are_in_flight_than_concurrency_allows() -> None:
         assert own.stats()["most_at_once"] == 6
 
 
-def test_a_request_says_what_was_asked_and_one_sample_at_a_time(server: Server) -> None:
-    with opened(server.url) as backend:
-        wide = GenerateRequest("r0", "p0", [{"role": "user", "content": "said?"}], sample=3, seed=2**62 + 5)
-        assert next(iter(backend.generate([wide], Sampling(0.5, 0.9, 7, ("END",))))).content == "said? -> 5"
-    said = [b for b in server.stats()["bodies"] if b["messages"][0]["content"] == "said?"]
-    assert said == [{
-        "model": MODEL, "messages": [{"role": "user", "content": "said?"}], "seed": 5,
-        "temperature": 0.5, "top_p": 0.9, "max_tokens": 7, "stop": ["END"],
-    }]  # fmt: skip
-
-
 @pytest.mark.parametrize("fault", ["429", "500", "503", "truncated", "cut", "choices"])
 def test_a_fault_that_passes_leaves_no_trace(server: Server, fault: str) -> None:
     text = f"{fault}*2 | passes"
@@ -97,7 +125,7 @@ def test_a_hung_socket_is_given_up_and_asked_again(server: Server) -> None:
 
 @pytest.mark.parametrize(
     ("fault", "says"),
-    [("500", "HTTP 500"), ("truncated", "no chat completion"), ("cut", "broke"), ("choices", "parameter n")],
+    [("500", "HTTP 500"), ("truncated", "no completion"), ("cut", "broke"), ("choices", "parameter n")],
 )
 def test_a_request_that_fails_for_good_is_an_answer_with_an_error(server: Server, fault: str, says: str) -> None:
     failed, good = answers(server.url, f"{fault} | fails for good", "good", retries=1)
@@ -162,68 +190,6 @@ def test_what_no_request_can_help_ends_the_run(server: Server, fault: str, error
         answers(server.url, f"{fault} | {says}")
 
 
-def test_a_model_may_answer_under_its_version_and_no_other_name() -> None:
-    spoken = Completions("teacher", "http://h/v1", Served(model="gpt", version="2024-08-06"))
-    for name in ("gpt", "gpt-2024-08-06", "gpt@2024-08-06", "2024-08-06", None):
-        spoken.check_name(name)
-    with pytest.raises(Refused, match=r"write `model: gpt-2025-01-01`.*acquire\.teacher"):
-        spoken.check_name("gpt-2025-01-01")
-
-
-def test_logprobs_and_token_ids_come_where_they_are_asked_for(server: Server) -> None:
-    asked = answers(server.url, "both", card={"logprobs": True, "token_ids": True})[0]
-    assert (asked.logprobs, asked.token_ids) == ([-0.5, -0.25], [5, 6])
-    assert answers(server.url, "neither")[0].logprobs is None
-
-
-@pytest.mark.parametrize(("fault", "parameter"), [("logprobs", "parameter logprobs"), ("ids", "return_token_ids")])
-def test_a_server_that_ignores_a_parameter_is_refused_by_its_name(server: Server, fault: str, parameter: str) -> None:
-    with pytest.raises(Refused, match=parameter):
-        answers(server.url, f"{fault} | lacks", card={"logprobs": True, "token_ids": True})
-
-
-def test_tokens_are_counted_and_paid(server: Server) -> None:
-    paid = answers(server.url, "paid", card={"price_in": 2.0, "price_out": 10.0})[0]
-    assert (paid.prompt_tokens, paid.completion_tokens, paid.cost_usd) == (10, 2, (10 * 2 + 2 * 10) / 1e6)
-    assert answers(server.url, "free")[0].cost_usd is None
-
-
-@pytest.mark.parametrize("field", ["reasoning", "reasoning_content", "thinking", "think"])
-def test_thinking_is_kept_apart_from_the_answer(server: Server, field: str) -> None:
-    answer = answers(server.url, f"{field} | thought")[0]
-    assert (answer.reasoning, answer.content) == ("I wonder.", "thought -> 0")
-
-
-@pytest.mark.parametrize(
-    ("text", "thinking", "answer"),
-    [
-        ("plain", None, "plain"),
-        ("<think>a</think>b", "a", "b"),
-        (" <think>\na\n</think>\n\nb", "a", "b"),
-        ("opened by the template</think>b", "opened by the template", "b"),
-        ("<think>never closed", "never closed", ""),
-        ("The tag <think> opens and </think> closes.", None, "The tag <think> opens and </think> closes."),
-        ("<think></think>b", "", "b"),
-    ],
-)
-def test_inline_thinking(text: str, thinking: str | None, answer: str) -> None:
-    assert split_thinking(text) == (thinking, answer)
-
-
-def test_odd_answers_are_answers(server: Server) -> None:
-    texts = ["empty | e", "empty finish=content_filter | f", "megabyte finish=length | m", "utf8 | u", "surrogate | s"]
-    empty, filtered, long, bytes_, surrogate = answers(server.url, *texts)
-    assert (empty.content, empty.finish_reason, empty.error) == ("", "stop", None)
-    assert (filtered.content, filtered.finish_reason) == ("", "content_filter")
-    assert (len(long.content.encode()), long.finish_reason) == (1 << 20, "length")
-    assert bytes_.content == "\ufffd\ufffd"
-    assert surrogate.content == "\ufffd"
-
-
-def test_an_unknown_end_of_an_answer_is_an_error(server: Server) -> None:
-    assert "tool_calls" in answers(server.url, "finish=tool_calls | t")[0].error
-
-
 def test_an_endpoint_that_is_down_is_named_with_what_to_do() -> None:
     with serving() as gone:
         url = gone.url
@@ -264,16 +230,102 @@ def test_a_caller_that_fails_leaves_nothing_running(server: Server) -> None:
     with pytest.raises(ZeroDivisionError), opened(server.url, concurrency=4) as backend:
         for _ in backend.generate(requests("first", *["hang | never"] * 9), SAMPLING):
             raise ZeroDivisionError
-    assert not [t for t in threading.enumerate() if t.name == "gateway-teacher"]
+    assert backend.connection.loop.is_closed()
+    while server.stats()["now"]:
+        pass
+
+
+def test_an_interrupt_while_waiting_ends_cleanly() -> None:
+    with serving() as own:
+
+        def interrupt() -> None:
+            while own.stats()["now"] < 4:
+                pass
+            os.kill(os.getpid(), signal.SIGINT)
+
+        sender = threading.Thread(target=interrupt)
+        with pytest.raises(KeyboardInterrupt), opened(own.url, concurrency=4) as backend:
+            sender.start()
+            list(backend.generate(requests(*["hang | never"] * 9), SAMPLING))
+        sender.join()
+        assert backend.connection.loop.is_closed()
+        while own.stats()["now"]:
+            pass
+
+
+def test_a_connection_that_the_server_closed_meanwhile_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rounds, "AWAY_S", 0.0)
+    with serving() as own, opened(own.url, concurrency=1) as backend:
+        arriving = backend.generate(requests("drop | first", "second"), SAMPLING)
+        next(arriving)
+        while not own.stats()["dropped"]:
+            pass
+        assert next(arriving).content == "second -> 1"
+        assert own.stats()["attempts"]["second"] == 1
+
+
+def test_time_in_which_the_caller_is_away_is_not_the_servers() -> None:
+    with serving() as own, opened(own.url, concurrency=2, timeout_s=0.5, retries=0) as backend:
+        arriving = backend.generate(requests("first", "delay=0.2 | second"), SAMPLING)
+        next(arriving)
+        begun = time.monotonic()
+        while time.monotonic() - begun < 0.7:
+            pass
+        assert [a.content for a in arriving] == ["second -> 1"]
+
+
+def test_an_endpoint_that_takes_few_at_once_is_found_out_with_few_refusals() -> None:
+    with serving() as own, opened(own.url, concurrency=64, retries=1) as backend:
+        texts = [f"room=6 delay=0.01 | {i}" for i in range(400)]
+        got = list(backend.generate(requests(*texts), SAMPLING))
+        assert len(got) == 400
+        assert all(answer.error is None for answer in got)
+        stats = own.stats()
+        assert stats["statuses"]["429"] < 60
+        assert stats["most_at_once"] < 24
+        assert 3 <= backend.pace.level <= 9
+
+
+def test_the_pace_grows_while_answers_come_and_does_not_take_long() -> None:
+    pace = Pace(ceiling=100)
+    for _ in range(START):
+        pace.answered(2.0)
+    assert pace.level == 2 * START
+    for _ in range(50):
+        pace.answered(20.0)
+    slow = pace.level
+    assert slow < 4 * START
+    for _ in range(50):
+        pace.answered(2.0)
+    assert pace.level > slow
+
+
+def test_the_pace_halves_once_per_round_trip_and_then_adds_one() -> None:
+    pace = Pace(ceiling=16)
+    for _ in range(20):
+        pace.answered(0.1)
+    assert pace.level == 16
+    for _ in range(10):
+        pace.refused(sent_at=1.0, now=2.0)
+    assert (pace.level, pace.refusals) == (8, 10)
+    pace.refused(sent_at=2.5, now=3.0)
+    assert pace.level == 4
+    for _ in range(4):
+        pace.answered(0.1)
+    assert 4.8 < pace.level <= 5
+    for at in range(4, 14):
+        pace.refused(sent_at=at, now=at + 0.5)
+    assert pace.level == 1
+    assert Pace(ceiling=3).level == 3
 
 
 def test_retry_after_may_be_a_date_or_nonsense() -> None:
     soon = format_datetime(datetime.now(UTC) + timedelta(seconds=30), usegmt=True)
-    assert 20 < http._retry_after({"Retry-After": soon}) <= 30
-    assert http._retry_after({"Retry-After": "1.5"}) == 1.5
-    assert http._retry_after({"Retry-After": "-3"}) == 0
-    assert http._retry_after({"Retry-After": "soon"}) is None
-    assert http._retry_after({}) is None
+    assert 20 < connection.retry_after({"Retry-After": soon}) <= 30
+    assert connection.retry_after({"Retry-After": "1.5"}) == 1.5
+    assert connection.retry_after({"Retry-After": "-3"}) == 0
+    assert connection.retry_after({"Retry-After": "soon"}) is None
+    assert connection.retry_after({}) is None
 
 
 def test_a_redirect_is_not_followed(server: Server) -> None:
@@ -281,15 +333,14 @@ def test_a_redirect_is_not_followed(server: Server) -> None:
         answers(server.url, "307 | elsewhere")
 
 
-def test_a_slow_caller_holds_the_requests_back(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(http, "WAITING_ANSWERS", 4)
-    with serving() as own, opened(own.url, concurrency=2) as backend:
-        arriving = backend.generate(requests(*[f"{i}" for i in range(50)]), SAMPLING)
-        first = next(arriving)
-        # While the caller looks at one answer, a worker may at most fill the queue and hold one more.
-        own.stats(), own.stats(), own.stats()
-        assert len(own.stats()["bodies"]) <= 1 + 4 + 2
-        assert len([first, *arriving]) == 50
+def test_no_more_than_concurrency_requests_are_in_flight_or_not_yet_taken() -> None:
+    with serving() as own, opened(own.url, concurrency=3) as backend:
+        taken = 0
+        for _ in backend.generate(requests(*[f"{i}" for i in range(50)]), SAMPLING):
+            # The one at hand is not yet kept.
+            assert len(own.stats()["bodies"]) <= taken + 3
+            taken += 1
+    assert taken == 50
 
 
 def test_the_key_is_sent_and_shows_nowhere(server: Server, capfd: pytest.CaptureFixture[str]) -> None:
@@ -342,6 +393,99 @@ def test_a_proxy_of_the_environment_is_used_and_no_password_file(
     assert answers("http://model.invalid/v1", "echo | auth")[0].content == ""
 
 
-def test_it_refuses_to_read(server: Server) -> None:
-    with opened(server.url) as backend, pytest.raises(Refused, match="local model"):
-        backend.read([])
+def test_the_authority_of_a_certificate_is_taken_from_the_environment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    certificate = tmp_path / "server.pem"
+    made = [
+        "openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "1",
+        "-subj", "/CN=127.0.0.1", "-addext", "subjectAltName=IP:127.0.0.1", "-keyout", "key.pem", "-out", "cert.pem",
+    ]  # fmt: skip
+    subprocess.run(made, cwd=tmp_path, check=True, capture_output=True)
+    certificate.write_text((tmp_path / "cert.pem").read_text() + (tmp_path / "key.pem").read_text())
+    hashed = tmp_path / "hashed"
+    hashed.mkdir()
+    (hashed / "cert.pem").write_text((tmp_path / "cert.pem").read_text())
+    subprocess.run(["openssl", "rehash", str(hashed)], check=True)
+    variables = ("SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE")
+    with serving(certificate=certificate) as own:
+        for variable, trusted in [
+            *zip(variables, (tmp_path / "cert.pem", hashed, tmp_path / "cert.pem"), strict=True),
+            (None, None),
+        ]:
+            for other in variables:
+                monkeypatch.delenv(other, raising=False)
+            if variable is not None:
+                monkeypatch.setenv(variable, str(trusted))
+                assert answers(own.url, f"trusted by {variable}")[0].error is None
+        with pytest.raises(Refused, match=r"cannot be used.*SSL_CERT_FILE"):
+            answers(own.url, "not trusted")
+        monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "nowhere.pem"))
+        with pytest.raises(Refused, match=r"SSL_CERT_FILE names .*nowhere\.pem"):
+            answers(own.url, "not there")
+
+
+def spent() -> tuple[int, float]:
+    found = Ledger(Path("data/.memo"), "teacher", None, None).spent()
+    return found.tokens, found.cost_usd
+
+
+def bound(text: str) -> int:
+    """The most tokens that a prompt of this text and its answer may have, where no tokenizer is known."""
+    return len(json.dumps([{"role": "user", "content": text}], separators=(",", ":"))) + SAMPLING.max_tokens
+
+
+def test_a_cap_on_tokens_ends_the_run_with_all_kept(server: Server) -> None:
+    texts = [f"delay=0.01 | capped {i:02}" for i in range(40)]
+    cap, got = 12 * 10 + bound(texts[0]), []
+    with opened(server.url, max_tokens=cap, concurrency=8) as backend, pytest.raises(CapReached) as caught:
+        for answer in backend.generate(requests(*texts), SAMPLING):
+            got.append(answer)
+    # Each is bounded by its bytes and 32 tokens, and used 12: as many as leave room for one more bound.
+    assert len(got) == 11
+    assert caught.value.exit_code == 76
+    assert f"run.endpoints.teacher.max_tokens is {cap}" in str(caught.value)
+    assert f"{len(got)} answers" in str(caught.value)
+    assert spent() == (12 * len(got), 0.0)
+    assert len(bodies(server, "capped")) == len(got)
+    # The cap holds for what comes later, too, and a higher one goes on.
+    with pytest.raises(CapReached):
+        answers(server.url, "capped once more", max_tokens=cap)
+    assert len(answers(server.url, "capped no more", max_tokens=10 * cap)) == 1
+
+
+def test_a_cap_on_cost_counts_what_answers_cost(server: Server, tmp_path: Path) -> None:
+    card, got = {"price_in": 1.0, "price_out": 10.0}, []
+    with (
+        opened(server.url, card, served_folder(tmp_path / "teacher"), max_cost=1e-3, concurrency=4) as backend,
+        pytest.raises(CapReached, match="max_cost"),
+    ):
+        for answer in backend.generate(requests(*["paid"] * 40), SAMPLING):
+            got.append(answer)
+    cost, most = (10 + 20) / 1e6, (4 + 320) / 1e6
+    assert 1e-3 - most - cost < cost * len(got) <= 1e-3 - most + cost
+    assert spent() == (12 * len(got), pytest.approx(cost * len(got)))
+    with pytest.raises(Refused, match=r"max_cost needs prices.*acquire\.teacher"), opened(server.url, max_cost=1.0):
+        pass
+
+
+def test_instances_at_the_same_time_share_a_cap(server: Server) -> None:
+    with opened(server.url, max_tokens=150) as one, opened(server.url, max_tokens=150) as other:
+        # Each needs between 60 and 80 at most, and used 12.
+        arriving = one.generate(requests("first", "hang | in flight"), SAMPLING)
+        assert next(arriving).content == "first -> 0"
+        with pytest.raises(CapReached):
+            list(other.generate(requests("at the same time"), SAMPLING))
+        arriving.close()
+    # What a caller leaves in flight may be billed all the same.
+    assert spent() == (12 + bound("hang | in flight"), 0.0)
+
+
+def test_what_is_not_known_counts_in_full_and_what_failed_does_not(server: Server) -> None:
+    answers(server.url, "usage | unknown", max_tokens=10**6)
+    assert spent() == (bound("usage | unknown"), 0.0)
+    answers(server.url, "500 | fails", "400 | rejected", retries=1, max_tokens=10**6)
+    assert spent() == (bound("usage | unknown"), 0.0)
+    with opened(server.url, concurrency=2, max_tokens=10**6) as backend:
+        next(backend.generate(requests("left", *["hang | never"] * 9), SAMPLING))
+    assert spent() == (bound("usage | unknown") + 12 + bound("hang | never"), 0.0)

@@ -59,19 +59,18 @@ def test_the_first_value_stays(memo: Memo) -> None:
 
 
 def test_a_key_names_all_that_determines_an_answer() -> None:
-    messages = [{"role": "user", "content": "a"}]
-    key = request_key(messages, "m", SAMPLING, 0, 1)
-    assert key == request_key([{"content": "a", "role": "user"}], "m", replace(SAMPLING), 0, 1)
+    key = request_key("a", "m", SAMPLING, 0, 1)
+    assert key == request_key("a", "m", replace(SAMPLING), 0, 1)
     others = [
-        request_key([{"role": "user", "content": "b"}], "m", SAMPLING, 0, 1),
-        request_key(messages, "n", SAMPLING, 0, 1),
-        request_key(messages, "m", replace(SAMPLING, temperature=0.5), 0, 1),
-        request_key(messages, "m", replace(SAMPLING, top_p=0.5), 0, 1),
-        request_key(messages, "m", replace(SAMPLING, max_tokens=9), 0, 1),
-        request_key(messages, "m", replace(SAMPLING, stop=("x",)), 0, 1),
-        request_key(messages, "m", SAMPLING, 1, 1),
-        request_key(messages, "m", SAMPLING, 0, 2),
-        request_key(messages, "m", SAMPLING, 0, 1, "bfloat16"),
+        request_key("b", "m", SAMPLING, 0, 1),
+        request_key("a", "n", SAMPLING, 0, 1),
+        request_key("a", "m", replace(SAMPLING, temperature=0.5), 0, 1),
+        request_key("a", "m", replace(SAMPLING, top_p=0.5), 0, 1),
+        request_key("a", "m", replace(SAMPLING, max_tokens=9), 0, 1),
+        request_key("a", "m", replace(SAMPLING, stop=("x",)), 0, 1),
+        request_key("a", "m", SAMPLING, 1, 1),
+        request_key("a", "m", SAMPLING, 0, 2),
+        request_key("a", "m", SAMPLING, 0, 1, "bfloat16"),
     ]
     assert len({key, *others}) == 10
 
@@ -133,7 +132,7 @@ def test_several_processes_write_at_once_also_from_a_forked_connection(memo: Mem
     for process in writers:
         process.join()
         assert process.exitcode == 0
-    assert memo.stats().entries == 1 + 40 + 5 * 40
+    assert memo.stats().answers == 1 + 40 + 5 * 40
 
 
 def _put_around_a_signal(memo: Memo, ours: Connection) -> None:
@@ -183,7 +182,7 @@ def test_a_folder_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
 
 
 def test_another_process_that_never_lets_go_is_worth_a_retry(memo: Memo, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pipeline.memo.BUSY_S", 0.05)
+    monkeypatch.setattr("pipeline.store.BUSY_S", 0.05)
     other = Memo(memo.path.parent)
     other.connection.execute("BEGIN IMMEDIATE")
     with pytest.raises(TryAgain, match="held by another process"):
@@ -197,7 +196,7 @@ def test_prune_forgets_what_is_old(memo: Memo, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr("pipeline.memo.time.time", lambda: now)
     memo.put({"new": {"v": 1}})
     before = memo.stats()
-    assert (before.entries, before.newest) == (2, pytest.approx(now))
+    assert (before.answers, before.newest) == (2, pytest.approx(now))
     assert memo.prune(older_than_days=5) == 1
     assert kept(memo, "old", "new") == {"new": {"v": 1}}
     assert memo.stats().bytes < before.bytes - 150_000
@@ -225,7 +224,7 @@ def test_recorded_responses_fill_the_memo(memo: Memo, tmp_path: Path) -> None:
     assert memo.fill(files) == 1
     assert memo.fill(files) == 0
     found = memo.get(["r0", "r1", "r2"])
-    assert Answer(**found["r0"]) == answers[0]
+    assert found["r0"] == {**asdict(answers[0]), "prompt_id": prompt, "sample": 0, "instance": "generate@m"}
     assert found["r1"] == {"v": "paid for before"}
     assert "r2" not in found
 
@@ -244,7 +243,7 @@ def test_a_second_run_with_the_same_requests_pays_nothing_and_holds_no_key(
         how = How(RunSettings(endpoints={"teacher": endpoint}), tmp_path, "generate@teacher")
         texts = [[{"role": "user", "content": f"echo | question {i}"}] for i in range(12)]
         asked = [
-            GenerateRequest(request_key(m, f"{MODEL}@1", SAMPLING, 0, i), ids.prompt_id(m), m, 0, i)
+            GenerateRequest(request_key(ids.prompt_id(m), f"{MODEL}@1", SAMPLING, 0, i), ids.prompt_id(m), m, 0, i)
             for i, m in enumerate(texts)
         ]
         first = ask(model, asked[:8], SAMPLING, how)

@@ -10,9 +10,11 @@ from huggingface_hub import constants
 from pydantic import ValidationError
 
 from pipeline.errors import Refused
+from pipeline.execution import RunSettings
 from pipeline.plugins import find
+from pipeline.protocol import engine_of
 from pipeline.stage import UseOrigin, stage_named
-from tests.core.test_preflight import tokenizer, weights
+from tests.core.test_preflight import plan_of, served, tokenizer, weights
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
@@ -29,11 +31,12 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "hub"
 
 
-def test_an_endpoint_gives_logprobs_only_if_they_are_asked_for() -> None:
+def test_an_endpoint_gives_what_its_entry_says_that_it_can() -> None:
     served = {"use": "remote.endpoint", "model": "m", "version": "1"}
     assert gives(**served) == {"generate"}
     assert gives(**served, logprobs=True) == {"generate", "token_logprobs"}
-    assert find("backend", "http.openai").traits["gives"] == ("generate", "token_logprobs")
+    every = gives(**served, logprobs=True, structured=True, read=True, tokenizer="t")
+    assert every == set(find("backend", "http.openai").traits["gives"])
 
 
 def test_an_endpoint_is_known_by_its_declared_name_and_version(tmp_path: Path) -> None:
@@ -54,6 +57,37 @@ def test_an_endpoint_with_one_price_or_a_broken_tokenizer_is_refused(tmp_path: P
     (tmp_path / "out").mkdir()
     with pytest.raises(Refused, match=r"tokenizer\.json"):
         use.build()(tmp_path / "out")
+
+
+def test_what_does_not_go_together_is_found_by_the_plan(tmp_path: Path) -> None:
+    def faults(settings: RunSettings | None = None, **entry) -> list[str]:
+        plan = plan_of(settings, teacher={"use": "remote.endpoint", "model": "m", "version": "1", **entry})
+        return plan.instances["acquire@teacher"].params.check(plan)
+
+    assert faults() == []
+    for entry in ({"api": "completions"}, {"read": True}):
+        [fault] = faults(**entry)
+        assert "needs `tokenizer`" in fault
+        assert faults(**entry, tokenizer=str(tmp_path)) == []
+    capped = served("http://127.0.0.1:9/v1", max_cost=1.0)
+    assert faults(capped, price_in=0.0, price_out=0.0) == []
+    [fault] = faults(capped)
+    assert "run.endpoints.teacher.max_cost needs prices" in fault
+
+
+def test_the_template_that_renders_prompts_here_shapes_the_answers(tmp_path: Path) -> None:
+    engines = []
+    for number, (api, template) in enumerate(
+        [("chat", "a"), ("chat", "b"), ("completions", "a"), ("completions", "b"), ("completions", "b")]
+    ):
+        folder = tokenizer(tmp_path / str(number), "{{ messages[0]['content'] }}" + template)
+        arguments = {"model": "m", "version": "1", "api": api, "tokenizer": str(folder)}
+        out = tmp_path / f"out{number}"
+        out.mkdir()
+        engines.append(engine_of(UseOrigin(name="remote.endpoint", arguments=arguments).build()(out)))
+    assert engines[0] == engines[1]
+    assert engines[3] == engines[4]
+    assert len(set(engines)) == 3
 
 
 @pytest.mark.parametrize("wrong", [{"revision": "main"}, {"revision": COMMIT, "trust_remote_code": True}])

@@ -17,7 +17,7 @@ def response(key: str, prompt: str, model: str = "teacher") -> dict:
     return {
         "response_id": key, "request_id": key, "prompt_id": prompt, "messages": [{"role": "user", "content": "1+1"}],
         "domain": "add", "model": model, "model_id": model, "sample": 0, "seed": 0, "content": "2",
-        "finish_reason": "stop", "token_ids": [1, 2], "prompt_tokens": 3, "completion_tokens": 2,
+        "finish_reason": "stop", "token_ids": [1, 2], "prompt_tokens": 3, "completion_tokens": 2, "attempts": 1,
     }  # fmt: skip
 
 

@@ -39,6 +39,7 @@ def responses() -> Iterator[dict]:
             "content": content,
             "answer": content[1:],
             "finish_reason": "stop",
+            "attempts": 1,
         }
 
 

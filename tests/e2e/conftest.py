@@ -143,6 +143,16 @@ def env(clean_env: dict[str, str], warm_parent: tuple[psutil.Process, str]) -> d
 
 
 @pytest.fixture(scope="session")
+def own(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder that a user brings: prompts, a teacher and a student."""
+    from tests.e2e.brought import bring
+
+    folder = tmp_path_factory.mktemp("brought") / "own"
+    bring(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
 def finished(env: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     """A workspace in which the whole graph has run once. Tests copy it and never change it."""
     workspace = make_workspace(tmp_path_factory.mktemp("finished") / "repo", env)

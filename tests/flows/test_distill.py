@@ -66,6 +66,15 @@ def test_a_gate_that_fails_stops_exactly_what_waits_for_it(done: Served) -> None
 
 
 @pytest.mark.slow_server
+def test_a_cap_ends_the_run_and_is_not_tried_again(done: Served) -> None:
+    (done.repo / "verdict").write_text("cap\n", "utf-8")
+    run = done.run()
+    assert (run.type, run.state) == ("FAILED", "Cap reached")
+    assert run.states["check"] == "Cap reached"
+    assert run.tasks["check"]["run_count"] == 1
+
+
+@pytest.mark.slow_server
 def test_one_instance_is_run_again_alone_and_its_lines_are_in_its_log(done: Served) -> None:
     run = done.run(targets=["check"], force=True)
     assert run.states == {"first": "Nothing changed", "left": "Nothing changed", "check": "Ran"}

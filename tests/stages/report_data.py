@@ -172,7 +172,7 @@ def _answers(
                 "sample": sample, "seed": sample, "content": content, "reasoning": None, "answer": answer,
                 "token_ids": None, "logprobs": None,
                 "finish_reason": "stop" if stopped else "length", "error": None, "prompt_tokens": 16,
-                "completion_tokens": 19, "cost_usd": None,
+                "completion_tokens": 19, "cost_usd": None, "attempts": 1,
             })  # fmt: skip
     return rows
 

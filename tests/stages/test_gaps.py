@@ -43,6 +43,7 @@ def write(data: Path, parts: int = 1) -> None:
             "response_id": f"{i:04d}", "request_id": "r", "prompt_id": prompt, "messages": [], "domain": domain,
             "model": model, "model_id": model, "sample": 0, "seed": 0, "content": "x", "finish_reason": "stop",
             "completion_tokens": tokens,
+            "attempts": 1,
         })  # fmt: skip
         scores["verified"].append(key | {"score": solved, "parts": []})
         for name, nll in zip(("big_nll", "small_nll"), nlls, strict=True):

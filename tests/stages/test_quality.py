@@ -33,7 +33,8 @@ def responses(n: int = 12, k: int = 2) -> list[dict]:
          "messages": p["messages"], "domain": p["domain"], "verifier": p["verifier"], "reference": p["reference"],
          "model": "teacher", "model_id": "m", "sample": s, "seed": ids.seed_of(1, p["prompt_id"], s),
          "content": f"It is {2 * i}, said {s}", "answer": str(2 * i), "token_ids": [5, 6, 7],
-         "logprobs": [-0.5, -1.0, 0.0], "finish_reason": "stop", "prompt_tokens": 4, "completion_tokens": 3}
+         "logprobs": [-0.5, -1.0, 0.0], "finish_reason": "stop", "prompt_tokens": 4, "completion_tokens": 3,
+         "attempts": 1}
         for i, p in enumerate(prompts(n))
         for s in range(k)
     ]  # fmt: skip

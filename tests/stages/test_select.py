@@ -43,7 +43,7 @@ def answers(model: str, **changes: object) -> list[dict]:
             "messages": [{"role": "user", "content": str(prompt)}], "domain": "add" if prompt % 2 else "rev",
             "model": model, "model_id": model, "sample": sample, "seed": 0, "content": f"#{sample}",
             "answer": "yes" if sample < 2 + prompt % 7 else str(sample), "finish_reason": "stop",
-            "prompt_tokens": 4, "completion_tokens": 3 + sample,
+            "prompt_tokens": 4, "completion_tokens": 3 + sample, "attempts": 1,
         } | changes
         for prompt in range(40)
         for sample in range(8)

@@ -1,0 +1,27 @@
+"""The page of the benchmarks says what their results say."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from benchmarks import tables
+
+RESULTS = sorted((Path(__file__).parents[2] / "benchmarks" / "results").glob("*.json"))
+
+
+def test_the_page_shows_the_results_of_now() -> None:
+    page = tables.README.read_text("utf-8")
+    assert page == tables.filled(page), "run `python benchmarks/tables.py`"
+
+
+@pytest.mark.parametrize("path", RESULTS, ids=lambda path: path.stem)
+def test_a_result_says_when_on_what_and_of_which_commit(path: Path) -> None:
+    found = json.loads(path.read_text("utf-8"))
+    if "goals" not in found:
+        pytest.skip("no comparison of methods")
+    assert found.keys() >= {"date", "machine", "commit", "versions", "rounds", "rows"}
+    assert all({"method", "ratio"} <= row.keys() for row in found["rows"])
+    assert all(row.keys() == {"goal", "reached", "met"} for row in found["goals"])

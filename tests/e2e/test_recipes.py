@@ -1,0 +1,88 @@
+"""Every recipe is a plan, passes the doctor, and runs to its end on small models by changing names and endpoints."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from pipeline import plan
+from pipeline.preflight import doctor
+from tests.e2e.brought import EDITS, answers, metrics, stillhouse, use
+from tests.e2e.conftest import ROOT, Workspace, make_workspace
+from tests.model_server import ModelServer, serving
+
+pytestmark = pytest.mark.e2e
+
+# embedded.yaml is what embedded.py makes the shipped models from, and no params file.
+RECIPES = sorted({path.name for path in (ROOT / "recipes").glob("*.yaml")} - {"embedded.yaml"})
+KEY = "sk-sentinel-0123456789abcdef"
+
+
+@pytest.fixture(scope="module")
+def brought(own: Path, env: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Workspace:
+    """A workspace with what a user brings; half of its prompts are called hard."""
+    workspace = make_workspace(tmp_path_factory.mktemp("recipes") / "repo", env, lambda params: None)
+    shutil.copytree(own, workspace.root / "own")
+    file = workspace.root / "own" / "prompts.jsonl"
+    rows = [json.loads(line) for line in file.read_text("utf-8").splitlines()]
+    named = [{**row, "domain": "hard" if row["question"] < "e" else "easy"} for row in rows]
+    file.write_text("".join(json.dumps(row) + "\n" for row in named), "utf-8")
+    return workspace
+
+
+@pytest.fixture(scope="module")
+def server(own: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ModelServer]:
+    folder = tmp_path_factory.mktemp("served") / "teacher"
+    shutil.copytree(own / "teacher", folder)
+    with serving(folder) as running:
+        yield running
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_a_recipe_is_a_plan_and_passes_the_doctor(
+    brought: Workspace, recipe: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(brought.root)
+    resolved = plan.resolve(plan.load(ROOT / "recipes" / recipe))
+    failed = [check for check in doctor(resolved, Path("data"), Path(), offline=True) if check.state == "fail"]
+    # The workspace is a repository that DVC has not been started in.
+    assert [check.name for check in failed if check.name != "dvc"] == []
+
+
+def test_a_hosted_teacher_with_a_cap(brought: Workspace, server: ModelServer, tmp_path: Path) -> None:
+    """The cap ends the run with what came kept; raised, only the rest is asked for, four samples a request."""
+    workspace = replace(brought.copy(tmp_path / "repo"), env={**brought.env, "TEACHER_API_KEY": KEY})
+    hosted = {"https://api.example.com/v1": server.url, "max_cost: 20": "max_cost: 0.02"}
+    use(workspace, "hosted_api.yaml", EDITS | hosted)
+    stopped = workspace.dvc("repro", "generate@teacher", check=False)
+    assert "max_cost" in stopped.stdout + stopped.stderr
+    before = server.choices()["large-model-2026-01"]
+    assert before > 0
+    workspace.edit(lambda params: params["run"]["endpoints"]["teacher"].update(max_cost=2))
+    workspace.repro()
+    rows = answers(workspace, "train/teacher")
+    # One round of requests may be sent and not paid when the cap is met; none is asked twice.
+    assert server.choices()["large-model-2026-01"] == len(rows) + 50
+    assert all(row["cost_usd"] > 0 for row in rows)
+    assert metrics(workspace)["teacher"]["accuracy"] > 0.9
+    kept = [file for file in workspace.root.rglob("*") if file.is_file() and file.stat().st_size < 1 << 22]
+    assert not [file for file in kept if KEY.encode() in file.read_bytes()]
+
+
+def test_two_teachers_each_where_it_is_asked(brought: Workspace, server: ModelServer, tmp_path: Path) -> None:
+    workspace = brought.copy(tmp_path / "repo")
+    two = {"http://127.0.0.1:8000/v1": server.url, "http://127.0.0.1:8001/v1": server.url}
+    use(workspace, "two_teachers.yaml", EDITS | two)
+    workspace.repro()
+    large, small = answers(workspace, "train/large"), answers(workspace, "train/small")
+    assert {row["domain"] for row in large} == {"hard"}
+    assert {row["domain"] for row in small} == {"hard", "easy"}
+    assert {row["model"] for row in large + small} == {"large", "small"}
+    sql = "select distinct model from selections join responses on record_id = response_id where kept"
+    said = json.loads(stillhouse(workspace, "query", sql, "--json"))
+    assert {row["model"] for row in said} == {"large", "small"}

@@ -116,9 +116,9 @@ def result(rounds: list[dict[str, float]], what: str) -> dict[str, Any]:
         ],
         "notes": [
             f"{what}; the engine's start is excluded.",
-            f"Beside a bare `LLM.generate` of the same requests, asking took {median(paired):+.1%} ({paired[0]:+.1%} to "
-            f"{paired[-1]:+.1%} over the rounds): this machine's wall time swings by more than the goal, so the pair decides "
-            f"nothing, least of all that asking is faster.",
+            f"Beside a bare `LLM.generate` of the same requests, asking took {median(paired):+.1%} ({paired[0]:+.1%} "
+            f"to {paired[-1]:+.1%} over the rounds): the wall time here swings by more than the goal, so the pair "
+            "decides nothing, least of all that asking is faster.",
         ],
         "raw": rounds,
     }

@@ -114,7 +114,8 @@ class _Timed(How):
 
     def progress(self, done: int, total: int, note: object = "") -> None:
         if isinstance(note, Meter):
-            self.arrivals[note.started].append(time.monotonic() - note.started)
+            times = self.arrivals[note.started]
+            times += [time.monotonic() - note.started] * (done - len(times))
         super().progress(done, total, note)
 
     def seconds(self, in_flight: int | None) -> float:

@@ -327,7 +327,7 @@ def _endpoint(label: str, folder: Path, card: dict[str, Any], how: How) -> Itera
     with find("backend", card["backend"]).factory(folder=folder, card=card, how=how) as gateway:
         assert isinstance(gateway, Gateway)
         listed = gateway.models()
-        if listed is not None and not set(listed) & set(served.names()):
+        if listed and not set(listed) & set(served.names()):
             shown = printable(", ".join(listed[:10]))
             yield Check(label, "warn", f"{url} lists no model {served.model!r}, but: {shown}. Correct `model`")
         started = time.monotonic()

@@ -105,15 +105,19 @@ class LocalModel:
 
     def generate(self, requests: Sequence[GenerateRequest], sampling: Sampling) -> Iterator[Answer]:
         """Answer every request once; a prompt that leaves no room for an answer is an answer with an error."""
+        for answers in self.arrivals(requests, sampling):
+            yield from answers
+
+    def arrivals(self, requests: Sequence[GenerateRequest], sampling: Sampling) -> Iterator[list[Answer]]:
+        """The same, a batch at a time."""
         again = [] if self.compared else list(requests[:: math.ceil(len(requests) / AGAIN) or 1])
         first: dict[str, list[int] | None] = {request.request_id: None for request in again}
-        for answer in self._generate(requests, sampling, self.batch_rows):
-            if answer.request_id in first:
-                first[answer.request_id] = answer.token_ids
-            yield answer
+        for answers in self._generate(requests, sampling, self.batch_rows):
+            first |= {a.request_id: a.token_ids for a in answers if a.request_id in first}
+            yield answers
         if again:
             self.compared = True
-            second = {a.request_id: a.token_ids for a in self._generate(again, sampling, ROWS)}
+            second = {a.request_id: a.token_ids for batch in self._generate(again, sampling, ROWS) for a in batch}
             changed = sum(first[key] != second[key] for key in first)
             self.how.say(
                 f"{changed} of {len(first)} answers came out different when asked again in batches of {ROWS}: on "
@@ -121,7 +125,7 @@ class LocalModel:
                 f"stay as they are; those made anew after the memo is lost may differ that often."
             )
 
-    def _generate(self, requests: Sequence[GenerateRequest], sampling: Sampling, rows: int) -> Iterator[Answer]:
+    def _generate(self, requests: Sequence[GenerateRequest], sampling: Sampling, rows: int) -> Iterator[list[Answer]]:
         tokens = {r.prompt_id: self.chat.prompt(r.messages) for r in requests}
         by_width: dict[int, list[GenerateRequest]] = defaultdict(list)
         for request in sorted(requests, key=lambda r: (r.prompt_id, r.sample)):
@@ -130,11 +134,11 @@ class LocalModel:
                 by_width[prompt_width(length)].append(request)
                 continue
             error = f"the prompt has {length} tokens; the model's context of {self.context} leaves no room to answer"
-            yield Answer(request.request_id, None, "error", error=error, prompt_tokens=length)
+            yield [Answer(request.request_id, None, "error", error=error, prompt_tokens=length)]
         for width, group in sorted(by_width.items()):
             for start in range(0, len(group), rows):
                 batch = group[start : start + rows]
-                yield from self._answer(batch, [tokens[r.prompt_id] for r in batch], width, sampling)
+                yield list(self._answer(batch, [tokens[r.prompt_id] for r in batch], width, sampling))
 
     def _answer(
         self, batch: Sequence[GenerateRequest], prompts: list[list[int]], width: int, sampling: Sampling

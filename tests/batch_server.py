@@ -20,6 +20,8 @@ from typing import Any
 
 from aiohttp import web
 
+from tests.servers import serve
+
 MODEL = "tiny"
 
 
@@ -61,7 +63,7 @@ class Server:
 def serving() -> Iterator[Server]:
     """A server on loopback, ended with the block; it also ends when this process does."""
     with subprocess.Popen(
-        [sys.executable, __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        [sys.executable, "-m", "tests.batch_server"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as process:
         try:
             assert process.stdout is not None
@@ -239,7 +241,7 @@ def _answer(line: dict[str, Any], question: str, active: set[str]) -> list[str]:
 
 
 async def main() -> None:
-    """Serve until the standard input ends; the first line printed is the port."""
+    """Serve a provider that has no batch yet."""
     provider = Provider()
     app = web.Application(client_max_size=1 << 28, middlewares=[provider.watch])
     app.router.add_get("/stats", provider.stats)
@@ -252,12 +254,7 @@ async def main() -> None:
     app.router.add_post("/v1/batches", provider.create)
     app.router.add_get("/v1/batches", provider.list_batches)
     app.router.add_get("/v1/batches/{key}", provider.batch)
-    runner = web.AppRunner(app, access_log=None, handler_cancellation=True)
-    await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", 0)
-    await site.start()
-    print(runner.addresses[0][1], flush=True)
-    await asyncio.get_running_loop().run_in_executor(None, sys.stdin.read)
+    await serve(app)
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ from pipeline import ids
 from pipeline.execution import How, RunSettings
 from pipeline.models import finish
 from pipeline.protocol import Answer, Backend, GenerateRequest, Sampling, open_model
+from tests.servers import serve
 
 
 @dataclass(frozen=True)
@@ -110,7 +111,7 @@ class Handlers:
 
 
 async def main(folder: Path) -> None:
-    """Serve until the standard input ends; the first line printed is the port."""
+    """Serve the model of a transformers folder."""
     (folder / "model.json").write_text(json.dumps(finish(folder, "float32")), "utf-8")
     with open_model(folder, How(RunSettings(device="cpu"), folder, "server")) as backend:
         handlers = Handlers(backend)
@@ -118,11 +119,7 @@ async def main(folder: Path) -> None:
         app.router.add_get("/v1/models", handlers.models)
         app.router.add_get("/choices", handlers.choices)
         app.router.add_post("/v1/chat/completions", handlers.chat)
-        runner = web.AppRunner(app, access_log=None)
-        await runner.setup()
-        await web.TCPSite(runner, "127.0.0.1", 0).start()
-        print(runner.addresses[0][1], flush=True)
-        await asyncio.get_running_loop().run_in_executor(None, sys.stdin.read)
+        await serve(app)
 
 
 if __name__ == "__main__":

@@ -225,24 +225,28 @@ def _likely(token: int, k: int) -> dict[str, Any]:
     return {str(t): {"logprob": logprob(t), "rank": t + 1, "decoded_token": ""} for t in {token, *range(k)}}
 
 
+async def serve(app: web.Application, port: int = 0, secure: ssl.SSLContext | None = None) -> None:
+    """Serve on loopback until the standard input ends; the first line printed is the port."""
+    runner = web.AppRunner(app, access_log=None, handler_cancellation=True)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", port, ssl_context=secure).start()
+    print(runner.addresses[0][1], flush=True)
+    await asyncio.get_running_loop().run_in_executor(None, sys.stdin.read)
+
+
 async def main(port: int, certificate: str | None = None) -> None:
-    """Serve until the standard input ends; the first line printed is the port."""
+    """Serve the faults, over TLS if there is a certificate."""
     faults = Faults()
     app = web.Application(client_max_size=1 << 24)
     app.router.add_get("/v1/models", faults.models)
     app.router.add_get("/stats", faults.stats)
     app.router.add_post("/v1/chat/completions", faults.complete)
     app.router.add_post("/v1/completions", faults.complete)
-    runner = web.AppRunner(app, access_log=None, handler_cancellation=True)
-    await runner.setup()
     secure = None
     if certificate is not None:
         secure = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
         secure.load_cert_chain(certificate)
-    site = web.TCPSite(runner, "127.0.0.1", port, ssl_context=secure)
-    await site.start()
-    print(runner.addresses[0][1], flush=True)
-    await asyncio.get_running_loop().run_in_executor(None, sys.stdin.read)
+    await serve(app, port, secure)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 import io
 import json
-import random
 import time
 import uuid
 from collections import Counter
@@ -26,7 +25,7 @@ from filelock import FileLock
 from pipeline import ids
 from pipeline.backends.batch_state import Kept, Sent
 from pipeline.backends.completions import Completions, Served, Unreadable, complaint
-from pipeline.backends.connection import Connection, Passing, Reply
+from pipeline.backends.connection import LONGEST_PAUSE_S, Connection, Passing, Reply, backoff
 from pipeline.errors import CapReached, Refused, TryAgain
 from pipeline.execution import Batch, Endpoint, How
 from pipeline.protocol import Answer, GenerateRequest, Reading, Sampling, Tokens
@@ -42,10 +41,6 @@ ROUNDS = 3
 FETCHES = 3
 # A transfer of a file may take this many times the patience for one request.
 FILE_PATIENCE = 10
-BACKOFF_S = 0.5
-LONGEST_BACKOFF_S = 60.0
-# An endpoint that asks for a longer pause than this is asked again after it.
-LONGEST_PAUSE_S = 900.0
 # The pause between two questions grows to this many times `poll_s`.
 LONGEST_POLL = 20
 FILE_BYTES = 100 << 20
@@ -410,8 +405,8 @@ class BatchGateway:
                 tries += 1
                 if tries > self.endpoint.retries:
                     raise self.connection.again(f"{failure.text}, {tries} times in a row") from None
-                pause = min(LONGEST_BACKOFF_S, BACKOFF_S * 2 ** min(tries, 16)) * (0.5 + random.random() / 2)
-                time.sleep(pause if failure.wait_s is None else min(failure.wait_s, LONGEST_PAUSE_S))
+                # An endpoint that asks for a longer pause than LONGEST_PAUSE_S is asked again after that.
+                time.sleep(backoff(tries) if failure.wait_s is None else min(failure.wait_s, LONGEST_PAUSE_S))
             if (done := found()) is not None:
                 return done
 

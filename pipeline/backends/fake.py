@@ -39,13 +39,12 @@ class _Words:
             prompt = " ".join(message["content"] for message in request.messages)
             said = self._said(prompt, request.seed if sampling.temperature else 0)
             kept = said[: sampling.max_tokens]
-            text = " ".join(kept)
-            end = min((text.index(stop) for stop in sampling.stop if stop in text), default=None)
+            text, stopped = sampling.until_stop(" ".join(kept))
             time.sleep(self.delay_s)
             yield Answer(
                 request.request_id,
-                text[:end],
-                "stop" if kept == said or end is not None else "length",
+                text,
+                "stop" if kept == said or stopped else "length",
                 prompt_tokens=len(prompt.split()),
                 completion_tokens=len(kept),
             )

@@ -147,13 +147,12 @@ class LocalModel:
         uniform = np.stack([np.random.Generator(np.random.Philox(key=r.seed)).random(max(rooms)) for r in batch])
         ids, logprobs = self._decode(prompts, width, rooms, uniform, sampling)
         for row, taken in enumerate(ids):
-            text = self.chat.decode(taken)
-            cut = min((text.find(s) for s in sampling.stop if s in text), default=-1)
-            reasoning, content = split_thinking(text if cut < 0 else text[:cut])
+            text, stopped = sampling.until_stop(self.chat.decode(taken))
+            reasoning, content = split_thinking(text)
             yield Answer(
                 batch[row].request_id,
                 content,
-                "stop" if cut >= 0 or taken[-1:] == [self.chat.eos_id] else "length",
+                "stop" if stopped or taken[-1:] == [self.chat.eos_id] else "length",
                 reasoning=reasoning or None,
                 token_ids=taken,
                 logprobs=logprobs[row],

@@ -173,14 +173,13 @@ class VllmModel:
         if made.finish_reason not in FINISHES:
             return Answer(output.request_id, None, "error", error=f"vLLM ended the answer with {made.finish_reason!r}")
         token_ids = list(made.token_ids)
-        text = self.chat.decode(token_ids)
-        cut = min((text.find(s) for s in sampling.stop if s in text), default=-1)
-        thinking, content = split_thinking(text if cut < 0 else text[:cut])
+        text, _ = sampling.until_stop(self.chat.decode(token_ids))
+        reasoning, content = split_thinking(text)
         return Answer(
             output.request_id,
             content,
             made.finish_reason,
-            reasoning=thinking or None,
+            reasoning=reasoning or None,
             token_ids=token_ids,
             logprobs=made.logprobs.logprobs,
             prompt_tokens=len(output.prompt_token_ids),

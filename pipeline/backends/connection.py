@@ -8,7 +8,9 @@ from __future__ import annotations
 import asyncio
 import os
 import random
+import signal
 import ssl
+import threading
 import time
 import urllib.request
 from collections.abc import Coroutine, Mapping
@@ -87,7 +89,6 @@ class Connection:
     def open(self) -> None:
         """Make the loop and the session; nothing is sent yet."""
         self.loop = asyncio.new_event_loop()
-        self.loop.set_exception_handler(_unless_stopped)
         self._session = self.do(self._opened())
 
     def close(self) -> None:
@@ -101,8 +102,30 @@ class Connection:
         task = self.loop.create_task(work)
         task.add_done_callback(lambda _: self.loop.stop())
         while not task.done():
-            self.loop.run_forever()
+            self.run()
         return task.result()
+
+    def run(self) -> None:
+        """Run the loop until something stops it. Ctrl-C stops it too and is raised here: raised wherever the loop
+        happens to be, it would end one task, or be lost in a finalizer."""
+        before = signal.getsignal(signal.SIGINT)
+        if before is not signal.default_int_handler or threading.current_thread() is not threading.main_thread():
+            self.loop.run_forever()
+            return
+        interrupted = False
+
+        def interrupt(*_: object) -> None:
+            nonlocal interrupted
+            interrupted = True
+            self.loop.call_soon_threadsafe(self.loop.stop)
+
+        signal.signal(signal.SIGINT, interrupt)
+        try:
+            self.loop.run_forever()
+        finally:
+            signal.signal(signal.SIGINT, before)
+        if interrupted:
+            raise KeyboardInterrupt
 
     async def _opened(self) -> aiohttp.ClientSession:
         headers = {"Content-Type": "application/json"}
@@ -212,12 +235,6 @@ class Connection:
             raise Refused(f"{where} sends us to {elsewhere}; write the address it means into params.yaml")
         if code in UNKNOWN_PARAMETER:
             raise Refused(f"the endpoint of the model {self.name} does not take a parameter it was sent: {where}")
-
-
-def _unless_stopped(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-    """Ctrl-C ends whatever task is running then, and is raised there; it is no error of that task to tell about."""
-    if not isinstance(context.get("exception"), KeyboardInterrupt):
-        loop.default_exception_handler(context)
 
 
 def _certificates() -> ssl.SSLContext:

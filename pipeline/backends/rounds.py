@@ -86,7 +86,7 @@ class Rounds(Generic[A, T]):
                 self._away += now - left
                 if now - left > AWAY_S:
                     self.loop.call_soon(self.loop.stop)
-                    self.loop.run_forever()
+                    self.connection.run()
                 self._launch(now)
                 if not self._found:
                     wake = self._next_event(now)
@@ -161,7 +161,7 @@ class Rounds(Generic[A, T]):
         if not self._landed:
             timer = self.loop.call_at(wake, self.loop.stop)
             try:
-                self.loop.run_forever()
+                self.connection.run()
             finally:
                 timer.cancel()
         now = self.loop.time()
@@ -238,8 +238,8 @@ class Rounds(Generic[A, T]):
         for task in left:
             task.cancel()
         # Each that ends stops the loop.
-        while not self.loop.is_running() and not all(task.done() for task in left):
-            self.loop.run_forever()
+        while not all(task.done() for task in left):
+            self.connection.run()
         for task in self._flying:
             # An exception that nobody takes is reported when the task is forgotten.
             if task.done() and not task.cancelled():

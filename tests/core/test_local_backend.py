@@ -212,6 +212,18 @@ def test_readings_are_those_of_a_plain_forward_pass(folder: Path) -> None:
         np.testing.assert_allclose(reading.embedding, states, atol=1e-4)
 
 
+def test_a_loaded_model_computes_what_transformers_loads(folder: Path) -> None:
+    ids = torch.tensor([sequences()[0].token_ids])
+    theirs = transformers.AutoModelForCausalLM.from_pretrained(folder).eval()
+    with torch.inference_mode():
+        torch.testing.assert_close(local.load(folder, "float32")(ids).logits, theirs(ids).logits, atol=1e-5, rtol=0)
+
+
+def test_gpt2s_activation_is_one_kernel(folders: dict[str, Path]) -> None:
+    net = local.load(folders["gpt2"], "float32")
+    assert all(str(block.mlp.act) == "GELU(approximate='tanh')" for block in net.transformer.h)
+
+
 def test_no_logits_are_made_of_positions_not_asked_about(folders: dict[str, Path]) -> None:
     backend = opened(folders["gemma2"])
     made = []

@@ -64,7 +64,7 @@ serve: setup  ## Prefect: the server, the flow with a schedule, and the report, 
 	@python -m flows.serve
 
 .PHONY: effect
-effect: setup  ## the effect table of the README: five seeds on an unseen benchmark, half an hour
+effect: setup  ## the effect table of the README: five seeds on an unseen benchmark, ten to thirty minutes
 	@PYTHONPATH=. python benchmarks/default_effect.py && python docs/fill_readme.py
 
 # What is compared with, outside our environment; `benchmarks/peers*.txt` each make one.

@@ -276,14 +276,14 @@ def _template(folder: Path) -> None:
 
 
 def _served(instance: Instance, use: Use, how: How, offline: bool) -> Iterator[Check]:
-    """What a served model needs: an address, a key, prices if its cost is capped, and an answer."""
+    """What a served model needs: an address, a key, caps that are not spent, and an answer."""
     label, name = instance.label, instance.name
     endpoint = endpoint_of(name, how.settings)
     parts = urlsplit(endpoint.url)
     local = parts.hostname in ("localhost", "127.0.0.1", "::1")
     if endpoint.api_key_env and parts.scheme == "http" and not local:
         yield Check(label, "warn", f"{endpoint.api_key_env} travels unencrypted to {parts.hostname}; use https")
-    yield from _caps(label, name, endpoint, use, how)
+    yield from _caps(label, name, endpoint, how)
     if offline:
         if endpoint.api_key_env and not os.environ.get(endpoint.api_key_env, "").strip():
             yield Check(label, "warn", f"{endpoint.api_key_env} is not set here; the run needs it")
@@ -296,13 +296,8 @@ def _served(instance: Instance, use: Use, how: How, offline: bool) -> Iterator[C
         yield from _endpoint(label, folder, card, _quickly(how, name, endpoint))
 
 
-def _caps(label: str, name: str, endpoint: Endpoint, use: Use, how: How) -> Iterator[Check]:
-    """A cap on cost needs prices, and a cap that is spent lets nothing through."""
-    if endpoint.max_cost is not None and use.arguments.get("price_out") is None:
-        text = (
-            f"run.endpoints.{name}.max_cost caps nothing without prices: add price_in and price_out to acquire.{name}"
-        )
-        yield Check(label, "fail", text)
+def _caps(label: str, name: str, endpoint: Endpoint, how: How) -> Iterator[Check]:
+    """A cap that is spent lets nothing through."""
     # A folder without a memo has spent nothing, and is not given one.
     if not Memo(how.memo).path.exists():
         return

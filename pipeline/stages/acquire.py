@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipeline.errors import Refused
+from pipeline.execution import Endpoint
 from pipeline.stage import Input, UseOrigin, stage
 from pipeline.watched import WatchedParams
 
@@ -28,25 +30,25 @@ class Params(WatchedParams):
         return frozenset(gives(self.use.arguments) if callable(gives) else gives)
 
     def check(self, plan: Plan) -> list[str]:
-        """Parameters that do not go together, and a cap on the cost of a model whose prices are not known."""
+        """Parameters that do not go together, among themselves or with those of the model's endpoint."""
         faults = super().check(plan)
         try:
             self.use.build()
         except Refused as error:
             faults.append(str(error))
         for instance in plan.of("acquire"):
-            endpoint = plan.settings.endpoints.get(instance.name)
-            if (
-                instance.params is self
-                and endpoint
-                and endpoint.max_cost
-                and self.use.arguments.get("price_out") is None
-            ):
-                faults.append(
-                    f"run.endpoints.{instance.name}.max_cost needs prices: write price_in and price_out, in US dollars "
-                    f"per million tokens"
-                )
+            if instance.params is self and instance.name in plan.settings.endpoints:
+                faults += self._at(instance.name, plan.settings.endpoints[instance.name])
         return faults
+
+    def _at(self, name: str, endpoint: Endpoint) -> Iterator[str]:
+        where, given = f"run.endpoints.{name}", self.use.arguments
+        if endpoint.max_cost is not None and given.get("price_out") is None:
+            yield f"{where}.max_cost needs prices: write price_in and price_out, in US dollars per million tokens"
+        if endpoint.batch is not None and given.get("n", 1) > 1:
+            yield f"a line of a batch file asks for one answer: take `n` out, or `batch` out of {where}"
+        if endpoint.batch is not None and given.get("read"):
+            yield f"a batch file holds no texts to read: take `read` out, or `batch` out of {where}"
 
 
 @stage(writes=None, by="tree")

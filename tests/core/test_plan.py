@@ -111,6 +111,24 @@ def test_a_fault_names_its_key_and_what_to_write(given: dict[str, Any], what: st
     assert any(says in fault for fault in faults(given, change)), faults(given, change)
 
 
+@pytest.mark.parametrize(
+    ("endpoint", "model", "says"),
+    [
+        ({"max_cost": 5.0}, {}, "run.endpoints.served.max_cost needs prices"),
+        ({"batch": {}}, {"n": 4}, "take `n` out, or `batch` out of run.endpoints.served"),
+        ({"batch": {}}, {"read": True, "tokenizer": "t"}, "take `read` out, or `batch` out of run.endpoints.served"),
+    ],
+)
+def test_a_served_model_and_its_endpoint_go_together(
+    given: dict[str, Any], endpoint: dict[str, Any], model: dict[str, Any], says: str
+) -> None:
+    def change(params: dict[str, Any]) -> None:
+        params["acquire"]["served"] = {"use": "remote.endpoint", "model": "m", "version": "1", **model}
+        params["run"] = {"endpoints": {"served": {"url": "http://127.0.0.1:1/v1", **endpoint}}}
+
+    assert [text for text in faults(given, change) if says in text] != []
+
+
 def test_all_faults_are_told_at_once(given: dict[str, Any]) -> None:
     def change(params: dict[str, Any]) -> None:
         params["train"]["kd"].update(epoch=3)

@@ -209,21 +209,17 @@ def test_a_key_is_needed_by_the_machine_of_the_run(data: Path, server: Server) -
     assert not [c for c in checks if c.state == "fail"]
 
 
-def test_a_cap_on_cost_without_prices_and_a_cap_that_is_spent(data: Path, server: Server) -> None:
-    def found(entry: dict, **endpoint) -> list[tuple[str, str]]:
-        plan = plan_of(served(server.url, **endpoint), teacher={**ENDPOINT, **entry})
+def test_a_cap_that_is_spent(data: Path, server: Server) -> None:
+    def found(**endpoint) -> list[tuple[str, str]]:
+        plan = plan_of(served(server.url, **endpoint), teacher={**ENDPOINT, "price_in": 1.0, "price_out": 2.0})
         return about(doctor(plan, data, data.parent, offline=True), "acquire@teacher")
 
-    prices = {"price_in": 1.0, "price_out": 2.0}
-    assert [text for state, text in found({}, max_cost=5.0) if state == "fail"] == [
-        "run.endpoints.teacher.max_cost caps nothing without prices: add price_in and price_out to acquire.teacher"
-    ]
-    assert not [text for state, text in found(prices, max_cost=5.0) if state == "fail"]
+    assert not [text for state, text in found(max_cost=5.0) if state == "fail"]
     # Nothing was ever asked, and looking has not made a memo.
     assert not (data / ".memo").exists()
     Ledger(data / ".memo", "teacher", None, None).settle(0, 0.0, 100, 4.9)
-    assert not [text for state, text in found(prices, max_cost=5.0, max_tokens=101) if state == "fail"]
-    assert [text for state, text in found(prices, max_cost=5.0, max_tokens=100) if state == "fail"] == [
+    assert not [text for state, text in found(max_cost=5.0, max_tokens=101) if state == "fail"]
+    assert [text for state, text in found(max_cost=5.0, max_tokens=100) if state == "fail"] == [
         "run.endpoints.teacher.max_tokens is spent: 100 of 100 tokens; raise it"
     ]
 

@@ -17,7 +17,8 @@ from pipeline.statistics import Bin, Interval, calibration_bins, ece, mcnemar, p
 from pipeline.tables import Scan
 
 COLUMNS = ("item_id", "domain", "metric", "confidence", "prediction")
-DIGITS = 4
+# More than anyone is shown: who rounds these for people, rounds them as the report does.
+DIGITS = 6
 
 Metrics = dict[str, dict[str, float]]
 

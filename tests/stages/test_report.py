@@ -90,12 +90,12 @@ def test_metrics_are_what_the_tables_say(data: Path, metrics: dict[str, dict[str
     for name, row in metrics.items():
         assert row["n"] == len(rows[name]) == 300
         right = [r["metric"] for r in rows[name].values()]
-        assert row["accuracy"] == round(sum(right) / 300, 4)
+        assert row["accuracy"] == round(sum(right) / 300, 6)
         assert row["low"] < row["accuracy"] < row["high"]
         mul = [r["metric"] for r in rows[name].values() if r["domain"] == "mul"]
-        assert row["accuracy_mul"] == round(sum(mul) / len(mul), 4)
+        assert row["accuracy_mul"] == round(sum(mul) / len(mul), 6)
     same = [rows["kd"][i]["prediction"] == rows["teacher"][i]["prediction"] for i in rows["kd"]]
-    assert metrics["kd"]["agreement_with_teacher"] == round(sum(same) / 300, 4)
+    assert metrics["kd"]["agreement_with_teacher"] == round(sum(same) / 300, 6)
     assert "agreement_with_teacher" not in metrics["teacher"]
     gained = metrics["kd"]["accuracy"] - metrics["random_sft"]["accuracy"]
     assert metrics["kd"]["minus_random_sft"] == pytest.approx(gained, abs=1e-4)

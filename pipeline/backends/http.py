@@ -165,7 +165,7 @@ class Gateway:
         try:
             return self.format.answers(asked, reply.raw)
         except Unreadable as error:
-            raise Passing(str(error)) from None
+            raise Passing(str(error), billed=True) from None
 
     def _used(self, answers: Sequence[Answer]) -> tuple[int, float] | None:
         """What the answers of one request used together, or None if the server does not tell."""
@@ -197,7 +197,7 @@ class Gateway:
             try:
                 return [self.format.reading(job.asked, top_k, reply.raw)]
             except Unreadable as error:
-                raise Passing(str(error)) from None
+                raise Passing(str(error), billed=True) from None
 
         def give_up(asked: Tokens, text: str) -> list[Reading]:
             raise Refused(f"the endpoint of the model {self.name}, {self.url}, does not read {asked.id}: {text}")

@@ -13,7 +13,7 @@ import heapq
 import itertools
 import random
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Generic, TypeVar
 
 from pipeline.backends import connection as http
@@ -30,12 +30,14 @@ AWAY_S = 1.0
 
 @dataclass(eq=False, slots=True)
 class Job(Generic[A]):
-    """One HTTP request. `bound` is the most it may use, in tokens and US dollars; `used` what it did use."""
+    """One HTTP request. `bound` is the most it may use, in tokens and US dollars; `used` what it did use. `reserved`
+    tells whether the bound is counted as spent until what was used is known."""
 
     asked: A
     body: bytes
     bound: tuple[int, float] = (0, 0.0)
     used: tuple[int, float] = (0, 0.0)
+    reserved: bool = False
     tries: int = 0
     # How many replies there had been when it last failed.
     seen: int = 0
@@ -70,7 +72,7 @@ class Rounds(Generic[A, T]):
         self._flying: dict[asyncio.Task[Reply], tuple[Job[A], float]] = {}
         self._landed: list[asyncio.Task[Reply]] = []
         self._again: list[tuple[float, int, Job[A]]] = []
-        self._held: Job[A] | None = None
+        self._held: list[Job[A]] = []
         self._found: list[T] = []
         self._ended: list[Job[A]] = []
         self._number = itertools.count()
@@ -117,9 +119,11 @@ class Rounds(Generic[A, T]):
 
     def _next_job(self, now: float) -> Job[A] | None:
         """The next job that is due, with its most possible cost reserved."""
+        job = None
         if self._again and self._again[0][0] <= now:
-            return heapq.heappop(self._again)[2]
-        job, self._held = self._held, None
+            job = heapq.heappop(self._again)[2]
+        elif self._held:
+            job = self._held.pop()
         while job is None:
             try:
                 taken = next(self.jobs, None)
@@ -132,15 +136,18 @@ class Rounds(Generic[A, T]):
                 job = taken
             else:
                 self._found += taken
+        if job.reserved:
+            return job
         try:
             self.ledger.reserve(*job.bound)
         except CapReached as reached:
             # What is in flight has the most reserved that it may cost, and will leave some of it.
             if self._flying or self._again:
-                self._held = job
+                self._held.append(job)
             else:
                 self.failure = CapReached(f"{reached} This run received {self._results} answers.")
             return None
+        job.reserved = True
         return job
 
     def _next_event(self, now: float) -> float | None:
@@ -198,6 +205,10 @@ class Rounds(Generic[A, T]):
     def _failed(self, job: Job[A], failure: Passing, started: float, now: float) -> None:
         if failure.busy:
             self.pace.refused(started, now - self._away)
+        if failure.billed:
+            lost, job = job, replace(job, reserved=False)
+            lost.used = lost.bound
+            self._ended.append(lost)
         # An endpoint that answers others meanwhile only limits the rate: it is not failing.
         job.tries = 0 if failure.endpoint and self._replies > job.seen else job.tries + 1
         job.seen = self._replies
@@ -225,8 +236,8 @@ class Rounds(Generic[A, T]):
 
     def _settle(self) -> None:
         """Count what was used instead of what was reserved, for all that ended in this round."""
-        if self._ended:
-            bounds, uses = [job.bound for job in self._ended], [job.used for job in self._ended]
+        if ended := [job for job in self._ended if job.reserved]:
+            bounds, uses = [job.bound for job in ended], [job.used for job in ended]
             self.ledger.settle(
                 sum(t for t, _ in bounds), sum(c for _, c in bounds), sum(t for t, _ in uses), sum(c for _, c in uses)
             )

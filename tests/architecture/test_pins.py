@@ -17,8 +17,12 @@ TORCH_OWN = ("nvidia-", "cuda-", "triton")
 ELSEWHERE = {"vllm"}
 
 
-def pinned() -> dict[str, Version]:
-    lines = (ROOT / "constraints.txt").read_text("utf-8").splitlines()
+# What vLLM's own bounds keep behind ours.
+VLLM_BOUNDS = {"numpy", "setuptools"}
+
+
+def pinned(file: str = "constraints.txt") -> dict[str, Version]:
+    lines = (ROOT / file).read_text("utf-8").splitlines()
     pins = [Requirement(line) for line in lines if line.strip() and not line.startswith("#")]
     for pin in pins:
         (only,) = pin.specifier
@@ -39,6 +43,11 @@ def test_every_dependency_is_pinned_within_what_is_asked() -> None:
     assert loose == []
     outside = [str(r) for r in asked() if pins[canonicalize_name(r.name)] not in r.specifier]
     assert outside == []
+
+
+def test_vllm_s_environment_has_our_versions() -> None:
+    ours, theirs = pinned(), pinned("benchmarks/vllm.txt")
+    assert {name for name in ours.keys() & theirs.keys() if ours[name] != theirs[name]} == VLLM_BOUNDS
 
 
 def test_what_is_needed_here_is_installed_as_pinned() -> None:

@@ -26,6 +26,8 @@ from typing import Any
 MODEL = "tiny"
 PROMPT_TOKENS, COMPLETION_TOKENS = 10, 6
 TOKENS = PROMPT_TOKENS + COMPLETION_TOKENS
+# Faults of an answer that was made all the same.
+LOST = ("hang", "cut", "truncated", "choices")
 
 
 @dataclass
@@ -86,8 +88,8 @@ class Server:
         return Counter(line.split()[1] for line in self._lines() if line.startswith("given"))
 
     def tokens(self) -> int:
-        """What the server would bill."""
-        return self.given().total() * TOKENS
+        """What the server would bill: all that it answered, whether that arrived or not."""
+        return sum(line.startswith(("given", "lost")) for line in self._lines()) * TOKENS
 
     def _lines(self) -> list[str]:
         return self.book.read_text("ascii").splitlines() if self.book.exists() else []
@@ -178,6 +180,8 @@ class Faults:
             extra = f"Retry-After: {orders['retry_after']}\r\n" if "retry_after" in orders else ""
             await send(writer, b'{"error": {"message": "no"}}', fault, extra)
             return
+        if fault in LOST:
+            os.write(self.book, f"lost {digest}\n".encode())
         if fault == "hang":
             # Until the other side hangs up.
             await reader.readexactly(1)

@@ -24,7 +24,7 @@ from typing import Any
 import pytest
 
 from tests.faults.conftest import CONCURRENCY, REQUESTS, SHARED, K, Process, Workspace, killed_at, small_files
-from tests.faults.server import TOKENS, Server
+from tests.faults.server import LOST, TOKENS, Server
 
 pytestmark = pytest.mark.slow_server
 Undisturbed = Callable[..., str]
@@ -441,6 +441,22 @@ def test_a_cap_is_reached(workspace: Workspace, server: Server, undisturbed: Und
     workspace.serve_by(server, max_tokens=10 * cap)
     goes_on(workspace, server, undisturbed())
     assert twice(server) == 0
+
+
+@pytest.mark.parametrize("fault", LOST)
+def test_answers_that_are_lost_count_for_a_cap(
+    workspace: Workspace, server: Server, undisturbed: Undisturbed, fault: str
+) -> None:
+    """A server bills what it answered, whether that arrived or not."""
+    cap = REQUESTS * TOKENS // 2
+    server.order(fault=fault, share=0.3)
+    workspace.serve_by(server, max_tokens=cap, timeout_s=0.5 if fault == "hang" else 20)
+    workspace.run(code=76)
+    assert server.given().total() * TOKENS < server.tokens() <= cap
+    assert workspace.kept() == server.given().total()
+    server.order()
+    workspace.serve_by(server, max_tokens=100 * cap)
+    goes_on(workspace, server, undisturbed())
 
 
 def test_two_instances_share_a_cap(workspace: Workspace, server: Server, undisturbed: Undisturbed) -> None:

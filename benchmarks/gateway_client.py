@@ -115,6 +115,7 @@ def openai(url: str, rows: int) -> Work:
 def ours(url: str, rows: int) -> Work:
     """The stage `generate` as the driver runs it, in a workspace that gateway.py has prepared: the current folder."""
     import aiohttp  # noqa: F401  the backend takes it when it first asks
+    import pandas  # noqa: F401  pyarrow takes it when it first makes an array, where it is installed
     import pyarrow.parquet as pq
 
     from pipeline import plan

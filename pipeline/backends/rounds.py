@@ -8,7 +8,6 @@ or not yet kept.
 from __future__ import annotations
 
 import asyncio
-import gc
 import heapq
 import itertools
 import random
@@ -80,8 +79,6 @@ class Rounds(Generic[A, T]):
     def __iter__(self) -> Iterator[list[T]]:
         """What each round has found."""
         left = self.loop.time()
-        # What is there already is no garbage; walking over all requests again and again took 15 % of the CPU.
-        gc.freeze()
         try:
             while True:
                 now = self.loop.time()
@@ -102,7 +99,6 @@ class Rounds(Generic[A, T]):
                 if found:
                     yield found
         finally:
-            gc.unfreeze()
             self._abandon()
         if self.failure is not None:
             raise self.failure

@@ -95,7 +95,7 @@ def known(requests: Sequence[GenerateRequest], sampling: Sampling, how: How) -> 
         attempt += 1
         tried = {_attempt(request, attempt).request_id: key for key, request in waiting.items()}
         again = {}
-        for keys in batched(list(tried)):
+        for keys in batched(tried):
             for found, value in memo.get(keys).items():
                 key = tried[found]
                 if attempt < _attempts(sampling) and _fault(_answer(value), sampling) is not None:
@@ -243,7 +243,7 @@ def read_all(
     for tokens in sequences:
         by_key.setdefault(reading_key(tokens, card["model_id"], engine, top_k, embedding), []).append(tokens)
     missing: dict[str, Tokens] = {}
-    for keys in batched(list(by_key)):
+    for keys in batched(by_key):
         found = memo.readings(keys)
         for key in keys:
             if key in found:

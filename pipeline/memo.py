@@ -7,12 +7,12 @@ Readings are arrays: one line of JSON that names them, and their bytes.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import orjson
@@ -24,6 +24,7 @@ from pipeline import ids
 from pipeline.protocol import Reading, Sampling, Tokens
 from pipeline.store import FILE, Store
 
+T = TypeVar("T")
 # The columns of `responses` that make an answer again, and say whose it is.
 ANSWER = (
     "request_id", "content", "finish_reason", "reasoning", "token_ids", "logprobs", "error", "prompt_tokens",
@@ -135,9 +136,9 @@ class Memo(Store):
         )
 
 
-def batched(keys: Sequence[str], size: int = 1000) -> Iterator[list[str]]:
-    """Lists of at most `size` keys, in order."""
-    waiting = iter(keys)
+def batched(values: Iterable[T], size: int = 1000) -> Iterator[list[T]]:
+    """Lists of at most `size` values, in order."""
+    waiting = iter(values)
     while batch := list(islice(waiting, size)):
         yield batch
 

@@ -6,7 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -18,6 +18,7 @@ from pipeline.contracts import DROPS, PROMPTS, RESPONSES
 from pipeline.errors import Refused
 from pipeline.execution import How
 from pipeline.judging import answer_of
+from pipeline.memo import batched
 from pipeline.protocol import Answer, GenerateRequest, Sampling, card_of
 from pipeline.stage import Input, StageParams, stage
 from pipeline.structured import Structured
@@ -88,36 +89,40 @@ def generate(params: Params, prompts: Scan, drops: Scan, model: Path, how: How, 
     requests = requests_for(pool, card, sampling, params.k, params.seed)
     answers = ask(model, requests, sampling, how)
     _check_failures([(r, answers[r.request_id]) for r in requests], params.max_failure_rate)
-    prompt_of = {row["prompt_id"]: row for row in pool.to_pylist()}
-    rows = []
-    for request in requests:
-        answer, prompt = answers[request.request_id], prompt_of[request.prompt_id]
-        rows.append({
-            "response_id": ids.response_id(request.request_id, answer.content),
-            "request_id": request.request_id,
-            "prompt_id": request.prompt_id,
-            "messages": prompt["messages"],
-            "domain": prompt["domain"],
-            "verifier": prompt["verifier"],
-            "reference": prompt["reference"],
-            "model": name,
-            "model_id": card["model_id"],
-            "sample": request.sample,
-            "seed": request.seed,
-            "content": answer.content,
-            "reasoning": answer.reasoning,
-            "answer": answer_of(prompt["verifier"], answer.content),
-            "token_ids": answer.token_ids,
-            "logprobs": answer.logprobs,
-            "finish_reason": answer.finish_reason,
-            "error": answer.error,
-            "prompt_tokens": answer.prompt_tokens,
-            "completion_tokens": answer.completion_tokens,
-            "cost_usd": answer.cost_usd,
-            "attempts": answer.attempts,
-            "fingerprint": answer.fingerprint,
-        })  # fmt: skip
-    yield RESPONSES.rows(rows)
+    columns = ["prompt_id", "domain", "verifier", "reference"]
+    prompt_of = {row["prompt_id"]: row for row in pool.select(columns).to_pylist()}
+    # Some at a time: a dictionary needs much more room than its row in a table.
+    for some in batched(requests):
+        answered = [(request, answers.pop(request.request_id)) for request in some]
+        yield RESPONSES.rows([_row(r, a, prompt_of[r.prompt_id], name, card["model_id"]) for r, a in answered])
+
+
+def _row(request: GenerateRequest, answer: Answer, prompt: dict[str, Any], name: str, model_id: str) -> dict[str, Any]:
+    return {
+        "response_id": ids.response_id(request.request_id, answer.content),
+        "request_id": request.request_id,
+        "prompt_id": request.prompt_id,
+        "messages": request.messages,
+        "domain": prompt["domain"],
+        "verifier": prompt["verifier"],
+        "reference": prompt["reference"],
+        "model": name,
+        "model_id": model_id,
+        "sample": request.sample,
+        "seed": request.seed,
+        "content": answer.content,
+        "reasoning": answer.reasoning,
+        "answer": answer_of(prompt["verifier"], answer.content),
+        "token_ids": answer.token_ids,
+        "logprobs": answer.logprobs,
+        "finish_reason": answer.finish_reason,
+        "error": answer.error,
+        "prompt_tokens": answer.prompt_tokens,
+        "completion_tokens": answer.completion_tokens,
+        "cost_usd": answer.cost_usd,
+        "attempts": answer.attempts,
+        "fingerprint": answer.fingerprint,
+    }
 
 
 def pool_of(params: Params, prompts: Scan, drops: Scan, name: str) -> pa.Table:

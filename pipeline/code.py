@@ -36,11 +36,6 @@ def fingerprint(modules: list[str]) -> str:
     return ids.digest([[name, _tree(name)] for name in closure(modules)])
 
 
-def fingerprint_alone(module: str) -> str:
-    """A hash over one module's syntax tree, whatever it imports."""
-    return _tree(module)
-
-
 def closure(modules: list[str]) -> list[str]:
     """These modules and those of this package that they import, directly or not, without the ones in HOW."""
     found: set[str] = set()

@@ -185,7 +185,7 @@ def _work(entry: Instance, plan: Plan, data: Path) -> _Work:
         assert isinstance(params, EvaluateParams)
         pool = Scan(PROMPTS, tuple(data / f for f in entry.inputs["prompts"])).read().sort_by("prompt_id")
         sampling, k, seed = Sampling(temperature=0.0, top_p=1.0, max_tokens=params.max_tokens), 1, 0
-    requests = requests_for(pool, card_of(model), sampling, k, seed)
+    requests = requests_for(pool, model, sampling, k, seed)
     run, parts = plan.settings, Scan(PROMPTS, tuple(data / f for f in entry.inputs["prompts"])).parts
     processes = min(run.workers, parts) if run.executor == "processes" else 1
     return _Work(entry.label, model, sampling, requests, pool.num_rows, max(processes, 1))

@@ -7,7 +7,7 @@ Readings are arrays: one line of JSON that names them, and their bytes.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from itertools import islice
@@ -32,12 +32,22 @@ ANSWER = (
 )  # fmt: skip
 
 
-def request_key(prompt_id: str, model_id: str, sampling: Sampling, sample: int, seed: int, engine: str = "") -> str:
-    """The id of one request: all that determines its answer. `engine` names what else does, such as the backend.
+def request_key(
+    prompt_id: str,
+    model_id: str,
+    sampling: Sampling,
+    sample: int,
+    seed: int,
+    engine: str = "",
+    rendered: Sequence[int] | None = None,
+) -> str:
+    """The id of one request: all that determines its answer. `rendered` is the prompt in tokens, where it is rendered
+    here; `engine` names what else decides, such as the backend.
 
     The number of samples is not in it, so asking for 16 where 8 were asked before asks for 8 more.
     """
-    return ids.digest("request", prompt_id, model_id, sampling.content(), sample, seed, engine)
+    how = [engine] if rendered is None else [engine, list(rendered)]
+    return ids.digest("request", prompt_id, model_id, sampling.content(), sample, seed, *how)
 
 
 def reading_key(tokens: Tokens, model_id: str, engine: str, top_k: int, embedding: bool) -> str:
@@ -68,6 +78,11 @@ class Memo(Store):
         """Keep these answers in one transaction: all of them, or none if it is cut short."""
         rows = ((k, orjson.dumps(v, option=orjson.OPT_SERIALIZE_NUMPY).decode()) for k, v in answers.items())
         self._put("memo", rows)
+
+    def rename(self, keys: Mapping[str, str]) -> None:
+        """Give answers other keys: old key -> new key."""
+        with self.transaction() as connection:
+            connection.executemany("UPDATE OR IGNORE memo SET key = ? WHERE key = ?", ((n, o) for o, n in keys.items()))
 
     def readings(self, keys: Iterable[str]) -> dict[str, Reading]:
         """The readings of those keys that are known; their ids are their keys."""

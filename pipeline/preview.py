@@ -27,7 +27,6 @@ from pipeline.errors import Refused
 from pipeline.execution import How, RunSettings
 from pipeline.judging import verifier_named
 from pipeline.plan import Plan, upstream
-from pipeline.protocol import card_of
 from pipeline.stage import Instance
 from pipeline.stages.generate import Params as GenerateParams
 from pipeline.stages.generate import generate, pool_of
@@ -219,7 +218,7 @@ def preview(plan: Plan, entry: Instance, data: Path, root: Path, rows: int) -> P
 
 def _known(pool: pa.Table, params: GenerateParams, model: Path, how: How) -> Counter[str]:
     """How many answers to each prompt the memo holds."""
-    requests = requests_for(pool, card_of(model), params.sampling(), params.k, params.seed)
+    requests = requests_for(pool, model, params.sampling(), params.k, params.seed)
     found = known(requests, params.sampling(), how)
     return Counter(request.prompt_id for request in requests if request.request_id in found)
 

@@ -51,7 +51,8 @@ class Sampling:
 class GenerateRequest:
     """One sample of one prompt. The seed is this sample's own: no two requests share their noise.
 
-    `solution` is the answer that came with the data, if one did; only recorded.solutions looks at it.
+    `solution` is the answer that came with the data, if one did; only recorded.solutions looks at it. `earlier_id` is
+    the id that this request had before ids held the rendered prompt, and `prompt_tokens` how many tokens that has.
     """
 
     request_id: str
@@ -60,6 +61,8 @@ class GenerateRequest:
     sample: int
     seed: int
     solution: str | None = None
+    earlier_id: str | None = None
+    prompt_tokens: int | None = None
 
 
 @dataclass(frozen=True)
@@ -131,11 +134,11 @@ def card_of(folder: Path) -> dict[str, Any]:
 
 def engine_of(card: dict[str, Any]) -> str:
     """What else than the model decides its answers: the backend, the keys of the card that it declares as
-    `shaped_by`, and, where it `computes` the answers itself, the code of its module."""
-    traits = find("backend", card["backend"]).traits
-    module = find("backend", card["backend"]).module
-    own = code.fingerprint_alone(module) if traits.get("computes") else None
-    return ids.digest("engine", card["backend"], {key: card.get(key) for key in traits.get("shaped_by", ())}, own)
+    `shaped_by`, and, where it `computes` the answers itself, the code that does."""
+    method = find("backend", card["backend"])
+    shaped_by = {key: card.get(key) for key in method.traits.get("shaped_by", ())}
+    own = code.fingerprint([method.module]) if method.traits.get("computes") else None
+    return ids.digest("engine", card["backend"], shaped_by, own)
 
 
 def open_model(folder: Path, how: How) -> AbstractContextManager[Backend]:

@@ -160,7 +160,7 @@ def optimizer_for(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
 def _matrices(model: nn.Module) -> dict[int, tuple[int, int]]:
     """Id of every trained weight that is the matrix of a layer, to the layer's (outputs, inputs): not embeddings, not
     the head, which maps to the vocabulary too."""
-    head = model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None
+    head = getattr(model, "get_output_embeddings", lambda: None)()
     outside = {id(m.weight) for m in model.modules() if isinstance(m, nn.Embedding) or m is head}
     found: dict[int, tuple[int, int]] = {}
     for module in model.modules():

@@ -29,6 +29,7 @@ from pipeline.spending import Ledger
 @backend(
     gives=("generate", "token_logprobs", "structured", "read", "topk_logprobs"),
     shaped_by=("api", "chat", "logprobs", "token_ids", "n", "structured"),
+    renders=lambda card: card.get("api") == "completions",
 )
 def openai(*, folder: Path, card: dict[str, Any], how: How) -> AbstractContextManager[Backend]:
     """The endpoint that `run.endpoints` names for this model: its chat completions, or its plain ones.

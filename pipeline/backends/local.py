@@ -48,7 +48,7 @@ ROOM = 8
 AGAIN = 16
 
 
-@backend(gives=LOCAL, computes=True)
+@backend(gives=LOCAL, computes=True, renders=lambda card: True)
 @contextmanager
 def model(*, folder: Path, card: dict[str, Any], how: How) -> Iterator[LocalModel]:
     """A transformers folder, loaded here.

@@ -59,7 +59,12 @@ CPU_CACHE_BYTES = 2 << 30
 END_S = 20.0
 
 
-@backend(gives=("generate", "read", "token_logprobs", "topk_logprobs", "structured"), computes=True, packages=("vllm",))
+@backend(
+    gives=("generate", "read", "token_logprobs", "topk_logprobs", "structured"),
+    computes=True,
+    renders=lambda card: True,
+    packages=("vllm",),
+)
 @contextmanager
 def engine(*, folder: Path, card: dict[str, Any], how: How) -> Iterator[VllmModel]:
     """A transformers folder, run by vLLM on this machine's GPUs, or on its CPU where vLLM is built for that.

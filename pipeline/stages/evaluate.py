@@ -16,7 +16,7 @@ from pipeline.asking import ask, requests_for
 from pipeline.contracts import EVALS, PROMPTS
 from pipeline.execution import How
 from pipeline.judging import answer_of, verifier_named
-from pipeline.protocol import Sampling, card_of
+from pipeline.protocol import Sampling
 from pipeline.stage import Input, StageParams, stage
 from pipeline.tables import Scan
 
@@ -43,7 +43,7 @@ def evaluate(params: Params, prompts: Scan, model: Path, how: How) -> Iterator[p
     """The greedy answer to every item, right or wrong, with the probability that the model gave to it."""
     pool = prompts.read()
     sampling = Sampling(temperature=0.0, top_p=1.0, max_tokens=params.max_tokens)
-    requests = requests_for(pool, card_of(model), sampling, k=1, seed=0)
+    requests = requests_for(pool, model, sampling, k=1, seed=0)
     answers = ask(model, requests, sampling, how)
     rows = []
     for request, item in zip(requests, pool.to_pylist(), strict=True):

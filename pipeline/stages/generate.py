@@ -86,7 +86,7 @@ def generate(params: Params, prompts: Scan, drops: Scan, model: Path, how: How, 
     """Every prompt that was not dropped, answered k times; an answer once received is never asked for again."""
     pool = pool_of(params, prompts, drops, name)
     sampling, card = params.sampling(), card_of(model)
-    requests = requests_for(pool, card, sampling, params.k, params.seed)
+    requests = requests_for(pool, model, sampling, params.k, params.seed)
     answers = ask(model, requests, sampling, how)
     _check_failures([(r, answers[r.request_id]) for r in requests], params.max_failure_rate)
     columns = ["prompt_id", "domain", "verifier", "reference"]

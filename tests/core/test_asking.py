@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -12,8 +13,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from pipeline import asking, ids
-from pipeline.asking import ask, read_all, requests_for
+from pipeline import asking, code, ids
+from pipeline.asking import ask, known, read_all, requests_for
 from pipeline.errors import CapReached
 from pipeline.execution import How, RunSettings
 from pipeline.memo import Memo
@@ -21,6 +22,7 @@ from pipeline.protocol import Answer, GenerateRequest, Reading, Sampling, Tokens
 from pipeline.spending import Ledger
 from pipeline.structured import Structured
 
+ROOT = Path(__file__).parents[2]
 SAMPLING = Sampling(temperature=1.0, top_p=1.0, max_tokens=8)
 CARD = {"backend": "recorded.solutions", "model_id": "m"}
 
@@ -55,9 +57,14 @@ class Told:
 
 @pytest.fixture
 def model(tmp_path: Path) -> Path:
-    (tmp_path / "model").mkdir()
-    (tmp_path / "model" / "model.json").write_text(json.dumps(CARD), "utf-8")
-    return tmp_path / "model"
+    return folder_of(tmp_path, CARD)
+
+
+def folder_of(root: Path, card: dict) -> Path:
+    """A model folder with this card, and with the tokenizer of the shipped teacher."""
+    shutil.copytree(ROOT / "data" / "embedded" / "teacher", root / "model" / "tokenizer", dirs_exist_ok=True)
+    (root / "model" / "model.json").write_text(json.dumps(card), "utf-8")
+    return root / "model"
 
 
 @pytest.fixture
@@ -84,7 +91,7 @@ def prompts(n: int) -> pa.Table:
 
 
 def test_eight_more_samples_are_eight_more_requests(model: Path, told: Told, how: How) -> None:
-    few, many = (requests_for(prompts(5), CARD, SAMPLING, k, seed=1) for k in (8, 16))
+    few, many = (requests_for(prompts(5), model, SAMPLING, k, seed=1) for k in (8, 16))
     first = ask(model, few, SAMPLING, how)
     assert len(told.requests) == 5 * 8
     second = ask(model, many, SAMPLING, how)
@@ -93,18 +100,94 @@ def test_eight_more_samples_are_eight_more_requests(model: Path, told: Told, how
 
 
 def test_one_changed_prompt_is_one_request_more(model: Path, told: Told, how: How) -> None:
-    ask(model, requests_for(prompts(100), CARD, SAMPLING, 1, seed=1), SAMPLING, how)
-    ask(model, requests_for(prompts(101), CARD, SAMPLING, 1, seed=1), SAMPLING, how)
+    ask(model, requests_for(prompts(100), model, SAMPLING, 1, seed=1), SAMPLING, how)
+    ask(model, requests_for(prompts(101), model, SAMPLING, 1, seed=1), SAMPLING, how)
     assert len(told.requests) == 101
 
 
-def test_what_shapes_an_answer_is_part_of_its_key() -> None:
+def test_what_shapes_an_answer_is_part_of_its_key(tmp_path: Path) -> None:
     plain = {"backend": "http.openai", "model_id": "m", "logprobs": False, "price_in": 1.0}
     [before], [priced], [fuller] = (
-        requests_for(prompts(1), card, SAMPLING, 1, seed=1)
+        requests_for(prompts(1), folder_of(tmp_path, card), SAMPLING, 1, seed=1)
         for card in (plain, {**plain, "price_in": 2.0}, {**plain, "logprobs": True})
     )
     assert before.request_id == priced.request_id != fuller.request_id
+
+
+RENDERS = {"backend": "http.openai", "model_id": "m", "api": "completions"}
+
+
+def edited(monkeypatch: pytest.MonkeyPatch, module: Path, old: str, new: str) -> None:
+    """As if a module of the package said something else: in its text, which identity reads, and when it is run."""
+    real = Path.read_text
+
+    def read_text(self: Path, *given: str, **named: str) -> str:
+        text = real(self, *given, **named)
+        if self == module:
+            assert text.count(old) == 1
+            return text.replace(old, new)
+        return text
+
+    monkeypatch.setattr(Path, "read_text", read_text)
+    forget()
+
+
+def forget() -> None:
+    for cached in (code._parsed, code._imports, code._tree):
+        cached.cache_clear()
+
+
+@pytest.fixture
+def fresh_code() -> Iterator[None]:
+    yield
+    forget()
+
+
+@pytest.mark.parametrize("backend", ["local.model", "vllm.engine"])
+def test_an_edit_of_the_renderer_asks_a_computing_backend_anew(
+    fresh_code: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, backend: str
+) -> None:
+    """`Chat.text` renders the last turn only: its code is part of the key, and so is what it gives."""
+    folder = folder_of(tmp_path, {"backend": backend, "model_id": "m"})
+    [before] = requests_for(prompts(1), folder, SAMPLING, 1, seed=1)
+    edited(monkeypatch, ROOT / "pipeline" / "chat.py", "messages=list(messages)", "messages=list(messages)[-1:]")
+    [after] = requests_for(prompts(1), folder, SAMPLING, 1, seed=1)
+    assert before.request_id != after.request_id and before.seed == after.seed
+
+
+def test_an_edit_of_a_client_pays_for_nothing(
+    fresh_code: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = folder_of(tmp_path, {"backend": "http.openai", "model_id": "m"})
+    [before] = requests_for(prompts(1), folder, SAMPLING, 1, seed=1)
+    edited(monkeypatch, ROOT / "pipeline" / "backends" / "http.py", "Where a model is served;", "Where it is;")
+    edited(monkeypatch, ROOT / "pipeline" / "chat.py", "messages=list(messages)", "messages=list(messages)[-1:]")
+    assert requests_for(prompts(1), folder, SAMPLING, 1, seed=1) == [before]
+
+
+def test_what_is_rendered_is_part_of_the_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the code that fetches an answer does not count, the prompt that is sent does."""
+    folder = folder_of(tmp_path, RENDERS)
+    [before] = requests_for(prompts(1), folder, SAMPLING, 1, seed=1)
+    (folder / "tokenizer" / "chat_template.jinja").write_text("{{ messages[-1]['content'] }}!", "utf-8")
+    [after] = requests_for(prompts(1), folder, SAMPLING, 1, seed=1)
+    assert before.request_id != after.request_id and before.earlier_id == after.earlier_id
+
+
+def test_answers_under_their_earlier_ids_are_carried(tmp_path: Path, told: Told, how: How) -> None:
+    """A memo of the time before ids held the rendered prompt: nothing is paid for again, unless the prompt differs."""
+    folder = folder_of(tmp_path, RENDERS)
+    requests = requests_for(prompts(4), folder, SAMPLING, 2, seed=1)
+    lengths = {request.request_id: request.prompt_tokens for request in requests}
+    memo = Memo(how.memo)
+    for number, request in enumerate(requests):
+        tokens = lengths[request.request_id] + (number == 0)
+        memo.put({request.earlier_id: {**Answer("old", f"paid {number}", "stop").__dict__, "prompt_tokens": tokens}})
+    assert known(requests, SAMPLING, how) == {r.request_id for r in requests[1:]}
+    answers = ask(folder, requests, SAMPLING, how)
+    assert [answers[r.request_id].content for r in requests] == ["yes", *(f"paid {n}" for n in range(1, 8))]
+    assert len(told.requests) == 1
+    assert memo.get(r.earlier_id for r in requests[1:]) == {}
 
 
 @pytest.mark.parametrize(
@@ -120,7 +203,7 @@ def test_an_answer_without_the_form_is_asked_for_again(
 ) -> None:
     """With a seed of its own, counted; a second run pays for nothing, the bad attempts included."""
     sampling = Sampling(1.0, 1.0, 8, structured=form)
-    requests = requests_for(prompts(20), CARD, sampling, 1, seed=3)
+    requests = requests_for(prompts(20), model, sampling, 1, seed=3)
     seen: dict[int, int] = {}
 
     def say(request: GenerateRequest) -> str:
@@ -143,7 +226,7 @@ def test_an_answer_without_the_form_is_asked_for_again(
 
 def test_a_greedy_answer_without_the_form_is_asked_once(model: Path, told: Told, how: How) -> None:
     sampling = Sampling(0.0, 1.0, 8, structured=Structured(choice=("no",)))
-    [answer] = ask(model, requests_for(prompts(1), CARD, sampling, 1, seed=3), sampling, how).values()
+    [answer] = ask(model, requests_for(prompts(1), model, sampling, 1, seed=3), sampling, how).values()
     assert (answer.attempts, answer.content, len(told.requests)) == (1, None, 1)
 
 
@@ -151,7 +234,7 @@ def test_a_change_of_the_servers_build_is_said(
     model: Path, told: Told, how: How, capsys: pytest.CaptureFixture[str]
 ) -> None:
     told.builds = ("fp1", "fp2")
-    answers = ask(model, requests_for(prompts(6), CARD, SAMPLING, 1, seed=1), SAMPLING, how)
+    answers = ask(model, requests_for(prompts(6), model, SAMPLING, 1, seed=1), SAMPLING, how)
     assert {answer.fingerprint for answer in answers.values()} == {"fp1", "fp2"}
     assert "(system_fingerprint): 4 by fp1, 2 by fp2" in capsys.readouterr().err
 
@@ -214,7 +297,7 @@ def test_what_was_in_flight_at_a_kill_counts_in_full(tmp_path: Path) -> None:
 def test_pending_shows_what_is_in_no_table_yet(model: Path, told: Told, how: How, tmp_path: Path) -> None:
     from pipeline.sql import PENDING, query
 
-    ask(model, requests_for(prompts(3), CARD, SAMPLING, 2, seed=1), SAMPLING, how)
+    ask(model, requests_for(prompts(3), model, SAMPLING, 2, seed=1), SAMPLING, how)
     rows = query(tmp_path / "data", "SELECT * FROM pending", Memo(how.memo).table(PENDING)).to_pylist()
     assert len(rows) == 6
     assert {(row["instance"], row["content"]) for row in rows} == {("generate@teacher", "yes")}

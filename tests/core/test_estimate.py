@@ -20,7 +20,7 @@ from pipeline.estimate import Estimates, _interval, _totals, chosen, estimate, l
 from pipeline.execution import How
 from pipeline.plan import Plan, resolve
 from pipeline.preview import pool_asked
-from pipeline.protocol import Answer, card_of
+from pipeline.protocol import Answer
 from pipeline.stages.generate import Params
 from tests.core.pool import params, prompt, teacher, workspace
 from tests.servers import MODEL
@@ -100,7 +100,7 @@ def run(resolved: Plan, data: Path, root: Path) -> Sequence[Answer]:
     entry = teacher(resolved)
     assert isinstance(entry.params, Params)
     model, sampling = data / "models" / "teacher", entry.params.sampling()
-    requests = requests_for(pool_asked(entry, data), card_of(model), sampling, entry.params.k, entry.params.seed)
+    requests = requests_for(pool_asked(entry, data), model, sampling, entry.params.k, entry.params.seed)
     return list(ask(model, requests, sampling, How(resolved.settings, root, entry.label)).values())
 
 

@@ -71,8 +71,10 @@ def test_a_key_names_all_that_determines_an_answer() -> None:
         request_key("a", "m", SAMPLING, 1, 1),
         request_key("a", "m", SAMPLING, 0, 2),
         request_key("a", "m", SAMPLING, 0, 1, "bfloat16"),
+        request_key("a", "m", SAMPLING, 0, 1, "", [5, 6]),
+        request_key("a", "m", SAMPLING, 0, 1, "", [5, 7]),
     ]
-    assert len({key, *others}) == 10
+    assert len({key, *others}) == 12
 
 
 def _write_without_end(memo: Memo, told: Connection) -> None:

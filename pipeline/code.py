@@ -1,7 +1,8 @@
 """The fingerprint of code: what it says, not how it is laid out.
 
 An instance's identity holds the fingerprint of its stage's module, of its methods' modules, and of every module of
-this package that they import. Comments, docstrings and layout do not count, so editing them re-runs nothing.
+this package that they import. Comments, docstrings and layout do not count, so editing them re-runs nothing. Files that
+are no Python and stand beside a module that names them, such as a page's template, count by their bytes.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ HOW = {
 
 def fingerprint(modules: list[str]) -> str:
     """One hash over the syntax trees of these modules (`pipeline.stages.score`) and all they import from here."""
-    return ids.digest([[name, _tree(name)] for name in closure(modules)])
+    return ids.digest([[name, _tree(name), _beside(name)] for name in closure(modules)])
 
 
 def closure(modules: list[str]) -> list[str]:
@@ -70,6 +71,21 @@ def _imports(module: str) -> tuple[str, ...]:
         elif isinstance(node, ast.Import):
             names.extend(a.name for a in node.names if a.name.startswith("pipeline.") and _file(a.name).exists())
     return tuple(names)
+
+
+@functools.cache
+def _beside(module: str) -> list[list[str]]:
+    """Path and hash of every file beside a module, or in a folder beside it, whose name the module says."""
+    folder = _file(module).parent
+    names = {n.value for n in ast.walk(_parsed(module)) if isinstance(n, ast.Constant) and isinstance(n.value, str)}
+    files: set[Path] = set()
+    for place in sorted(path for path in folder.iterdir() if path.name in names):
+        files |= {place} if place.is_file() else {path for path in place.rglob("*") if path.is_file()}
+    return [
+        [file.relative_to(folder).as_posix(), ids.digest(file.read_bytes().hex())]
+        for file in sorted(files)
+        if file.suffix not in (".py", ".pyc")
+    ]
 
 
 @functools.cache

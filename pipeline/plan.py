@@ -28,6 +28,7 @@ STAGES = tuple(sorted(p.stem for p in (Path(__file__).parent / "stages").glob("[
 # A gate is made for every entry of quality, so that neither can be forgotten; report has one instance, itself.
 SECTION_OF = {stage: stage for stage in STAGES} | {"gate": "quality"}
 ALONE = "report"
+SCHEMA = "params.schema.json"
 TABLE_FOLDERS = (
     "prompts", "drops", "responses", "scores", "quality", "gates", "gaps", "selections", "examples", "signals",
     "models", "evals", "exports",
@@ -320,7 +321,7 @@ def write(plan: Plan, data: Path) -> None:
         path = fresh / f"{ALONE}.json" if alone else fresh / instance.stage / f"{instance.name}.json"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(instance.to_json(), "utf-8")
-    (fresh / "params.schema.json").write_text(json.dumps(schema(), indent=1, sort_keys=True) + "\n", "utf-8")
+    (fresh / SCHEMA).write_text(schema_text(), "utf-8")
     old = data / ".tmp" / "plan-before"
     if old.exists():
         shutil.rmtree(old)
@@ -378,6 +379,11 @@ def differing(old: Any, new: Any, path: str = "") -> list[str]:
         keys = sorted(old.keys() | new.keys())
         return [d for k in keys for d in differing(old.get(k), new.get(k), f"{path}.{k}" if path else k)]
     return [] if old == new else [path or "everything"]
+
+
+def schema_text() -> str:
+    """`schema` as it is written beside the plan."""
+    return json.dumps(schema(), indent=1, sort_keys=True) + "\n"
 
 
 def schema() -> dict[str, Any]:

@@ -20,8 +20,9 @@ from typing import Any, Literal
 
 import yaml
 
-from pipeline.plan import TABLE_FOLDERS, Plan, differing
+from pipeline.plan import SCHEMA, TABLE_FOLDERS, Plan, differing, schema_text
 
+PLAN = "data/plan"
 State = Literal["clean", "must", "may", "missing"]
 
 
@@ -113,7 +114,7 @@ class _Walk:
         self._entries = entries(given, root)
         lock = root / "dvc.lock"
         self._lock = (yaml.safe_load(lock.read_text("utf-8")) or {}).get("stages", {}) if lock.exists() else {}
-        self._planned = {f"data/plan/{_place(i.stage, i.name)}": i.to_json() for i in plan.instances.values()}
+        self._planned = {f"{PLAN}/{_place(i.stage, i.name)}": i.to_json() for i in plan.instances.values()}
         self._owned = {root / "data" / i.output for i in plan.instances.values()}
         self._around = {parent for path in self._owned for parent in path.parents}
         self._found: dict[str, Standing] = {}
@@ -130,8 +131,8 @@ class _Walk:
         [code] = [dep["md5"] for dep in locked["deps"]]
         why = [] if code == self._hash("pipeline") else ["the code in pipeline/"]
         why += differing(locked["params"]["params.yaml"], self._given)
-        if not why and self._hash("data/plan") != locked["outs"][0]["md5"]:
-            why = ["data/plan is not as it was written"]
+        if not why and self._hash(PLAN) != locked["outs"][0]["md5"]:
+            why = [f"{PLAN} is not as it was written"]
         return Standing("plan", "must" if why else "clean", tuple(why))
 
     def _stands(self, label: str) -> Standing:
@@ -143,12 +144,14 @@ class _Walk:
         waits = [m for m in makers(self._entries, label) if m != "plan" and self._found[m].state in ("must", "may")]
         waited = {out for maker in waits for out in self._entries[maker].outs}
         why = [key for dep in entry.deps if dep in self._planned for key in self._changed(label, dep, deps.get(dep))]
+        if PLAN in entry.deps and self._planned_hash() != deps.get(PLAN):
+            why.append("the plan of another instance")
         if locked["cmd"] != entry.cmd or deps.keys() != set(entry.deps) or outs.keys() != set(entry.outs):
             why.append("its entry in dvc.yaml")
         for dep in entry.deps:
             # What will be written again or restored cannot be compared yet.
             unsure = any(_touch(dep, out) for out in waited) or self._lacks(dep)
-            if dep not in self._planned and dep in deps and not unsure and self._hash(dep) != deps[dep]:
+            if dep not in self._planned and dep != PLAN and dep in deps and not unsure and self._hash(dep) != deps[dep]:
                 why.append(f"{dep} is not what it read")
         lost = [out for out in entry.outs if not (self._root / out).exists()]
         kept = all(self._in_cache(outs.get(out)) for out in lost)
@@ -163,7 +166,7 @@ class _Walk:
     def _changed(self, label: str, path: str, locked: str | None) -> list[str]:
         """The keys in which an instance's plan differs from the one it last ran with."""
         text = self._planned[path]
-        if hashlib.md5(text.encode(), usedforsecurity=False).hexdigest() == locked:
+        if _md5(text.encode()).hexdigest() == locked:
             return []
         now = json.loads(text)
         stage, _, name = label.partition("@")
@@ -173,6 +176,15 @@ class _Walk:
         written = self._root / path
         planned = json.loads(written.read_text("utf-8")) if written.exists() else now
         return differing(ran, now) or differing(planned, now) or ["its plan"]
+
+    def _planned_hash(self) -> str:
+        """The hash that `data/plan` will have once it is written."""
+        texts = self._planned | {f"{PLAN}/{SCHEMA}": schema_text()}
+        listing = [
+            {"md5": _md5(text.encode()).hexdigest(), "relpath": path.removeprefix(f"{PLAN}/")}
+            for path, text in sorted(texts.items())
+        ]
+        return _listed(listing)
 
     def _lacks(self, path: str) -> bool:
         """Whether something under a path is missing that the cache will give back."""
@@ -191,7 +203,7 @@ class _Walk:
             return None
         files = sorted((f.relative_to(place).as_posix(), f) for f in place.rglob("*") if self._counts(f))
         listing = [{"md5": self._file_hash(file), "relpath": name} for name, file in files]
-        return hashlib.md5(json.dumps(listing).encode(), usedforsecurity=False).hexdigest() + ".dir"
+        return _listed(listing)
 
     def _counts(self, file: Path) -> bool:
         below = file.relative_to(self._root)
@@ -217,8 +229,13 @@ class _Walk:
         return {}
 
 
-def _md5() -> Any:
-    return hashlib.md5(usedforsecurity=False)
+def _md5(content: bytes = b"") -> Any:
+    return hashlib.md5(content, usedforsecurity=False)
+
+
+def _listed(listing: list[dict[str, str]]) -> str:
+    """The hash of a folder, as DVC makes it of its files'."""
+    return _md5(json.dumps(listing).encode()).hexdigest() + ".dir"
 
 
 def _place(stage: str, name: str) -> str:

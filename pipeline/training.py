@@ -20,7 +20,18 @@ import transformers
 from torch import nn
 
 from pipeline.recipe import Adapter, Recipe
-from pipeline.views import DenseTeacher, Objective, Teacher, TopKTeacher, at_loss, loss_mask, make_view, reduce
+from pipeline.views import (
+    DenseTeacher,
+    Loss,
+    Objective,
+    Teacher,
+    TopKTeacher,
+    at_loss,
+    loss_mask,
+    make_view,
+    reduce,
+    summarise,
+)
 
 # Widths are multiples of this, so that few shapes occur and a row's width does not depend on a GPU's taste.
 BUCKET = 16
@@ -68,6 +79,9 @@ class Student(transformers.Trainer):
         super().__init__(**arguments)
         self.terms = terms
         self.teacher = teacher
+        # What each term gave since the last step of the optimizer.
+        self.losses: list[list[Loss]] = [[] for _ in terms]
+        self.items = 0.0
         # Asks the Trainer to count the loss tokens of the whole step before the first forward pass.
         self.model_accepts_loss_kwargs = True
 
@@ -83,15 +97,21 @@ class Student(transformers.Trainer):
         logits = model(input_ids=token_ids, use_cache=False).logits
         view = make_view(logits, token_ids, loss_BT, inputs["weight"], self._teacher(inputs, loss_BT))
         assert num_items_in_batch is not None
-        total = sum(
-            (
-                term.weight * reduce([term.objective(view.restrict(term.reads))], float(num_items_in_batch))
-                for term in self.terms
-            ),
-            start=torch.zeros((), device=logits.device),
-        )
+        self.items = float(num_items_in_batch)
+        total = torch.zeros((), device=logits.device)
+        for term, losses in zip(self.terms, self.losses, strict=True):
+            loss = term.objective(view.restrict(term.reads))
+            total = total + term.weight * reduce([loss], self.items)
+            losses.append(loss.detached())
         # Data parallelism averages gradients over ranks; the normaliser already counts the tokens of all of them.
         return total * self.accelerator.num_processes
+
+    def stepped(self) -> None:
+        """Tell every objective with memory what the step that was just made came to."""
+        for term, losses in zip(self.terms, self.losses, strict=True):
+            if hasattr(term.objective, "update"):
+                term.objective.update(summarise(losses, self.items))
+            losses.clear()
 
     def _teacher(self, inputs: dict[str, torch.Tensor], loss_BT: torch.Tensor) -> Teacher | None:
         if self.teacher is not None:
@@ -224,6 +244,7 @@ def train(
         report_to="none",
         disable_tqdm=True,
     )
+    watch = Watch(progress)
     trainer = Student(
         terms,
         teacher,
@@ -232,8 +253,9 @@ def train(
         train_dataset=list(rows),
         data_collator=collate,
         optimizers=(optimizer_for(model, recipe), None),
-        callbacks=[Watch(progress)],
+        callbacks=[watch],
     )
+    watch.stepped = trainer.stepped
     trainer.remove_callback(transformers.PrinterCallback)
     trainer.train(resume_from_checkpoint=newest(checkpoints))
     trained = trainer.model.merge_and_unload() if recipe.adapter is not None else trainer.model
@@ -250,10 +272,14 @@ def curve_of(logs: Sequence[dict[str, float]]) -> list[dict[str, float]]:
 
 
 class Watch(transformers.TrainerCallback):
-    """Reports progress, saves at the last step, and marks a checkpoint that was written whole."""
+    """Reports progress and steps, saves at the last one, and marks a checkpoint that was written whole."""
 
     def __init__(self, progress: Callable[[int, int, str], None]) -> None:
         self.progress = progress
+        self.stepped: Callable[[], None] = lambda: None
+
+    def on_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.stepped()
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if state.global_step >= state.max_steps:

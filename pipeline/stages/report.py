@@ -3,6 +3,8 @@
 `report.html` is one file that opens anywhere and loads nothing. `metrics.json` holds a flat row of numbers per
 evaluation, `metrics/` the same as a file per model for `dvc metrics show`, `plots/` a table per model for `dvc plots
 show`, and `dvc_plots.html` the frame of DVC's page of plots, with the scripts in it, so that the page opens offline.
+The page tells how long the instances took by the records in `data/.runs`, which are outside the graph: it is made anew
+where a plan or a table has changed, and not where an instance ran again and gave the same.
 """
 
 from __future__ import annotations

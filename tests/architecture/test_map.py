@@ -56,7 +56,8 @@ def expected(instance: Instance) -> Drawn:
     """What the map ought to say of an instance, from the stage's own words."""
     stage, name = instance.stage, instance.name
     alone = stage == plan.ALONE
-    deps = {f"data/plan/{stage}.json" if alone else f"data/plan/{stage}/{name}.json"}
+    # The report tells what every instance was asked to do.
+    deps = {"data/plan" if alone else f"data/plan/{stage}/{name}.json"}
     deps |= {f"data/{source.folder}" for source in instance.params.inputs().values()}
     if stage == "gate":
         # A gate reads one file, so that a new page or a new rule of the table's report does not re-run what follows.

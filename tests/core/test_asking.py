@@ -133,7 +133,7 @@ def edited(monkeypatch: pytest.MonkeyPatch, module: Path, old: str, new: str) ->
 
 
 def forget() -> None:
-    for cached in (code._parsed, code._imports, code._tree):
+    for cached in (code._parsed, code._imports, code._beside, code._tree):
         cached.cache_clear()
 
 

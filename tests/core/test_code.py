@@ -39,13 +39,13 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., st
         for path, content in {**files, **({name: text} if name else {})}.items():
             (tmp_path / path).parent.mkdir(exist_ok=True)
             (tmp_path / path).write_text(content, "utf-8")
-        for cached in (code._parsed, code._imports, code._tree):
+        for cached in (code._parsed, code._imports, code._beside, code._tree):
             cached.cache_clear()
         return code.fingerprint(["pipeline.stages.work"])
 
     # What was read from the real package must not be taken for the small one's, nor the other way round.
     yield fingerprint
-    for cached in (code._parsed, code._imports, code._tree):
+    for cached in (code._parsed, code._imports, code._beside, code._tree):
         cached.cache_clear()
 
 
@@ -86,6 +86,18 @@ def test_what_changes_something_changes_the_identity(package: Callable[..., str]
 )
 def test_other_code_does_not_count(package: Callable[..., str], name: str, text: str) -> None:
     assert package(name, text) == package()
+
+
+def test_a_file_that_a_module_names_counts(package: Callable[..., str], tmp_path: Path) -> None:
+    """Such as the template of a page: it says as much of what is written as the code does."""
+    names = 'ADD = 1\nPAGE = "pages"\n'
+    found = [package("far.py", names)]
+    (tmp_path / "pages").mkdir()
+    for text in ("<p>one</p>", "<p>two</p>"):
+        (tmp_path / "pages" / "page.html").write_text(text, "utf-8")
+        found.append(package("far.py", names))
+    (tmp_path / "unnamed.html").write_text(text, "utf-8")
+    assert package("far.py", names) == found[-1] and len(set(found)) == 3
 
 
 def test_a_string_that_is_no_docstring_counts(package: Callable[..., str]) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
-from pipeline import plan
+from pipeline import code, plan
 from pipeline.errors import Refused
 from pipeline.plan import PlanError
 
@@ -28,6 +28,19 @@ def in_the_repository(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def given() -> dict[str, Any]:
     return yaml.safe_load((ROOT / "params.yaml").read_text("utf-8"))
+
+
+def test_the_reports_template_is_part_of_the_reports_identity_alone(
+    given: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before, real = plan.resolve(given), Path.read_bytes
+    monkeypatch.setattr(Path, "read_bytes", lambda self: real(self) + b"<!-- -->" * (self.name == "report.html"))
+    code._beside.cache_clear()
+    after = plan.resolve(given)
+    code._beside.cache_clear()
+    assert [label for label, i in before.instances.items() if i.code != after.instances[label].code] == [
+        "report@report"
+    ]
 
 
 def faults(given: dict[str, Any], change: Change) -> list[str]:

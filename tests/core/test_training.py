@@ -22,6 +22,7 @@ from pipeline.plugins import find  # noqa: E402
 from pipeline.recipe import Recipe  # noqa: E402
 from pipeline.stage import Instance, run_instance, stage_named  # noqa: E402
 from pipeline.tables import Scan  # noqa: E402
+from pipeline.views import Loss, Reduced, TokenView  # noqa: E402
 
 ROOT = Path(__file__).parents[2]
 VOCABULARY = 24
@@ -123,6 +124,31 @@ def test_a_step_in_two_halves_is_the_step(tmp_path: Path) -> None:
         models.append(fit(tmp_path / name, recipe(**plain, **cut), model)[0])
     assert distance(student(), models[0]) > 0
     assert distance(*models) < 1e-6
+
+
+def test_an_objective_with_memory_is_told_of_every_step(tmp_path: Path) -> None:
+    """Once per step of the optimizer, with the loss of all its micro-batches and the means of what it measured."""
+
+    class Remembers:
+        def __init__(self) -> None:
+            self.told: list[Reduced] = []
+
+        def __call__(self, view: TokenView) -> Loss:
+            value_N = torch.nn.functional.cross_entropy(view.student_NV, view.target_N, reduction="none")
+            return Loss(value_N, view.weight_N, {"right": (view.student_NV.argmax(1) == view.target_N).double()})
+
+        def update(self, reduced: Reduced) -> None:
+            self.told.append(reduced)
+
+    memory = Remembers()
+    given = recipe(epochs=2, batch_rows=8, accumulate=2)
+    _, curve = training.train(
+        student(), ROWS, [training.Term(1.0, ("student_NV", "target_N", "weight_N"), memory)], given, teacher=None,
+        cpu=True, checkpoints=tmp_path, checkpoint_steps=1000, progress=lambda done, total, note: None,
+    )  # fmt: skip
+    assert len(memory.told) == 8 and all(0 <= t.metrics["right"] <= 1 for t in memory.told)
+    assert sum(t.items for t in memory.told) == 2 * sum(len(row["token_ids"]) - 3 for row in ROWS)
+    assert sum(t.value for t in memory.told) / 8 == pytest.approx(curve[-1]["loss"], rel=1e-5)
 
 
 def test_both_optimizers_are_saved_and_loaded() -> None:

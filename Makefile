@@ -41,6 +41,10 @@ repro: setup  ## run the graph: a teacher answers, answers are selected, student
 	@python -m pipeline warm dvc repro
 	@python -m pipeline results
 
+.PHONY: golden
+golden: repro  ## whether the default students are, step by step, those that were kept
+	@python -m tests.golden.training check data
+
 .PHONY: real
 real: setup  ## the same graph with a real language model (`git checkout params.yaml` and `make repro` lead back)
 	@python -m pipeline use recipes/real_small.yaml

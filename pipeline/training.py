@@ -36,7 +36,6 @@ from pipeline.views import (
 # Widths are multiples of this, so that few shapes occur and a row's width does not depend on a GPU's taste.
 BUCKET = 16
 COMPLETE = "complete"
-CURVE_STEPS = 10
 
 
 @dataclass(frozen=True)
@@ -205,7 +204,7 @@ def train(
     checkpoint_steps: int,
     progress: Callable[[int, int, str], None],
 ) -> tuple[transformers.PreTrainedModel, list[dict[str, float]]]:
-    """Train a model on rows of examples or signals; returns it and its curve, a dictionary per logged step.
+    """Train a model on rows of examples or signals; returns it and its curve, a dictionary per step.
 
     Goes on from the newest complete checkpoint in `checkpoints`, to the same weights as without a stop.
     """
@@ -263,12 +262,11 @@ def train(
 
 
 def curve_of(logs: Sequence[dict[str, float]]) -> list[dict[str, float]]:
-    """One point per CURVE_STEPS steps: the mean of their losses, and the rate and gradient norm of the last of them."""
-    points = []
-    for window in (logs[i : i + CURVE_STEPS] for i in range(0, len(logs), CURVE_STEPS)):
-        end, mean = window[-1], math.fsum(log["loss"] for log in window) / len(window)
-        points.append({"step": end["step"], "loss": mean, "lr": end["learning_rate"], "grad_norm": end["grad_norm"]})
-    return points
+    """One point per step: its loss, the rate, and the norm of the gradient before it was cut."""
+    return [
+        {"step": log["step"], "loss": log["loss"], "lr": log["learning_rate"], "grad_norm": log["grad_norm"]}
+        for log in logs
+    ]
 
 
 class Watch(transformers.TrainerCallback):

@@ -1,0 +1,85 @@
+"""The golden training: what the default students lose at every step, and the bytes that they end with.
+
+    python -m tests.golden.training check data [default|small]
+    python -m tests.golden.training write data [default|small]
+
+Losses hold anywhere to TOLERANCE, because rounding differs between types of processor; the weights' hash holds on the
+type that is written beside it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+import sys
+from pathlib import Path
+from typing import Any
+
+GOLDEN = Path(__file__).parent / "data" / "training.json"
+STUDENTS = ("random_sft", "coverage_sft", "kd")
+# Relative, on the loss of a step.
+TOLERANCE = 2e-3
+
+
+def machine() -> dict[str, str]:
+    """What rounding depends on: the type of processor, what torch uses of it, and torch itself."""
+    import torch
+
+    file = Path("/proc/cpuinfo")
+    lines = (line.partition(":") for line in file.read_text("utf-8").splitlines()) if file.exists() else ()
+    told = {key.strip(): value.strip() for key, _, value in lines}
+    processor = " ".join(told.get(key, "?") for key in ("vendor_id", "cpu family", "model"))
+    return {
+        "architecture": platform.machine(),
+        "processor": processor,
+        "instructions": torch.backends.cpu.get_cpu_capability(),
+        "torch": torch.__version__,
+    }
+
+
+def of(data: Path) -> dict[str, dict[str, Any]]:
+    """The losses and the weights' hash of every student of a run."""
+    found = {}
+    for name in STUDENTS:
+        folder = data / "models" / name
+        lines = (folder / "training.jsonl").read_text("utf-8").splitlines()
+        weights = hashlib.blake2b((folder / "model.safetensors").read_bytes(), digest_size=16).hexdigest()
+        found[name] = {"losses": [json.loads(line)["loss"] for line in lines], "weights": weights}
+    return found
+
+
+def differences(data: Path, run: str) -> list[str]:
+    """What differs from the golden training, in words; empty if nothing does."""
+    golden = json.loads(GOLDEN.read_text("utf-8"))
+    same, texts = golden["machine"] == machine(), []
+    for name, student in of(data).items():
+        kept = golden[run][name]
+        if len(student["losses"]) != len(kept["losses"]):
+            texts.append(f"{name}: {len(student['losses'])} steps, and {len(kept['losses'])} are golden")
+        for step, (now, then) in enumerate(zip(student["losses"], kept["losses"], strict=False), 1):
+            if abs(now - then) > TOLERANCE * abs(then):
+                texts.append(f"{name}: loss {now} at step {step}, and {then} is golden")
+                break
+        if same and student["weights"] != kept["weights"]:
+            texts.append(f"{name}: the weights' hash is {student['weights']}, and {kept['weights']} is golden")
+    return texts
+
+
+def write(data: Path, run: str) -> None:
+    """Take a run for golden."""
+    golden = json.loads(GOLDEN.read_text("utf-8")) if GOLDEN.exists() else {}
+    if golden.get("machine") not in (None, machine()):
+        golden = {}
+    golden |= {"machine": machine(), run: of(data)}
+    GOLDEN.write_text(json.dumps(golden, indent=1) + "\n", "utf-8")
+
+
+if __name__ == "__main__":
+    action, place, run = [*sys.argv[1:], "default"][:3]
+    if action == "write":
+        write(Path(place), run)
+    elif wrong := differences(Path(place), run):
+        raise SystemExit("\n".join(wrong))
+    else:
+        print(f"the students of {place} are the golden ones" + ("" if run == "default" else f" ({run})"))

@@ -28,9 +28,12 @@ from typing import Any
 import numpy as np
 import yaml
 
-from pipeline import plan, statistics, warm
 from pipeline.contracts import EVALS
-from pipeline.tables import Scan
+from pipeline.core import warm
+from pipeline.core.graph import upstream
+from pipeline.plan.resolve import load, resolve
+from pipeline.report import statistics
+from pipeline.tables.parquet import Scan
 
 ROOT = Path(__file__).parents[1]
 RESULT = ROOT / "benchmarks" / "results" / "default_effect.json"
@@ -86,7 +89,7 @@ def _renamed(section: str, entry: dict[str, Any], seed: int) -> dict[str, Any]:
 
 def run_all(workers: int) -> None:
     """Run every instance of the plan in this folder but the report, several at a time, forked from one warm parent."""
-    reads = plan.upstream(plan.resolve(plan.load(Path("params.yaml"))))
+    reads = upstream(resolve(load(Path("params.yaml"))))
     del reads["report@report"]
     order = TopologicalSorter(reads)
     order.prepare()

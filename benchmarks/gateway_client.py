@@ -118,11 +118,12 @@ def ours(url: str, rows: int) -> Work:
     import pandas  # noqa: F401  pyarrow takes it when it first makes an array, where it is installed
     import pyarrow.parquet as pq
 
-    from pipeline import plan
     from pipeline.backends import http  # noqa: F401
-    from pipeline.stage import run_instance
+    from pipeline.core.driver import run_instance
+    from pipeline.plan.resolve import load as plan_load
+    from pipeline.plan.resolve import resolve
 
-    resolved = plan.resolve(plan.load(Path("params.yaml")), only="generate@teacher")
+    resolved = resolve(plan_load(Path("params.yaml")), only="generate@teacher")
 
     def work() -> list[str]:
         run_instance(resolved.instances["generate@teacher"], resolved.settings, Path("data"), Path())

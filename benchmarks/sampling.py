@@ -61,8 +61,9 @@ def prompts(count: int) -> list[str]:
 def ours(folder: Path, texts: list[str]) -> Generate:
     """The backend as a stage opens it."""
     from pipeline.backends import local
-    from pipeline.execution import How, RunSettings
-    from pipeline.protocol import GenerateRequest, Sampling
+    from pipeline.core.run import How
+    from pipeline.core.settings import RunSettings
+    from pipeline.kinds.backend import GenerateRequest, Sampling
 
     requests = [
         GenerateRequest(f"{i:06d}", f"{i:06d}", [{"role": "user", "content": text}], 0, i)
@@ -85,7 +86,7 @@ def plain(folder: Path, texts: list[str]) -> Generate:
     import torch
     from transformers import AutoModelForCausalLM
 
-    from pipeline.chat import Chat
+    from pipeline.model.chat import Chat
 
     net, chat = AutoModelForCausalLM.from_pretrained(folder).eval(), Chat(folder / "tokenizer")
     prompts_NT = torch.tensor([chat.prompt([{"role": "user", "content": text}]) for text in texts])

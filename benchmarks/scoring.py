@@ -77,8 +77,9 @@ def make_model(folder: Path) -> None:
 def ours(folder: Path) -> Read:
     """The backend as a stage opens it."""
     from pipeline.backends import local
-    from pipeline.execution import How, RunSettings
-    from pipeline.protocol import Tokens
+    from pipeline.core.run import How
+    from pipeline.core.settings import RunSettings
+    from pipeline.kinds.backend import Tokens
 
     how = How(RunSettings(device="cpu"), folder, "scoring")
     backend = local.LocalModel(folder, "float32", how)

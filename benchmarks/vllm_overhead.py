@@ -29,13 +29,15 @@ from unittest.mock import patch
 
 from gateway import commit, machine
 
-from pipeline import asking, ids
+from pipeline.asking import ask
 from pipeline.backends.vllm import VllmModel, engine_arguments, prepare
-from pipeline.chat import Chat
-from pipeline.execution import How, RunSettings, Vllm
-from pipeline.models import finish
+from pipeline.core.run import How
+from pipeline.core.settings import RunSettings, Vllm
+from pipeline.kinds.backend import GenerateRequest, Sampling
+from pipeline.model.chat import Chat
+from pipeline.model.folder import finish
 from pipeline.origins import gguf
-from pipeline.protocol import GenerateRequest, Sampling
+from pipeline.tables import ids
 
 prepare()
 import vllm  # noqa: E402
@@ -88,7 +90,7 @@ def main() -> None:
 
 
 def result(rounds: list[dict[str, float]], what: str) -> dict[str, Any]:
-    """The rounds in the shape that `tables.py` shows."""
+    """The rounds in the shape that `tables/parquet.py` shows."""
     inside, whole, bare_s = (median(r[key] for r in rounds) for key in ("ask_engine_s", "ask_s", "bare_s"))
     outside = median(r["outside_engine"] for r in rounds)
     paired = sorted(r["overhead"] for r in rounds)
@@ -189,11 +191,11 @@ def ours(
     inside = Clock()
     started = time.perf_counter()
     with (
-        patch.object(asking, "open_model", lambda *_: nullcontext(backend)),
+        patch.object(ask, "open_model", lambda *_: nullcontext(backend)),
         patch.object(llm.llm_engine, "step", inside.timed(llm.llm_engine.step)),
         patch.object(llm.llm_engine, "add_request", inside.timed(llm.llm_engine.add_request)),
     ):
-        answers = asking.ask(folder, requests, sampling, how)
+        answers = ask.ask(folder, requests, sampling, how)
     seconds = time.perf_counter() - started
     tokens = sum(a.completion_tokens or 0 for a in answers.values())
     return {"ask_s": seconds, "ask_engine_s": inside.seconds, "ask_tokens": tokens}

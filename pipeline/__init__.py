@@ -1,4 +1,19 @@
-"""Stillhouse: a data-centric distillation pipeline, as a graph of tables."""
+"""Stillhouse: a data-centric distillation pipeline, as a graph of tables.
+
+To read it, go from what the data is to what is done with it; a room imports only what stands above it here.
+
+    contracts.py, errors.py, display.py    every table and column; what a run may end with; text made safe to show
+    tables/       ids, Parquet, SQL: what the data is
+    core/         how a stage and a method are declared, found and run
+    kinds/        what each kind of method is given and gives: read the one that you want to write
+    text/, model/, memo/    text without a model; a model folder; what was asked before
+    gateway/      one address over HTTP
+    origins/ sources/ verifiers/ backends/ scorers/ readers/ selectors/ objectives/    the methods, a file a family
+    asking/, training/, checking/, report/    what stages are made of
+    stages/       one verb each
+    plan/         `params.yaml` to instances
+    commands/     what people call
+"""
 
 import os
 

@@ -1,7 +1,7 @@
 """Every table and every column of the pipeline: type, nullability, meaning.
 
 A stage reads tables and adds one. The schema of a table never depends on a parameter: a new scorer is a new table
-of `scores`, not a new column. Rows join by ids made from content (`ids.py`).
+of `scores`, not a new column. Rows join by ids made from content (`tables/ids.py`).
 """
 
 from __future__ import annotations

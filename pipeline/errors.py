@@ -2,15 +2,6 @@
 
 from __future__ import annotations
 
-import re
-
-HIDDEN = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
-
-
-def printable(text: str) -> str:
-    """Text without the control characters that a terminal would obey; errors may quote what a model wrote."""
-    return HIDDEN.sub("", text)
-
 
 class Refused(Exception):
     """Something the user can mend. The text says what is wrong, where, and what to write instead."""

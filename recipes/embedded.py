@@ -21,14 +21,15 @@ import numpy as np
 import torch
 import yaml
 
-from pipeline import ids, training
-from pipeline.backends.local import load
-from pipeline.chat import Chat
-from pipeline.models import TOKENIZER_FILES
+from pipeline.core.methods import find
+from pipeline.model.chat import Chat
+from pipeline.model.folder import TOKENIZER_FILES
+from pipeline.model.load import load
 from pipeline.origins.fresh import gpt2
-from pipeline.plugins import find
-from pipeline.recipe import Recipe
 from pipeline.sources.procedural import DOMAINS, Dice, solution
+from pipeline.tables import ids
+from pipeline.training import loop
+from pipeline.training.recipe import Recipe
 
 RECIPE = Path("recipes/embedded.yaml")
 PLACE = Path("data/embedded")
@@ -70,10 +71,10 @@ def make(name: str, recipe: dict[str, Any]) -> None:
         for number, phase in enumerate(model["phases"]):
             stream = corpus(phase, recipe["held_out"], chat)
             rows = [next(stream) for _ in range(phase["steps"] * phase["batch_rows"])]
-            net, curve = training.train(
+            net, curve = loop.train(
                 net,
                 rows,
-                [training.Term(1.0, tuple(method.traits["reads"]), method.factory())],
+                [loop.Term(1.0, tuple(method.traits["reads"]), method.factory())],
                 Recipe(
                     epochs=1,
                     batch_rows=phase["batch_rows"],

@@ -19,10 +19,11 @@ from typing import Any
 
 from aiohttp import web
 
-from pipeline import ids
-from pipeline.execution import How, RunSettings
-from pipeline.models import finish
-from pipeline.protocol import Answer, Backend, GenerateRequest, Sampling, open_model
+from pipeline.core.run import How
+from pipeline.core.settings import RunSettings
+from pipeline.kinds.backend import Answer, Backend, GenerateRequest, Sampling, open_model
+from pipeline.model.folder import finish
+from pipeline.tables import ids
 from tests.servers import serve
 
 

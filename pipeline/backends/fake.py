@@ -9,11 +9,10 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
-from pipeline import ids
+from pipeline.core.run import How
 from pipeline.errors import Refused
-from pipeline.execution import How
-from pipeline.plugins import backend
-from pipeline.protocol import Answer, Backend, GenerateRequest, Reading, Sampling, Tokens
+from pipeline.kinds.backend import Answer, Backend, GenerateRequest, Reading, Sampling, Tokens, backend
+from pipeline.tables import ids
 
 SUM = re.compile(r"(\d+) ?([-+*]) ?(\d+)", re.ASCII)
 LONGEST = 12

@@ -14,16 +14,16 @@ from urllib.parse import urlsplit
 
 import orjson
 
-from pipeline.backends.completions import Completions, Served, Unreadable
-from pipeline.backends.connection import Connection, Passing, Reply
-from pipeline.backends.pace import Pace
-from pipeline.backends.rounds import Job, Rounds
-from pipeline.chat import Chat
+from pipeline.core.run import How
+from pipeline.core.settings import Endpoint, RunSettings
 from pipeline.errors import Refused
-from pipeline.execution import Endpoint, How, RunSettings
-from pipeline.plugins import backend
-from pipeline.protocol import Answer, Backend, GenerateRequest, Reading, Sampling, Tokens
-from pipeline.spending import Ledger
+from pipeline.gateway.completions import Completions, Served, Unreadable
+from pipeline.gateway.connection import Connection, Passing, Reply
+from pipeline.gateway.pace import Pace
+from pipeline.gateway.rounds import Job, Rounds
+from pipeline.kinds.backend import Answer, Backend, GenerateRequest, Reading, Sampling, Tokens, backend
+from pipeline.memo.ledger import Ledger
+from pipeline.model.chat import Chat
 
 
 @backend(
@@ -42,7 +42,7 @@ def openai(*, folder: Path, card: dict[str, Any], how: How) -> AbstractContextMa
     if endpoint.batch is not None:
         if served.api == "completions":
             raise Refused(f"run.endpoints.{folder.name}.batch: batch files hold chat completions; take `batch` out")
-        from pipeline.backends.batch import BatchGateway
+        from pipeline.gateway.batch import BatchGateway
 
         return BatchGateway(folder.name, served, endpoint, how)
     return Gateway(folder.name, served, endpoint, how, chat_of(folder))

@@ -21,11 +21,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pipeline.backends.completions import split_thinking
-from pipeline.chat import Chat
-from pipeline.execution import How, RunSettings
-from pipeline.plugins import backend, lazy
-from pipeline.protocol import LOCAL, Answer, GenerateRequest, Reading, Sampling, Tokens
+from pipeline.core.methods import lazy
+from pipeline.core.run import How
+from pipeline.kinds.backend import LOCAL, Answer, GenerateRequest, Reading, Sampling, Tokens, backend
+from pipeline.model.chat import Chat
+from pipeline.text.thinking import split_thinking
 
 if TYPE_CHECKING:
     import torch
@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 else:
     torch = lazy("torch")
     transformers = lazy("transformers")
+
+from pipeline.model.load import device_of, load
 
 ROWS = 8
 # Prompts shorter than this are batched with those of their own length, and not padded.
@@ -58,28 +60,6 @@ def model(*, folder: Path, card: dict[str, Any], how: How) -> Iterator[LocalMode
     """
     torch.set_num_threads(how.settings.threads)
     yield LocalModel(folder, card.get("dtype", "float32"), how)
-
-
-def device_of(settings: RunSettings) -> str:
-    """The device to run on: as set, or the GPU if there is one."""
-    if settings.device != "auto":
-        return settings.device
-    return "cuda" if torch.cuda.is_available() else "cpu"
-
-
-def load(folder: Path, dtype: str) -> transformers.PreTrainedModel:
-    """The causal language model of a folder, in evaluation mode.
-
-    GPT-2's activation is computed by one kernel of torch's in place of eight: the same formula, rounded otherwise.
-    """
-    # A mask is passed where it is needed; the advice to pass one always does not apply.
-    transformers.utils.logging.set_verbosity_error()
-    net = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=getattr(torch, dtype)).eval()
-    for module in list(net.modules()):
-        for name, part in module.named_children():
-            if type(part) is transformers.activations.NewGELUActivation:
-                setattr(module, name, torch.nn.GELU("tanh"))
-    return net
 
 
 def prompt_width(length: int) -> int:

@@ -7,10 +7,9 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
+from pipeline.core.run import How
 from pipeline.errors import Refused
-from pipeline.execution import How
-from pipeline.plugins import backend
-from pipeline.protocol import Answer, Backend, GenerateRequest, Reading, Sampling, Tokens
+from pipeline.kinds.backend import Answer, Backend, GenerateRequest, Reading, Sampling, Tokens, backend
 
 
 @backend(gives=("generate",))

@@ -21,13 +21,13 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 import numpy as np
 import psutil
 
-from pipeline.backends.completions import split_thinking
-from pipeline.chat import Chat
+from pipeline.core.methods import lazy
+from pipeline.core.run import How
+from pipeline.core.settings import RunSettings, Vllm
 from pipeline.errors import Refused, TryAgain
-from pipeline.execution import How, RunSettings, Vllm
-from pipeline.plugins import backend, lazy
-from pipeline.protocol import Answer, GenerateRequest, Reading, Sampling, Tokens
-from pipeline.structured import Structured
+from pipeline.kinds.backend import Answer, GenerateRequest, Reading, Sampling, Structured, Tokens, backend
+from pipeline.model.chat import Chat
+from pipeline.text.thinking import split_thinking
 
 if TYPE_CHECKING:
     import vllm
@@ -40,6 +40,7 @@ else:
     sampling_params = lazy("vllm.sampling_params")
     inputs = lazy("vllm.inputs.engine")
     exceptions = lazy("vllm.v1.engine.exceptions")
+
 
 T = TypeVar("T")
 # Read by vLLM when it is imported; what the environment says already, stays. The scheduler runs in this process: what

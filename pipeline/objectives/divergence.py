@@ -14,13 +14,14 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field, PositiveFloat
 
-from pipeline.plugins import lazy, objective
-from pipeline.views import Loss, Objective, TokenView, outcomes
+from pipeline.core.methods import lazy
+from pipeline.kinds.objective import Loss, Objective, TokenView, objective, outcomes
 
 if TYPE_CHECKING:
     import torch
 else:
     torch = lazy("torch")
+
 
 Share = Annotated[float, Field(gt=0, lt=1)]
 READS = ("student_NV", "teacher", "weight_N")

@@ -6,8 +6,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from pipeline.plugins import objective
-from pipeline.views import Loss, Objective, TokenView
+from pipeline.kinds.objective import Loss, Objective, TokenView, objective
 
 
 @objective(reads=("student_NV", "target_N", "weight_N"), item="token", teacher="none", divergence=False)

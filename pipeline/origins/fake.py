@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 from pydantic import Field, NonNegativeFloat
 
-from pipeline.plugins import origin
+from pipeline.kinds.origin import origin
 
 Share = Annotated[float, Field(ge=0, le=1)]
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 from pydantic import NonNegativeInt, PositiveInt
 
-from pipeline.models import Card, finish
-from pipeline.plugins import origin
-from pipeline.protocol import LOCAL
+from pipeline.kinds.backend import LOCAL
+from pipeline.kinds.origin import Card, origin
+from pipeline.model.folder import finish
 
 SPECIAL = ("<pad>", "<s>", "</s>", "<unk>", "<assistant>")
 # The prompt is padded with spaces to one width, so that an answer begins at one position.

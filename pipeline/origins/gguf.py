@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, Annotated
 
 from pydantic import StringConstraints
 
+from pipeline.core.methods import lazy
 from pipeline.errors import Refused
-from pipeline.models import Card, Engine
-from pipeline.origins.local import Dtype, Origin, engine_gives, folder
-from pipeline.plugins import lazy, origin
+from pipeline.kinds.origin import Card, Dtype, Engine, Origin, origin
+from pipeline.origins.local import engine_gives, folder
 
 if TYPE_CHECKING:
     import gguf
@@ -31,6 +31,7 @@ else:
     torch = lazy("torch")
     transformers = lazy("transformers")
     pre_tokenizers = lazy("tokenizers.pre_tokenizers")
+
 
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 CACHE = Path("data/.cache/gguf")

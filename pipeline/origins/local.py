@@ -6,16 +6,14 @@ An origin is a function from an empty folder to the card of the model it has put
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
+from pipeline.core.methods import find
 from pipeline.errors import Refused
-from pipeline.models import BACKENDS, TOKENIZER_FILES, Card, Engine, finish
-from pipeline.plugins import find, origin
-
-Origin = Callable[[Path], Card]
-Dtype = Literal["float32", "bfloat16"]
+from pipeline.kinds.origin import BACKENDS, Card, Dtype, Engine, Origin, origin
+from pipeline.model.folder import TOKENIZER_FILES, finish
 
 WEIGHTS = ("*.safetensors", "*.safetensors.index.json", "config.json", "generation_config.json")
 

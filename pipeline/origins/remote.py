@@ -9,12 +9,12 @@ from typing import Annotated, Any, Literal
 
 from pydantic import NonNegativeFloat, PositiveInt, StringConstraints
 
-from pipeline import ids
-from pipeline.chat import Chat
 from pipeline.errors import Refused, TryAgain
-from pipeline.models import TOKENIZER_FILES, Card, Engine
-from pipeline.origins.local import WEIGHTS, Dtype, Origin, engine_gives, folder
-from pipeline.plugins import origin
+from pipeline.kinds.origin import Card, Dtype, Engine, Origin, origin
+from pipeline.model.chat import Chat
+from pipeline.model.folder import TOKENIZER_FILES
+from pipeline.origins.local import WEIGHTS, engine_gives, folder
+from pipeline.tables import ids
 
 Commit = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{40}$")]
 

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
-from pipeline.plugins import reader
-from pipeline.protocol import Reading
-
-Reader = Callable[[Reading], dict[str, Any]]
+from pipeline.kinds.backend import Reading
+from pipeline.kinds.reader import Reader, reader
 
 
 @reader(needs=("token_logprobs",))
@@ -16,7 +13,7 @@ def nll() -> Reader:
     """Mean negative log-likelihood per answer token, in nats; the parts are the sum and the number of tokens.
 
     Paper: the raw quantity of Gu et al. 2025 (MiniPLM), Li et al. 2024 (IFD) and Liu et al. 2024 (DDK).
-    Differs: nothing; differences and ratios of two such scores are SQL (`sql.py`).
+    Differs: nothing; differences and ratios of two such scores are SQL (`tables/sql.py`).
     """
 
     def read(reading: Reading) -> dict[str, Any]:

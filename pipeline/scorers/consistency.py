@@ -10,9 +10,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.normal import last_number, plain_words
-from pipeline.plugins import scorer
-from pipeline.scoring import Scorer, parts_of
+from pipeline.kinds.scorer import Scorer, parts_of, scorer
+from pipeline.text.answers import last_number, plain_words
 
 Normalise = Literal["none", "number", "text"]
 READS = ("prompt_id", "model", "answer")

@@ -7,8 +7,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import PositiveInt
 
-from pipeline.plugins import scorer
-from pipeline.scoring import Scorer, parts_of
+from pipeline.kinds.scorer import Scorer, parts_of, scorer
 
 
 @scorer(reads=("content", "answer", "finish_reason", "error"))

@@ -5,9 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pyarrow as pa
 
-from pipeline.judging import verifier_named
-from pipeline.plugins import scorer
-from pipeline.scoring import Scorer, parts_of
+from pipeline.kinds.scorer import Scorer, parts_of, scorer
+from pipeline.kinds.verifier import verifier_named
 
 
 @scorer(reads=("verifier", "reference", "answer", "error"))

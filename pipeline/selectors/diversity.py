@@ -7,8 +7,7 @@ import itertools
 import numpy as np
 
 from pipeline.errors import Refused
-from pipeline.plugins import selector
-from pipeline.selection import Budget, Candidates, Decision, Selector, Sql, Vector, decide
+from pipeline.kinds.selector import Budget, Candidates, Decision, Selector, Sql, Vector, decide, selector
 
 POOL = 2048
 BLOCK = 4096

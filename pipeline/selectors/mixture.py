@@ -8,8 +8,19 @@ import numpy as np
 from pydantic import Field
 
 from pipeline.errors import Refused
-from pipeline.plugins import selector
-from pipeline.selection import Budget, Candidates, Decision, Gaps, Selector, Sql, decide, fill, shares, shuffled
+from pipeline.kinds.selector import (
+    Budget,
+    Candidates,
+    Decision,
+    Gaps,
+    Selector,
+    Sql,
+    decide,
+    fill,
+    selector,
+    shares,
+    shuffled,
+)
 
 
 @selector(random=True)

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from pipeline.plugins import selector
-from pipeline.selection import Budget, Candidates, Decision, Selector, decide, fill, shuffled
+from pipeline.kinds.selector import Budget, Candidates, Decision, Selector, decide, fill, selector, shuffled
 
 
 @selector(random=True)

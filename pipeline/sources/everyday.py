@@ -14,10 +14,9 @@ from typing import Literal
 
 from pydantic import Field, PositiveInt
 
-from pipeline import ids
 from pipeline.errors import Refused
-from pipeline.plugins import source
-from pipeline.rows import GivenRow, Rows
+from pipeline.kinds.source import GivenRow, Rows, source
+from pipeline.tables import ids
 
 TaskName = Literal["extract_number", "plural", "past_tense", "next_number", "number_words"]
 Draw = Callable[[], float]

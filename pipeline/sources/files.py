@@ -11,8 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.errors import Refused
-from pipeline.plugins import source
-from pipeline.rows import BadRow, GivenRow, Rows
+from pipeline.kinds.source import BadRow, GivenRow, Rows, source
 
 SHOWN = 2_000
 

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 from pydantic import Field
 
 from pipeline.errors import Refused
-from pipeline.plugins import source
-from pipeline.rows import GivenRow, Rows
+from pipeline.kinds.source import GivenRow, Rows, source
 
 if TYPE_CHECKING:
     from datasets import Dataset
+
 
 Revision = Annotated[str, Field(pattern="^[0-9a-f]{40}$")]
 

@@ -13,10 +13,9 @@ from typing import Annotated, Literal
 
 from pydantic import Field, PositiveFloat, PositiveInt
 
-from pipeline import ids
 from pipeline.errors import Refused
-from pipeline.plugins import source
-from pipeline.rows import GivenRow, Rows
+from pipeline.kinds.source import GivenRow, Rows, source
+from pipeline.tables import ids
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 UPPER = (100, 500, 1000)

@@ -5,15 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from pipeline.core.methods import UseOrigin
+from pipeline.core.settings import Endpoint
+from pipeline.core.stage import Input, Plan, WatchedParams, stage
 from pipeline.errors import Refused
-from pipeline.execution import Endpoint
-from pipeline.stage import Input, UseOrigin, stage
-from pipeline.watched import WatchedParams
-
-if TYPE_CHECKING:
-    from pipeline.plan import Plan
 
 
 class Params(WatchedParams):

@@ -10,14 +10,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import Field, PositiveInt
 
-from pipeline.contamination import shared_ngrams
 from pipeline.contracts import DROPS, MESSAGES, PROMPTS
-from pipeline.duplicates import near_duplicates
-from pipeline.execution import How
-from pipeline.ngrams import plain, without_punctuation
-from pipeline.normal import NUMBER
-from pipeline.stage import Input, StageParams, stage
-from pipeline.tables import Scan
+from pipeline.core.run import How
+from pipeline.core.stage import Input, StageParams, stage
+from pipeline.tables.parquet import Scan
+from pipeline.text.answers import NUMBER
+from pipeline.text.contamination import shared_ngrams
+from pipeline.text.duplicates import near_duplicates
+from pipeline.text.ngrams import plain, without_punctuation
 
 # Benchmark items of which copies are planted, to see that they are found.
 CANARIES = 50

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pipeline.execution import How
-from pipeline.fitting import fit
-from pipeline.recipe import StudentParams
-from pipeline.stage import Input, stage
-from pipeline.tables import Scan
+from pipeline.core.run import How
+from pipeline.core.stage import Input, stage
+from pipeline.tables.parquet import Scan
+from pipeline.training.fit import fit
+from pipeline.training.recipe import StudentParams
 
 
 class Params(StudentParams):

@@ -12,13 +12,13 @@ from pathlib import Path
 import pyarrow as pa
 from pydantic import PositiveInt
 
-from pipeline.asking import ask, requests_for
+from pipeline.asking.ask import ask, requests_for
 from pipeline.contracts import EVALS, PROMPTS
-from pipeline.execution import How
-from pipeline.judging import answer_of, verifier_named
-from pipeline.protocol import Sampling
-from pipeline.stage import Input, StageParams, stage
-from pipeline.tables import Scan
+from pipeline.core.run import How
+from pipeline.core.stage import Input, StageParams, stage
+from pipeline.kinds.backend import Sampling
+from pipeline.kinds.verifier import answer_of, verifier_named
+from pipeline.tables.parquet import Scan
 
 
 class Params(StageParams):

@@ -6,20 +6,18 @@ import math
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 from pydantic import Field, model_validator
 
-from pipeline import sql
 from pipeline.contracts import GAPS, RESPONSES, SCORES
+from pipeline.core import graph
+from pipeline.core.stage import Input, Plan, StageParams, stage
 from pipeline.errors import Refused
-from pipeline.stage import Input, StageParams, stage
-from pipeline.tables import Scan
-
-if TYPE_CHECKING:
-    from pipeline.plan import Plan
+from pipeline.tables import rules, sql
+from pipeline.tables.parquet import Scan
 
 
 class Params(StageParams):
@@ -50,7 +48,7 @@ class Params(StageParams):
         return f"gaps/{instance}"
 
     def check(self, plan: Plan) -> list[str]:
-        models, scorers = sql.models_of(plan, self.of), sql.scorers_of(plan, self.of)
+        models, scorers = graph.models_of(plan, self.of), graph.scorers_of(plan, self.of)
         named = {"teacher": self.teacher, "student": self.student}
         faults = [
             f"{key}: no model {model!r} answers {self.of}; there are {', '.join(models)}"
@@ -63,7 +61,7 @@ class Params(StageParams):
             for key, score in scores.items()
             if score is not None and score not in scorers
         ]
-        return faults + sql.faults({"solved": (self.solved, "condition")}, scorers)
+        return faults + rules.faults({"solved": (self.solved, "condition")}, scorers)
 
 
 @stage(writes=GAPS, by="table", imports=("duckdb",))
@@ -81,7 +79,7 @@ def gaps(params: Params, responses: Scan, scores: Scan, data: Path) -> Iterator[
         for part, key in (("nll", "nll_sum"), ("count", "tokens")):
             expressions[f"{side}_{part}"] = f"\"{score}\".parts['{key}']" if score else "NULL::DOUBLE"
     domains: dict[str, list[dict[str, Any]]] = defaultdict(list)
-    for row in sql.columns(sql.connect([responses, scores], data), expressions).to_pylist():
+    for row in rules.columns(sql.connect([responses, scores], data), expressions).to_pylist():
         domains[row["domain"]].append(row)
     rows = {domain: _measured(answers, params) for domain, answers in sorted(domains.items())}
     if not any(row["n"] for row in rows.values()):

@@ -6,9 +6,9 @@ import json
 from pathlib import Path
 from typing import Any
 
+from pipeline.checking.suites import CheckParams
+from pipeline.core.stage import Input, stage
 from pipeline.errors import GateFailed
-from pipeline.expectations import CheckParams
-from pipeline.stage import Input, stage
 
 
 class Params(CheckParams):

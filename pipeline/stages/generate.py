@@ -6,26 +6,21 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import Field, NonNegativeFloat, PositiveInt
 
-from pipeline import ids
-from pipeline.asking import ask, requests_for
+from pipeline.asking.ask import ask, requests_for
 from pipeline.contracts import DROPS, PROMPTS, RESPONSES
+from pipeline.core.run import How
+from pipeline.core.stage import Input, Plan, StageParams, stage
 from pipeline.errors import Refused
-from pipeline.execution import How
-from pipeline.judging import answer_of
-from pipeline.memo import batched
-from pipeline.protocol import Answer, GenerateRequest, Sampling, card_of
-from pipeline.stage import Input, StageParams, stage
-from pipeline.structured import Structured
-from pipeline.tables import Scan
-
-if TYPE_CHECKING:
-    from pipeline.plan import Plan
+from pipeline.kinds.backend import Answer, GenerateRequest, Sampling, Structured, card_of
+from pipeline.kinds.verifier import answer_of
+from pipeline.tables import ids
+from pipeline.tables.parquet import Scan, batched
 
 
 class Params(StageParams):

@@ -5,23 +5,19 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, field_validator
 
-from pipeline import ids
 from pipeline.contracts import PROMPTS
+from pipeline.core.methods import UseSource, find
+from pipeline.core.stage import NAME, Input, Plan, WatchedParams, stage
 from pipeline.errors import Refused
-from pipeline.intake import Column, Intake
-from pipeline.ngrams import plain
-from pipeline.plugins import find
-from pipeline.rows import BadRow
-from pipeline.stage import NAME, Input, UseSource, stage
-from pipeline.watched import WatchedParams
-
-if TYPE_CHECKING:
-    from pipeline.plan import Plan
+from pipeline.kinds.source import BadRow
+from pipeline.tables import ids
+from pipeline.text.intake import Column, Intake
+from pipeline.text.ngrams import plain
 
 SHOWN = 5
 

@@ -8,12 +8,12 @@ from pathlib import Path
 import pyarrow as pa
 from pydantic import PositiveInt
 
-from pipeline import ids
-from pipeline.chat import Chat
 from pipeline.contracts import EXAMPLES, RESPONSES, SELECTIONS
+from pipeline.core.stage import Input, StageParams, stage
 from pipeline.errors import Refused
-from pipeline.stage import Input, StageParams, stage
-from pipeline.tables import Scan
+from pipeline.model.chat import Chat
+from pipeline.tables import ids
+from pipeline.tables.parquet import Scan
 
 
 class Params(StageParams):

@@ -8,14 +8,14 @@ from pathlib import Path
 import pyarrow as pa
 from pydantic import PositiveInt
 
-from pipeline.asking import read_all
-from pipeline.chat import Chat
+from pipeline.asking.read import read_all
 from pipeline.contracts import EXAMPLES, SIGNALS
+from pipeline.core.run import How
+from pipeline.core.stage import Input, StageParams, stage
 from pipeline.errors import Refused
-from pipeline.execution import How
-from pipeline.protocol import Tokens, card_of
-from pipeline.stage import Input, StageParams, stage
-from pipeline.tables import Scan
+from pipeline.kinds.backend import Tokens, card_of
+from pipeline.model.chat import Chat
+from pipeline.tables.parquet import Scan
 
 ASKED = ("topk_ids", "topk_logprobs", "tail_mass", "target_logprob")
 

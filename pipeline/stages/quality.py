@@ -8,12 +8,12 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from pipeline import data_docs, validation
+from pipeline.checking import pages, validation
+from pipeline.checking.suites import CheckParams
 from pipeline.contracts import TABLES
-from pipeline.execution import How
-from pipeline.expectations import CheckParams
-from pipeline.stage import Input, stage
-from pipeline.tables import Scan
+from pipeline.core.run import How
+from pipeline.core.stage import Input, stage
+from pipeline.tables.parquet import Scan
 
 
 class Params(CheckParams):
@@ -32,7 +32,7 @@ def quality(params: Params, checked: Scan, out: Path, data: Path, name: str, how
     (out / "verdict.json").write_text(text, "utf-8")
     docs = out / "docs"
     docs.mkdir()
-    for page, html in data_docs.pages(name, found.verdict, found.document).items():
+    for page, html in pages.pages(name, found.verdict, found.document).items():
         (docs / page).write_text(html, "utf-8")
     failed = [e["name"] for e in found.verdict["expectations"] if not e["success"]]
     how.say(f"failed: {', '.join(failed)}" if failed else "every expectation is met")

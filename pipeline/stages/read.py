@@ -7,13 +7,14 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from pipeline.asking import read_all
-from pipeline.chat import Chat
+from pipeline.asking.read import read_all
 from pipeline.contracts import RESPONSES, SCORES
-from pipeline.execution import How
-from pipeline.protocol import Tokens
-from pipeline.stage import Input, StageParams, UseReader, stage
-from pipeline.tables import Scan
+from pipeline.core.methods import UseReader
+from pipeline.core.run import How
+from pipeline.core.stage import Input, StageParams, stage
+from pipeline.kinds.backend import Tokens
+from pipeline.model.chat import Chat
+from pipeline.tables.parquet import Scan
 
 COLUMNS = ["response_id", "prompt_id", "messages", "content"]
 

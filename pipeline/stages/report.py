@@ -14,14 +14,13 @@ import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from pipeline import report_facts as facts
-from pipeline import report_lineage, report_page, report_results
 from pipeline.contracts import DROPS, EVALS, EXAMPLES, GAPS, PROMPTS, RESPONSES, SCORES, SELECTIONS
-from pipeline.report_lineage import Lineage
-from pipeline.report_page import Gaps
-from pipeline.report_results import DIGITS, Results
-from pipeline.stage import Input, StageParams, stage
-from pipeline.tables import Scan
+from pipeline.core.stage import Input, StageParams, stage
+from pipeline.report import arms, facts, page
+from pipeline.report.arms import Lineage
+from pipeline.report.page import Gaps
+from pipeline.report.results import DIGITS, Results, judge
+from pipeline.tables.parquet import Scan
 
 # DVC puts the plots in place of {plot_divs}; a frame without its {scripts} loads none from elsewhere.
 PLOTS_PAGE = """<!DOCTYPE html>
@@ -66,11 +65,11 @@ def report(
     """The page, the metrics and the plots."""
     import vl_convert
 
-    lineage = report_lineage.read(data)
+    lineage = arms.read(data)
     tables = facts.Tables.of(data, (prompts, drops, responses, scores, gaps, selections, examples, evals))
-    results = report_results.judge(evals, lineage, params.seed, facts.held_out_nll(lineage, tables))
+    results = judge(evals, lineage, params.seed, facts.held_out_nll(lineage, tables))
     curves = facts.curves(lineage, models)
-    found = report_page.Found(
+    found = page.Found(
         lineage=lineage,
         results=results,
         funnel=facts.funnel(lineage, tables),
@@ -90,7 +89,7 @@ def report(
     _plots(out / "plots", results, curves)
     script = vl_convert.javascript_bundle(None)  # type: ignore[arg-type]  # its stub forgets that None is the default
     (out / "dvc_plots.html").write_text(PLOTS_PAGE.replace("{script}", script), "utf-8")
-    (out / "report.html").write_text(report_page.render(found), "utf-8")
+    (out / "report.html").write_text(page.render(found), "utf-8")
 
 
 def _json(path: Path, content: object) -> None:

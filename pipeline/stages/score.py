@@ -8,8 +8,9 @@ import pyarrow as pa
 from pydantic import Field
 
 from pipeline.contracts import RESPONSES, SCORES
-from pipeline.stage import Input, StageParams, UseScorer, stage
-from pipeline.tables import Scan
+from pipeline.core.methods import UseScorer
+from pipeline.core.stage import Input, StageParams, stage
+from pipeline.tables.parquet import Scan
 
 
 class Params(StageParams):

@@ -4,22 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import Field, PositiveInt, model_validator
 
-from pipeline import ids, sql
 from pipeline.contracts import GAPS, RESPONSES, SCORES, SELECTIONS
+from pipeline.core import graph
+from pipeline.core.methods import UseSelector
+from pipeline.core.stage import Input, Plan, StageParams, stage
 from pipeline.errors import Refused
-from pipeline.selection import Budget, Candidates, Decision, Selector
-from pipeline.stage import Input, StageParams, UseSelector, stage
-from pipeline.tables import Scan
-
-if TYPE_CHECKING:
-    from pipeline.plan import Plan
+from pipeline.kinds.selector import Budget, Candidates, Decision, Selector
+from pipeline.tables import ids, sql
+from pipeline.tables import rules as tables_rules
+from pipeline.tables.parquet import Scan
 
 
 class Params(StageParams):
@@ -51,15 +50,15 @@ class Params(StageParams):
         return f"selections/{self.of}/{instance}"
 
     def arguments(self, marker: str) -> dict[str, str]:
-        """The selector's arguments of one of the types of `selection.py`: name -> text."""
+        """The selector's arguments of one of the types of `kinds/selector.py`: name -> text."""
         fields = self.use.method.arguments.model_fields
         return {name: self.use.arguments[name] for name, field in fields.items() if marker in field.metadata}
 
     def check(self, plan: Plan) -> list[str]:
         faults = [
-            f"from: no model {model!r} answers {self.of}; there are {', '.join(sql.models_of(plan, self.of))}"
+            f"from: no model {model!r} answers {self.of}; there are {', '.join(graph.models_of(plan, self.of))}"
             for model in self.models or ()
-            if model not in sql.models_of(plan, self.of)
+            if model not in graph.models_of(plan, self.of)
         ]
         tables = [i.name for i in plan.of("gaps")]
         faults += [
@@ -70,7 +69,7 @@ class Params(StageParams):
         rules = {"where": (self.where, "condition")}
         for marker in ("number", "vector"):
             rules |= {name: (text, marker) for name, text in self.arguments(marker).items()}
-        return faults + sql.faults(rules, sql.scorers_of(plan, self.of))
+        return faults + tables_rules.faults(rules, graph.scorers_of(plan, self.of))
 
 
 @stage(writes=SELECTIONS, by="table", imports=("duckdb",))
@@ -79,7 +78,7 @@ def select(
 ) -> Iterator[pa.RecordBatch]:
     """Every answer in `of` gets one row; those that may be kept go to the selector as candidates."""
     numbers, vectors, weights = (params.arguments(marker) for marker in ("number", "vector", "gaps"))
-    rows = sql.columns(
+    rows = tables_rules.columns(
         sql.connect([responses, scores, gaps], data),
         {
             "prompt_id": "prompt_id",

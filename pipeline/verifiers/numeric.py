@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from pipeline.judging import Verifier
-from pipeline.normal import last_number
-from pipeline.plugins import verifier
+from pipeline.kinds.verifier import Verifier, verifier
+from pipeline.text.answers import last_number
 
 
 @verifier()

@@ -5,8 +5,8 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from pipeline.judging import Verifier
-from pipeline.plugins import lazy, verifier
+from pipeline.core.methods import lazy
+from pipeline.kinds.verifier import Verifier, verifier
 
 if TYPE_CHECKING:
     import math_verify

@@ -6,9 +6,8 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from pipeline.judging import Verifier
-from pipeline.normal import plain_words
-from pipeline.plugins import verifier
+from pipeline.kinds.verifier import Verifier, verifier
+from pipeline.text.answers import plain_words
 
 ANNOUNCED = re.compile(r"(?i:answer)\s*(?:is\s*:?|:)[\s*]*\(?([A-E])\b|\\boxed\{(?:\\text\{)?\(?([A-E])\b")
 SHOWN = re.compile(r"\(([A-E])\)|^\W*([A-E])(?=\**[.):]|\W*$)", re.MULTILINE)

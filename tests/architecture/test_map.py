@@ -10,9 +10,10 @@ import pytest
 import yaml
 from dvc.repo import Repo
 
-from pipeline import plan
+from pipeline.core.stage import ALONE, SECTION_OF, STAGES, Instance, Plan
 from pipeline.errors import Refused
-from pipeline.stage import Instance
+from pipeline.plan.faults import PlanError
+from pipeline.plan.resolve import load, resolve
 
 ROOT = Path(__file__).parents[2]
 # DVC's own, in how it asks its table of outputs.
@@ -48,14 +49,14 @@ def drawn(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Drawn]:
 
 
 @pytest.fixture(scope="module")
-def resolved() -> plan.Plan:
-    return plan.resolve(plan.load(ROOT / "params.yaml"))
+def resolved() -> Plan:
+    return resolve(load(ROOT / "params.yaml"))
 
 
 def expected(instance: Instance) -> Drawn:
     """What the map ought to say of an instance, from the stage's own words."""
     stage, name = instance.stage, instance.name
-    alone = stage == plan.ALONE
+    alone = stage == ALONE
     # The report tells what every instance was asked to do.
     deps = {"data/plan" if alone else f"data/plan/{stage}/{name}.json"}
     deps |= {f"data/{source.folder}" for source in instance.params.inputs().values()}
@@ -66,7 +67,7 @@ def expected(instance: Instance) -> Drawn:
     return Drawn(command, frozenset(deps), frozenset({f"data/{instance.output}"}))
 
 
-def test_deps_and_outs_are_those_of_the_stages(drawn: dict[str, Drawn], resolved: plan.Plan) -> None:
+def test_deps_and_outs_are_those_of_the_stages(drawn: dict[str, Drawn], resolved: Plan) -> None:
     on_map = {label.replace("report@report", "report"): expected(i) for label, i in resolved.instances.items()}
     assert {label: entry for label, entry in drawn.items() if label != "plan"} == on_map
 
@@ -79,12 +80,12 @@ def test_plan_depends_on_all_parameters_and_all_code(drawn: dict[str, Drawn]) ->
 
 def test_every_stage_has_a_module_and_every_module_a_place_on_the_map() -> None:
     stages = yaml.safe_load((ROOT / "dvc.yaml").read_text("utf-8"))["stages"]
-    assert sorted(stages) == sorted([*plan.STAGES, "plan"])
+    assert sorted(stages) == sorted([*STAGES, "plan"])
     sections = {name: entry["foreach"] for name, entry in stages.items() if "foreach" in entry}
-    assert sections == {s: f"${{{plan.SECTION_OF[s]}}}" for s in plan.STAGES if s != plan.ALONE}
+    assert sections == {s: f"${{{SECTION_OF[s]}}}" for s in STAGES if s != ALONE}
 
 
-def test_every_argument_of_a_stage_is_given(resolved: plan.Plan) -> None:
+def test_every_argument_of_a_stage_is_given(resolved: Plan) -> None:
     for instance in resolved.instances.values():
         assert set(instance.inputs) == set(instance.params.inputs()), instance.label
 
@@ -96,8 +97,8 @@ def recipes() -> list[Path]:
 @pytest.mark.parametrize("recipe", recipes(), ids=lambda path: path.stem)
 def test_a_recipe_resolves_but_for_what_its_user_brings(recipe: Path) -> None:
     try:
-        plan.resolve(plan.load(recipe))
-    except plan.PlanError as error:
+        resolve(load(recipe))
+    except PlanError as error:
         given = recipe.read_text("utf-8")
         for fault in error.faults:
             path = fault.split(" is missing; a path is relative")[0].rsplit(": ", 1)[-1]
@@ -106,9 +107,9 @@ def test_a_recipe_resolves_but_for_what_its_user_brings(recipe: Path) -> None:
             assert "# <-" in line, f"{fault}, and {recipe.name} does not mark the line for its user"
 
 
-@pytest.mark.parametrize("stage", [s for s in plan.STAGES if s != plan.ALONE])
+@pytest.mark.parametrize("stage", [s for s in STAGES if s != ALONE])
 def test_a_missing_section_is_refused_by_name(stage: str) -> None:
-    given = plan.load(ROOT / "params.yaml")
-    del given[plan.SECTION_OF[stage]]
-    with pytest.raises(Refused, match=f"{plan.SECTION_OF[stage]}: is missing"):
-        plan.resolve(given)
+    given = load(ROOT / "params.yaml")
+    del given[SECTION_OF[stage]]
+    with pytest.raises(Refused, match=f"{SECTION_OF[stage]}: is missing"):
+        resolve(given)

@@ -9,8 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import plan
-from pipeline.stage import stage_named
+from pipeline.core.stage import STAGES, stage_named
 
 ROOT = Path(__file__).parents[2]
 HEAVY = (
@@ -20,19 +19,20 @@ HEAVY = (
 RESOLVE = f"""
 import sys
 from pathlib import Path
-from pipeline import plan
-plan.resolve(plan.load(Path("params.yaml")))
+from pipeline.plan.resolve import resolve, load
+resolve(load(Path("params.yaml")))
 print(*[name for name in {HEAVY!r} if name in sys.modules])
 """
 EVERYTHING = f"""
 import sys
-from pipeline import plan, plugins
-from pipeline.stage import stage_named
-for stage in plan.STAGES:
+from pipeline.core.stage import STAGES
+from pipeline.core import methods
+from pipeline.core.stage import stage_named
+for stage in STAGES:
     stage_named(stage)
-for kind in plugins.KINDS:
-    for name in plugins.available(kind):
-        plugins.find(kind, name)
+for kind in methods.KINDS:
+    for name in methods.available(kind):
+        methods.find(kind, name)
 print(*[name for name in {HEAVY!r} if name in sys.modules])
 """
 
@@ -47,6 +47,6 @@ def test_naming_loads_nothing_heavy(program: str) -> None:
     assert loaded(program) == set()
 
 
-@pytest.mark.parametrize("stage", plan.STAGES)
+@pytest.mark.parametrize("stage", STAGES)
 def test_what_a_stage_says_it_imports_exists(stage: str) -> None:
     assert [name for name in stage_named(stage).imports if importlib.util.find_spec(name) is None] == []

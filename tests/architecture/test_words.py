@@ -9,18 +9,19 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import plan, plugins
 from pipeline.contracts import TABLES
+from pipeline.core import methods
+from pipeline.core.stage import STAGES
 
 ROOT = Path(__file__).parents[2]
 LINES = 500
 SOURCES = sorted([*(ROOT / "pipeline").rglob("*.py"), *(ROOT / "flows").glob("*.py")])
-METHODS = [(kind, name) for kind in plugins.KINDS for name in plugins.available(kind)]
+METHODS = [(kind, name) for kind in methods.KINDS for name in methods.available(kind)]
 
 
 @pytest.mark.parametrize(("kind", "name"), METHODS, ids=lambda value: value)
 def test_a_method_says_what_it_computes_whose_it_is_and_how_ours_differs(kind: str, name: str) -> None:
-    method = plugins.find(kind, name)
+    method = methods.find(kind, name)
     what, _, rest = method.about.partition("Paper:")
     paper, differs, ours = rest.partition("Differs:")
     assert what.strip() and paper.strip() and differs and ours.strip(), (
@@ -70,7 +71,7 @@ def test_flows_know_no_stage_by_name() -> None:
         f"{path.name}:{node.lineno} {node.value}"
         for path in (ROOT / "flows").glob("*.py")
         for node in ast.walk(ast.parse(path.read_text("utf-8")))
-        if isinstance(node, ast.Constant) and node.value in {*plan.STAGES} - words
+        if isinstance(node, ast.Constant) and node.value in {*STAGES} - words
     ]
     assert found == []
 

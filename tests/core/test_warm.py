@@ -16,13 +16,16 @@ from pathlib import Path
 import pytest
 import yaml
 
-from pipeline import plan, tables, warm
+import pipeline
+from pipeline.core import warm
+from pipeline.core.stage import ALONE, SECTION_OF
+from pipeline.tables import parquet
 
-PACKAGE = Path(plan.__file__).parent
+PACKAGE = Path(pipeline.__file__).parent
 # The parent without the packages that take it ten seconds to import: what it does is the same.
 PARENT = """
 import os, signal, sys
-from pipeline import warm
+from pipeline.core import warm
 warm.PACKAGES = ("json",)
 signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
 warm.serve(sys.argv[1])
@@ -31,7 +34,7 @@ WAITS = '''
 import os
 from pathlib import Path
 
-from pipeline.plugins import origin
+from pipeline.kinds.origin import origin
 
 
 @origin(gives=("generate",))
@@ -58,7 +61,7 @@ class Workspace:
         self.env = {k: v for k, v in os.environ.items() if k != warm.SOCKET} | {"PYTHONDONTWRITEBYTECODE": "1"}
         shutil.copytree(PACKAGE, root / "pipeline", ignore=shutil.ignore_patterns("__pycache__"))
         (root / "pipeline" / "origins" / "mine.py").write_text(WAITS, "utf-8")
-        params = {section: {} for section in set(plan.SECTION_OF.values()) - {plan.ALONE}}
+        params = {section: {} for section in set(SECTION_OF.values()) - {ALONE}}
         params["acquire"] = {"ready": {"use": "local.solutions"}, "slow": {"use": "mine.waits"}}
         (root / "params.yaml").write_text(yaml.safe_dump(params), "utf-8")
         for name in ("told", "heard"):
@@ -101,7 +104,7 @@ def test_a_fork_gives_the_same_output_and_exit_code(workspace: Workspace) -> Non
             workspace.run(*command, warm_parent=warm_parent)
             for command in (["plan"], ["acquire", "ready"], ["acquire", "nobody"], ["train", "nobody"])
         ])  # fmt: skip
-        digests.append([tables.folder_digest(workspace.root / "data" / n) for n in ("plan", "models")])
+        digests.append([parquet.folder_digest(workspace.root / "data" / n) for n in ("plan", "models")])
     assert said[0] == said[1]
     assert [code for code, _, _ in said[0]] == [0, 0, 1, 1]
     assert digests[0] == digests[1]

@@ -10,11 +10,11 @@ from pathlib import Path
 import torch
 import transformers
 
-from pipeline import tables
-from pipeline.chat import Chat
 from pipeline.contracts import RESPONSES
-from pipeline.models import TOKENIZER_FILES
+from pipeline.model.chat import Chat
+from pipeline.model.folder import TOKENIZER_FILES
 from pipeline.origins.fresh import gpt2
+from pipeline.tables import parquet
 from tests.e2e.conftest import BIN, ROOT, Workspace
 
 ALPHABET = "abcdefghijk"
@@ -93,4 +93,4 @@ def metrics(workspace: Workspace) -> dict[str, dict[str, float]]:
 
 
 def answers(workspace: Workspace, table: str) -> list[dict]:
-    return tables.Scan(RESPONSES, (workspace.data / "responses" / table,)).pylist()
+    return parquet.Scan(RESPONSES, (workspace.data / "responses" / table,)).pylist()

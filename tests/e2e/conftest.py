@@ -125,7 +125,7 @@ def warm_parent(
 ) -> Iterator[tuple[psutil.Process, str]]:
     """The warm parent of all stages of the session, and its address: a stage is a child of it."""
     address = tmp_path_factory.mktemp("warm") / "socket"
-    parent = subprocess.Popen([sys.executable, "-m", "pipeline.warm", str(address)], cwd=ROOT, env=clean_env)
+    parent = subprocess.Popen([sys.executable, "-m", "pipeline.core.warm", str(address)], cwd=ROOT, env=clean_env)
     try:
         deadline = time.monotonic() + 60
         while not address.exists():

@@ -29,7 +29,7 @@ import pytest
 from pipeline.contracts import RESPONSES
 from pipeline.errors import Refused
 from pipeline.origins.local import folder
-from pipeline.tables import Scan, folder_digest
+from pipeline.tables.parquet import Scan, folder_digest
 from tests.e2e.conftest import ROOT, Workspace
 from tests.servers import serving
 

@@ -11,11 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import ids, tables
 from pipeline.contracts import RESPONSES
-from pipeline.execution import RunSettings
-from pipeline.stage import Instance, run_instance
+from pipeline.core.driver import run_instance
+from pipeline.core.settings import RunSettings
+from pipeline.core.stage import Instance
 from pipeline.stages import quality
+from pipeline.tables import ids, parquet
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 pytestmark = [
@@ -45,7 +46,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
              "domain": PLANTED, "model": "m", "model_id": "m", "sample": 0, "seed": 7, "content": f"{PLANTED} {i}",
              "finish_reason": PLANTED, "prompt_tokens": 1, "completion_tokens": 1, "attempts": 1}
         )  # fmt: skip
-    tables.write(RESPONSES, data / "responses" / "made", 1, [RESPONSES.rows(rows)])
+    parquet.write(RESPONSES, data / "responses" / "made", 1, [RESPONSES.rows(rows)])
     params = quality.Params.model_validate({"of": "responses/made", "suite": "responses"})
     instance = Instance("quality", "docs", params, {"checked": ("responses/made",)}, "quality/docs", "")
     run_instance(instance, RunSettings(), data, data)

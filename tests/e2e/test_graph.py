@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from pipeline.contracts import SCORES, SELECTIONS
-from pipeline.tables import Scan
+from pipeline.tables.parquet import Scan
 from tests.e2e.browser import CHROMIUM, visit
 from tests.e2e.conftest import Workspace
 

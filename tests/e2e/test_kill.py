@@ -18,7 +18,7 @@ import psutil
 import pytest
 import yaml
 
-from pipeline.tables import folder_digest
+from pipeline.tables.parquet import folder_digest
 from tests.e2e.conftest import BIN, Workspace
 
 pytestmark = pytest.mark.e2e

@@ -16,8 +16,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from pipeline import plan
-from pipeline.plan import PlanError
+from pipeline.plan.faults import PlanError
+from pipeline.plan.resolve import resolve
 from tests.e2e.brought import EDITS, answers, metrics, stillhouse, use
 from tests.e2e.conftest import BIN, ROOT, Workspace, make_workspace
 
@@ -78,7 +78,7 @@ def test_plan_names_what_a_teacher_without_logprobs_cannot_do(local: Workspace, 
     params = local.params()
     params["acquire"]["teacher"] = {"use": "remote.endpoint", "model": "m", "version": "1"}
     with pytest.raises(PlanError) as refused:
-        plan.resolve(params)
+        resolve(params)
     deletions = {fault.split(": ")[0]: re.search(r"or delete ([^;]*)", fault)[1] for fault in refused.value.faults}
     assert deletions == {
         "probe.teacher": "evaluate.kd, probe.teacher, quality.kd_signals, train.kd",
@@ -90,9 +90,9 @@ def test_plan_names_what_a_teacher_without_logprobs_cannot_do(local: Workspace, 
         section, name = entry.split(".")
         del params[section][name]
     del params["gaps"]["main"]["teacher_nll"], params["gaps"]["main"]["student_nll"]
-    left = plan.resolve(params)
+    left = resolve(params)
     served = yaml.safe_load((ROOT / "recipes" / "served_teacher.yaml").read_text("utf-8"))
-    assert set(left.instances) - {"read@base_nll"} == set(plan.resolve(served).instances)
+    assert set(left.instances) - {"read@base_nll"} == set(resolve(served).instances)
 
 
 @pytest.fixture(scope="module")

@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import plan
-from pipeline.preflight import doctor
+from pipeline.commands.doctor import doctor
+from pipeline.core.graph import upstream
+from pipeline.plan.resolve import load, resolve
 from pipeline.sources.procedural import tasks
 from tests.e2e.brought import EDITS, answers, metrics, stillhouse, use
 from tests.e2e.conftest import ROOT, Workspace, make_workspace
@@ -50,7 +51,7 @@ def test_a_recipe_is_a_plan_and_passes_the_doctor(
     brought: Workspace, recipe: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(brought.root)
-    resolved = plan.resolve(plan.load(ROOT / "recipes" / recipe))
+    resolved = resolve(load(ROOT / "recipes" / recipe))
     failed = [check for check in doctor(resolved, Path("data"), Path(), offline=True) if check.state == "fail"]
     # The workspace is a repository that DVC has not been started in.
     assert [check.name for check in failed if check.name != "dvc"] == []
@@ -105,11 +106,11 @@ def test_a_teacher_that_vllm_runs(env: dict[str, str], tmp_path: Path, monkeypat
     (own / "prompts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
     use(workspace, "vllm_gpu.yaml", {"text.exact": "text.marked", "k: 8": "k: 2"})
     monkeypatch.chdir(workspace.root)
-    resolved = plan.resolve(plan.load(Path("params.yaml")))
+    resolved = resolve(load(Path("params.yaml")))
     apart = {key: value for key, value in workspace.env.items() if key != "STILLHOUSE_WARM"}
     apart["PATH"] = f"{ROOT / '.venv-vllm' / 'bin'}:{apart['PATH']}"
     workspace.dvc("repro", "plan")
-    *labels, _ = TopologicalSorter(plan.upstream(resolved)).static_order()
+    *labels, _ = TopologicalSorter(upstream(resolved)).static_order()
     for label in labels:
         by_vllm = "teacher" in resolved.instances[label].params.needs()
         replace(workspace, env=apart if by_vllm else workspace.env).dvc("repro", label)

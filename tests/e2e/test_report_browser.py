@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.execution import RunSettings
-from pipeline.stage import run_instance
+from pipeline.core.driver import run_instance
+from pipeline.core.settings import RunSettings
 from tests.e2e.browser import CHROMIUM, Visit, visit
 from tests.stages import report_data
 

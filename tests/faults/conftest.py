@@ -25,8 +25,8 @@ from typing import Any
 import pytest
 import yaml
 
-from pipeline.plan import ALONE, SECTION_OF
-from pipeline.tables import folder_digest
+from pipeline.core.stage import ALONE, SECTION_OF
+from pipeline.tables.parquet import folder_digest
 from tests.faults.server import MODEL, Server, serving
 
 FORKS = multiprocessing.get_context("forkserver")

@@ -7,15 +7,14 @@ import torch  # noqa: F401
 import transformers  # noqa: F401
 
 import tests.faults.conftest  # noqa: F401
-from pipeline import code
-from pipeline.plan import STAGES
-from pipeline.plugins import KINDS, available
-from pipeline.stage import stage_named
+from pipeline.core import identity
+from pipeline.core.methods import KINDS, available
+from pipeline.core.stage import STAGES, stage_named
 
 for name in STAGES:
     stage_named(name)
 # The syntax trees that an instance's identity is made of.
-code.fingerprint(
+identity.fingerprint(
     ["pipeline.stages.generate"]
     + [f"pipeline.{KINDS[kind]}.{name.split('.')[0]}" for kind in ("backend", "verifier") for name in available(kind)]
 )

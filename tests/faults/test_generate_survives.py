@@ -75,13 +75,13 @@ def test_killed_at_an_answer(
 
 PLACES = {
     "inside a transaction of the memo": ("sqlite3", "Connection.executemany", 3),
-    "all answered and no row made": ("pipeline.ids", "response_id", 1),
-    "amid the rows of the second part": ("pipeline.ids", "response_id", REQUESTS - 10),
-    "the first part is being written": ("pipeline.tables", "write_part", 1),
+    "all answered and no row made": ("pipeline.tables.ids", "response_id", 1),
+    "amid the rows of the second part": ("pipeline.tables.ids", "response_id", REQUESTS - 10),
+    "the first part is being written": ("pipeline.tables.parquet", "write_part", 1),
     "a file without its end": ("pyarrow.parquet.core", "ParquetWriter.close", 1),
     "the last file without its end": ("pyarrow.parquet.core", "ParquetWriter.close", 2),
     "before the table appears": ("posix", "replace", 1),
-    "the table is there and its record is not": ("pipeline.tables", "folder_digest", 1),
+    "the table is there and its record is not": ("pipeline.tables.parquet", "folder_digest", 1),
 }
 
 

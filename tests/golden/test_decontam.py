@@ -6,8 +6,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from pipeline.contamination import shared_ngrams
-from pipeline.ngrams import plain
+from pipeline.text.contamination import shared_ngrams
+from pipeline.text.ngrams import plain
 
 
 @pytest.mark.parametrize("n", [8, 13])

@@ -12,9 +12,11 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline import plugins
+from pipeline.core import methods
 from pipeline.errors import Refused
-from pipeline.views import DenseTeacher, Loss, Teacher, TokenView, TopKTeacher, at_loss, make_view, reduce
+from pipeline.kinds.objective import DenseTeacher, Loss, Teacher, TokenView, TopKTeacher
+from pipeline.training.reduce import reduce
+from pipeline.training.view import at_loss, make_view
 
 CLOSE = {"rtol": 2e-5, "atol": 2e-6}
 # Method, arguments, file, keys of the value and of the gradient in it. Names of weights differ between the toolkits:
@@ -54,7 +56,7 @@ def load(name: str) -> dict[str, torch.Tensor]:
 
 
 def build(name: str, **arguments: Any) -> Any:
-    method = plugins.find("objective", name)
+    method = methods.find("objective", name)
     made = method.factory(**method.arguments.model_validate(arguments).model_dump())
     return lambda view: made(view.restrict(method.traits["reads"]))
 
@@ -202,7 +204,7 @@ def test_the_references_tell_the_methods_apart() -> None:
     """Were one method registered under another's name, its numbers would not fit."""
     stored = load("taid_repo_divergences")
     view = see(stored["student_logits"], stored["labels"], dense(stored))
-    names = [name for name in plugins.available("objective") if name.startswith("divergence.")]
+    names = [name for name in methods.available("objective") if name.startswith("divergence.")]
     values = torch.stack([reduce([build(name)(view)], 7) for name in names])
     apart = (values[:, None] - values[None]).abs() + torch.eye(len(names))
     assert apart.min() > 1e-3

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline.selection import Budget, Candidates
+from pipeline.kinds.selector import Budget, Candidates
 from pipeline.selectors import diversity
 from pipeline.stages.gaps import ddk
 

@@ -18,15 +18,15 @@ import numpy as np
 import psutil
 import pytest
 
-from pipeline import ids
-from pipeline.chat import Chat
+from pipeline.core.methods import available
+from pipeline.core.run import How
+from pipeline.core.settings import Batch, Endpoint, RunSettings, Vllm
 from pipeline.errors import Refused
-from pipeline.execution import Batch, Endpoint, How, RunSettings, Vllm
-from pipeline.models import finish
+from pipeline.kinds.backend import LOCAL, Answer, Backend, GenerateRequest, Sampling, Structured, Tokens, open_model
+from pipeline.model.chat import Chat
+from pipeline.model.folder import finish
 from pipeline.origins import fake, gguf, local, remote
-from pipeline.plugins import available
-from pipeline.protocol import LOCAL, Answer, Backend, GenerateRequest, Sampling, Tokens, open_model
-from pipeline.structured import Structured
+from pipeline.tables import ids
 from tests import batch_server
 from tests.servers import MODEL, serving
 from tests.vllm_server import vllm_serve

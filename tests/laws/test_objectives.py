@@ -13,23 +13,11 @@ from typing import Any
 import pytest
 import torch
 
-from pipeline import plugins
+from pipeline.core import methods
 from pipeline.errors import Refused
-from pipeline.views import (
-    DenseTeacher,
-    Loss,
-    Objective,
-    Teacher,
-    TokenView,
-    TopKTeacher,
-    at_loss,
-    loss_mask,
-    make_view,
-    over_ranks,
-    predictors,
-    reduce,
-    summarise,
-)
+from pipeline.kinds.objective import DenseTeacher, Loss, Objective, Teacher, TokenView, TopKTeacher
+from pipeline.training.reduce import over_ranks, reduce, summarise
+from pipeline.training.view import at_loss, loss_mask, make_view, predictors
 
 N, V, K = 6, 9, 4
 # Arguments beside the defaults that reach other code of a method.
@@ -86,8 +74,8 @@ def store(logits_NV: torch.Tensor, k: int, temperature: float) -> TopKTeacher:
 
 def cases() -> list[Case]:
     found = []
-    for name in plugins.available("objective"):
-        method = plugins.find("objective", name)
+    for name in methods.available("objective"):
+        method = methods.find("objective", name)
         for arguments in [{}, *ARGUMENTS.get(name, [])]:
             built = method.factory(**method.arguments.model_validate(arguments).model_dump())
             for teacher in {"any": ("dense", "topk"), "none": ("none",)}[method.traits["teacher"]]:
@@ -253,7 +241,7 @@ def test_law(law: Law, case: Case) -> None:
 def test_every_objective_is_under_the_laws() -> None:
     """Counted from the modules' functions, which is not how the cases were found."""
     marked = set()
-    for file in Path(plugins.ROOT, "objectives").glob("*.py"):
+    for file in Path(methods.ROOT, "objectives").glob("*.py"):
         module = importlib.import_module(f"pipeline.objectives.{file.stem}")
         marked |= {f"{file.stem}.{n}" for n, f in vars(module).items() if hasattr(f, "__stillhouse__")}
     assert {case.name for case in CASES} == marked
@@ -381,8 +369,8 @@ def test_a_stored_tail_too_small_for_a_float_is_not_impossible() -> None:
 
 
 def test_another_temperature_than_the_stored_one_is_refused() -> None:
-    for name in plugins.available("objective"):
-        method = plugins.find("objective", name)
+    for name in methods.available("objective"):
+        method = methods.find("objective", name)
         if "temperature" in method.arguments.model_fields:
             case = next(c for c in CASES if c.name == name and c.teacher == "topk" and not c.arguments)
             with pytest.raises(Refused, match="temperature: 1"):

@@ -8,7 +8,7 @@ import pyarrow.compute as pc
 import pytest
 
 from pipeline.contracts import RESPONSES, SCORES
-from pipeline.plugins import available, find
+from pipeline.core.methods import available, find
 
 # For each scorer, its score from its parts.
 FROM_PARTS: dict[str, Callable[[dict[str, float]], float]] = {

@@ -8,8 +8,8 @@ import math
 import numpy as np
 import pytest
 
-from pipeline.plugins import available, find
-from pipeline.selection import Budget, Candidates, Decision, shares
+from pipeline.core.methods import available, find
+from pipeline.kinds.selector import Budget, Candidates, Decision, shares
 from pipeline.selectors import diversity, mixture, rank, sampling
 
 SELECTORS = {

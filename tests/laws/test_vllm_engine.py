@@ -11,9 +11,9 @@ from pathlib import Path
 import psutil
 import pytest
 
+from pipeline.core.settings import Vllm
 from pipeline.errors import Refused, TryAgain
-from pipeline.execution import Vllm
-from pipeline.protocol import Backend, Tokens, open_model
+from pipeline.kinds.backend import Backend, Tokens, open_model
 from tests.laws.test_backends import SAMPLED, answered, asked, card, embedded, how
 
 pytestmark = pytest.mark.vllm
@@ -25,7 +25,7 @@ import sys
 import psutil
 from pathlib import Path
 from dataclasses import replace
-from pipeline.protocol import open_model
+from pipeline.kinds.backend import open_model
 from tests.laws.test_backends import SAMPLED, asked, how
 
 if __name__ == "__main__":

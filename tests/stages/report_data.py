@@ -9,7 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from pipeline import contracts, ids, plan, tables
+from pipeline import contracts
+from pipeline.core.stage import SECTION_OF, Plan
+from pipeline.plan.disk import write
+from pipeline.plan.resolve import resolve
+from pipeline.tables import ids, parquet
 
 DOMAINS = ("add", "mul", "shift", "sort")
 HOSTILE = (
@@ -75,11 +79,11 @@ PARAMS: dict[str, Any] = {
 PARTS = 2
 
 
-def build(data: Path, params: dict[str, Any] = PARAMS, prompts: int = 60, items: int = 300) -> plan.Plan:
+def build(data: Path, params: dict[str, Any] = PARAMS, prompts: int = 60, items: int = 300) -> Plan:
     """Write plan, tables, curves, verdicts and records of a run with the sections of `params`."""
-    known = {key: value for key, value in params.items() if key in {*plan.SECTION_OF.values(), "seed", "run"}}
-    resolved = plan.resolve(known)
-    plan.write(resolved, data)
+    known = {key: value for key, value in params.items() if key in {*SECTION_OF.values(), "seed", "run"}}
+    resolved = resolve(known)
+    write(resolved, data)
     rng = np.random.default_rng(0)
     train, bench = _prompts("train", prompts), _prompts("bench", items)
     _write(data, "prompts/train/tasks", train)
@@ -138,7 +142,7 @@ def _text(path: Path, text: str) -> None:
 def _write(data: Path, folder: str, rows: list[dict[str, Any]]) -> None:
     table = contracts.TABLES[folder.split("/")[0]]
     parts = 1 if folder.startswith(("gaps", "prompts/bench", "evals")) else PARTS
-    tables.write(table, data / folder, parts, [table.rows(rows)])
+    parquet.write(table, data / folder, parts, [table.rows(rows)])
 
 
 def _prompts(pool: str, n: int) -> list[dict[str, Any]]:

@@ -6,17 +6,18 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from pipeline import ids, tables
 from pipeline.contracts import DROPS, PROMPTS
-from pipeline.duplicates import bands_for, near_duplicates
-from pipeline.execution import RunSettings
-from pipeline.ngrams import plain
-from pipeline.rows import GivenRow
+from pipeline.core.driver import run_instance
+from pipeline.core.settings import RunSettings
+from pipeline.core.stage import Instance
+from pipeline.kinds.source import GivenRow
 from pipeline.sources.procedural import tasks
-from pipeline.stage import Instance, run_instance
 from pipeline.stages import curate
 from pipeline.stages.curate import Params
-from pipeline.tables import Scan
+from pipeline.tables import ids, parquet
+from pipeline.tables.parquet import Scan
+from pipeline.text.duplicates import bands_for, near_duplicates
+from pipeline.text.ngrams import plain
 
 # 17 and 18 words: long enough for the 13-gram rule.
 LONG = "on a quiet evening the old miller counted every sack of grain that stood beside the door"
@@ -32,8 +33,8 @@ def prompt(text: str, *, group: str = "", reference: str | None = None, system: 
 
 
 def run(data: Path, pool: list[dict], benchmark: list[dict], parts: int = 1, **section: object) -> list[dict]:
-    tables.write(PROMPTS, data / "prompts/train/mine", parts, [PROMPTS.rows(pool)])
-    tables.write(PROMPTS, data / "prompts/bench/theirs", 1, [PROMPTS.rows(benchmark)])
+    parquet.write(PROMPTS, data / "prompts/train/mine", parts, [PROMPTS.rows(pool)])
+    parquet.write(PROMPTS, data / "prompts/bench/theirs", 1, [PROMPTS.rows(benchmark)])
     params = Params.model_validate({"instance": "train", "against": "bench", **section})
     inputs = {"prompts": ("prompts/train/mine",), "against": ("prompts/bench/theirs",)}
     run_instance(Instance("curate", "train", params, inputs, "drops/train", ""), RunSettings(), data, data)

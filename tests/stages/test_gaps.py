@@ -9,13 +9,14 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from pipeline import tables
 from pipeline.contracts import GAPS, RESPONSES, SCORES
+from pipeline.core.driver import run_instance
+from pipeline.core.settings import RunSettings
+from pipeline.core.stage import Instance
 from pipeline.errors import Refused
-from pipeline.execution import RunSettings
-from pipeline.stage import Instance, run_instance
 from pipeline.stages import gaps
-from pipeline.tables import Scan
+from pipeline.tables import parquet
+from pipeline.tables.parquet import Scan
 
 PARAMS = {"of": "responses/train", "teacher": "big", "student": "small", "solved": "verified.score = 1"}
 NLL = {"teacher_nll": "big_nll", "student_nll": "small_nll"}
@@ -52,9 +53,9 @@ def write(data: Path, parts: int = 1) -> None:
                 scores[name].append(key | {"score": nll[0] / nll[1], "parts": parts_})
     for model in ("big", "small"):
         rows = [r for r in responses if r["model"] == model]
-        tables.write(RESPONSES, data / "responses/train" / model, parts, [RESPONSES.rows(rows)])
+        parquet.write(RESPONSES, data / "responses/train" / model, parts, [RESPONSES.rows(rows)])
     for name, rows in scores.items():
-        tables.write(SCORES, data / "scores/responses/train" / name, parts, [SCORES.rows(rows)])
+        parquet.write(SCORES, data / "scores/responses/train" / name, parts, [SCORES.rows(rows)])
 
 
 def run(data: Path, **changes: object) -> dict[str, dict]:

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.core.driver import run_instance
+from pipeline.core.settings import RunSettings
+from pipeline.core.stage import Instance
 from pipeline.errors import GateFailed
-from pipeline.execution import RunSettings
-from pipeline.stage import Instance, run_instance
 from pipeline.stages import gate
 
 FINDING = {

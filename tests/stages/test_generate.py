@@ -8,12 +8,13 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from pipeline import ids, tables
 from pipeline.contracts import DROPS, PROMPTS
-from pipeline.execution import How, RunSettings
+from pipeline.core.run import How
+from pipeline.core.settings import RunSettings
 from pipeline.scorers.consistency import agreement
 from pipeline.stages.generate import Params, generate
-from pipeline.tables import Scan
+from pipeline.tables import ids, parquet
+from pipeline.tables.parquet import Scan
 
 QUESTION = [{"role": "user", "content": "add 001 002"}]
 
@@ -25,8 +26,8 @@ def data(tmp_path: Path) -> Path:
         "prompt_id": ids.prompt_id(QUESTION), "messages": QUESTION, "domain": "add", "source": "test", "group": "g",
         "level": 0, "verifier": "text.marked", "reference": "3", "solution": "1+2#3",
     }  # fmt: skip
-    tables.write(PROMPTS, tmp_path / "prompts", 1, [PROMPTS.rows([prompt])])
-    tables.write(DROPS, tmp_path / "drops", 1, [])
+    parquet.write(PROMPTS, tmp_path / "prompts", 1, [PROMPTS.rows([prompt])])
+    parquet.write(DROPS, tmp_path / "drops", 1, [])
     (tmp_path / "model").mkdir()
     card = {"backend": "recorded.solutions", "model_id": "recorded.solutions"}
     (tmp_path / "model" / "model.json").write_text(json.dumps(card), "utf-8")

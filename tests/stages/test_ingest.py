@@ -8,15 +8,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline import ids
 from pipeline.contracts import PROMPTS
+from pipeline.core.driver import run_instance
+from pipeline.core.settings import RunSettings
+from pipeline.core.stage import Instance
 from pipeline.errors import Refused
-from pipeline.execution import RunSettings
-from pipeline.rows import GivenRow
+from pipeline.kinds.source import GivenRow
 from pipeline.sources import procedural
-from pipeline.stage import Instance, run_instance
 from pipeline.stages.ingest import Params
-from pipeline.tables import Scan
+from pipeline.tables import ids
+from pipeline.tables.parquet import Scan
 
 SETTINGS = RunSettings()
 

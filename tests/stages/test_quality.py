@@ -7,13 +7,14 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from pipeline import ids, tables
+from pipeline.checking.suites import SUITES
 from pipeline.contracts import RESPONSES, TABLES
+from pipeline.core.driver import run_instance
+from pipeline.core.settings import RunSettings
+from pipeline.core.stage import Instance
 from pipeline.errors import Refused
-from pipeline.execution import RunSettings
-from pipeline.expectations import SUITES
-from pipeline.stage import Instance, run_instance
 from pipeline.stages import gate, quality
+from pipeline.tables import ids, parquet
 
 HOSTILE = "<script>document.title='taken'</script><img src=http://evil.example/x.png>\x1b[31m"
 
@@ -73,7 +74,7 @@ MAKERS = {f.__name__: f for f in (prompts, responses, selections, examples, sign
 
 def check(data: Path, rows: list[dict], table: str, **extra: object) -> dict:
     """The verdict of the real driver on these rows."""
-    tables.write(TABLES[table], data / table / "made", 2, [TABLES[table].rows(rows)])
+    parquet.write(TABLES[table], data / table / "made", 2, [TABLES[table].rows(rows)])
     return judge(data, table, **extra)
 
 
@@ -194,7 +195,7 @@ def test_an_empty_table_does_not_pass(tmp_path: Path) -> None:
 def test_models_that_answer_one_pool_may_share_seeds(tmp_path: Path) -> None:
     for model in ("base", "teacher"):
         rows = [{**r, "model": model, "response_id": ids.digest(model, r["response_id"])} for r in responses()]
-        tables.write(RESPONSES, tmp_path / "responses" / "train" / model, 2, [RESPONSES.rows(rows)])
+        parquet.write(RESPONSES, tmp_path / "responses" / "train" / model, 2, [RESPONSES.rows(rows)])
     folders = ("responses/train/base", "responses/train/teacher")
     params = quality.Params(of="responses/train", suite="responses")
     instance = Instance("quality", "all", params, {"checked": folders}, params.output("all"), "code")
@@ -227,7 +228,7 @@ def test_a_rule_that_breaks_on_a_row_is_the_users_mistake(tmp_path: Path) -> Non
 def test_tables_of_two_pools_with_one_name_are_both_read(tmp_path: Path) -> None:
     halves = {"bench": responses()[:10], "train": responses()[10:]}
     for pool, rows in halves.items():
-        tables.write(RESPONSES, tmp_path / "responses" / pool / "teacher", 2, [RESPONSES.rows(rows)])
+        parquet.write(RESPONSES, tmp_path / "responses" / pool / "teacher", 2, [RESPONSES.rows(rows)])
     folders = ("responses/bench/teacher", "responses/train/teacher")
     params = quality.Params(of="responses", suite="responses")
     instance = Instance("quality", "all", params, {"checked": folders}, params.output("all"), "code")
@@ -269,10 +270,10 @@ def test_two_runs_give_the_same_bytes(tmp_path: Path) -> None:
     for row in rows[:6]:
         row.update(content=HOSTILE, seed=7, finish_reason="odd")
     check(tmp_path, rows, "responses")
-    first = tables.folder_digest(tmp_path / "quality")
+    first = parquet.folder_digest(tmp_path / "quality")
     (tmp_path / "elsewhere").mkdir()
     check(tmp_path / "elsewhere", list(reversed(rows)), "responses")
-    assert tables.folder_digest(tmp_path / "elsewhere" / "quality") == first
+    assert parquet.folder_digest(tmp_path / "elsewhere" / "quality") == first
 
 
 def test_pages_hold_nothing_live_and_nothing_remote(tmp_path: Path) -> None:

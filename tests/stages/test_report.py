@@ -13,17 +13,20 @@ from typing import Any
 
 import pytest
 
-from pipeline import plan, report_facts, report_lineage
+from pipeline.commands.results import result_table
 from pipeline.contracts import EVALS, EXAMPLES, SELECTIONS
-from pipeline.execution import RunSettings
-from pipeline.report_facts import Tables
-from pipeline.report_results import result_table
-from pipeline.stage import run_instance
-from pipeline.tables import Scan
+from pipeline.core.driver import run_instance
+from pipeline.core.settings import RunSettings
+from pipeline.core.stage import ALONE, SECTION_OF, Plan
+from pipeline.plan.disk import write
+from pipeline.plan.resolve import resolve
+from pipeline.report import arms, facts
+from pipeline.report.facts import Tables
+from pipeline.tables.parquet import Scan
 from tests.stages import report_data
 
 
-def make(data: Path, resolved: plan.Plan) -> Path:
+def make(data: Path, resolved: Plan) -> Path:
     run_instance(resolved.instances["report@report"], RunSettings(), data, data.parent)
     return data / "reports"
 
@@ -41,8 +44,8 @@ def metrics(data: Path) -> dict[str, dict[str, float]]:
 
 
 def compared(tmp_path: Path, params: dict[str, Any]) -> set[tuple[str, str, str]]:
-    plan.write(plan.resolve({k: v for k, v in params.items() if k in {*plan.SECTION_OF.values(), "seed"}}), tmp_path)
-    found = report_lineage.comparisons(report_lineage.read(tmp_path))
+    write(resolve({k: v for k, v in params.items() if k in {*SECTION_OF.values(), "seed"}}), tmp_path)
+    found = arms.comparisons(arms.read(tmp_path))
     return {(c.kind, c.first.name, c.second.name) for c in found}
 
 
@@ -79,7 +82,7 @@ def test_a_comparison_tells_what_else_differs(tmp_path: Path) -> None:
     params = copy.deepcopy(report_data.PARAMS)
     params["train"]["kd"]["epochs"] = 5
     compared(tmp_path, params)
-    found = report_lineage.comparisons(report_lineage.read(tmp_path))
+    found = arms.comparisons(arms.read(tmp_path))
     differs = {(c.first.name, c.second.name): c.also_differs for c in found}
     assert differs["kd", "random_sft"] == ("epochs",)
     assert differs["coverage_sft", "random_sft"] == ()
@@ -103,7 +106,7 @@ def test_metrics_are_what_the_tables_say(data: Path, metrics: dict[str, dict[str
 
 
 def test_the_funnel_counts_what_the_tables_hold(data: Path) -> None:
-    lineage = report_lineage.read(data)
+    lineage = arms.read(data)
     folders = [data / f for f in ("prompts/train/tasks", "drops/train")]
     tables = Tables.of(
         data,
@@ -113,7 +116,7 @@ def test_the_funnel_counts_what_the_tables_hold(data: Path) -> None:
             Scan(EXAMPLES, (data / "examples/coverage",)),
         ],
     )
-    steps = {(s.group, s.name): s for s in report_facts.funnel(lineage, tables)}
+    steps = {(s.group, s.name): s for s in facts.funnel(lineage, tables)}
     kept = sum(row["kept"] for row in tables.scans["selections/responses/train/coverage"].pylist())
     assert steps["pool train", "prompts"].prompts == 60
     assert steps["pool train", "not dropped"].prompts == 58
@@ -205,8 +208,8 @@ def test_the_result_table_says_what_the_metrics_say(data: Path) -> None:
 
 def test_a_run_with_nothing_in_it_still_has_a_page(tmp_path: Path) -> None:
     data = tmp_path / "data"
-    resolved = plan.resolve({section: {} for section in set(plan.SECTION_OF.values()) - {plan.ALONE}})
-    plan.write(resolved, data)
+    resolved = resolve({section: {} for section in set(SECTION_OF.values()) - {ALONE}})
+    write(resolved, data)
     page = (make(data, resolved) / "report.html").read_text("utf-8")
     assert "there is no verdict" in page
     assert "Nothing was evaluated." in page

@@ -5,7 +5,7 @@ import math
 import pyarrow as pa
 import pytest
 
-from pipeline.plugins import find
+from pipeline.core.methods import find
 from pipeline.stages.score import Params
 
 

@@ -10,15 +10,15 @@ import pyarrow.parquet as pq
 import pytest
 from pydantic import ValidationError
 
-from pipeline import tables
 from pipeline.contracts import GAPS, RESPONSES, SCORES, SELECTIONS
+from pipeline.core.driver import run_instance
+from pipeline.core.settings import RunSettings
+from pipeline.core.stage import Instance, Plan, StageParams
 from pipeline.errors import Refused
-from pipeline.execution import RunSettings
-from pipeline.plan import Plan
-from pipeline.selection import Budget, Candidates, Decision, decide
-from pipeline.stage import Instance, StageParams, run_instance
+from pipeline.kinds.selector import Budget, Candidates, Decision, decide
 from pipeline.stages import gaps, generate, score, select
-from pipeline.tables import Scan
+from pipeline.tables import parquet
+from pipeline.tables.parquet import Scan
 
 RANDOM = {"of": "responses/train", "use": "sampling.random", "seed": 5}
 COVERAGE = {"of": "responses/train", "use": "mixture.coverage", "by": "agreement.score", "prefer": 0.625, "seed": 5}
@@ -54,7 +54,7 @@ def write(data: Path, rows: dict[str, list[dict]], parts: int = 1, shuffle: int 
     """The tables that a selection reads, with shares of agreement and an embedding for every answer."""
     for model, given in rows.items():
         order = np.random.default_rng(shuffle).permutation(len(given))
-        tables.write(RESPONSES, data / "responses/train" / model, parts, [RESPONSES.rows(given[i] for i in order)])
+        parquet.write(RESPONSES, data / "responses/train" / model, parts, [RESPONSES.rows(given[i] for i in order)])
     every = [row for given in rows.values() for row in given]
     said: dict[tuple, int] = {}
     for row in every:
@@ -67,8 +67,8 @@ def write(data: Path, rows: dict[str, list[dict]], parts: int = 1, shuffle: int 
         for r in every
     ]  # fmt: skip
     for name in ("agreement", "embed"):
-        tables.write(SCORES, data / "scores/responses/train" / name, parts, [SCORES.rows(scores)])
-    tables.write(
+        parquet.write(SCORES, data / "scores/responses/train" / name, parts, [SCORES.rows(scores)])
+    parquet.write(
         GAPS, data / "gaps/main", 1,
         [GAPS.rows([{"domain": "add", "n": 20, "weight": 0.8}, {"domain": "rev", "n": 20, "weight": 0.2}])],
     )  # fmt: skip

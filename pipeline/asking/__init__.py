@@ -1,0 +1,1 @@
+"""Asking: a model is asked, never twice."""

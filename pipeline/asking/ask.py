@@ -1,0 +1,231 @@
+"""Ask a model, never twice: answers and readings through the memo.
+
+Used by every stage that runs a model. What was received is kept as it arrives, so a killed stage asks only for what
+was in flight.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from pipeline.asking.meter import Meter
+from pipeline.core.methods import find
+from pipeline.core.run import How
+from pipeline.kinds.backend import (
+    Answer,
+    Backend,
+    GenerateRequest,
+    Sampling,
+    card_of,
+    engine_of,
+    open_model,
+)
+from pipeline.memo.claims import claimed
+from pipeline.memo.memo import Memo, request_key
+from pipeline.model.chat import Chat
+from pipeline.tables import ids
+from pipeline.tables.parquet import batched
+
+WAIT_FOR_OTHERS_S = 0.5
+
+
+def requests_for(prompts: pa.Table, model: Path, sampling: Sampling, k: int, seed: int) -> list[GenerateRequest]:
+    """k requests per prompt to the model of a folder, each with a seed of its own derived from the run's seed, the
+    prompt and the number."""
+    card = card_of(model)
+    renders = find("backend", card["backend"]).traits.get("renders", lambda card: False)
+    renderer = Chat(model / "tokenizer") if renders(card) else None
+    engine, requests = engine_of(card), []
+    for row in prompts.select(["prompt_id", "messages", "solution"]).to_pylist():
+        rendered = None if renderer is None else renderer.prompt(row["messages"])
+        for sample in range(k):
+            own = ids.seed_of(seed, "generate", row["prompt_id"], sample)
+            asked = row["prompt_id"], card["model_id"], sampling, sample, own, engine
+            requests.append(
+                GenerateRequest(
+                    request_key(*asked, rendered),
+                    row["prompt_id"],
+                    row["messages"],
+                    sample,
+                    own,
+                    row["solution"],
+                    earlier_id=None if rendered is None else request_key(*asked),
+                    prompt_tokens=None if rendered is None else len(rendered),
+                )
+            )
+    return requests
+
+
+def ask(model: Path, requests: Sequence[GenerateRequest], sampling: Sampling, how: How) -> dict[str, Answer]:
+    """The answer to every request, from the memo where it is there; the model is opened only if it must be.
+
+    An answer without the form that `sampling.structured` demands is asked for again with another seed; every attempt
+    is a request of its own to the memo. An answer that never has it is one with an error.
+    """
+    answers: dict[str, Answer] = {}
+    waiting = {request.request_id: request for request in requests}
+    attempt = 0
+    with ExitStack() as stack:
+        asker = _Asker(model, sampling, how, stack)
+        while waiting:
+            attempt += 1
+            tried = {key: _attempt(request, attempt) for key, request in waiting.items()}
+            found = asker.answers(list(tried.values()))
+            for key, request in tried.items():
+                answer = found[request.request_id]
+                fault = _fault(answer, sampling)
+                if fault is not None and attempt < _attempts(sampling):
+                    continue
+                if fault is not None:
+                    text = f"its answer has not the form of `structured` after {attempt} attempts: {fault}"
+                    answer = replace(answer, content=None, finish_reason="error", error=text)
+                if attempt > 1:
+                    answer = replace(answer, request_id=key, attempts=attempt)
+                answers[key] = answer
+                del waiting[key]
+    again = sum(answer.attempts > 1 for answer in answers.values())
+    if again:
+        how.say(f"{again} of {len(answers)} answers were asked for again to have the form of `structured`")
+    builds = Counter(answer.fingerprint for answer in answers.values() if answer.fingerprint is not None)
+    if len(builds) > 1:
+        counts = ", ".join(f"{count} by {build}" for build, count in builds.most_common())
+        how.say(f"the server changed while it answered (system_fingerprint): {counts}")
+    return answers
+
+
+def known(requests: Sequence[GenerateRequest], sampling: Sampling, how: How) -> set[str]:
+    """The ids of the requests that `ask` would answer from the memo alone."""
+    memo, done = Memo(how.memo), set()
+    waiting, attempt = {request.request_id: request for request in requests}, 0
+    while waiting:
+        attempt += 1
+        attempts = {key: _attempt(request, attempt) for key, request in waiting.items()}
+        _carry(memo, list(attempts.values()))
+        tried = {request.request_id: key for key, request in attempts.items()}
+        again = {}
+        for keys in batched(tried):
+            for found, value in memo.get(keys).items():
+                key = tried[found]
+                if attempt < _attempts(sampling) and _fault(_answer(value), sampling) is not None:
+                    again[key] = waiting[key]
+                else:
+                    done.add(key)
+        waiting = again
+    return done
+
+
+def _carry(memo: Memo, requests: Sequence[GenerateRequest]) -> None:
+    """Give answers that were kept under their earlier ids the ids of now, if the prompt had as many tokens then.
+
+    An earlier id did not say how the prompt was rendered; a renamed answer is found under it no more.
+    """
+    by_earlier = {request.earlier_id: request for request in requests if request.earlier_id is not None}
+    for keys in batched(by_earlier):
+        lengths = {key: value.get("prompt_tokens") for key, value in memo.get(keys).items()}
+        same = [key for key, length in lengths.items() if length in (None, by_earlier[key].prompt_tokens)]
+        if same:
+            memo.rename({key: by_earlier[key].request_id for key in same})
+
+
+def _attempts(sampling: Sampling) -> int:
+    """How often one answer is asked for: greedy decoding would only say the same again."""
+    return 1 if sampling.structured is None or sampling.temperature == 0 else sampling.structured.attempts
+
+
+def _attempt(request: GenerateRequest, number: int) -> GenerateRequest:
+    if number == 1:
+        return request
+    return replace(
+        request,
+        request_id=ids.digest("attempt", request.request_id, number),
+        earlier_id=request.earlier_id and ids.digest("attempt", request.earlier_id, number),
+        seed=ids.seed_of(request.seed, "attempt", number),
+    )
+
+
+def _fault(answer: Answer, sampling: Sampling) -> str | None:
+    if sampling.structured is None or answer.content is None or answer.finish_reason == "content_filter":
+        return None
+    return sampling.structured.fault(answer.content)
+
+
+class _Asker:
+    """The memo in front of a model, which is opened when it is first asked."""
+
+    def __init__(self, model: Path, sampling: Sampling, how: How, stack: ExitStack) -> None:
+        self.model, self.sampling, self.how, self.stack = model, sampling, how, stack
+        self.memo = Memo(how.memo)
+        self.backend: Backend | None = None
+
+    def answers(self, requests: Sequence[GenerateRequest]) -> dict[str, Answer]:
+        """The answer to every request; what another process asks for meanwhile is waited for."""
+        _carry(self.memo, requests)
+        answers = self._known(r.request_id for r in requests)
+        missing = {r.request_id: r for r in requests if r.request_id not in answers}
+        self.how.say(f"{len(answers)} of {len(requests)} from memo")
+        told = False
+        while missing:
+            with claimed(self.memo, list(missing)) as ours:
+                if ours:
+                    answers.update(self._ask([request for key, request in missing.items() if key in ours]))
+            missing = {key: request for key, request in missing.items() if key not in ours}
+            found = self._known(missing)
+            if missing and not ours and not found:
+                if not told:
+                    self.how.say(f"another process is asking for the last {len(missing)}: waiting for its answers")
+                told = True
+                time.sleep(WAIT_FOR_OTHERS_S)
+            answers.update(found)
+            missing = {key: request for key, request in missing.items() if key not in found}
+        return answers
+
+    def _known(self, keys: Iterable[str]) -> dict[str, Answer]:
+        return {key: _answer(value) for key, value in self.memo.get(keys).items()}
+
+    def _ask(self, requests: Sequence[GenerateRequest]) -> dict[str, Answer]:
+        """Answers of the model itself, kept as they arrive."""
+        answers, missing = {}, {r.request_id: r for r in requests}
+        if self.backend is None:
+            self.backend = self.stack.enter_context(open_model(self.model, self.how))
+        meter = Meter(len(missing), self.how)
+        for arrived in _arrivals(self.backend, requests, self.sampling):
+            fresh = {}
+            for answer in arrived:
+                request = missing.pop(answer.request_id)
+                answers[answer.request_id] = answer
+                # A request that failed is asked again next time: only answers are kept.
+                if answer.error is None:
+                    fresh[answer.request_id] = _value(answer, request, self.how.label)
+            # A put costs no fsync.
+            if fresh:
+                self.memo.put(fresh)
+            meter.count(arrived)
+        if missing:
+            lost = next(iter(missing))
+            raise RuntimeError(f"{card_of(self.model)['backend']} did not answer {len(missing)} requests: {lost}, ...")
+        return answers
+
+
+def _arrivals(backend: Backend, requests: Sequence[GenerateRequest], sampling: Sampling) -> Iterator[Sequence[Answer]]:
+    """Answers as they arrive, those that belong together in one list."""
+    together = getattr(backend, "arrivals", None)
+    if together is not None:
+        return together(requests, sampling)
+    return ([answer] for answer in backend.generate(requests, sampling))
+
+
+def _value(answer: Answer, request: GenerateRequest, label: str) -> dict[str, Any]:
+    """What the memo keeps of an answer: all of it, and whose it is."""
+    return {**answer.__dict__, "prompt_id": request.prompt_id, "sample": request.sample, "instance": label}
+
+
+def _answer(value: dict[str, Any]) -> Answer:
+    return Answer(**{name: value[name] for name in Answer.__dataclass_fields__ if name in value})

@@ -1,0 +1,1 @@
+"""Commands: what people and `dvc.yaml` call, one file each."""

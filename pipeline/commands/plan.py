@@ -1,0 +1,22 @@
+"""Plan: `params.yaml`, checked whole and written as one JSON per instance."""
+
+from __future__ import annotations
+
+import argparse
+
+from pipeline.core.workspace import DATA, PARAMS
+from pipeline.plan.disk import write
+from pipeline.plan.resolve import load, resolve
+
+ABOUT = "check params.yaml and resolve it into data/plan/"
+
+
+def arguments(command: argparse.ArgumentParser) -> None:
+    """Nothing may follow `plan`."""
+
+
+def run() -> None:
+    """Check `params.yaml` whole and write `data/plan/`."""
+    plan = resolve(load(PARAMS))
+    write(plan, DATA)
+    print(f"plan: {len(plan.instances)} instances, all parameters valid")

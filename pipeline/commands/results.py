@@ -1,0 +1,60 @@
+"""Results: the result of the last run as a table, and where its time went."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+from pipeline.commands.screen import show
+from pipeline.core.workspace import DATA
+from pipeline.errors import Refused
+from pipeline.report import arms, facts
+from pipeline.report.results import Metrics
+from pipeline.report.statistics import Interval, verdict
+
+ABOUT = "the result of the last run, and where its time went"
+
+
+def result_table(data: Path) -> str:
+    """The result for a terminal, from `metrics.json`: a line per model, a line per verdict, where the page is."""
+    reports = data / "reports"
+    metrics: Metrics = json.loads((reports / "metrics.json").read_text("utf-8"))
+    width = max([len(name) for name in metrics] + [5])
+    lines = [f"{'model':<{width}}  {'accuracy':>8}  {'95 % interval':>14}  {'items':>6}  {'ECE':>5}"]
+    told = []
+    for name, row in sorted(metrics.items(), key=lambda pair: (pair[1].get("accuracy", 0), pair[0])):
+        if "accuracy" not in row:
+            shown = [f"{key} {row[key]:g}" for key in row if key.startswith(("agreement_with_", "nll_of_"))]
+            lines.append(f"{name:<{width}}  no item has a reference answer" + "".join(f", {text}" for text in shown))
+            continue
+        error = f"{row['ece']:.3f}" if "ece" in row else "-"
+        interval = f"{100 * row['low']:.1f} to {100 * row['high']:.1f}"
+        lines.append(f"{name:<{width}}  {100 * row['accuracy']:>8.1f}  {interval:>14}  {row['n']:>6}  {error:>5}")
+        for key, value in row.items():
+            if key.startswith("minus_"):
+                difference = Interval(value, row[f"low_{key}"], row[f"high_{key}"])
+                told.append(
+                    f"{name} against {key.removeprefix('minus_')}: {verdict(difference)}, {100 * value:+.1f} points "
+                    f"({100 * difference.low:+.1f} to {100 * difference.high:+.1f})"
+                )
+    return "\n".join(
+        [*lines, "", *(told or ["no two models answer a question"]), "", f"report: {reports / 'report.html'}"]
+    )
+
+
+def arguments(command: argparse.ArgumentParser) -> None:
+    """Nothing may follow `results`."""
+
+
+def run() -> None:
+    """Print the result of the last run, and where its time went."""
+    if not (DATA / "reports" / "metrics.json").exists():
+        raise Refused(f"{DATA}/reports holds no metrics.json; `dvc repro` makes it")
+    show(result_table(DATA).split("\n"))
+    costs = facts.costs(arms.read(DATA), DATA)
+    if costs:
+        longest = sorted(costs, key=lambda cost: -cost.wall_s)[:5]
+        total, cpu = sum(cost.wall_s for cost in costs), sum(cost.cpu_s for cost in costs)
+        show([f"time: {total:.0f} s in {len(costs)} instances ({cpu:.0f} s of CPU), the longest of them"])
+        show(f"  {cost.wall_s:>7.1f} s  {cost.stage}@{cost.instance}" for cost in longest)

@@ -1,0 +1,28 @@
+"""A stage: `stillhouse <stage> <instance>`, which `dvc.yaml` calls."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from pipeline.core.driver import run_instance
+from pipeline.core.settings import limit_threads
+from pipeline.core.stage import SECTION_OF
+from pipeline.core.workspace import DATA, PARAMS
+from pipeline.errors import Refused
+from pipeline.plan.disk import current
+from pipeline.plan.resolve import load, resolve
+
+
+def run_stage(stage: str, instance: str) -> None:
+    """Run one instance, after checking that the plan on disk is what the parameters say now."""
+    label = f"{stage}@{instance}"
+    plan = resolve(load(PARAMS), only=label)
+    limit_threads(plan.settings.threads)
+    if label not in plan.instances:
+        names = ", ".join(i.name for i in plan.of(stage)) or "none"
+        raise Refused(f"{PARAMS} has no {SECTION_OF[stage]}.{instance}; there are: {names}")
+    chosen = plan.instances[label]
+    current(chosen, DATA)
+    # In a temporary experiment DVC_ROOT is the main workspace: its memo is shared.
+    run_instance(chosen, plan.settings, DATA, Path(os.environ.get("DVC_ROOT", ".")))

@@ -1,0 +1,41 @@
+"""Status: what `dvc repro` would run now, and why, on the screen."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+
+from pipeline.commands.screen import show, show_json
+from pipeline.core.workspace import PARAMS, ROOT
+from pipeline.plan.resolve import load, resolve
+from pipeline.plan.status import standings
+
+ABOUT = "what `dvc repro` would run now, and why"
+MORE = "An instance that must run is taken from DVC's run cache where the same was run before."
+
+
+def arguments(command: argparse.ArgumentParser) -> None:
+    """What may follow `status`."""
+    command.add_argument("--json", action="store_true", dest="as_json", help="print JSON")
+
+
+def run(as_json: bool) -> None:
+    """Print every instance that is not up to date, with its reasons."""
+    given = load(PARAMS)
+    found = standings(given, resolve(given), ROOT)
+    if as_json:
+        show_json({s.label: {"state": s.state, "why": s.why} for s in found if s.state != "clean"})
+        return
+    said = {
+        "must": "must run: {}",
+        "may": "may run, if the bytes differ of what it reads from {}",
+        "missing": "runs not: dvc takes {} from its cache",
+    }
+    open_ = [s for s in found if s.state != "clean"]
+    width = max((len(s.label) for s in open_), default=0)
+    show(f"{s.label:<{width}}  {said[s.state].format(_some(s.why))}" for s in open_)
+    show([f"{len(found) - len(open_)} of {len(found)} instances are up to date"])
+
+
+def _some(words: Sequence[str], most: int = 4) -> str:
+    return ", ".join(words[:most]) + (f" and {len(words) - most} more" if len(words) > most else "")

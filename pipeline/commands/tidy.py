@@ -1,0 +1,97 @@
+"""Tidy: what DVC remembers about instances that no longer exist, and about processes that were killed.
+
+Outside a DVC run only: a running one writes `dvc.lock` itself. DVC's own interface is used, so that the file is
+written as DVC writes it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+from collections.abc import Collection, Mapping
+from pathlib import Path
+
+import psutil
+from dvc.exceptions import DvcException
+from dvc.fs import localfs
+from dvc.lock import LockError
+from dvc.repo import Repo
+from dvc.rwlock import _edit_rwlock
+from dvc.utils.serialize import modify_yaml
+
+from pipeline.commands.screen import show
+from pipeline.core.workspace import DATA, PARAMS, ROOT
+from pipeline.errors import Refused, TryAgain
+from pipeline.plan.resolve import load, resolve
+from pipeline.plan.status import entries
+
+ABOUT = "forget instances that no longer exist in dvc.lock, and locks of killed DVC processes"
+MORE = "Not while DVC runs."
+
+
+def forget(root: Path, known: Collection[str]) -> list[str]:
+    """Remove from `dvc.lock` all but the known instances, and dead entries of DVC's busy paths; returns the former."""
+    lock = root / "dvc.lock"
+    try:
+        with Repo(str(root)) as repo, repo.lock:
+            _free_busy_paths(Path(repo.tmp_dir))
+            if not lock.exists():
+                return []
+            with modify_yaml(str(lock)) as content:
+                gone = [label for label in content["stages"] if label not in known]
+                for label in gone:
+                    del content["stages"][label]
+                return gone
+    except LockError as error:
+        raise TryAgain("DVC is running here; wait until it ends") from error
+    except DvcException as error:
+        raise Refused(f"DVC cannot open this repository: {error}") from error
+
+
+def _free_busy_paths(folder: Path) -> None:
+    """Empty DVC's table of busy paths; refuse if a living process is in it.
+
+    DVC drops an entry only when its process number is free, and in a container numbers come again soon.
+    """
+    if not (folder / "rwlock").exists():
+        return
+    with _edit_rwlock(str(folder), localfs, False) as busy:
+        holders = [*filter(None, busy["write"].values()), *(h for hs in busy["read"].values() for h in hs)]
+        living = [str(holder["cmd"]) for holder in holders if _lives(holder)]
+        if living:
+            raise TryAgain(f"DVC is running here ({living[0]}); wait until it ends")
+        busy["write"], busy["read"] = {}, {}
+
+
+def _lives(holder: Mapping[str, int | str]) -> bool:
+    """Whether the process of an entry is alive and still the same program."""
+    try:
+        process = psutil.Process(int(holder["pid"]))
+        arguments = " ".join(process.cmdline())
+        return process.status() != psutil.STATUS_ZOMBIE and arguments.endswith(str(holder["cmd"]).partition(" ")[2])
+    except psutil.NoSuchProcess:
+        return False
+
+
+def orphaned(folder: Path) -> int:
+    """The bytes under a folder."""
+    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+
+
+def arguments(command: argparse.ArgumentParser) -> None:
+    """What may follow `tidy`."""
+    text = "remove data/.orphans too, the tables that nobody owns"
+    command.add_argument("--orphans", action="store_true", help=text)
+
+
+def run(orphans: bool) -> None:
+    """Forget, in dvc.lock, instances that no longer exist, and what killed DVC processes left locked."""
+    given = load(PARAMS)
+    resolve(given)
+    show([f"dvc.lock: {', '.join(forget(ROOT, entries(given, ROOT))) or 'nothing'} removed"])
+    place = DATA / ".orphans"
+    if place.is_dir():
+        size = f"{place}: {orphaned(place) / 1e6:.1f} MB"
+        if orphans:
+            shutil.rmtree(place)
+        show([f"{size} {'removed' if orphans else 'of tables that nobody owns; --orphans removes them'}"])

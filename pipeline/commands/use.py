@@ -1,0 +1,46 @@
+"""Use: a complete params file in place of `params.yaml`."""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+from pathlib import Path
+
+from pipeline.commands.screen import show
+from pipeline.core.workspace import PARAMS, ROOT
+from pipeline.errors import Refused
+from pipeline.plan.faults import PlanError
+from pipeline.plan.resolve import load, resolve
+
+ABOUT = "put a complete params file in place of params.yaml"
+
+
+def arguments(command: argparse.ArgumentParser) -> None:
+    """What may follow `use`."""
+    command.add_argument("recipe", type=Path, help="such as recipes/<file>")
+    command.add_argument("--force", action="store_true", help="even if params.yaml has changes that git does not hold")
+
+
+def run(recipe: Path, force: bool) -> None:
+    """Put a complete params file in place of params.yaml."""
+    if not recipe.is_file():
+        there = ", ".join(str(p) for p in sorted((ROOT / "recipes").glob("*.yaml"))) or "none"
+        raise Refused(f"there is no file {recipe}; the recipes are {there}")
+    try:
+        plan = resolve(load(recipe))
+    except PlanError as error:
+        raise PlanError(error.faults, str(recipe)) from error
+    new = recipe.read_bytes()
+    if PARAMS.exists() and PARAMS.read_bytes() != new and not force and not _committed(PARAMS):
+        raise Refused(f"{PARAMS} has changes that git does not hold; commit them, or add --force to lose them")
+    fresh = PARAMS.with_suffix(".new")
+    fresh.write_bytes(new)
+    fresh.replace(PARAMS)
+    show([f"{PARAMS} is now {recipe}: {len(plan.instances)} instances. `stillhouse status` says what will run"])
+
+
+def _committed(file: Path) -> bool:
+    """Whether git holds this file as it is; without git nothing is held."""
+    command = ["git", "status", "--porcelain", "--ignored", "--", str(file)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    return done.returncode == 0 and not done.stdout.strip()

@@ -1,0 +1,168 @@
+"""The driver: runs one instance of a stage.
+
+It owns paths, checks, counts, the record and the one rename that makes an output appear whole.
+"""
+
+from __future__ import annotations
+
+import errno
+import gc
+import inspect
+import json
+import os
+import platform
+import shutil
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+from filelock import FileLock, Timeout
+
+from pipeline.core.run import How, run_parts
+from pipeline.core.settings import RunSettings
+from pipeline.core.stage import Instance, Stage, stage_named
+from pipeline.errors import Refused, TryAgain
+from pipeline.tables import parquet
+from pipeline.tables.parquet import Scan
+
+# What a full disk, a quota and a limit on the size of a file say.
+NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+
+
+@contextmanager
+def _seldom_collecting() -> Iterator[None]:
+    """What is there already is no garbage, and neither are rows: looking through them again and again took an eighth of
+    the CPU of 10,000 requests."""
+    before = gc.get_threshold()
+    gc.freeze()
+    gc.set_threshold(10_000, *before[1:])
+    try:
+        yield
+    finally:
+        gc.set_threshold(*before)
+        gc.unfreeze()
+
+
+@_seldom_collecting()
+def run_instance(instance: Instance, settings: RunSettings, data: Path, memo_root: Path) -> dict[str, Any]:
+    """Run one instance and put its output in place by one rename; returns its record."""
+    declared = stage_named(instance.stage)
+    lock = FileLock(data / ".runs" / "locks" / f"{instance.stage}-{instance.name}.lock")
+    lock_path = Path(lock.lock_file)
+    lock_path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        raise TryAgain(f"{instance.label} is already running ({lock_path} is held). Wait for it, or end it.") from error
+    started, cpu = time.time(), os.times()
+    scratch = data / ".tmp" / f"{instance.stage}-{instance.name}"
+    try:
+        if scratch.exists():
+            shutil.rmtree(scratch)
+        scratch.mkdir(parents=True)
+        how = How(settings, memo_root, instance.label, instance.code)
+        notes: dict[str, Any] = {}
+        rows = _fill(declared, instance, data, scratch, how, notes)
+        target = data / instance.output
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if target.exists():
+            shutil.rmtree(target)
+        scratch.replace(target)
+        spent = os.times()
+        record = {
+            "stage": instance.stage,
+            "instance": instance.name,
+            "exactness": declared.exactness,
+            "plan": json.loads(instance.to_json()),
+            "rows": rows,
+            "wall_s": round(time.time() - started, 3),
+            "cpu_s": round(sum(spent[:4]) - sum(cpu[:4]), 3),
+            "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+            "inputs": {f: parquet.folder_digest(data / f) for fs in instance.inputs.values() for f in fs},
+            "output": parquet.folder_digest(target),
+            "notes": notes,
+            "packages": _packages(declared),
+            "python": platform.python_version(),
+            "machine": platform.machine(),
+            "commit": _commit(),
+        }
+        path = data / ".runs" / instance.stage / f"{instance.name}.json"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(record, indent=1, sort_keys=True, ensure_ascii=False), "utf-8")
+        what = "" if rows is None else f"{rows} rows, "
+        how.say(f"{what}{record['wall_s']:.1f} s ({declared.exactness})")
+        return record
+    except OSError as error:
+        if error.errno not in NO_ROOM:
+            raise
+        raise Refused(
+            f"{instance.label}: there is no room to write its output ({error}). Nothing else was touched: make room, "
+            f"and run `dvc repro` again."
+        ) from error
+    finally:
+        lock.release()
+
+
+def _fill(
+    declared: Stage, instance: Instance, data: Path, scratch: Path, how: How, notes: dict[str, Any]
+) -> int | None:
+    """Call the stage function and write what it gives into the scratch folder."""
+    given: dict[str, Any] = {}
+    scans: dict[str, Scan] = {}
+    for argument, source in instance.params.inputs().items():
+        folders = tuple(data / folder for folder in instance.inputs[argument])
+        for folder in folders:
+            if not folder.is_dir():
+                raise Refused(f"{instance.label}: {folder} is missing. `dvc repro {instance.label}` makes it first.")
+        if source.table is None:
+            given[argument] = folders[0] if folders else None
+        else:
+            scans[argument] = Scan(source.table, folders)
+    extra = {"how": how, "notes": notes, "name": instance.name, "out": scratch, "data": data}
+    wanted = inspect.signature(declared.function).parameters
+    given.update({k: v for k, v in extra.items() if k in wanted})
+
+    if declared.by == "tree":
+        declared.function(instance.params, **given, **scans)
+        return None
+    assert declared.writes is not None
+    if declared.by == "table":
+        # The first input is the pool's own; another, such as a benchmark, may be cut otherwise.
+        parts = getattr(instance.params, "parts", None) or next((s.parts for s in scans.values()), 1)
+        if "prompt_id" not in declared.writes.columns:
+            parts = 1
+        return parquet.write(declared.writes, scratch, parts, declared.function(instance.params, **given, **scans))
+
+    counts = {argument: scan.parts for argument, scan in scans.items()}
+    if len(set(counts.values())) != 1:
+        raise Refused(f"{instance.label}: its inputs have different numbers of parts: {counts}")
+
+    def work(part: int) -> int:
+        batches: Iterator[pa.RecordBatch] = declared.function(
+            instance.params, **given, **{argument: scan.at(part) for argument, scan in scans.items()}
+        )
+        rows = pa.Table.from_batches(list(batches), schema=declared.writes.schema)  # type: ignore[union-attr]
+        parquet.write_part(declared.writes, scratch, part, rows)  # type: ignore[arg-type]
+        return rows.num_rows
+
+    return sum(run_parts(work, next(iter(counts.values())), how.settings, declared.imports))
+
+
+def _packages(declared: Stage) -> dict[str, str]:
+    found = {}
+    for package in ("pyarrow", "duckdb", "numpy", *declared.imports):
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def _commit() -> str | None:
+    done = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
+    return done.stdout.strip() or None

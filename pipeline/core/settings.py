@@ -1,0 +1,73 @@
+"""The section `run:` of `params.yaml`: how a stage is run, never what it gives.
+
+Everything here may change without changing a byte of any table; it is read when a stage starts, and is part of no
+instance's identity.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt
+
+
+class Batch(BaseModel):
+    """How a provider's batch files are used; `price` is what a token costs there, as a share of the usual price."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    poll_s: PositiveFloat = 30.0
+    max_requests: PositiveInt = 50_000
+    price: PositiveFloat = 0.5
+
+
+class Vllm(BaseModel):
+    """How vLLM's engine uses the machine; the names are vLLM's own."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    tensor_parallel_size: PositiveInt = 1
+    gpu_memory_utilization: float = Field(default=0.9, gt=0, le=1)
+    max_model_len: PositiveInt | None = None
+    max_num_seqs: PositiveInt = 256
+    max_num_batched_tokens: PositiveInt | None = None
+    enforce_eager: bool = False
+    enable_prefix_caching: bool = True
+
+
+class Endpoint(BaseModel):
+    """Where a served model answers, how hard to push it, and what it may cost.
+
+    The key itself is never written, only its variable. `concurrency` is the most requests in flight. The caps count
+    all that this endpoint was ever asked through this workspace's memo: tokens of prompts and answers, and US dollars.
+    With `batch`, requests are sent as provider batch files.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    url: str
+    api_key_env: str | None = None
+    concurrency: PositiveInt = 16
+    timeout_s: PositiveFloat = 120.0
+    retries: int = Field(default=6, ge=0)
+    max_tokens: PositiveInt | None = None
+    max_cost: PositiveFloat | None = None
+    batch: Batch | None = None
+
+
+class RunSettings(BaseModel):
+    """The section `run:` of `params.yaml`."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    executor: Literal["inline", "processes"] = "inline"
+    workers: PositiveInt = 1
+    threads: PositiveInt = 1
+    batch_rows: PositiveInt = 512
+    checkpoint_steps: PositiveInt = 200
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    vllm: Vllm = Vllm()
+    endpoints: dict[str, Endpoint] = {}
+
+
+def limit_threads(threads: int) -> None:
+    """Bound every numerical library's threads, before any is loaded."""
+    for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "POLARS_MAX_THREADS"):
+        os.environ.setdefault(variable, str(threads))

@@ -1,0 +1,194 @@
+"""A stage as it is declared, its instances, and the plan of a run.
+
+A stage is a function from tables to batches of one table. It opens no file of the graph and does not know whether it
+runs inline or in processes; the driver (`driver.py`) does the rest.
+
+    @stage(writes=SCORES, by="part")
+    def score(params: Params, responses: Scan) -> Iterator[pa.RecordBatch]: ...
+
+Files outside the graph that a method reads are not watched by DVC, so their digests are part of the parameters. A
+method says which they are with its trait `files`, a function from its arguments to paths.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import inspect
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import computed_field
+
+from pipeline.contracts import Table
+from pipeline.core.methods import Choice, Use
+from pipeline.core.settings import RunSettings
+from pipeline.tables import ids
+from pipeline.tables.parquet import folder_digest
+
+STAGES = tuple(sorted(p.stem for p in (Path(__file__).parents[1] / "stages").glob("[a-z]*.py")))
+# A gate is made for every entry of quality, so that neither can be forgotten; report has one instance, itself.
+SECTION_OF = {stage: stage for stage in STAGES} | {"gate": "quality"}
+ALONE = "report"
+
+Exactness = Literal["exact", "repeatable", "recorded"]
+NAME = r"^[a-z][a-z0-9_]*$"
+
+
+@dataclass(frozen=True)
+class Input:
+    """What a stage reads: a folder under `data/`, and the table its rows are of, or None for a folder of files."""
+
+    folder: str
+    table: Table | None = None
+    optional: bool = False
+
+
+class StageParams(Choice):
+    """The parameters of an instance. A subclass says what the instance reads and writes.
+
+    A field named `seed` takes the run's seed unless the section sets it; a field named `instance` is the instance's
+    name.
+    """
+
+    def inputs(self) -> dict[str, Input]:
+        """Argument of the stage function -> what it reads."""
+        raise NotImplementedError
+
+    def output(self, instance: str) -> str:
+        """The folder under `data/` that the instance writes."""
+        raise NotImplementedError
+
+    def methods(self) -> list[Use]:
+        """The methods that the parameters name."""
+        return [value for value in self.__dict__.values() if isinstance(value, Use)]
+
+    def needs(self) -> dict[str, frozenset[str]]:
+        """Name of a model -> what this instance needs of its backend."""
+        return {}
+
+    def gives(self) -> frozenset[str]:
+        """What the backend of the model that this instance writes gives; nothing if it writes none."""
+        return frozenset()
+
+    def check(self, plan: Any) -> list[str]:
+        """Faults that show only beside the other instances (`plan.Plan`)."""
+        return []
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A declared stage: its function, and what the driver must know to run it."""
+
+    name: str
+    function: Callable[..., Any]
+    params: type[StageParams]
+    writes: Table | None
+    by: Literal["part", "table", "tree"]
+    exactness: Exactness
+    imports: tuple[str, ...]
+    kinds: tuple[str, ...]
+
+
+def stage(
+    *,
+    writes: Table | None,
+    by: Literal["part", "table", "tree"],
+    exactness: Exactness = "exact",
+    imports: tuple[str, ...] = (),
+    kinds: tuple[str, ...] = (),
+) -> Callable[[Callable[..., Any]], Stage]:
+    """Declare a stage. `imports`: heavy packages it needs. `kinds`: kinds of methods that its rows, not its
+    parameters, may name, whose code is so part of its identity."""
+
+    def declare(function: Callable[..., Any]) -> Stage:
+        module = inspect.getmodule(function)
+        assert module is not None
+        return Stage(
+            name=module.__name__.rsplit(".", 1)[-1],
+            function=function,
+            params=module.Params,
+            writes=writes,
+            by=by,
+            exactness=exactness,
+            imports=imports,
+            kinds=kinds,
+        )
+
+    return declare
+
+
+def stage_named(name: str) -> Stage:
+    return getattr(importlib.import_module(f"pipeline.stages.{name}"), name)
+
+
+@dataclass(frozen=True)
+class Instance:
+    """One resolved instance: what `plan` writes to `data/plan/<stage>/<name>.json`."""
+
+    stage: str
+    name: str
+    params: StageParams
+    inputs: Mapping[str, tuple[str, ...]]
+    output: str
+    code: str
+
+    @property
+    def label(self) -> str:
+        return f"{self.stage}@{self.name}"
+
+    def to_json(self) -> str:
+        content = {
+            "stage": self.stage,
+            "instance": self.name,
+            "params": self.params.model_dump(mode="json"),
+            "inputs": {argument: list(folders) for argument, folders in self.inputs.items()},
+            "output": self.output,
+            "code": self.code,
+        }
+        return json.dumps(content, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
+
+
+class WatchedParams(StageParams):
+    """Parameters whose method may read the user's own files."""
+
+    use: Use
+
+    @computed_field  # type: ignore[prop-decorator]
+    @cached_property
+    def digests(self) -> dict[str, str]:
+        """Path -> what is in it, so that a changed file runs the stage again."""
+        return {path: _digest(Path(path)) for path in self._files() if Path(path).exists()}
+
+    def _files(self) -> list[str]:
+        files = self.use.method.traits.get("files")
+        return files(self.use.arguments) if files else []
+
+    def check(self, plan: Plan) -> list[str]:
+        return [
+            f"path: {path} is missing; a path is relative to the folder of params.yaml"
+            for path in self._files()
+            if not Path(path).exists()
+        ]
+
+
+def _digest(path: Path) -> str:
+    if path.is_dir():
+        return folder_digest(path)
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=ids.ID_BYTES)).hexdigest()
+
+
+@dataclass
+class Plan:
+    """All instances of a run, by label, in the order of their sections."""
+
+    settings: RunSettings
+    instances: dict[str, Instance] = field(default_factory=dict)
+
+    def of(self, stage: str) -> list[Instance]:
+        return [i for i in self.instances.values() if i.stage == stage]

@@ -1,0 +1,1 @@
+"""Gateway: one address over HTTP, and what it says."""

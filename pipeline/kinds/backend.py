@@ -1,0 +1,211 @@
+"""What a backend is asked and what it answers.
+
+A backend is opened from a model folder as a context manager and has two verbs over many requests: `generate` and
+`read`. Each answer carries its request's id; order means nothing. Batching, retries and rate limits stay inside.
+What a backend cannot do it does not list in `gives`, and `plan` refuses what would need it.
+
+Structured answers: the form that an answer must have, and whether one has it.
+
+Where an engine can be held to a form it is; an answer is looked at in any case, because a server may ignore what it
+was asked.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import jsonschema
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, field_validator, model_validator
+
+from pipeline.core import identity
+from pipeline.core.methods import find, marker
+from pipeline.core.run import How
+from pipeline.tables import ids
+
+Messages = Sequence[dict[str, str]]
+# What a model that is run in this process gives.
+LOCAL = ("generate", "read", "token_logprobs", "topk_logprobs", "full_logits", "hidden_states", "gradients")
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How to draw an answer. Temperature 0 is greedy."""
+
+    temperature: float
+    top_p: float
+    max_tokens: int
+    stop: tuple[str, ...] = ()
+    structured: Structured | None = None
+
+    def until_stop(self, text: str) -> tuple[str, bool]:
+        """A text up to its first stop string, and whether there was one."""
+        cut = min((text.index(stop) for stop in self.stop if stop in text), default=None)
+        return text[:cut], cut is not None
+
+    def content(self) -> dict[str, Any]:
+        """All of it as JSON-able content, for ids."""
+        form = None if self.structured is None else self.structured.model_dump(mode="json")
+        return {**self.__dict__, "structured": form}
+
+
+@dataclass(frozen=True)
+class GenerateRequest:
+    """One sample of one prompt. The seed is this sample's own: no two requests share their noise.
+
+    `solution` is the answer that came with the data, if one did; only recorded.solutions looks at it. `earlier_id` is
+    the id that this request had before ids held the rendered prompt, and `prompt_tokens` how many tokens that has.
+    """
+
+    request_id: str
+    prompt_id: str
+    messages: Messages
+    sample: int
+    seed: int
+    solution: str | None = None
+    earlier_id: str | None = None
+    prompt_tokens: int | None = None
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What came back for one request; `error` is set, and content null, if it failed for good.
+
+    `attempts` is set by `asking` alone; `fingerprint` is what a server says of its build (`system_fingerprint`).
+    """
+
+    request_id: str
+    content: str | None
+    finish_reason: str
+    reasoning: str | None = None
+    token_ids: list[int] | None = None
+    logprobs: list[float] | None = None
+    error: str | None = None
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+    cost_usd: float | None = None
+    attempts: int = 1
+    fingerprint: str | None = None
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """A tokenised conversation to be read, and the positions [N] whose tokens are asked about."""
+
+    id: str
+    token_ids: Sequence[int]
+    positions: Sequence[int]
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What a model says about the N asked tokens of one sequence; only what was wanted is set.
+
+    target_logprob [N], topk_ids and topk_logprobs [N, K] (likeliest first), tail_mass [N], embedding [D] (mean of the
+    last layer's states at the asked tokens).
+    """
+
+    id: str
+    target_logprob: np.ndarray
+    topk_ids: np.ndarray | None = None
+    topk_logprobs: np.ndarray | None = None
+    tail_mass: np.ndarray | None = None
+    embedding: np.ndarray | None = None
+
+
+class Backend(Protocol):
+    """An opened model.
+
+    One whose answers arrive several at once may also have `arrivals`, like `generate` but in lists: what is in one list
+    is kept together or not at all.
+    """
+
+    def generate(self, requests: Sequence[GenerateRequest], sampling: Sampling) -> Iterator[Answer]:
+        """Answer every request once, in any order."""
+        ...
+
+    def read(self, sequences: Sequence[Tokens], *, top_k: int = 0, embedding: bool = False) -> Iterator[Reading]:
+        """Read every sequence once, in any order. Log-probabilities are natural, at temperature 1."""
+        ...
+
+
+def card_of(folder: Path) -> dict[str, Any]:
+    """The content of a model folder's `model.json`: `backend`, `model_id`, and what else its origin wrote."""
+    return json.loads((folder / "model.json").read_text("utf-8"))
+
+
+def engine_of(card: dict[str, Any]) -> str:
+    """What else than the model decides its answers: the backend, the keys of the card that it declares as
+    `shaped_by`, and, where it `computes` the answers itself, the code that does."""
+    method = find("backend", card["backend"])
+    shaped_by = {key: card.get(key) for key in method.traits.get("shaped_by", ())}
+    own = identity.fingerprint([method.module]) if method.traits.get("computes") else None
+    return ids.digest("engine", card["backend"], shaped_by, own)
+
+
+def open_model(folder: Path, how: How) -> AbstractContextManager[Backend]:
+    """Open the model of a folder with the backend that its card names."""
+    card = card_of(folder)
+    return find("backend", card["backend"]).factory(folder=folder, card=card, how=how)
+
+
+class Structured(BaseModel):
+    """A JSON schema, a regular expression for the whole answer, or a list of answers to choose from: one of them.
+
+    A sampled answer that has not the form is asked for again, with another seed, up to `attempts` times in all.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    json_schema: dict[str, Any] | None = None
+    regex: str | None = None
+    choice: tuple[str, ...] | None = Field(default=None, min_length=1)
+    attempts: PositiveInt = 4
+
+    @model_validator(mode="after")
+    def _one(self) -> Structured:
+        if sum(value is not None for value in (self.json_schema, self.regex, self.choice)) != 1:
+            raise ValueError("takes one of json_schema, regex and choice")
+        return self
+
+    @field_validator("json_schema")
+    @classmethod
+    def _a_schema(cls, schema: dict[str, Any] | None) -> dict[str, Any] | None:
+        if schema is not None:
+            try:
+                jsonschema.validators.validator_for(schema).check_schema(schema)
+            except jsonschema.SchemaError as error:
+                raise ValueError(f"is no JSON schema: {error.message}") from error
+        return schema
+
+    @field_validator("regex")
+    @classmethod
+    def _a_pattern(cls, pattern: str | None) -> str | None:
+        if pattern is not None:
+            try:
+                re.compile(pattern)
+            except re.error as error:
+                raise ValueError(f"is no regular expression: {error}") from error
+        return pattern
+
+    def fault(self, content: str) -> str | None:
+        """Why an answer has not the form, in one line; None if it has."""
+        if self.choice is not None:
+            return None if content in self.choice else f"it is none of {', '.join(self.choice)}"
+        if self.regex is not None:
+            return None if re.fullmatch(self.regex, content) else f"it does not match {self.regex}"
+        try:
+            jsonschema.validate(json.loads(content), self.json_schema)
+        except json.JSONDecodeError as error:
+            return f"it is no JSON: {error}"
+        except jsonschema.ValidationError as error:
+            return f"it does not keep to the schema at {error.json_path}: {error.message[:200]}"
+        return None
+
+
+backend = marker("backend")

@@ -1,0 +1,135 @@
+"""What a selector sees and says: candidates and a budget, to a decision about every one of them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated
+
+import numpy as np
+
+from pipeline.core.methods import marker
+from pipeline.tables import ids
+
+# Arguments of a selector that `select` evaluates before it calls: `candidates[argument]` is the column.
+Sql = Annotated[str, "number"]  # an expression over scores_wide, [n], NaN where it is null
+Vector = Annotated[str, "vector"]  # an expression over scores_wide that is a list, [n, width], NaN where it is null
+Gaps = Annotated[str, "gaps"]  # the name of a gaps instance, [n] the weight of the row's domain
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """The answers to choose from, in the order of their ids, so that a stable sort breaks ties by id."""
+
+    ids: np.ndarray
+    prompts: np.ndarray
+    domains: np.ndarray
+    tokens: np.ndarray
+    columns: Mapping[str, np.ndarray]
+
+    def __post_init__(self) -> None:
+        if (self.ids[:-1] >= self.ids[1:]).any():
+            raise ValueError("candidates must be in ascending order of distinct ids")
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def __getitem__(self, argument: str) -> np.ndarray:
+        return self.columns[argument]
+
+
+@dataclass(frozen=True)
+class Budget:
+    """How much may be kept: rows, or tokens, or everything; and whether a prompt may be kept with several answers."""
+
+    rows: int | None = None
+    tokens: int | None = None
+    one_per_prompt: bool = True
+
+    @property
+    def limit(self) -> float:
+        given = self.rows if self.rows is not None else self.tokens
+        return math.inf if given is None else given
+
+    def prices(self, candidates: Candidates) -> np.ndarray:
+        """What each candidate takes of the limit, [n]."""
+        return candidates.tokens if self.tokens is not None else np.ones(len(candidates), np.int64)
+
+    def firsts(self, candidates: Candidates, order: np.ndarray) -> np.ndarray:
+        """Positions in order of preference, to those of each prompt's first if only one per prompt is allowed."""
+        if not self.one_per_prompt:
+            return order
+        _, first = np.unique(candidates.prompts[order], return_index=True)
+        return order[np.sort(first)]
+
+
+@dataclass(frozen=True)
+class Decision:
+    """For every candidate: kept or not, its weight in the loss, and why. All are [n]."""
+
+    kept: np.ndarray
+    weight: np.ndarray
+    reason: np.ndarray
+
+
+Selector = Callable[[Candidates, Budget, int], Decision]
+
+
+def fill(order: Sequence[int] | np.ndarray, prices: np.ndarray, limit: float) -> list[int]:
+    """The positions that fit, taken in order; one that does not fit is passed over for smaller ones."""
+    kept: list[int] = []
+    for i in order:
+        if prices[i] <= limit:
+            kept.append(int(i))
+            limit -= prices[i]
+    return kept
+
+
+def decide(
+    candidates: Candidates,
+    budget: Budget,
+    kept: Sequence[int],
+    why: str | np.ndarray,
+    refused: Mapping[str, np.ndarray] | None = None,
+) -> Decision:
+    """A decision: `why` for what is kept; the rest is refused by name, or had no place beside what was kept."""
+    flags = np.zeros(len(candidates), bool)
+    flags[list(kept)] = True
+    reason = np.full(len(candidates), "over_budget", object)
+    if budget.one_per_prompt:
+        taken = set(candidates.prompts[flags])
+        reason[[prompt in taken for prompt in candidates.prompts]] = "another_answer"
+    for name, mask in (refused or {}).items():
+        reason[mask] = name
+    reason[flags] = why if isinstance(why, str) else why[flags]
+    return Decision(flags, flags.astype(np.float64), reason)
+
+
+def shuffled(candidates: Candidates, budget: Budget, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Sort keys of a random order, [n] each, the stronger first: prompts are equally likely to come early.
+
+    With one answer per prompt the prompt is drawn, then its answer; so a prompt with more candidates has no advantage.
+    """
+    answer = ids.draws(seed, "answer", candidates.ids.tolist())
+    if not budget.one_per_prompt:
+        return answer, answer
+    prompts, of = np.unique(candidates.prompts, return_inverse=True)
+    return ids.draws(seed, "prompt", prompts.tolist())[of], answer
+
+
+def shares(weights: Mapping[str, float], available: Mapping[str, float], limit: float) -> dict[str, float]:
+    """A limit cut by weight; what a domain cannot use passes on to the others, again by weight."""
+    share = dict.fromkeys(available, 0.0)
+    waiting = sorted(d for d in available if available[d] > 0 and weights[d] > 0)
+    while waiting:
+        total = sum(weights[d] for d in waiting)
+        full = [d for d in waiting if limit * weights[d] / total >= available[d]]
+        for d in full or waiting:
+            share[d] = available[d] if full else limit * weights[d] / total
+        limit -= sum(available[d] for d in full)
+        waiting = [d for d in waiting if d not in full] if full else []
+    return share
+
+
+selector = marker("selector")

@@ -1,0 +1,32 @@
+"""What a source gives: rows of prompts, and rows that could not be read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from pipeline.core.methods import marker
+
+Message = dict[str, str]
+
+
+@dataclass(frozen=True)
+class GivenRow:
+    """A row as it was found: where it stands, and its columns, which are the user's own or those of `prompts`."""
+
+    source: str
+    columns: Mapping[str, object]
+
+
+@dataclass(frozen=True)
+class BadRow:
+    """A row that cannot be used: where it stands, what is wrong with it, and how it begins."""
+
+    source: str
+    why: str
+    raw: str = ""
+
+
+Rows = Iterator[GivenRow | BadRow]
+
+source = marker("source")

@@ -1,0 +1,1 @@
+"""Memo: what is kept beside the graph, so that nothing is asked or paid twice."""

@@ -1,0 +1,165 @@
+"""The memo: what a model answered once is never asked for again, and what it read once is never read again.
+
+Answers are JSON text, so `sqlite3 data/.memo/requests.sqlite` shows them, and the view `pending` while a stage runs.
+Readings are arrays: one line of JSON that names them, and their bytes.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import orjson
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from pipeline.kinds.backend import Reading, Sampling, Tokens
+from pipeline.memo.store import FILE, Store
+from pipeline.tables import ids
+
+# The columns of `responses` that make an answer again, and say whose it is.
+ANSWER = (
+    "request_id", "content", "finish_reason", "reasoning", "token_ids", "logprobs", "error", "prompt_tokens",
+    "completion_tokens", "cost_usd", "attempts", "fingerprint", "prompt_id", "sample",
+)  # fmt: skip
+
+
+def request_key(
+    prompt_id: str,
+    model_id: str,
+    sampling: Sampling,
+    sample: int,
+    seed: int,
+    engine: str = "",
+    rendered: Sequence[int] | None = None,
+) -> str:
+    """The id of one request: all that determines its answer. `rendered` is the prompt in tokens, where it is rendered
+    here; `engine` names what else decides, such as the backend.
+
+    The number of samples is not in it, so asking for 16 where 8 were asked before asks for 8 more.
+    """
+    how = [engine] if rendered is None else [engine, list(rendered)]
+    return ids.digest("request", prompt_id, model_id, sampling.content(), sample, seed, *how)
+
+
+def reading_key(tokens: Tokens, model_id: str, engine: str, top_k: int, embedding: bool) -> str:
+    """The id of one reading: all that determines it."""
+    asked = list(tokens.token_ids), list(tokens.positions), top_k, embedding
+    return ids.digest("reading", model_id, engine, *asked)
+
+
+@dataclass(frozen=True)
+class Stats:
+    """What a memo holds; `oldest` and `newest` are seconds since 1970, null if it is empty."""
+
+    answers: int
+    readings: int
+    bytes: int
+    oldest: float | None
+    newest: float | None
+
+
+class Memo(Store):
+    """Keys to answers and to readings, kept in a folder. A key's first value stays: later ones are ignored."""
+
+    def get(self, keys: Iterable[str]) -> dict[str, dict[str, Any]]:
+        """The answers of those keys that are known."""
+        return {key: orjson.loads(value) for key, value in self._get("memo", keys)}
+
+    def put(self, answers: Mapping[str, Mapping[str, Any]]) -> None:
+        """Keep these answers in one transaction: all of them, or none if it is cut short."""
+        rows = ((k, orjson.dumps(v, option=orjson.OPT_SERIALIZE_NUMPY).decode()) for k, v in answers.items())
+        self._put("memo", rows)
+
+    def rename(self, keys: Mapping[str, str]) -> None:
+        """Give answers other keys: old key -> new key."""
+        with self.transaction() as connection:
+            connection.executemany("UPDATE OR IGNORE memo SET key = ? WHERE key = ?", ((n, o) for o, n in keys.items()))
+
+    def readings(self, keys: Iterable[str]) -> dict[str, Reading]:
+        """The readings of those keys that are known; their ids are their keys."""
+        return {key: _unpacked(key, value) for key, value in self._get("readings", keys)}
+
+    def put_readings(self, readings: Mapping[str, Reading]) -> None:
+        """Keep these readings in one transaction."""
+        self._put("readings", ((key, _packed(reading)) for key, reading in readings.items()))
+
+    def _get(self, table: str, keys: Iterable[str]) -> Iterator[tuple[str, Any]]:
+        asked = orjson.dumps(list(keys)).decode()
+        with self.explained():
+            yield from self.connection.execute(
+                f"SELECT t.key, t.value FROM json_each(?) AS asked JOIN {table} t ON t.key = asked.value", (asked,)
+            )
+
+    def _put(self, table: str, rows: Iterable[tuple[str, str | bytes]]) -> None:
+        now = time.time()
+        with self.transaction() as connection:
+            connection.executemany(
+                f"INSERT OR IGNORE INTO {table} VALUES (?, ?, ?)", ((key, now, value) for key, value in rows)
+            )
+
+    def stats(self) -> Stats:
+        """How much is kept, and since when."""
+        with self.explained():
+            both = "SELECT put_at FROM memo UNION ALL SELECT put_at FROM readings"
+            answers, readings, oldest, newest = self.connection.execute(
+                f"SELECT (SELECT count(*) FROM memo), (SELECT count(*) FROM readings), min(put_at), max(put_at) "
+                f"FROM ({both})"
+            ).fetchone()
+        files = [self.path, self.path.with_name(FILE + "-wal")]
+        return Stats(answers, readings, sum(f.stat().st_size for f in files if f.exists()), oldest, newest)
+
+    def prune(self, older_than_days: float) -> int:
+        """Forget what was put longer ago than this and give its room back; returns how many values went."""
+        gone = 0
+        with self.transaction() as connection:
+            oldest = time.time() - older_than_days * 86400
+            for table in ("memo", "readings"):
+                gone += connection.execute(f"DELETE FROM {table} WHERE put_at < ?", (oldest,)).rowcount
+        with self.explained():
+            self.connection.execute("VACUUM")
+            self.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        return gone
+
+    def fill(self, files: Iterable[Path]) -> int:
+        """Learn the answers of recorded `responses` files, so that a clone asks for none of them; returns how many."""
+        learnt = 0
+        for file in files:
+            for batch in pq.ParquetFile(file).iter_batches(columns=[*ANSWER, "model"]):
+                rows = batch.filter(pc.is_null(batch["error"])).to_pylist()
+                before = self.connection.total_changes
+                self.put({row["request_id"]: {"instance": f"generate@{row.pop('model')}", **row} for row in rows})
+                learnt += self.connection.total_changes - before
+        return learnt
+
+    def table(self, schema: pa.Schema) -> pa.Table:
+        """Every kept answer as a row; the columns of `schema` are keys of what was put, `request_id` and `put_at`."""
+        with self.explained():
+            rows = self.connection.execute("SELECT key, put_at, value FROM memo ORDER BY rowid").fetchall()
+        values = [(key, put_at, orjson.loads(value)) for key, put_at, value in rows]
+        return pa.Table.from_pylist(
+            [{**v, "request_id": key, "put_at": datetime.fromtimestamp(put_at, UTC)} for key, put_at, v in values],
+            schema,
+        )
+
+
+def _packed(reading: Reading) -> bytes:
+    arrays = {name: array for name, array in asdict(reading).items() if isinstance(array, np.ndarray)}
+    head = {name: (array.dtype.str, array.shape) for name, array in arrays.items()}
+    return b"\n".join([orjson.dumps(head), b"".join(array.tobytes() for array in arrays.values())])
+
+
+def _unpacked(key: str, value: bytes) -> Reading:
+    head, _, body = value.partition(b"\n")
+    arrays, start = {}, 0
+    for name, (dtype, shape) in orjson.loads(head).items():
+        size = int(np.prod(shape))
+        arrays[name] = np.frombuffer(body, dtype, size, start).reshape(shape)
+        start += arrays[name].nbytes
+    return Reading(key, **arrays)

@@ -1,0 +1,40 @@
+"""Model folders: a plain transformers folder, its `tokenizer/`, and the card `model.json` with its identity."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from pathlib import Path
+
+from pipeline.errors import Refused
+from pipeline.kinds.origin import BACKENDS, Card, Engine
+
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "special_tokens_map.json")
+
+
+def finish(out: Path, dtype: str, engine: Engine = "transformers") -> Card:
+    """Give a transformers folder its `tokenizer/`; returns its card.
+
+    The identity is a hash of weights, config, tokenizer and template: all that decides an answer.
+    """
+    if not (out / "tokenizer.json").exists():
+        raise Refused("the model has no tokenizer.json; save its fast tokenizer into the same folder")
+    if not (out / "chat_template.jinja").exists() and "chat_template" not in json.loads(
+        (out / "tokenizer_config.json").read_text("utf-8")
+    ):
+        raise Refused("the model has no chat template; put a chat_template.jinja beside its tokenizer.json")
+    (out / "tokenizer").mkdir()
+    for name in TOKENIZER_FILES:
+        if (out / name).exists():
+            shutil.copyfile(out / name, out / "tokenizer" / name)
+    digest = hashlib.blake2b(digest_size=16)
+    tokenizer = [out / name for name in TOKENIZER_FILES if (out / name).exists()]
+    for file in [*sorted(out.glob("*.safetensors")), out / "config.json", *tokenizer]:
+        # save_pretrained leaves weights readable by their owner alone.
+        file.chmod(0o644)
+        digest.update(file.name.encode() + hashlib.blake2b(file.read_bytes()).digest())
+    if dtype != "float32":
+        # The same weights at another precision answer otherwise, and must not be answered from the memo of these.
+        digest.update(dtype.encode())
+    return {"backend": BACKENDS[engine], "model_id": digest.hexdigest(), "dtype": dtype}

@@ -1,0 +1,1 @@
+"""Plan: `params.yaml`, checked whole and resolved into one instance per entry."""

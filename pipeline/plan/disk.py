@@ -1,0 +1,117 @@
+"""The plan on disk: one JSON per instance, written whole, and tables that nobody owns put aside."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+from pipeline.core.methods import available
+from pipeline.core.settings import RunSettings
+from pipeline.core.stage import ALONE, NAME, SECTION_OF, STAGES, Instance, Plan, stage_named
+from pipeline.core.workspace import TABLE_FOLDERS
+from pipeline.errors import Refused
+
+SCHEMA = "params.schema.json"
+
+
+def write(plan: Plan, data: Path) -> None:
+    """Write all JSONs of a plan whole, by rename, and put tables that nobody owns aside."""
+    fresh = data / ".tmp" / "plan"
+    if fresh.exists():
+        shutil.rmtree(fresh)
+    for instance in plan.instances.values():
+        alone = instance.stage == ALONE
+        path = fresh / f"{ALONE}.json" if alone else fresh / instance.stage / f"{instance.name}.json"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(instance.to_json(), "utf-8")
+    (fresh / SCHEMA).write_text(schema_text(), "utf-8")
+    old = data / ".tmp" / "plan-before"
+    if old.exists():
+        shutil.rmtree(old)
+    if (data / "plan").exists():
+        (data / "plan").replace(old)
+    fresh.replace(data / "plan")
+    shutil.rmtree(old, ignore_errors=True)
+    for folder in set_aside(plan, data):
+        print(f"plan: nobody owns {folder} any more; it was moved to data/.orphans")
+
+
+def set_aside(plan: Plan, data: Path) -> list[Path]:
+    """Move folders of tables that no instance writes to `data/.orphans`; returns where they were."""
+    owned = {data / i.output for i in plan.instances.values()}
+    keep = {parent for path in owned for parent in path.parents}
+    moved: list[Path] = []
+
+    def walk(folder: Path) -> None:
+        for child in sorted(folder.iterdir()):
+            if not child.is_dir() or child in owned:
+                continue
+            if child in keep:
+                walk(child)
+            else:
+                place = data / ".orphans" / child.relative_to(data)
+                if place.exists():
+                    shutil.rmtree(place)
+                place.parent.mkdir(parents=True, exist_ok=True)
+                shutil.move(child, place)
+                moved.append(child)
+
+    for top in TABLE_FOLDERS:
+        if (data / top).is_dir():
+            walk(data / top)
+    return moved
+
+
+def current(instance: Instance, data: Path) -> None:
+    """Refuse if the plan on disk is not what the parameters and the code say now."""
+    path = data / "plan" / (f"{ALONE}.json" if instance.stage == ALONE else f"{instance.stage}/{instance.name}.json")
+    on_disk = json.loads(path.read_text("utf-8")) if path.exists() else None
+    now = json.loads(instance.to_json())
+    if on_disk == now:
+        return
+    keys = differing(on_disk or {}, now)
+    raise Refused(
+        f"{instance.label}: the plan is older than params.yaml or the code ({', '.join(keys)}). "
+        f"Run `dvc repro {instance.label}`, or `dvc repro plan` first if you want `--single-item`."
+    )
+
+
+def differing(old: Any, new: Any, path: str = "") -> list[str]:
+    """The keys, as paths, in which two mappings differ."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        keys = sorted(old.keys() | new.keys())
+        return [d for k in keys for d in differing(old.get(k), new.get(k), f"{path}.{k}" if path else k)]
+    return [] if old == new else [path or "everything"]
+
+
+def schema_text() -> str:
+    """`schema` as it is written beside the plan."""
+    return json.dumps(schema(), indent=1, sort_keys=True) + "\n"
+
+
+def schema() -> dict[str, Any]:
+    """A JSON schema of `params.yaml`, for editors."""
+    properties: dict[str, Any] = {"run": RunSettings.model_json_schema(), "seed": {"type": "integer"}}
+    for stage_name in STAGES:
+        if SECTION_OF[stage_name] != stage_name or stage_name == ALONE:
+            continue
+        params = stage_named(stage_name).params
+        entry = params.model_json_schema()
+        use = params.model_fields.get("use")
+        if use is not None and use.annotation is not None:
+            names = available(use.annotation.kind)
+            entry["properties"]["use"] = {"enum": list(names)}
+            entry["additionalProperties"] = True
+        properties[stage_name] = {
+            "type": "object",
+            "additionalProperties": entry,
+            "propertyNames": {"pattern": NAME},
+        }
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "type": "object",
+        "additionalProperties": False,
+        "properties": properties,
+    }

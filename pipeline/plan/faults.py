@@ -1,0 +1,97 @@
+"""What can be wrong in the parameters, in words: the key, what is allowed and the nearest name."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from pydantic import ValidationError
+
+from pipeline.core.graph import tables_under
+from pipeline.core.stage import SECTION_OF, Input, Instance, Plan, StageParams
+from pipeline.errors import Refused
+
+
+class PlanError(Refused):
+    """All faults of the parameters, together."""
+
+    def __init__(self, faults: Iterable[str], source: str = "params.yaml") -> None:
+        self.faults = list(faults)
+        count = "one fault" if len(self.faults) == 1 else f"{len(self.faults)} faults"
+        super().__init__(f"{source} has {count}; nothing was run:\n" + "\n".join(f"  - {f}" for f in self.faults))
+
+
+def nobody_makes(source: Input, params: StageParams, makers: Mapping[str, str]) -> str:
+    """What to add to the parameters where nothing makes what an entry reads."""
+    top, _, rest = source.folder.partition("/")
+    if top == "gates":
+        return (
+            f"data/{rest} is read here and no quality entry checks it. Add to params.yaml:\n"
+            f"      quality:\n        {rest.replace('/', '_')}:\n"
+            f"          of: {rest}\n          suite: {rest.split('/')[0]}"
+        )
+    if top == "scores":
+        entry = f"agreement: {{of: {rest}, use: consistency.agreement}}"
+        return f"nothing scores {rest}. Add an entry to score, for example `{entry}`"
+    if top == "drops":
+        return f"no curate entry is called {rest}. Add `curate: {{{rest}: {{against: <the pool of the benchmark>}}}}`"
+    near = nearest(source.folder, list(makers))
+    made = ", ".join(sorted(o for o in makers if o.startswith(top + "/"))) or "none"
+    return f"nothing makes data/{source.folder}{near} (there are: {made})"
+
+
+def deletion(instance: Instance, plan: Plan) -> str:
+    """What to delete to be without an instance: its entry, those that cannot be without it, and mentions of it."""
+    lost = {instance.label}
+    by_output = {i.output: label for label, i in plan.instances.items()}
+    makers = {
+        label: [
+            {by_output[o] for f in i.inputs[argument] for o in tables_under(f, by_output)}
+            for argument, source in i.params.inputs().items()
+            if not source.optional
+        ]
+        for label, i in plan.instances.items()
+    }
+    while more := {label for label, inputs in makers.items() if any(m and m <= lost for m in inputs)} - lost:
+        lost |= more
+    entries = dict.fromkeys(_entry(i) for label, i in plan.instances.items() if label in lost)
+    rest = Plan(plan.settings, {label: i for label, i in plan.instances.items() if label not in lost})
+    mentions = [
+        f"{_entry(i)}: {text}"
+        for i in rest.instances.values()
+        for text in i.params.check(rest)
+        if text not in i.params.check(plan)
+    ]
+    return f"delete {', '.join(sorted(entries))}" + "".join(f"; then {text}" for text in mentions)
+
+
+def _entry(instance: Instance) -> str:
+    return f"{SECTION_OF[instance.stage]}.{instance.name}"
+
+
+def nearest(word: str, words: list[str]) -> str:
+    """A question that names the nearest word, or nothing."""
+    close = difflib.get_close_matches(word, words, 1, 0.6)
+    return f"; did you mean {close[0]}?" if close else ""
+
+
+def explained(where: str, error: ValidationError, fields: Mapping[str, Any]) -> list[str]:
+    """A pydantic error, one line per fault, with the key path and what is allowed."""
+    texts = []
+    for fault in error.errors():
+        path = ".".join([where, *(str(p) for p in fault["loc"] if p != "name")])
+        if fault["type"] == "extra_forbidden":
+            last = str(fault["loc"][-1])
+            allowed = [f for f in fields if f not in ("seed", "instance")] if len(fault["loc"]) == 1 else []
+            near = nearest(last, list(fields))
+            takes = f"{' This' if near else '; this'} entry takes {', '.join(allowed)}" if allowed else ""
+            texts.append(f"{path}: no such parameter{near}{takes}")
+        elif fault["type"] == "missing":
+            texts.append(f"{path}: is missing")
+        elif fault["type"] == "method":
+            texts.append(f"{path}: {fault['ctx']['text']}")
+        else:
+            message = fault["msg"].removeprefix("Value error, ")
+            texts.append(f"{path}: {message} (it is {fault['input']!r})")
+    return texts

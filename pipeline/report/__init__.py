@@ -1,0 +1,1 @@
+"""Report: what a run showed, in numbers, charts and one page."""

@@ -1,0 +1,253 @@
+"""Charts: Vega-Lite, drawn here to static SVG by `vl-convert`.
+
+Static, so that the page needs no script and its content security policy can forbid all of them; a chart is some ten
+kilobytes, where a script that draws it would be five megabytes. Colours are names of the page's style sheet, so one
+drawing serves light and dark.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from markupsafe import Markup
+
+from pipeline.core.methods import lazy
+from pipeline.report.facts import Agreement, Coverage, Curve
+from pipeline.report.results import Answered, Judged
+
+if TYPE_CHECKING:
+    import vl_convert
+else:
+    vl_convert = lazy("vl_convert")
+
+
+Spec = dict[str, Any]
+Rows = list[dict[str, Any]]
+
+VERSION = "6.4"
+WIDTH = 820
+ROW = 26
+MOST_DOMAINS = 40
+# Labels are measured at 14 pixels and drawn at 12 (report.css): the reader's font may be wider than the one here.
+FONT = 14
+SERIES = [f"var(--c{i})" for i in range(1, 9)]
+VERDICTS = {"helps": "var(--good)", "inconclusive": "var(--muted)", "does not help": "var(--bad)"}
+CONFIG: Spec = {
+    "background": None,
+    "font": "sans-serif",
+    "padding": 2,
+    "view": {"stroke": None},
+    "axis": {
+        "labelColor": "currentColor", "titleColor": "currentColor", "labelFontSize": FONT, "titleFontSize": FONT,
+        "titleFontWeight": "normal", "gridColor": "var(--line)", "domain": False, "tickColor": "var(--line)",
+        "labelLimit": 240, "labelPadding": 6, "titlePadding": 8, "labelFlush": False,
+    },
+    "header": {"labelColor": "currentColor", "labelFontSize": FONT, "title": None, "labelFontWeight": 600},
+    "legend": {
+        "labelColor": "currentColor", "labelFontSize": FONT, "title": None, "orient": "top", "symbolSize": 90,
+        "symbolOpacity": 1, "labelLimit": 260, "columnPadding": 14, "offset": 12,
+    },
+    "text": {"color": "currentColor", "fontSize": FONT},
+    "rule": {"color": "currentColor"},
+}  # fmt: skip
+FIT: Spec = {"width": WIDTH, "autosize": {"type": "fit-x", "contains": "padding"}}
+
+
+def draw(spec: Spec, rows: Rows, title: str) -> Markup:
+    """One chart as an SVG element that a screen reader announces by its title."""
+    whole = {**spec, "data": {"values": rows}, "config": CONFIG}
+    svg = vl_convert.vegalite_to_svg(whole, vl_version=VERSION, allowed_base_urls=[])
+    # Vega escapes what it writes into text and attributes; the title is ours to escape.
+    return Markup(svg.replace("<svg ", Markup('<svg role="img" aria-label="{}" ').format(title), 1))
+
+
+def differences(answers: Sequence[Answered]) -> Markup:
+    """Every difference with its interval, beside 0."""
+    rows = [
+        {"pair": f"{a.comparison.first.name} \u2212 {a.comparison.second.name}", "value": 100 * a.difference.value,
+         "low": 100 * a.difference.low, "high": 100 * a.difference.high, "verdict": a.verdict}
+        for a in answers
+    ]  # fmt: skip
+    y = {"field": "pair", "type": "nominal", "sort": None, "title": None}
+    x_title = "difference in percentage points, with its 95 % interval"
+    colour = {
+        "field": "verdict",
+        "type": "nominal",
+        "scale": {"domain": list(VERDICTS), "range": list(VERDICTS.values())},
+    }
+    ends = {"y": y, "x": _number("low", x_title), "x2": {"field": "high"}, "color": colour}
+    layers = [
+        {"mark": {"type": "rule", "strokeDash": [3, 3], "opacity": 0.6}, "encoding": {"x": {"datum": 0}}},
+        {"mark": {"type": "rule", "strokeWidth": 3, "opacity": 0.55}, "encoding": ends},
+        {"mark": {"type": "point", "filled": True, "size": 90, "opacity": 1},
+         "encoding": {"y": y, "x": _number("value", x_title), "color": colour}},
+    ]  # fmt: skip
+    return draw({**FIT, "height": {"step": ROW}, "layer": layers}, rows, "differences between models")
+
+
+def domains(judged: Mapping[str, Judged], shown: Sequence[str]) -> Markup:
+    """Accuracy per model and domain as a field of tiles."""
+    rows = [
+        {"model": name, "domain": domain, "accuracy": found.domains[domain].value}
+        for name, found in judged.items()
+        for domain in shown
+        if domain in found.domains
+    ]
+    labels: Spec = {"labelAngle": -90} if len(shown) > 12 else {"labelAngle": 0, "labelLimit": 640 // len(shown)}
+    bare = {"grid": False, "ticks": False}
+    x = {
+        "field": "domain",
+        "type": "nominal",
+        "sort": list(shown),
+        "title": None,
+        "axis": {"orient": "top", **bare, **labels},
+    }
+    y = {"field": "model", "type": "nominal", "sort": list(judged), "title": None, "axis": bare}
+    tile = {"type": "rect", "color": "var(--c1)", "stroke": "var(--paper)", "strokeWidth": 2}
+    depth = {
+        "field": "accuracy",
+        "type": "quantitative",
+        "scale": {"domain": [0, 1], "range": [0.03, 0.6]},
+        "legend": None,
+    }
+    layers: list[Spec] = [{"mark": tile, "encoding": {"x": x, "y": y, "fillOpacity": depth}}]
+    if len(shown) <= 12:
+        text = {"field": "accuracy", "type": "quantitative", "format": ".0%"}
+        layers.append({"mark": "text", "encoding": {"x": x, "y": y, "text": text}})
+    return draw({**FIT, "height": {"step": ROW + 6}, "layer": layers}, rows, "accuracy per domain")
+
+
+def gaps(rows: Sequence[Mapping[str, Any]], student: str, teacher: str) -> Markup:
+    """Per domain how much the teacher and the student solve, and the distance between."""
+    points = [
+        {"domain": row["domain"], "who": name, "share": row[key]}
+        for row in rows
+        for name, key in ((student, "student_pass"), (teacher, "teacher_pass"))
+        if row[key] is not None
+    ]
+    y = {"field": "domain", "type": "nominal", "sort": None, "title": None}
+    x = _share("share", "share of answers that are solved")
+    x["scale"] = {"domain": [0, 1]}
+    layers = [
+        {"mark": {"type": "line", "color": "var(--line)", "strokeWidth": 4},
+         "encoding": {"y": y, "x": x, "detail": {"field": "domain", "type": "nominal"}}},
+        {"mark": {"type": "point", "filled": True, "size": 110, "opacity": 1},
+         "encoding": {"y": y, "x": x, "color": _series("who", [student, teacher])}},
+    ]  # fmt: skip
+    return draw({**FIT, "height": {"step": ROW}, "layer": layers}, points, "teacher and student per domain")
+
+
+def agreement(found: Agreement) -> Markup:
+    """How many answers stand at each level of agreement, and how many of them are right."""
+    kinds = {"right": "var(--good)", "wrong": "var(--bad)", "not judged": "var(--muted)"}
+    rows = [
+        {"level": round(level.agreement, 4), "kind": kind, "order": i, "n": n}
+        for level in reversed(found.levels)
+        for i, (kind, n) in enumerate(
+            zip(kinds, (level.right, level.wrong, level.n - level.right - level.wrong), strict=True)
+        )
+        if n
+    ]
+    present = [kind for kind in kinds if any(row["kind"] == kind for row in rows)]
+    encoding = {
+        "x": {"field": "level", "type": "ordinal", "title": "share of the samples that give the same answer",
+              "axis": {"labelAngle": 0, "grid": False, "format": ".3~g"}},
+        "y": {"field": "n", "type": "quantitative", "title": "answers", "axis": {"tickCount": 5, "format": ",.0f"}},
+        "color": {"field": "kind", "type": "nominal",
+                  "scale": {"domain": present, "range": [kinds[kind] for kind in present]}},
+        "order": {"field": "order", "type": "quantitative"},
+    }  # fmt: skip
+    mark = {"type": "bar", "opacity": 0.85}
+    return draw({**FIT, "height": 200, "mark": mark, "encoding": encoding}, rows, "distribution of agreement")
+
+
+def coverage(found: Sequence[Coverage], shown: Sequence[str]) -> Markup:
+    """Each domain's share of the tokens: of the candidates and of every selection."""
+    names = [c.name for c in found]
+    rows = [{"domain": d, "of": c.name, "share": c.shares.get(d, 0.0)} for c in found for d in shown]
+    encoding = {
+        "y": {"field": "domain", "type": "nominal", "sort": list(shown), "title": None},
+        "x": _share("share", "share of the tokens"),
+        "yOffset": {"field": "of", "type": "nominal", "sort": names},
+        "color": _series("of", names),
+    }
+    step = {"step": max(7, 24 // len(names)), "for": "offset"}
+    mark = {"type": "bar", "opacity": 0.9}
+    return draw({**FIT, "height": step, "mark": mark, "encoding": encoding}, rows, "domains of the selections")
+
+
+def losses(found: Sequence[Curve]) -> Markup:
+    """One panel per objective, because losses of different objectives cannot be compared."""
+    rows = [
+        {"model": c.model, "objective": c.objective, "step": step, "loss": loss}
+        for c in found
+        for step, loss in c.drawn
+    ]
+    objectives = sorted({c.objective for c in found})
+    encoding = {
+        "x": _number("step", "step"),
+        "y": {
+            "field": "loss",
+            "type": "quantitative",
+            "title": "loss",
+            "scale": {"zero": False},
+            "axis": {"tickCount": 5},
+        },
+        "color": _series("model", [c.model for c in found]),
+    }
+    mark = {"type": "line", "strokeWidth": 1.6}
+    panel = {"height": 200, "mark": mark, "encoding": encoding}
+    if len(objectives) == 1:
+        return draw({**FIT, **panel}, rows, "loss curves")
+    facet = {"field": "objective", "type": "nominal", "sort": objectives}
+    spec = {
+        "facet": facet,
+        "columns": 2,
+        "spec": {"width": WIDTH // 2 - 80, **panel},
+        "resolve": {"scale": {"y": "independent"}},
+    }
+    return draw(spec, rows, "loss curves")
+
+
+def calibration(judged: Mapping[str, Judged]) -> Markup:
+    """Per model how often answers of like confidence were right; on the diagonal is calibrated."""
+    shown = {name: found for name, found in judged.items() if found.bins}
+    rows = [
+        {"model": name, "confidence": b.confidence, "accuracy": b.accuracy}
+        for name, found in shown.items()
+        for b in found.bins
+    ]
+    x, y = _share("confidence", "confidence"), _share("accuracy", "accuracy")
+    x["scale"] = y["scale"] = {"domain": [0, 1]}
+    x["axis"] = y["axis"] = {"format": ".0%", "values": [0, 0.5, 1]}
+    ends = {"x": {"datum": 0}, "y": {"datum": 0}, "x2": {"datum": 1}, "y2": {"datum": 1}}
+    layers = [
+        {"mark": {"type": "rule", "strokeDash": [3, 3], "opacity": 0.45}, "encoding": ends},
+        {"mark": {"type": "line", "color": "var(--c1)", "strokeWidth": 1.6,
+                  "point": {"filled": True, "size": 36, "color": "var(--c1)"}},
+         "encoding": {"x": x, "y": y}},
+    ]  # fmt: skip
+    facet = {"field": "model", "type": "nominal", "sort": list(shown)}
+    panel = {"width": WIDTH // 3 - 65, "height": 190, "layer": layers}
+    return draw({"facet": facet, "columns": 3, "spacing": {"column": 44}, "spec": panel}, rows, "calibration")
+
+
+def _number(name: str, title: str) -> Spec:
+    return {
+        "field": name,
+        "type": "quantitative",
+        "title": title,
+        "scale": {"nice": True, "zero": False},
+        "axis": {"tickCount": 6},
+    }
+
+
+def _share(name: str, title: str) -> Spec:
+    return {"field": name, "type": "quantitative", "title": title, "axis": {"format": ".0%", "tickCount": 5}}
+
+
+def _series(name: str, order: Iterable[str]) -> Spec:
+    names = list(order)
+    return {"field": name, "type": "nominal", "sort": names,
+            "scale": {"domain": names, "range": [SERIES[i % len(SERIES)] for i in range(len(names))]}}  # fmt: skip

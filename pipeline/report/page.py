@@ -1,0 +1,206 @@
+"""The page: every fact of a run drawn into one HTML file that needs nothing else.
+
+It holds no script, and its policy forbids all: what a model wrote is text there, whatever it says.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from pipeline.display import VISIBLE
+from pipeline.report import charts, facts
+from pipeline.report.arms import Lineage
+from pipeline.report.charts import MOST_DOMAINS
+from pipeline.report.facts import Coverage
+from pipeline.report.results import Answered, Results
+
+TEMPLATES = Path(__file__).parent / "templates"
+LONGEST = 400
+
+# What the reasons of `select` mean.
+REASONS = {
+    "other_model": "of a model that it does not choose from",
+    "where": "its rule does not hold",
+    "truncated": "cut off at the token limit",
+    "failed": "the request failed",
+    "another_answer": "another answer to the same prompt was kept",
+    "over_budget": "the budget was used up",
+}
+
+
+@dataclass(frozen=True)
+class Gaps:
+    """A table of gaps, with the models that it compares."""
+
+    name: str
+    teacher: str
+    student: str
+    rows: Sequence[Mapping[str, Any]]
+
+
+@dataclass(frozen=True)
+class Found:
+    """All that the page tells, each as the module that found it gives it."""
+
+    lineage: Lineage
+    results: Results
+    funnel: Sequence[facts.Step]
+    reasons: Sequence[facts.Reason]
+    gaps: Sequence[Gaps]
+    agreement: Sequence[facts.Agreement]
+    coverage: Sequence[Coverage]
+    curves: Sequence[facts.Curve]
+    paid: Sequence[facts.Paid]
+    costs: Sequence[facts.Cost]
+    checked: Sequence[facts.Checked]
+
+
+def render(found: Found) -> str:
+    """The page as text."""
+    environment = Environment(
+        loader=FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters.update(
+        count=count, percent=percent, points=points, decimals=decimals, signed=signed, short=short, duration=duration,
+        bar=bar, words=words,
+    )  # fmt: skip
+    style = (TEMPLATES / "report.css").read_text("utf-8")
+    digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
+    best_first = sorted(
+        found.results.judged.items(), key=lambda pair: (-pair[1].accuracy.value if pair[1].n else 1, pair[0])
+    )
+    page = environment.get_template("report.html").render(
+        style=Markup(style),
+        policy=f"default-src 'none'; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'",
+        found=found,
+        results=found.results,
+        arms=found.lineage.arms,
+        judged=dict(best_first),
+        about=about(found),
+        headline=headline(found.results.answers),
+        domains=domains(found),
+        funnel=grouped(found.funnel, "group"),
+        largest={
+            key: max([1, *(getattr(s, key) or 0 for s in found.funnel)]) for key in ("prompts", "answers", "tokens")
+        },
+        reasons=grouped(found.reasons, "where"),
+        times=grouped(found.costs, "stage"),
+        charts=charts,
+        coverage_domains=coverage_domains(found.coverage),
+        most_domains=MOST_DOMAINS,
+        model_of={e.name: e.model for e in found.lineage.evaluations},
+        columns=list(dict.fromkeys(key for row in found.results.metrics.values() for key in row)),
+    )
+    return page.translate(VISIBLE)
+
+
+def headline(answers: Sequence[Answered]) -> list[Answered]:
+    """The comparisons that the page leads with: against controls, or what there is if there is no control."""
+    first = [a for a in answers if a.comparison.kind == "control"]
+    return first or list(answers[:3])
+
+
+def about(found: Found) -> dict[str, str]:
+    """Evaluation -> where its model comes from, in a few words."""
+    lineage, told = found.lineage, {}
+    for evaluation in lineage.evaluations:
+        arm = lineage.arms.get(evaluation.model)
+        if arm is not None:
+            selections = ", ".join(name.rpartition("/")[2] for name in arm.selections)
+            told[evaluation.name] = f"{arm.base} trained with {' + '.join(arm.objectives)} on {selections}"
+        elif evaluation.model in lineage.teachers:
+            told[evaluation.name] = "teaches"
+        else:
+            bases = {a.base for a in lineage.arms.values()}
+            told[evaluation.name] = "what the students start from" if evaluation.model in bases else "as acquired"
+    return told
+
+
+def domains(found: Found) -> list[str]:
+    """The domains that are shown, those with most items first to be kept, in the order of their names."""
+    sizes: dict[str, int] = {}
+    for judged in found.results.judged.values():
+        for row in judged.rows.values():
+            sizes[str(row["domain"])] = sizes.get(str(row["domain"]), 0) + 1
+    return sorted(sorted(sizes, key=lambda d: (-sizes[d], d))[:MOST_DOMAINS])
+
+
+def coverage_domains(found: Sequence[Coverage]) -> list[str]:
+    """The domains with most tokens, in the order of their names."""
+    sizes: dict[str, int] = {}
+    for coverage in found:
+        for domain, tokens in coverage.tokens.items():
+            sizes[domain] = max(sizes.get(domain, 0), tokens)
+    return sorted(sorted(sizes, key=lambda d: (-sizes[d], d))[:MOST_DOMAINS])
+
+
+def grouped(items: Sequence[Any], key: str) -> dict[str, list[Any]]:
+    """Items under their headings, both in the order in which they come."""
+    found: dict[str, list[Any]] = {}
+    for item in items:
+        found.setdefault(getattr(item, key), []).append(item)
+    return found
+
+
+def count(value: float | None) -> str:
+    """A whole number with separators: 56,696."""
+    return "\u2013" if value is None else f"{value:,.0f}"
+
+
+def percent(value: float | None, digits: int = 1) -> str:
+    """A share as a percentage: 70.3 %."""
+    return "\u2013" if value is None else f"{100 * value:.{digits}f}\u202f%"
+
+
+def decimals(value: float | None, digits: int = 3) -> str:
+    """A number with so many decimals; a dash if there is none."""
+    return "\u2013" if value is None or value != value else f"{value:.{digits}f}"
+
+
+def points(value: float) -> str:
+    """A share in percentage points: 70.3."""
+    return f"{100 * value:.1f}"
+
+
+def signed(value: float) -> str:
+    """A difference in percentage points with its sign: +10.2, with a true minus."""
+    return f"{100 * value:+.1f}".replace("-", "\u2212")
+
+
+def short(text: str, longest: int = LONGEST) -> str:
+    """The beginning of a long text, and how much was left out."""
+    return text if len(text) <= longest else f"{text[:longest]} … ({len(text) - longest:,} more characters)"
+
+
+def duration(seconds: float) -> str:
+    """Seconds for people: 4.2 s, 3 min 05 s, 2 h 10 min."""
+    if seconds < 100:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest:02d} s" if minutes < 100 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def words(name: str) -> str:
+    """A name of the tables for people."""
+    return REASONS.get(name) or name.replace("_", " ")
+
+
+def bar(share: float | None) -> Markup:
+    """A bar behind a number of a table; it says nothing that the number does not."""
+    width = 100 * min(max(share or 0.0, 0.0), 1.0)
+    return Markup(
+        f'<svg class="bar" viewBox="0 0 100 1" preserveAspectRatio="none" aria-hidden="true"><rect width="{width:.2f}" '
+        f'height="1"/></svg>'
+    )

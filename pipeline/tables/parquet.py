@@ -1,0 +1,150 @@
+"""Tables on disk: reading parts, writing them byte-stably.
+
+A table is a folder of `part-00000.parquet`, `part-00001.parquet`, ... The part of a row is decided by its prompt_id
+(`ids.part_of`), so everything about one prompt lies in one part of every table. A folder of tables (all models'
+answers to a pool) reads as one table. SQL over tables is in `tables/sql.py`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import islice
+from pathlib import Path
+from typing import TypeVar
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from pipeline.contracts import Table
+from pipeline.errors import Refused
+from pipeline.tables import ids
+
+ROW_GROUP = 50_000
+
+
+def part_name(part: int) -> str:
+    return f"part-{part:05d}.parquet"
+
+
+@dataclass(frozen=True)
+class Scan:
+    """The rows of one table, or of several with the same schema, or of one part of them."""
+
+    table: Table
+    folders: tuple[Path, ...]
+    part: int | None = None
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The instance names of the tables, for example the models that answered."""
+        return tuple(folder.name for folder in self.folders)
+
+    @cached_property
+    def parts(self) -> int:
+        counts = {folder: len(list(folder.glob("part-*.parquet"))) for folder in self.folders}
+        if len(set(counts.values())) > 1:
+            raise Refused(
+                f"tables of {self.table.name} have different numbers of parts: "
+                + ", ".join(f"{folder} {n}" for folder, n in counts.items())
+                + ". The pool's `parts` decides; run the stages that made them again."
+            )
+        return next(iter(counts.values()), 0)
+
+    @property
+    def files(self) -> list[Path]:
+        parts = range(self.parts) if self.part is None else [self.part]
+        return [folder / part_name(i) for folder in self.folders for i in parts]
+
+    def only(self, name: str) -> Scan:
+        """The table of one instance."""
+        chosen = tuple(folder for folder in self.folders if folder.name == name)
+        if not chosen:
+            raise Refused(f"{self.table.name}: no table {name!r} among {', '.join(self.names)}")
+        return Scan(self.table, chosen, self.part)
+
+    def at(self, part: int) -> Scan:
+        """The same tables, one part."""
+        return Scan(self.table, self.folders, part)
+
+    def read(self, columns: Sequence[str] | None = None) -> pa.Table:
+        """All rows, ordered by file, then key; only these columns if given."""
+        schema = self.table.schema if columns is None else pa.schema([self.table.schema.field(c) for c in columns])
+        tables = [_read(file, schema) for file in self.files]
+        return pa.concat_tables(tables).combine_chunks() if tables else schema.empty_table()
+
+    def pylist(self, columns: Sequence[str] | None = None) -> list[dict]:
+        """All rows as dictionaries."""
+        return self.read(columns).to_pylist()
+
+    def count(self) -> int:
+        return sum(pq.read_metadata(file).num_rows for file in self.files)
+
+
+def _read(file: Path, schema: pa.Schema) -> pa.Table:
+    try:
+        # ParquetFile and not read_table, which imports pyarrow.dataset and with it pandas.
+        return pq.ParquetFile(file).read(columns=schema.names).select(schema.names).cast(schema)
+    except (OSError, KeyError, pa.ArrowInvalid) as error:
+        raise Refused(f"{file} cannot be read as Parquet ({error}). Delete it and run `dvc repro` again.") from error
+
+
+class RowError(Refused):
+    """A stage gave rows that its table does not allow."""
+
+
+def write(table: Table, folder: Path, parts: int, batches: Iterable[pa.RecordBatch]) -> int:
+    """Write rows to a folder of parts, each ordered by key; returns the number of rows.
+
+    The bytes depend on the rows alone: not on their order, nor on how they were cut into batches.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    rows = pa.Table.from_batches(list(batches), schema=table.schema)
+    if parts == 1 or "prompt_id" not in table.columns:
+        pieces = [rows] + [rows.slice(0, 0)] * (parts - 1)
+    else:
+        part = pa.array([ids.part_of(p, parts) for p in rows["prompt_id"].to_pylist()], pa.int32())
+        pieces = [rows.filter(pc.equal(part, i)) for i in range(parts)]
+    for i, piece in enumerate(pieces):
+        write_part(table, folder, i, piece)
+    return rows.num_rows
+
+
+def write_part(table: Table, folder: Path, part: int, rows: pa.Table) -> None:
+    """Write one part: checked, ordered by key, with fixed row groups."""
+    rows = rows.sort_by([(name, "ascending") for name in table.key]).combine_chunks()
+    for name, column in table.columns.items():
+        if not column.nullable and rows[name].null_count:
+            raise RowError(f"table {table.name}: column {name} must not be null ({rows[name].null_count} rows are)")
+    keys = rows.select(table.key)
+    if keys.num_rows and keys.group_by(list(table.key)).aggregate([]).num_rows < keys.num_rows:
+        raise RowError(f"table {table.name}: two rows share the key {', '.join(table.key)}")
+    # One chunk and fixed row groups: the bytes of pyarrow's writer depend on both.
+    pq.write_table(rows, folder / part_name(part), compression="zstd", row_group_size=ROW_GROUP)
+
+
+def folder_digest(folder: Path) -> str:
+    """A hash of a folder's files: relative names and bytes."""
+    total = hashlib.blake2b(digest_size=16)
+    for file in walk(folder):
+        total.update(str(file.relative_to(folder)).encode())
+        total.update(hashlib.blake2b(file.read_bytes(), digest_size=16).digest())
+    return total.hexdigest()
+
+
+def walk(folder: Path) -> Iterator[Path]:
+    """All files below a folder, in the order of their names."""
+    yield from sorted(path for path in folder.rglob("*") if path.is_file())
+
+
+T = TypeVar("T")
+
+
+def batched(values: Iterable[T], size: int = 1000) -> Iterator[list[T]]:
+    """Lists of at most `size` values, in order."""
+    waiting = iter(values)
+    while batch := list(islice(waiting, size)):
+        yield batch

@@ -1,0 +1,206 @@
+"""Views over the tables, for rules and for people, on a connection that can only read them.
+
+Every table is a view of its own name, with two more columns: `instance`, the name of the table's folder, and `of`,
+the folder between (`teacher` and `train` for responses/train/teacher). `scores_wide` is the view that rules read: the
+responses, and one struct per scorer, so that `agreement.score >= 0.5 AND finish_reason = 'stop'` is a rule and
+`base_nll.score - teacher_nll.score` a derived score.
+
+The settings of the connection hold behind what is checked of a user's text (`rules.py`): no file but the tables' own,
+no extension, no change of a setting. One thread, because DuckDB's sums of floats depend on their number.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import duckdb
+import pyarrow as pa
+
+from pipeline.contracts import RESPONSES, SCORES, TABLES, Table
+from pipeline.errors import Refused
+from pipeline.tables.parquet import Scan
+
+MEMORY = "4GB"
+HEAVY = ("token_ids", "logprobs")
+
+VIEWS = {name: f"key {', '.join(table.key)}" for name, table in TABLES.items()} | {
+    "scores_wide": "the responses without tokens, and a column per scorer: {score, parts, vector, detail}"
+}
+# For people only: it differs from moment to moment, so no rule may read it.
+PENDING = pa.schema({
+    "instance": pa.string(),
+    "prompt_id": pa.string(),
+    "sample": pa.int64(),
+    "content": pa.string(),
+    "reasoning": pa.string(),
+    "finish_reason": pa.string(),
+    "prompt_tokens": pa.int64(),
+    "completion_tokens": pa.int64(),
+    "cost_usd": pa.float64(),
+    "put_at": pa.timestamp("us", "UTC"),
+    "request_id": pa.string(),
+})  # fmt: skip
+
+MACROS = (
+    # Li et al. 2024 (Cherry LLM): mean loss of the answer with its instruction over that without it.
+    "ifd(conditional_nll, direct_nll) AS conditional_nll / nullif(direct_nll, 0)",
+    # Gu et al. 2025 (MiniPLM), difference sampling: what the teacher knows and the small model does not.
+    "miniplm(reference_nll, teacher_nll) AS reference_nll - teacher_nll",
+    # Liu et al. 2024 (DEITA): complexity times quality, for one turn.
+    "deita(complexity, quality) AS complexity * quality",
+)
+
+
+@dataclass(frozen=True)
+class _Leaf:
+    """One table on disk; without files, an empty one."""
+
+    table: Table
+    instance: str
+    of: str
+    files: tuple[Path, ...] = ()
+
+    def select(self) -> str:
+        files = ", ".join(_text(str(file.resolve())) for file in self.files)
+        source = f"read_parquet([{files}])"
+        columns = [quoted(c) for c in self.table.columns]
+        if not self.files:
+            source = "(SELECT 1) WHERE false"
+            columns = [f"NULL::{_type(c.type)} AS {quoted(n)}" for n, c in self.table.columns.items()]
+        return f"SELECT {', '.join(columns)}, {_text(self.instance)} AS instance, {_text(self.of)} AS of FROM {source}"
+
+
+def connect(scans: Iterable[Scan], data: Path) -> duckdb.DuckDBPyConnection:
+    """A connection that sees the views over exactly the files of these scans; `data` is the folder of all tables."""
+    return opened(leaves_of(scans, data))
+
+
+def leaves_of(scans: Iterable[Scan], data: Path) -> list[_Leaf]:
+    """The tables of these scans, one by one."""
+    leaves = []
+    for scan in scans:
+        for folder in scan.folders:
+            of = folder.relative_to(data / scan.table.name).parent.as_posix()
+            files = Scan(scan.table, (folder,), scan.part).files
+            leaves.append(_Leaf(scan.table, folder.name, "" if of == "." else of, tuple(files)))
+    return leaves
+
+
+def empty(scorers: Sequence[str]) -> duckdb.DuckDBPyConnection:
+    """The views without rows, as if these scorers had run: what a rule is checked against before anything runs."""
+    return opened([_Leaf(SCORES, scorer, "") for scorer in scorers])
+
+
+def opened(leaves: list[_Leaf], answers: pa.Table | None = None) -> duckdb.DuckDBPyConnection:
+    """A connection with the views over these tables, that can do nothing else."""
+    connection = duckdb.connect(":memory:")
+    by_table: dict[str, list[_Leaf]] = {name: [] for name in TABLES}
+    for leaf in leaves:
+        by_table[leaf.table.name].append(leaf)
+    for name, table in TABLES.items():
+        rows = _union(by_table[name] or [_Leaf(table, "", "")])
+        connection.execute(f"CREATE VIEW {quoted(name)} AS {rows}")
+    connection.execute(f"CREATE VIEW scores_wide AS {_wide(by_table['scores'])}")
+    if answers is not None:
+        connection.register("answers", answers)
+        connection.execute(
+            "CREATE TABLE pending AS SELECT * FROM answers WHERE request_id NOT IN (SELECT request_id FROM responses)"
+        )
+        connection.unregister("answers")
+    for macro in MACROS:
+        connection.execute(f"CREATE MACRO {macro}")
+    allowed = ", ".join(_text(str(file.resolve())) for leaf in leaves for file in leaf.files)
+    for setting in (
+        f"memory_limit = '{MEMORY}'",
+        "threads = 1",
+        "TimeZone = 'UTC'",
+        "temp_directory = ''",
+        "autoinstall_known_extensions = false",
+        "autoload_known_extensions = false",
+        "python_enable_replacements = false",
+        f"allowed_paths = [{allowed}]",
+        "enable_external_access = false",
+        "lock_configuration = true",
+    ):
+        connection.execute(f"SET {setting}")
+    return connection
+
+
+def _wide(scores: list[_Leaf]) -> str:
+    """Responses joined with one struct per scorer; a response is matched by the scores of a folder that holds it."""
+    own = [c for c in RESPONSES.columns if c not in HEAVY] + ["instance", "of"]
+    scorers = sorted({leaf.instance for leaf in scores})
+    taken = sorted(set(scorers) & set(own))
+    if taken:
+        raise Refused(
+            f"a score is called {taken[0]}, and so is a column of responses; rules could not tell them apart. "
+            f"Give the entry of `score` or `read` another name."
+        )
+    selected = [f"r.{quoted(c)}" for c in own]
+    joins = []
+    for i, scorer in enumerate(scorers):
+        rows = _union([leaf for leaf in scores if leaf.instance == scorer])
+        selected.append(f"s{i}.value AS {quoted(scorer)}")
+        joins.append(
+            f"LEFT JOIN (SELECT record_id, of || '/' AS folder, {{score: score, parts: parts, vector: vector, "
+            f"detail: detail}} AS value FROM ({rows})) s{i} ON s{i}.record_id = r.response_id "
+            f"AND starts_with('responses/' || r.of || '/' || r.instance || '/', s{i}.folder)"
+        )
+    return f"SELECT {', '.join(selected)} FROM responses r {' '.join(joins)}"
+
+
+def _union(leaves: list[_Leaf]) -> str:
+    return " UNION ALL ".join(leaf.select() for leaf in leaves)
+
+
+def run(connection: duckdb.DuckDBPyConnection, text: str, shown: str) -> pa.Table:
+    """What a text gives; a refusal quotes what is `shown`."""
+    try:
+        return connection.sql(text).to_arrow_table()
+    except duckdb.Error as error:
+        raise Refused(f"{shortened(shown)}: {first_line(error)}{_scorers(connection)}") from error
+
+
+def _scorers(connection: duckdb.DuckDBPyConnection) -> str:
+    described = connection.sql("DESCRIBE scores_wide").fetchall()
+    names = [name for name, type_, *_ in described if type_.startswith("STRUCT(score ")]
+    return f" The scorers here are: {', '.join(names) or 'none'}."
+
+
+def _type(type_: pa.DataType) -> str:
+    """DuckDB's name of an Arrow type of the contracts."""
+    if pa.types.is_list(type_):
+        return f"{_type(type_.value_type)}[]"
+    if pa.types.is_map(type_):
+        return f"MAP({_type(type_.key_type)}, {_type(type_.item_type)})"
+    if pa.types.is_struct(type_):
+        return f"STRUCT({', '.join(f'{quoted(f.name)} {_type(f.type)}' for f in type_)})"
+    return {
+        pa.string(): "VARCHAR",
+        pa.float64(): "DOUBLE",
+        pa.float32(): "FLOAT",
+        pa.int64(): "BIGINT",
+        pa.int32(): "INTEGER",
+        pa.bool_(): "BOOLEAN",
+    }[type_]
+
+
+def quoted(word: str) -> str:
+    """A word as a name in SQL."""
+    return '"' + word.replace('"', '""') + '"'
+
+
+def _text(word: str) -> str:
+    return "'" + word.replace("'", "''") + "'"
+
+
+def shortened(text: str) -> str:
+    """A text as it is quoted in a refusal."""
+    return repr(text if len(text) <= 200 else text[:200] + " ...")
+
+
+def first_line(error: duckdb.Error) -> str:
+    """What DuckDB says, without its drawing of the text."""
+    return str(error).split("\n")[0].rstrip(".!") + "."

@@ -1,0 +1,1 @@
+"""Text: what is done to text without a model."""

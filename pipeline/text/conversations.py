@@ -1,0 +1,88 @@
+"""The shapes in which people keep conversations, read into one: messages, and the answer that came with them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from pipeline.kinds.source import Message
+
+ROLES = {"system": "system", "user": "user", "assistant": "assistant", "human": "user", "gpt": "assistant"}
+SHAPES = "`messages`, `prompt`, `conversations` (ShareGPT) or `instruction` (Alpaca)"
+
+
+class NotAConversation(ValueError):
+    """The row has no conversation to be answered; the text says why."""
+
+
+def conversation(row: Mapping[str, object]) -> tuple[list[Message], str | None]:
+    """The turns up to the user's last one, and the answer that follows it, if the row has one."""
+    present = {name: value for name, value in row.items() if value is not None}
+    if "messages" in present:
+        turns = _turns(present["messages"], "messages")
+    elif "conversations" in present:
+        turns = _turns(present["conversations"], "conversations")
+    elif "prompt" in present:
+        turns = _prompt(present["prompt"]) + _completion(present.get("completion"))
+    elif "instruction" in present:
+        turns = _alpaca(present)
+    else:
+        raise NotAConversation(f"no prompt: it has none of {SHAPES}; name yours under `columns:`")
+    if isinstance(present.get("system"), str) and present["system"] and turns and turns[0]["role"] != "system":
+        turns = [{"role": "system", "content": str(present["system"])}, *turns]
+    answer = None
+    if turns and turns[-1]["role"] == "assistant":
+        answer = turns.pop()["content"]
+    if not turns or turns[-1]["role"] != "user":
+        raise NotAConversation("the last turn, or the last before an answer, is not the user's")
+    if not turns[-1]["content"].strip():
+        raise NotAConversation("the prompt is empty")
+    if isinstance(present.get("solution"), str):
+        answer = str(present["solution"])
+    return turns, answer
+
+
+def _prompt(prompt: object) -> list[Message]:
+    return [{"role": "user", "content": prompt}] if isinstance(prompt, str) else _turns(prompt, "prompt")
+
+
+def _completion(completion: object) -> list[Message]:
+    if completion is None:
+        return []
+    if isinstance(completion, str):
+        return [{"role": "assistant", "content": completion}]
+    return _turns(completion, "completion")
+
+
+def _turns(turns: object, where: str) -> list[Message]:
+    """A list of turns as {role, content} or as {from, value}."""
+    if not isinstance(turns, list):
+        raise NotAConversation(f"{where} must be a list of turns, not {type(turns).__name__}")
+    read = []
+    for turn in turns:
+        if not isinstance(turn, Mapping):
+            raise NotAConversation(f"a turn of {where} must be a mapping, not {type(turn).__name__}")
+        role, content = turn.get("role", turn.get("from")), turn.get("content", turn.get("value"))
+        if not isinstance(role, str) or role not in ROLES:
+            raise NotAConversation(f"a turn of {where} has the role {role!r}; known are {', '.join(ROLES)}")
+        if not isinstance(content, str):
+            raise NotAConversation(f"a turn of {where} has a content that is not text but {type(content).__name__}")
+        read.append({"role": ROLES[role], "content": content})
+    return read
+
+
+def _alpaca(row: Mapping[str, object]) -> list[Message]:
+    """`instruction` with `input` below it, after the turns of `history`, answered by `output`."""
+    turns: list[Message] = []
+    history = row.get("history") or []
+    if not isinstance(history, list):
+        raise NotAConversation("history must be a list of pairs")
+    for pair in history:
+        if not (isinstance(pair, list) and len(pair) == 2 and all(isinstance(text, str) for text in pair)):
+            raise NotAConversation("history must be a list of pairs of texts")
+        turns += [{"role": "user", "content": pair[0]}, {"role": "assistant", "content": pair[1]}]
+    for name in ("instruction", "input", "output"):
+        if not isinstance(row.get(name) or "", str):
+            raise NotAConversation(f"{name} must be text, not {type(row[name]).__name__}")
+    asked = "\n".join(str(row[name]) for name in ("instruction", "input") if row.get(name))
+    turns.append({"role": "user", "content": asked})
+    return turns + _completion(row.get("output") or None)

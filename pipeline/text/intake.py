@@ -1,0 +1,135 @@
+"""A given row becomes a prompt, or is named as bad."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from pipeline.errors import Refused
+from pipeline.kinds.source import BadRow, GivenRow
+from pipeline.kinds.verifier import verifier_named
+from pipeline.tables import ids
+from pipeline.text.conversations import NotAConversation, conversation
+
+# Our names of what a row may hold; `columns:` maps them to the user's.
+Column = Literal[
+    "messages", "prompt", "system", "conversations", "instruction", "input", "output", "completion", "history", "id",
+    "domain", "level", "group", "verifier", "reference", "solution",
+]  # fmt: skip
+
+
+# Characters of a bad row that are kept for the user.
+SHOWN = 2_000
+
+
+class Unusable(ValueError):
+    """A row that cannot be used; the text says why."""
+
+
+@dataclass
+class Intake:
+    """Turns given rows into rows of the table `prompts`, one after the other, and remembers which it has seen.
+
+    `columns` maps our names to the user's; domain, verifier and system stand for rows that have none.
+    """
+
+    columns: Mapping[Column, str]
+    domain: str
+    verifier: str | None
+    system: str | None
+    max_prompt_chars: int
+    seen_prompts: set[str] = field(default_factory=set)
+    seen_ids: set[str] = field(default_factory=set)
+
+    def read(self, given: GivenRow) -> dict[str, object] | BadRow:
+        """The prompt in a given row, or what is wrong with it."""
+        try:
+            return self._prompt(self._renamed(given.columns), given.source)
+        except (Unusable, NotAConversation) as error:
+            shown = json.dumps(given.columns, default=str)
+            return BadRow(given.source, str(error), shown[:SHOWN])
+
+    def _renamed(self, given: Mapping[str, object]) -> Mapping[str, object]:
+        missing = [theirs for theirs in self.columns.values() if theirs not in given]
+        if missing:
+            raise Unusable(f"has no column {', '.join(map(repr, missing))}, which `columns:` names")
+        renamed: dict[str, object] = {ours: given[theirs] for ours, theirs in self.columns.items()}
+        shape = {"messages", "conversations", "prompt", "instruction"}
+        # A column that the user names as the prompt stands, whatever other shape the row could be read in.
+        others = {k: v for k, v in given.items() if not (shape & renamed.keys() and k in shape)}
+        return {**others, **renamed}
+
+    def _prompt(self, row: Mapping[str, object], place: str) -> dict[str, object]:
+        defaults = {"system": self.system, "verifier": self.verifier}
+        row = {**row, **{k: v for k, v in defaults.items() if row.get(k) is None}}
+        messages, solution = conversation(row)
+        length = sum(len(m["content"]) for m in messages)
+        if length > self.max_prompt_chars:
+            raise Unusable(f"the prompt has more than max_prompt_chars {self.max_prompt_chars} characters")
+        verifier = _text(row, "verifier")
+        reference = _text(row, "reference")
+        prompt_id = ids.prompt_id(messages)
+        prompt: dict[str, object] = {
+            "prompt_id": prompt_id,
+            "messages": messages,
+            "domain": _text(row, "domain") or self.domain,
+            "source": place,
+            "group": _text(row, "group"),
+            "level": _whole(row, "level"),
+            "verifier": verifier,
+            "reference": _as_read(verifier, reference),
+            "solution": solution,
+        }
+        _check_unicode(prompt)
+        _once(self.seen_prompts, prompt_id, "the prompt")
+        if row.get("id") is not None:
+            _once(self.seen_ids, str(row["id"]), "the id")
+        return prompt
+
+
+def _text(row: Mapping[str, object], column: str) -> str | None:
+    value = row.get(column)
+    # A reference is often a number, and what it says is plain.
+    if column == "reference" and isinstance(value, int | float) and not isinstance(value, bool):
+        return str(value)
+    if value is not None and not isinstance(value, str):
+        raise Unusable(f"{column} must be text, not {type(value).__name__}")
+    return value
+
+
+def _whole(row: Mapping[str, object], column: str) -> int | None:
+    value = row.get(column)
+    if value is not None and (not isinstance(value, int) or isinstance(value, bool)):
+        raise Unusable(f"{column} must be a whole number, not {type(value).__name__}")
+    if value is not None and abs(value) >= 2**63:
+        raise Unusable(f"{column} is beyond 64 bits")
+    return value
+
+
+def _as_read(verifier: str | None, reference: str | None) -> str | None:
+    """The reference as the verifier reads it, so that `... #### 42` becomes `42`."""
+    if verifier is None or reference is None:
+        return reference
+    try:
+        judge = verifier_named(verifier)
+    except Refused as error:
+        raise Unusable(str(error)) from error
+    if not judge.equal(reference, reference) and not judge.equal(judge.parse(reference) or "", reference):
+        raise Unusable(f"{verifier} cannot read the reference")
+    return judge.parse(reference) or reference
+
+
+def _check_unicode(prompt: Mapping[str, object]) -> None:
+    """JSON can spell half a character, which no file can hold."""
+    try:
+        json.dumps(prompt, ensure_ascii=False).encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise Unusable("a text is not valid Unicode (half of a surrogate pair)") from error
+
+
+def _once(seen: set[str], key: str, what: str) -> None:
+    if key in seen:
+        raise Unusable(f"{what} is the same as in an earlier row")
+    seen.add(key)

@@ -1,0 +1,1 @@
+"""Training: stored rows and a recipe become a student."""

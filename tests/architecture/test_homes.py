@@ -1,0 +1,167 @@
+"""Every file has a home: a room that says in one sentence what belongs there, and a test that a reader can find."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Collection
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PACKAGE = ROOT / "pipeline"
+MOST_FLAT = 8
+# A shorter file may be told by the tests of those that use it.
+SHORT = 40
+# From the ground up; a new room needs a line here and one in the layers of pyproject.toml.
+ROOMS = (
+    "tables", "core", "kinds", "text", "model", "memo", "gateway",
+    "origins", "sources", "verifiers", "backends", "scorers", "readers", "selectors", "objectives",
+    "asking", "training", "checking", "report", "stages", "plan", "commands",
+)  # fmt: skip
+# File of a room -> the test below tests/ that covers it, where that is not tests/<room>/test_<file>.py.
+COVERED = {
+    "asking/meter.py": "asking/test_ask.py",
+    "asking/read.py": "asking/test_ask.py",
+    "backends/vllm.py": "laws/test_vllm_engine.py",
+    "checking/pages.py": "stages/test_quality.py",
+    "checking/suites.py": "stages/test_quality.py",
+    "checking/validation.py": "stages/test_quality.py",
+    "commands/ask.py": "commands/test_doctor.py",
+    "commands/entries.py": "commands/test_preview.py",
+    "commands/memo.py": "commands/test_parser.py",
+    "commands/methods.py": "commands/test_parser.py",
+    "commands/preview_screen.py": "commands/test_preview.py",
+    "commands/query.py": "commands/test_parser.py",
+    "commands/results.py": "stages/test_report.py",
+    "commands/screen.py": "commands/test_parser.py",
+    "commands/status.py": "e2e/test_commands.py",
+    "commands/tidy.py": "e2e/test_commands.py",
+    "commands/use.py": "commands/test_parser.py",
+    "core/settings.py": "core/test_run.py",
+    "core/stage.py": "core/test_driver.py",
+    "gateway/batch_state.py": "gateway/test_batch.py",
+    "gateway/completions.py": "backends/test_http_answers.py",
+    "gateway/connection.py": "backends/test_http.py",
+    "gateway/pace.py": "backends/test_http.py",
+    "gateway/rounds.py": "backends/test_http.py",
+    "kinds/backend.py": "laws/test_backends.py",
+    "kinds/objective.py": "laws/test_objectives.py",
+    "kinds/selector.py": "laws/test_selectors.py",
+    "memo/ledger.py": "backends/test_http.py",
+    "objectives/divergence.py": "golden/test_objectives.py",
+    "origins/fresh.py": "e2e/test_recipes.py",
+    "origins/gguf.py": "stages/test_real_model.py",
+    "plan/disk.py": "plan/test_resolve.py",
+    "plan/faults.py": "plan/test_resolve.py",
+    "plan/status.py": "e2e/test_commands.py",
+    "readers/likelihood.py": "e2e/test_graph.py",
+    "report/arms.py": "stages/test_report.py",
+    "report/charts.py": "stages/test_report.py",
+    "report/facts.py": "stages/test_report.py",
+    "report/page.py": "stages/test_report.py",
+    "report/results.py": "stages/test_report.py",
+    "scorers/consistency.py": "laws/test_scorers.py",
+    "scorers/heuristic.py": "laws/test_scorers.py",
+    "selectors/diversity.py": "laws/test_selectors.py",
+    "selectors/mixture.py": "laws/test_selectors.py",
+    "sources/files.py": "stages/test_ingest.py",
+    "sources/hub.py": "stages/test_ingest.py",
+    "sources/procedural.py": "stages/test_ingest.py",
+    "stages/acquire.py": "origins/test_remote.py",
+    "stages/evaluate.py": "e2e/test_graph.py",
+    "stages/pack.py": "model/test_chat.py",
+    "stages/probe.py": "e2e/test_graph.py",
+    "stages/read.py": "e2e/test_graph.py",
+    "tables/rules.py": "tables/test_sql.py",
+    "text/contamination.py": "golden/test_decontam.py",
+    "text/conversations.py": "stages/test_ingest.py",
+    "text/duplicates.py": "stages/test_curate.py",
+    "text/intake.py": "stages/test_ingest.py",
+    "text/ngrams.py": "stages/test_curate.py",
+    "training/fit.py": "training/test_loop.py",
+    "training/optimizers.py": "training/test_loop.py",
+    "training/recipe.py": "training/test_loop.py",
+    "training/reduce.py": "laws/test_objectives.py",
+    "training/view.py": "laws/test_objectives.py",
+    "verifiers/symbolic.py": "verifiers/test_verifiers.py",
+    "verifiers/text.py": "verifiers/test_verifiers.py",
+}
+FILES = [path for room in ROOMS for path in sorted((PACKAGE / room).glob("*.py")) if path.name != "__init__.py"]
+
+
+def name_of(path: Path) -> str:
+    return path.relative_to(PACKAGE).as_posix()
+
+
+def test_few_files_lie_flat() -> None:
+    flat = sorted(path.name for path in PACKAGE.glob("*.py"))
+    rooms = "\n".join(f"  {room}/: {sentence(room)}" for room in ROOMS)
+    assert len(flat) <= MOST_FLAT, f"{flat} lie flat in pipeline/; a new file belongs into a room:\n{rooms}"
+
+
+def sentence(room: str) -> str:
+    return ast.get_docstring(ast.parse((PACKAGE / room / "__init__.py").read_text("utf-8"))) or ""
+
+
+def test_every_folder_is_a_room() -> None:
+    folders = {path.name for path in PACKAGE.iterdir() if path.is_dir() and path.name != "__pycache__"}
+    assert folders == set(ROOMS)
+    deeper = [
+        str(p.relative_to(ROOT)) for room in ROOMS for p in (PACKAGE / room).rglob("*.py") if p.parent.name != room
+    ]
+    assert deeper == []
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_a_room_says_in_one_sentence_what_belongs_there(room: str) -> None:
+    said = sentence(room)
+    assert said.endswith(".") and said.count(". ") == 0 and "\n" not in said, f"pipeline/{room}/__init__.py: {said!r}"
+
+
+def test_every_file_has_a_test_that_can_be_found() -> None:
+    lost = [
+        f"{name_of(path)}: write tests/{path.parent.name}/test_{path.name}, or name the test that covers it in COVERED"
+        for path in FILES
+        if not own_test(path).exists() and len(path.read_text("utf-8").splitlines()) > SHORT
+        and name_of(path) not in COVERED
+    ]  # fmt: skip
+    assert lost == []
+
+
+def own_test(path: Path) -> Path:
+    return ROOT / "tests" / path.parent.name / f"test_{path.name}"
+
+
+def test_the_list_of_covered_files_is_true() -> None:
+    there = {name_of(path): path for path in FILES}
+    stale = [
+        name
+        for name, test in COVERED.items()
+        if name not in there or own_test(there[name]).exists() or not (ROOT / "tests" / test).exists()
+    ]
+    assert stale == []
+
+
+def test_no_file_imports_itself_by_way_of_others() -> None:
+    """Also not inside a room, and not where an import stands in a function."""
+    files = {".".join(path.relative_to(ROOT).with_suffix("").parts): path for path in FILES}
+    reads = {name: read_by(path, files.keys()) for name, path in files.items()}
+    done: set[str] = set()
+
+    def visit(name: str, way: list[str]) -> None:
+        assert name not in way, " -> ".join([*way[way.index(name) :], name])
+        if name not in done:
+            for other in reads[name]:
+                visit(other, [*way, name])
+            done.add(name)
+
+    for name in files:
+        visit(name, [])
+
+
+def read_by(path: Path, files: Collection[str]) -> set[str]:
+    """The files that a file imports."""
+    imports = [n for n in ast.walk(ast.parse(path.read_text("utf-8"))) if isinstance(n, ast.ImportFrom) and n.module]
+    named = {f"{n.module}.{a.name}" for n in imports for a in n.names} | {str(n.module) for n in imports}
+    return named & set(files)

@@ -1,0 +1,137 @@
+"""The driver: an output appears whole or not at all, one run at a time, with a record that says what it came from."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from filelock import FileLock
+
+from pipeline.contracts import RESPONSES, SCORES
+from pipeline.core.driver import run_instance
+from pipeline.core.settings import RunSettings
+from pipeline.core.stage import Instance, stage_named
+from pipeline.errors import Refused, TryAgain
+from pipeline.tables import ids, parquet
+from pipeline.tables.parquet import Scan
+
+PARTS = 3
+OF = "responses/train/teacher"
+OUTPUT = f"scores/{OF}/agreement"
+
+
+def responses() -> Iterator[dict]:
+    for i in range(120):
+        content = f"#{i % 5}"
+        yield {
+            "response_id": ids.digest("response", i),
+            "request_id": ids.digest("request", i),
+            "prompt_id": ids.digest("prompt", i // 4),
+            "messages": [{"role": "user", "content": f"{i // 4}?"}],
+            "domain": "add",
+            "verifier": "numeric.number",
+            "reference": "1",
+            "model": "teacher",
+            "model_id": "m",
+            "sample": i % 4,
+            "seed": i,
+            "content": content,
+            "answer": content[1:],
+            "finish_reason": "stop",
+            "attempts": 1,
+        }
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    folder = tmp_path / "data"
+    parquet.write(RESPONSES, folder / OF, PARTS, [RESPONSES.rows(responses())])
+    return folder
+
+
+def agreement(**changed: str) -> Instance:
+    params = stage_named("score").params.model_validate({"of": OF, "use": "consistency.agreement", **changed})
+    return Instance("score", "agreement", params, {"responses": (OF,)}, OUTPUT, "code")
+
+
+def run(data: Path, instance: Instance | None = None, **settings: object) -> dict:
+    return run_instance(instance or agreement(), RunSettings.model_validate(settings), data, data.parent)
+
+
+def bytes_of(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in parquet.walk(folder)}
+
+
+def test_one_and_three_workers_write_the_same_bytes(data: Path) -> None:
+    assert run(data)["rows"] == 120
+    one = bytes_of(data / OUTPUT)
+    assert sorted(one) == [parquet.part_name(i) for i in range(PARTS)]
+    assert run(data, executor="processes", workers=3)["rows"] == 120
+    assert bytes_of(data / OUTPUT) == one
+    assert Scan(SCORES, (data / OUTPUT,)).count() == 120
+
+
+def test_a_failed_run_leaves_what_was_there(data: Path) -> None:
+    run(data)
+    before = bytes_of(data / OUTPUT)
+    (data / OF / parquet.part_name(2)).write_bytes(b"PAR1")
+    with pytest.raises(Refused, match="part-00002"):
+        run(data)
+    assert bytes_of(data / OUTPUT) == before
+
+
+def test_a_failed_first_run_leaves_nothing_that_could_be_taken_for_an_output(data: Path) -> None:
+    whole = (data / OF / parquet.part_name(2)).read_bytes()
+    (data / OF / parquet.part_name(2)).write_bytes(whole[:-20])
+    with pytest.raises(Refused):
+        run(data)
+    assert not (data / OUTPUT).exists()
+    assert not (data / ".runs" / "score").exists()
+    # What the failed run has left behind does not find its way into the next one's output.
+    (data / ".tmp" / "score-agreement" / "stray").write_text("x", "utf-8")
+    (data / OF / parquet.part_name(2)).write_bytes(whole)
+    assert run(data)["rows"] == 120
+    assert "stray" not in bytes_of(data / OUTPUT)
+
+
+def test_a_missing_input_is_named_with_the_command_that_makes_it(data: Path) -> None:
+    instance = agreement()
+    gone = Instance(**{**instance.__dict__, "inputs": {"responses": ("responses/train/gone",)}})
+    with pytest.raises(Refused, match=r"responses/train/gone is missing\. `dvc repro score@agreement`"):
+        run(data, gone)
+
+
+def test_a_held_lock_is_worth_a_retry(data: Path) -> None:
+    lock = data / ".runs" / "locks" / "score-agreement.lock"
+    lock.parent.mkdir(parents=True)
+    with FileLock(lock), pytest.raises(TryAgain, match="score@agreement is already running") as refused:
+        run(data)
+    assert refused.value.exit_code == 75
+    assert not (data / OUTPUT).exists()
+    assert run(data)["rows"] == 120
+
+
+def test_the_record_says_what_was_made_of_what(data: Path) -> None:
+    given = run(data)
+    record = json.loads((data / ".runs" / "score" / "agreement.json").read_text("utf-8"))
+    assert record == given
+    assert record["plan"] == json.loads(agreement().to_json())
+    assert record["inputs"] == {OF: parquet.folder_digest(data / OF)}
+    assert record["output"] == parquet.folder_digest(data / OUTPUT)
+    assert (record["exactness"], record["rows"]) == ("exact", 120)
+    assert record["wall_s"] >= 0 and record["cpu_s"] >= 0 and record["packages"]["pyarrow"]
+
+
+def test_nothing_but_the_table_lies_in_its_folder(data: Path) -> None:
+    run(data)
+    assert {path.suffix for path in parquet.walk(data / OUTPUT)} == {".parquet"}
+
+
+def test_scores_keep_their_prompts_part(data: Path) -> None:
+    run(data)
+    for part in range(PARTS):
+        asked = Scan(RESPONSES, (data / OF,), part).pylist(["response_id"])
+        scored = Scan(SCORES, (data / OUTPUT,), part).pylist(["record_id"])
+        assert [r["response_id"] for r in asked] == [r["record_id"] for r in scored]

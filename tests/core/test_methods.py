@@ -1,0 +1,103 @@
+"""A method is found by its name and nothing else."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+import pipeline
+from pipeline.core import methods
+from pipeline.core.methods import UseScorer, UseSelector
+from pipeline.errors import Refused
+
+PACKAGE = Path(pipeline.__file__).parent
+MINE = '''
+from pipeline.kinds.scorer import scorer
+
+
+@scorer(reads=("content",))
+def length(*, least: int = 3):
+    """Characters of an answer.
+
+    Paper: none.
+    Differs: nothing.
+    """
+    return lambda rows: {"score": [None if t is None else float(len(t)) for t in rows["content"].to_pylist()]}
+'''
+USE = """
+import json
+from pipeline.plan.resolve import load, resolve
+from pathlib import Path
+from pipeline.core.methods import UseScorer
+given = load(Path("params.yaml"))
+given["score"]["agreement"] = {"of": "responses/train", "use": "mine.length", "least": 5}
+resolved = resolve(given)
+chosen = resolved.instances["score@agreement"]
+print(json.dumps([chosen.params.model_dump(), chosen.code]))
+"""
+
+
+def test_every_kind_has_methods_that_can_be_found() -> None:
+    for kind in methods.KINDS:
+        assert methods.available(kind), kind
+        for name in methods.available(kind):
+            method = methods.find(kind, name)
+            assert method.module.rsplit(".", 1)[-1] == name.split(".")[0]
+
+
+def test_an_unknown_name_lists_what_there_is_and_the_nearest() -> None:
+    with pytest.raises(Refused) as refused:
+        methods.find("scorer", "consistency.agrement")
+    text = str(refused.value)
+    assert "did you mean consistency.agreement?" in text
+    assert all(name in text for name in methods.available("scorer"))
+
+
+def test_a_method_of_another_kind_is_not_found() -> None:
+    with pytest.raises(ValidationError, match="no selector is called"):
+        UseSelector.model_validate({"name": "consistency.agreement"})
+
+
+def test_arguments_are_checked_and_filled() -> None:
+    filled = UseScorer.model_validate({"name": "consistency.agreement"}).arguments
+    assert filled == methods.find("scorer", "consistency.agreement").arguments().model_dump(mode="json")
+    with pytest.raises(ValidationError, match="has no parameter 'normalize'; it takes"):
+        UseScorer.model_validate({"name": "consistency.agreement", "arguments": {"normalize": "none"}})
+    with pytest.raises(ValidationError, match="normalise"):
+        UseScorer.model_validate({"name": "consistency.agreement", "arguments": {"normalise": "nonsense"}})
+
+
+def test_a_lazy_module_is_imported_when_it_is_used() -> None:
+    colours = methods.lazy("colorsys")
+    assert isinstance(colours, type(sys)) and colours.rgb_to_hsv(1, 1, 1) == (0.0, 0.0, 1)
+
+
+def test_a_users_own_method_needs_no_registration(tmp_path: Path) -> None:
+    """One file in the folder of its kind: it is found, its arguments are checked, its code is identity."""
+    shutil.copytree(PACKAGE, tmp_path / "pipeline", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copyfile(PACKAGE.parent / "params.yaml", tmp_path / "params.yaml")
+    shutil.copytree(PACKAGE.parent / "data" / "embedded", tmp_path / "data" / "embedded")
+    mine = tmp_path / "pipeline" / "scorers" / "mine.py"
+
+    def resolved() -> tuple[dict, str]:
+        done = subprocess.run(
+            [sys.executable, "-c", USE], cwd=tmp_path, env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"},
+            capture_output=True, text=True, check=True,
+        )  # fmt: skip
+        params, code = json.loads(done.stdout)
+        return params, code
+
+    mine.write_text(MINE, "utf-8")
+    params, before = resolved()
+    assert params["use"] == {"name": "mine.length", "arguments": {"least": 5}}
+    mine.write_text(MINE.replace("Characters", "Letters"), "utf-8")
+    assert resolved()[1] == before
+    mine.write_text(MINE.replace("float(len(t))", "float(len(t.split()))"), "utf-8")
+    assert resolved()[1] != before

@@ -1,0 +1,259 @@
+"""The memo: kept is kept, whatever happens to the process or the disk."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import shutil
+import signal
+import time
+from dataclasses import asdict, replace
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pipeline.asking.ask import ask
+from pipeline.contracts import RESPONSES
+from pipeline.core.run import How
+from pipeline.core.settings import Endpoint, RunSettings
+from pipeline.errors import Refused, TryAgain
+from pipeline.kinds.backend import Answer, GenerateRequest, Sampling
+from pipeline.memo.memo import Memo, request_key
+from pipeline.memo.store import FILE
+from pipeline.tables import ids, parquet
+from tests.servers import MODEL, serving
+
+FORK = multiprocessing.get_context("fork")
+SAMPLING = Sampling(temperature=1.0, top_p=1.0, max_tokens=8)
+
+
+@pytest.fixture
+def memo(tmp_path: Path) -> Memo:
+    return Memo(tmp_path / "memo")
+
+
+def kept(memo: Memo, *keys: str) -> dict:
+    return memo.get(keys)
+
+
+def test_values_come_back_as_they_were_put(memo: Memo) -> None:
+    answer = Answer("k", "é\0\n", "stop", token_ids=[1, 2], logprobs=[-0.1, -1e-12], cost_usd=0.1)
+    reading = {"topk": np.array([[1, 2], [3, 4]], np.int32), "p": np.array([0.1, 0.7], np.float32)}
+    memo.put({"k": asdict(answer), "reading": reading})
+    found = memo.get(["k", "unknown", "reading"])
+    assert Answer(**found["k"]) == answer
+    assert found["reading"]["topk"] == [[1, 2], [3, 4]]
+    assert np.array_equal(np.array(found["reading"]["p"], np.float32), reading["p"])
+    assert found.keys() == {"k", "reading"}
+
+
+def test_many_keys_are_one_question(memo: Memo) -> None:
+    memo.put({f"k{i}": {"i": i} for i in range(50_000)})
+    assert len(memo.get(f"k{i}" for i in range(60_000))) == 50_000
+
+
+def test_the_first_value_stays(memo: Memo) -> None:
+    memo.put({"k": {"v": 1}})
+    memo.put({"k": {"v": 2}, "l": {"v": 3}})
+    assert memo.get(["k", "l"]) == {"k": {"v": 1}, "l": {"v": 3}}
+
+
+def test_a_key_names_all_that_determines_an_answer() -> None:
+    key = request_key("a", "m", SAMPLING, 0, 1)
+    assert key == request_key("a", "m", replace(SAMPLING), 0, 1)
+    others = [
+        request_key("b", "m", SAMPLING, 0, 1),
+        request_key("a", "n", SAMPLING, 0, 1),
+        request_key("a", "m", replace(SAMPLING, temperature=0.5), 0, 1),
+        request_key("a", "m", replace(SAMPLING, top_p=0.5), 0, 1),
+        request_key("a", "m", replace(SAMPLING, max_tokens=9), 0, 1),
+        request_key("a", "m", replace(SAMPLING, stop=("x",)), 0, 1),
+        request_key("a", "m", SAMPLING, 1, 1),
+        request_key("a", "m", SAMPLING, 0, 2),
+        request_key("a", "m", SAMPLING, 0, 1, "bfloat16"),
+        request_key("a", "m", SAMPLING, 0, 1, "", [5, 6]),
+        request_key("a", "m", SAMPLING, 0, 1, "", [5, 7]),
+    ]
+    assert len({key, *others}) == 12
+
+
+def _write_without_end(memo: Memo, told: Connection) -> None:
+    for number in range(10**6):
+        memo.put({f"{number}-{i}": {"number": number, "fill": "x" * 500} for i in range(5)})
+        told.send(number)
+
+
+@pytest.mark.parametrize("moment", [1, 7, 150])
+def test_a_process_killed_while_writing_loses_no_finished_put(memo: Memo, moment: int) -> None:
+    hear, told = FORK.Pipe(duplex=False)
+    writer = FORK.Process(target=_write_without_end, args=(memo, told))
+    writer.start()
+    last = next(n for n in iter(hear.recv, None) if n == moment)
+    assert writer.pid is not None
+    os.kill(writer.pid, signal.SIGKILL)
+    writer.join()
+    told.close()
+    while hear.poll():
+        try:
+            last = hear.recv()
+        except EOFError:
+            break
+    for number in range(last + 3):
+        found = len(kept(memo, *(f"{number}-{i}" for i in range(5))))
+        assert found == 5 if number <= last else found in (0, 5)
+    memo.put({"after": {"v": 1}})
+    assert kept(memo, "after") == {"after": {"v": 1}}
+
+
+@pytest.mark.parametrize("cut", [1, 1000, 5000, 30_000])
+def test_a_torn_tail_loses_only_whole_puts_from_the_end(memo: Memo, tmp_path: Path, cut: int) -> None:
+    for number in range(20):
+        memo.put({f"{number}-{i}": {"fill": "x" * 500} for i in range(3)})
+    torn = tmp_path / "torn"
+    torn.mkdir()
+    shutil.copy(memo.path, torn / FILE)
+    log = memo.path.with_name(FILE + "-wal").read_bytes()
+    (torn / (FILE + "-wal")).write_bytes(log[:-cut] + b"\0" * (cut // 2))
+    found = [len(kept(Memo(torn), *(f"{n}-{i}" for i in range(3)))) for n in range(20)]
+    whole = found.count(3)
+    assert found == [3] * whole + [0] * (20 - whole)
+    assert 0 < whole < 20
+
+
+def _put_all(memo: Memo, writer: int) -> None:
+    for number in range(40):
+        memo.put({f"shared-{number}": {"writer": writer}, f"own-{writer}-{number}": {"writer": writer}})
+
+
+def test_several_processes_write_at_once_also_from_a_forked_connection(memo: Memo) -> None:
+    memo.put({"before": {"v": 1}})
+    writers = [FORK.Process(target=_put_all, args=(memo, w)) for w in range(4)]
+    for process in writers:
+        process.start()
+    _put_all(memo, 4)
+    for process in writers:
+        process.join()
+        assert process.exitcode == 0
+    assert memo.stats().answers == 1 + 40 + 5 * 40
+
+
+def _put_around_a_signal(memo: Memo, ours: Connection) -> None:
+    memo.put({"child before": {"v": 1}})
+    ours.send("put")
+    ours.recv()
+    memo.put({"child after": {"v": 1}})
+
+
+def test_a_child_loses_nothing_when_its_parent_closes_the_memo(memo: Memo) -> None:
+    memo.put({"parent": {"v": 1}})
+    theirs, ours = FORK.Pipe()
+    child = FORK.Process(target=_put_around_a_signal, args=(memo, ours))
+    child.start()
+    theirs.recv()
+    # The last one out deletes SQLite's log: the child must not be writing into it unseen.
+    kept(memo, "parent")
+    memo.close()
+    theirs.send("go on")
+    child.join()
+    assert kept(memo, "parent", "child before", "child after").keys() == {"parent", "child before", "child after"}
+
+
+def test_a_full_disk_is_refused_and_everything_before_is_kept(memo: Memo) -> None:
+    memo.put({"early": {"v": 1}})
+    pages = memo.connection.execute("PRAGMA page_count").fetchone()[0]
+    memo.connection.execute(f"PRAGMA max_page_count = {pages + 5}")
+    with pytest.raises(Refused, match=r"full.*Make room"):
+        memo.put({"half": {"v": 1}, "big": {"fill": "x" * 100_000}})
+    assert kept(memo, "early", "half", "big") == {"early": {"v": 1}}
+    memo.connection.execute("PRAGMA max_page_count = 100000")
+    memo.put({"half": {"v": 2}})
+    assert kept(memo, "half") == {"half": {"v": 2}}
+
+
+def test_a_damaged_file_is_named_with_what_to_do(memo: Memo) -> None:
+    memo.path.parent.mkdir()
+    memo.path.write_bytes(b"no database at all" * 1000)
+    with pytest.raises(Refused, match=r"damaged.*stillhouse memo fill"):
+        memo.get(["k"])
+
+
+def test_a_folder_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(Refused, match="cannot be used"):
+        Memo(tmp_path / "file").get(["k"])
+
+
+def test_another_process_that_never_lets_go_is_worth_a_retry(memo: Memo, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pipeline.memo.store.BUSY_S", 0.05)
+    other = Memo(memo.path.parent)
+    other.connection.execute("BEGIN IMMEDIATE")
+    with pytest.raises(TryAgain, match="held by another process"):
+        memo.put({"k": {"v": 1}})
+
+
+def test_prune_forgets_what_is_old(memo: Memo, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = time.time()
+    monkeypatch.setattr("pipeline.memo.memo.time.time", lambda: now - 10 * 86400)
+    memo.put({"old": {"fill": "x" * 200_000}})
+    monkeypatch.setattr("pipeline.memo.memo.time.time", lambda: now)
+    memo.put({"new": {"v": 1}})
+    before = memo.stats()
+    assert (before.answers, before.newest) == (2, pytest.approx(now))
+    assert memo.prune(older_than_days=5) == 1
+    assert kept(memo, "old", "new") == {"new": {"v": 1}}
+    assert memo.stats().bytes < before.bytes - 150_000
+
+
+def test_recorded_responses_fill_the_memo(memo: Memo, tmp_path: Path) -> None:
+    answers = [
+        Answer("r0", "a", "stop", reasoning="t", token_ids=[1, 2], logprobs=[-0.5, -0.25], cost_usd=1.5),
+        Answer("r1", "b", "length"),
+        Answer("r2", None, "error", error="HTTP 500"),
+    ]
+    prompt = ids.prompt_id([{"role": "user", "content": "q"}])
+    rows = [
+        {
+            **asdict(answer),
+            "response_id": ids.response_id(answer.request_id, answer.content),
+            "prompt_id": prompt, "messages": [{"role": "user", "content": "q"}], "domain": "d", "verifier": None,
+            "reference": None, "model": "m", "model_id": "m", "sample": 0, "seed": 0, "answer": None,
+        }
+        for answer in answers
+    ]  # fmt: skip
+    parquet.write(RESPONSES, tmp_path / "responses", 1, [RESPONSES.rows(rows)])
+    files = sorted((tmp_path / "responses").glob("*.parquet"))
+    memo.put({"r1": {"v": "paid for before"}})
+    assert memo.fill(files) == 1
+    assert memo.fill(files) == 0
+    found = memo.get(["r0", "r1", "r2"])
+    assert found["r0"] == {**asdict(answers[0]), "prompt_id": prompt, "sample": 0, "instance": "generate@m"}
+    assert found["r1"] == {"v": "paid for before"}
+    assert "r2" not in found
+
+
+def test_a_second_run_with_the_same_requests_pays_nothing_and_holds_no_key(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SENTINEL_KEY", "sk-sentinel-0123456789abcdef")
+    model = tmp_path / "data" / "models" / "teacher"
+    model.mkdir(parents=True)
+    (model / "model.json").write_text(
+        f'{{"backend": "http.openai", "model_id": "{MODEL}@1", "model": "{MODEL}", "version": "1"}}'
+    )
+    with serving() as server:
+        endpoint = Endpoint(url=server.url, api_key_env="SENTINEL_KEY", concurrency=4)
+        how = How(RunSettings(endpoints={"teacher": endpoint}), tmp_path, "generate@teacher")
+        texts = [[{"role": "user", "content": f"echo | question {i}"}] for i in range(12)]
+        asked = [
+            GenerateRequest(request_key(ids.prompt_id(m), f"{MODEL}@1", SAMPLING, 0, i), ids.prompt_id(m), m, 0, i)
+            for i, m in enumerate(texts)
+        ]
+        first = ask(model, asked[:8], SAMPLING, how)
+        second = ask(model, asked, SAMPLING, how)
+        assert {k: second[k] for k in first} == first
+        assert len(server.stats()["bodies"]) == 12
+    stored = b"".join(file.read_bytes() for file in how.memo.iterdir())
+    assert b"[SENTINEL_KEY]" in stored
+    assert b"sk-sentinel" not in stored

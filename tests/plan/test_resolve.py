@@ -1,0 +1,232 @@
+"""The plan: all that can be wrong in the parameters is wrong there, at once, with its key and what to write."""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from pipeline.core import identity
+from pipeline.errors import Refused
+from pipeline.plan.disk import current, set_aside, write
+from pipeline.plan.disk import schema as plan_schema
+from pipeline.plan.faults import PlanError
+from pipeline.plan.resolve import load, resolve
+
+ROOT = Path(__file__).parents[2]
+Change = Callable[[dict[str, Any]], object]
+
+
+@pytest.fixture(autouse=True)
+def in_the_repository(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Files that parameters name are looked for beside params.yaml."""
+    monkeypatch.chdir(ROOT)
+
+
+@pytest.fixture
+def given() -> dict[str, Any]:
+    return yaml.safe_load((ROOT / "params.yaml").read_text("utf-8"))
+
+
+def test_the_reports_template_is_part_of_the_reports_identity_alone(
+    given: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before, real = resolve(given), Path.read_bytes
+    monkeypatch.setattr(Path, "read_bytes", lambda self: real(self) + b"<!-- -->" * (self.name == "report.html"))
+    identity._beside.cache_clear()
+    after = resolve(given)
+    identity._beside.cache_clear()
+    assert [label for label, i in before.instances.items() if i.code != after.instances[label].code] == [
+        "report@report"
+    ]
+
+
+def faults(given: dict[str, Any], change: Change) -> list[str]:
+    changed = copy.deepcopy(given)
+    change(changed)
+    with pytest.raises(PlanError) as error:
+        resolve(changed)
+    return error.value.faults
+
+
+WRONG: dict[str, tuple[Change, str]] = {
+    "an unknown section": (lambda p: p.update(tain={}), "tain: no such section; did you mean train?"),
+    "a missing section": (lambda p: p.pop("read"), "a section without entries is written `read: {}`"),
+    "a section that is no mapping": (lambda p: p.update(read=[1]), "read: must be a mapping, not [1]"),
+    "an entry that is no mapping": (lambda p: p["read"].update(a=1), "read.a: must be a mapping, not 1"),
+    "a seed that is no number": (lambda p: p.update(seed="x"), "seed: must be a whole number, not 'x'"),
+    "an unknown key": (
+        lambda p: p["train"]["kd"].update(epoch=3), "train.kd.epoch: no such parameter; did you mean epochs?"
+    ),
+    "an unknown key of a run": (lambda p: p["run"].update(worker=2), "run.worker: no such parameter"),
+    "a missing key": (lambda p: p["generate"]["base"].pop("k"), "generate.base.k: is missing"),
+    "a wrong type": (lambda p: p["generate"]["base"].update(k="many"), "generate.base.k: Input should be a valid"),
+    "a number out of range": (lambda p: p["generate"]["base"].update(k=0), "generate.base.k: Input should be greater"),
+    "an unknown method": (
+        lambda p: p["score"]["format"].update(use="heuristic.fromat"), "did you mean heuristic.format?"
+    ),
+    "a method of another kind": (
+        lambda p: p["score"]["format"].update(use="sampling.random"), "no scorer is called 'sampling.random'"
+    ),
+    "an unknown key of a method": (
+        lambda p: p["score"]["agreement"].update(normalize="number"), "has no parameter 'normalize'"
+    ),
+    "a name that is no word": (
+        lambda p: p["score"].update({"My Score": p["score"]["format"]}), "lower-case letters, digits and _"
+    ),
+    "a name that is a path": (lambda p: p["score"].update({"../up": p["score"]["format"]}), "score.../up: an instance"),
+    "a name that is a number": (lambda p: p["score"].update({1: p["score"]["format"]}), "score.1: an instance's name"),
+    "a missing file": (
+        lambda p: p["ingest"]["tasks"].update(use="files.jsonl", path="nowhere.jsonl") or
+        [p["ingest"]["tasks"].pop(key) for key in ("rows", "seed")],
+        "nowhere.jsonl is missing",
+    ),
+    "a table that nobody makes": (
+        lambda p: p["pack"]["random"].update(of="responses/tarin"), "nothing makes data/responses/tarin"
+    ),
+    "a model that nobody makes": (lambda p: p["generate"]["base"].update(model="bsae"), "did you mean models/base?"),
+    "two that write one table": (
+        lambda p: p["train"].update(base=p["train"]["kd"]), "both write data/models/base; rename one"
+    ),
+    "entries that wait for each other": (
+        lambda p: p["train"]["random_sft"].update(student="coverage_sft")
+        or p["train"]["coverage_sft"].update(student="random_sft"),
+        "these entries wait for each other",
+    ),
+    "a table that no quality entry checks": (lambda p: p["quality"].pop("kd_signals"), "Add to params.yaml"),
+    "a pool that is not curated": (
+        lambda p: p["curate"].clear(), "`curate: {train: {against: <the pool of the benchmark>}}`"
+    ),
+    "answers that are not scored": (lambda p: p["score"].clear() or p["read"].clear(), "nothing scores responses"),
+    "a backend that cannot": (
+        lambda p: p["acquire"]["teacher"].clear()
+        or p["acquire"]["teacher"].update(use="remote.endpoint", model="m", version="1"),
+        "topk_logprobs of the model 'teacher', which gives generate",
+    ),
+    "a teacher without its distribution": (
+        lambda p: p["train"]["kd"].update(of="examples/coverage"), "say `of: signals/<examples>/<probe>`"
+    ),
+    "a rule of two statements": (
+        lambda p: p["select"]["coverage"].update(where="true; DROP TABLE responses"), "select.coverage: "
+    ),
+    "a rule that reads a file": (
+        lambda p: p["select"]["coverage"].update(where="(SELECT count(*) FROM read_text('/etc/passwd')) > 0"),
+        "select.coverage: ",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", WRONG)
+def test_a_fault_names_its_key_and_what_to_write(given: dict[str, Any], what: str) -> None:
+    change, says = WRONG[what]
+    assert any(says in fault for fault in faults(given, change)), faults(given, change)
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "model", "says"),
+    [
+        ({"max_cost": 5.0}, {}, "run.endpoints.served.max_cost needs prices"),
+        ({"batch": {}}, {"n": 4}, "take `n` out, or `batch` out of run.endpoints.served"),
+        ({"batch": {}}, {"read": True, "tokenizer": "t"}, "take `read` out, or `batch` out of run.endpoints.served"),
+    ],
+)
+def test_a_served_model_and_its_endpoint_go_together(
+    given: dict[str, Any], endpoint: dict[str, Any], model: dict[str, Any], says: str
+) -> None:
+    def change(params: dict[str, Any]) -> None:
+        params["acquire"]["served"] = {"use": "remote.endpoint", "model": "m", "version": "1", **model}
+        params["run"] = {"endpoints": {"served": {"url": "http://127.0.0.1:1/v1", **endpoint}}}
+
+    assert [text for text in faults(given, change) if says in text] != []
+
+
+def test_all_faults_are_told_at_once(given: dict[str, Any]) -> None:
+    def change(params: dict[str, Any]) -> None:
+        params["train"]["kd"].update(epoch=3)
+        params["generate"]["base"].update(k="many")
+        params["tain"] = {}
+
+    found = faults(given, change)
+    assert [fault.split(":")[0] for fault in found] == ["tain", "generate.base.k", "train.kd.epoch"]
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [("a: [", "not valid YAML"), ("- 1", "must be a mapping of sections"), ("", "must be a mapping"), ("\x00", "YAML")],
+)
+def test_a_file_that_cannot_be_read_is_named(tmp_path: Path, text: str, says: str) -> None:
+    path = tmp_path / "params.yaml"
+    path.write_text(text, "utf-8")
+    with pytest.raises(Refused, match=says) as refusal:
+        load(path)
+    assert str(path) in str(refusal.value)
+
+
+def test_a_file_that_is_missing_or_not_utf8_is_named(tmp_path: Path) -> None:
+    with pytest.raises(Refused, match="is missing"):
+        load(tmp_path / "params.yaml")
+    (tmp_path / "params.yaml").write_bytes(b"seed: \xff")
+    with pytest.raises(Refused, match="not valid YAML"):
+        load(tmp_path / "params.yaml")
+
+
+def written(data: Path) -> dict[str, str]:
+    return {str(f.relative_to(data)): f.read_text("utf-8") for f in (data / "plan").rglob("*.json")}
+
+
+def test_the_plan_is_written_whole_and_the_same_again(given: dict[str, Any], tmp_path: Path) -> None:
+    write(resolve(given), tmp_path)
+    first = written(tmp_path)
+    assert {"plan/train/kd.json", "plan/gate/answers.json", "plan/report.json", "plan/params.schema.json"} <= set(first)
+    write(resolve(given), tmp_path)
+    assert written(tmp_path) == first
+    given["train"].pop("kd")
+    given["evaluate"].pop("kd")
+    write(resolve(given), tmp_path)
+    assert set(first) - set(written(tmp_path)) == {"plan/train/kd.json", "plan/evaluate/kd.json"}
+
+
+def test_how_a_run_is_done_is_not_in_the_plan(given: dict[str, Any]) -> None:
+    before = {label: i.to_json() for label, i in resolve(given).instances.items()}
+    given["run"] = {"executor": "inline", "threads": 3, "batch_rows": 7}
+    assert {label: i.to_json() for label, i in resolve(given).instances.items()} == before
+
+
+def test_one_instance_alone_is_the_same(given: dict[str, Any]) -> None:
+    label = "select@coverage"
+    assert resolve(given, only=label).instances[label] == resolve(given).instances[label]
+
+
+def test_tables_that_nobody_owns_are_put_aside(given: dict[str, Any], tmp_path: Path) -> None:
+    resolved = resolve(given)
+    for folder in ("models/kd", "models/old", "scores/responses/train/old", "scores/responses/train/agreement"):
+        (tmp_path / folder).mkdir(parents=True)
+    (tmp_path / "models" / "old" / "config.json").write_text("{}", "utf-8")
+    moved = set_aside(resolved, tmp_path)
+    assert sorted(str(path.relative_to(tmp_path)) for path in moved) == ["models/old", "scores/responses/train/old"]
+    assert (tmp_path / ".orphans" / "models" / "old" / "config.json").exists()
+    assert (tmp_path / "models" / "kd").is_dir()
+    assert set_aside(resolved, tmp_path) == []
+
+
+def test_an_old_plan_is_refused_by_the_key_that_differs(given: dict[str, Any], tmp_path: Path) -> None:
+    write(resolve(given), tmp_path)
+    current(resolve(given).instances["train@kd"], tmp_path)
+    given["train"]["kd"]["epochs"] = 9
+    now = resolve(given).instances
+    with pytest.raises(Refused, match=r"older than params.yaml or the code \(params.epochs\).*dvc repro plan"):
+        current(now["train@kd"], tmp_path)
+    current(now["train@random_sft"], tmp_path)
+
+
+def test_the_schema_knows_every_section_and_method(given: dict[str, Any]) -> None:
+    schema = plan_schema()
+    assert set(given) <= set(schema["properties"])
+    score = schema["properties"]["score"]["additionalProperties"]
+    assert "consistency.agreement" in score["properties"]["use"]["enum"]
+    json.dumps(schema)

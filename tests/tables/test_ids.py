@@ -1,0 +1,65 @@
+"""Ids are content, draws are names: neither may ever change, or every table of every user changes."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline.tables import ids
+
+MESSAGES = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "2 + 2 = ? \u00e9\U0001f600"}]
+
+
+@pytest.mark.parametrize(
+    ("made", "known"),
+    [
+        (ids.prompt_id(MESSAGES), "a9fee3b6ec5f81bec1bbc54ab514f4a4"),
+        (ids.response_id("r", "4"), "577c84d2ab2096fdca579a90516dfbdd"),
+        (ids.response_id("r", None), "68e8a9315aca716db0cdb5bba4376c2e"),
+        (ids.seed_of(17, "generate", "p", 3), 5347247875842934378),
+        (ids.draw(17, "select", "main", "r"), 0.22071536175546902),
+        (ids.digest({"b": 1, "a": [1.5, None, True]}), "afbcc03e7ca6fddd8bf0bce9430bad20"),
+        (ids.generator(17, "x").integers(0, 1000, 4).tolist(), [102, 403, 366, 829]),
+    ],
+)
+def test_golden(made: object, known: object) -> None:
+    assert made == known
+
+
+def test_an_id_is_of_roles_and_contents_alone() -> None:
+    noisy = [{"content": m["content"], "name": "x", "role": m["role"]} for m in MESSAGES]
+    assert ids.prompt_id(noisy) == ids.prompt_id(MESSAGES)
+    swapped = [{"role": "user", "content": MESSAGES[0]["content"]}, MESSAGES[1]]
+    assert ids.prompt_id(swapped) != ids.prompt_id(MESSAGES)
+
+
+@given(st.text(), st.text())
+def test_texts_that_run_together_have_different_ids(one: str, two: str) -> None:
+    assert ids.digest(one, two) != ids.digest(one + two)
+    assert (ids.digest(one) == ids.digest(two)) == (one == two)
+
+
+def test_a_lone_surrogate_has_an_id() -> None:
+    assert ids.digest("\ud800") != ids.digest("?")
+
+
+def test_parts_are_within_range_even_and_of_the_prompt_alone() -> None:
+    keys = [ids.digest(i) for i in range(4000)]
+    counts = Counter(ids.part_of(key, 4) for key in keys)
+    assert set(counts) == {0, 1, 2, 3}
+    assert all(900 < n < 1100 for n in counts.values())
+    assert [ids.part_of(key, 1) for key in keys[:3]] == [0, 0, 0]
+
+
+def test_draws_do_not_depend_on_order_or_company() -> None:
+    keys = [ids.digest(i) for i in range(200)]
+    values = ids.draws(17, "select", keys)
+    order = np.random.default_rng(0).permutation(len(keys))
+    assert (ids.draws(17, "select", [keys[i] for i in order]) == values[order]).all()
+    assert ids.draws(17, "select", keys[5:6])[0] == values[5]
+    assert not np.isin(ids.draws(18, "select", keys), values).any()
+    assert values.min() >= 0 and values.max() < 1 and abs(values.mean() - 0.5) < 0.1

@@ -1,0 +1,122 @@
+"""Tables on disk: bytes depend on the rows alone, and what cannot be right is refused."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+from pipeline.contracts import GAPS, PROMPTS, SCORES
+from pipeline.errors import Refused
+from pipeline.tables import ids, parquet
+from pipeline.tables.parquet import RowError, Scan
+
+PARTS = 3
+
+
+def scores(n: int = 500) -> list[dict]:
+    return [
+        {
+            "record_id": ids.digest("record", i),
+            "prompt_id": ids.digest("prompt", i // 4),
+            "score": None if i % 7 == 0 else i / 3,
+            "parts": [("n", float(i)), ("c", 1.0)],
+            "vector": [i * 0.1] * (i % 5) if i % 2 else None,
+            "detail": f"row {i}" if i % 3 else None,
+        }
+        for i in range(n)
+    ]
+
+
+def cut(rows: list[dict], size: int) -> list[pa.RecordBatch]:
+    return [SCORES.rows(rows[i : i + size]) for i in range(0, len(rows), size)]
+
+
+def bytes_of(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in parquet.walk(folder)}
+
+
+def test_bytes_depend_on_the_rows_alone(tmp_path: Path) -> None:
+    rows = scores()
+    assert parquet.write(SCORES, tmp_path / "one", PARTS, cut(rows, 500)) == 500
+    shuffled = random.Random(0).sample(rows, len(rows))
+    for size in (1, 33, 499):
+        parquet.write(SCORES, tmp_path / str(size), PARTS, cut(shuffled, size))
+        assert bytes_of(tmp_path / str(size)) == bytes_of(tmp_path / "one")
+        assert parquet.folder_digest(tmp_path / str(size)) == parquet.folder_digest(tmp_path / "one")
+
+
+def test_rows_come_back_and_siblings_stay_together(tmp_path: Path) -> None:
+    rows = scores()
+    parquet.write(SCORES, tmp_path / "a", PARTS, cut(rows, 100))
+    scan = Scan(SCORES, (tmp_path / "a",))
+    assert (scan.parts, scan.count()) == (PARTS, 500)
+    back = {row["record_id"]: row for row in scan.pylist()}
+    assert back.keys() == {row["record_id"] for row in rows}
+    assert all(back[row["record_id"]]["score"] == row["score"] for row in rows)
+    for part in range(PARTS):
+        here = scan.at(part).pylist(["record_id", "prompt_id"])
+        assert here == sorted(here, key=lambda row: row["record_id"])
+        assert all(ids.part_of(row["prompt_id"], PARTS) == part for row in here)
+
+
+def test_an_empty_table_has_all_its_parts(tmp_path: Path) -> None:
+    assert parquet.write(SCORES, tmp_path / "a", PARTS, []) == 0
+    scan = Scan(SCORES, (tmp_path / "a",))
+    assert (scan.parts, scan.count(), scan.read().schema) == (PARTS, 0, SCORES.schema)
+
+
+def test_a_folder_of_tables_reads_as_one(tmp_path: Path) -> None:
+    rows = scores()
+    for name, some in (("a", rows[:100]), ("b", rows[100:])):
+        parquet.write(SCORES, tmp_path / name, PARTS, cut(some, 100))
+    scan = Scan(SCORES, (tmp_path / "a", tmp_path / "b"))
+    assert (scan.names, scan.count()) == (("a", "b"), 500)
+    assert scan.only("b").count() == 400
+    with pytest.raises(Refused, match="no table 'c' among a, b"):
+        scan.only("c")
+
+
+def test_tables_of_different_parts_are_refused(tmp_path: Path) -> None:
+    parquet.write(SCORES, tmp_path / "a", 2, [])
+    parquet.write(SCORES, tmp_path / "b", 3, [])
+    with pytest.raises(Refused, match="different numbers of parts"):
+        Scan(SCORES, (tmp_path / "a", tmp_path / "b")).read()
+
+
+def test_a_null_where_none_may_be_is_refused(tmp_path: Path) -> None:
+    nullable = pa.schema([field.with_nullable(True) for field in GAPS.schema])
+    row = {"domain": "add", "n": None, "weight": 1.0}
+    batch = pa.RecordBatch.from_pylist([row], schema=nullable)
+    with pytest.raises(RowError, match=r"gaps: column n must not be null \(1 rows are\)"):
+        parquet.write_part(GAPS, tmp_path, 0, pa.Table.from_batches([batch]))
+
+
+def test_two_rows_of_one_key_are_refused(tmp_path: Path) -> None:
+    row = scores(1)[0]
+    with pytest.raises(RowError, match="two rows share the key record_id"):
+        parquet.write(SCORES, tmp_path / "a", PARTS, [SCORES.rows([row]), SCORES.rows([row])])
+
+
+def test_columns_that_no_table_has_or_that_are_missing_are_refused() -> None:
+    with pytest.raises(ValueError, match="no column vectr"):
+        SCORES.batch(record_id=["r"], prompt_id=["p"], parts=[[]], vectr=[None])
+    with pytest.raises(ValueError, match="column parts is missing"):
+        SCORES.batch(record_id=["r"], prompt_id=["p"])
+
+
+@pytest.mark.parametrize("kept", [0, 3, 200])
+def test_a_torn_file_is_refused_by_name(tmp_path: Path, kept: int) -> None:
+    parquet.write(SCORES, tmp_path / "a", PARTS, cut(scores(), 100))
+    torn = tmp_path / "a" / parquet.part_name(1)
+    torn.write_bytes(torn.read_bytes()[:kept])
+    with pytest.raises(Refused, match=r"part-00001\.parquet cannot be read as Parquet"):
+        Scan(SCORES, (tmp_path / "a",)).read()
+
+
+def test_a_file_of_another_table_is_refused_by_name(tmp_path: Path) -> None:
+    parquet.write(SCORES, tmp_path / "a", 1, cut(scores(8), 8))
+    with pytest.raises(Refused, match=r"part-00000\.parquet"):
+        Scan(PROMPTS, (tmp_path / "a",)).read()

@@ -1,0 +1,231 @@
+"""SQL over the tables: the views say what the files say, and nothing else can be reached or changed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+from pipeline.contracts import GAPS, RESPONSES, SCORES, TABLES, Table
+from pipeline.errors import Refused
+from pipeline.tables import parquet, sql
+from pipeline.tables.parquet import Scan
+from pipeline.tables.rules import columns, faults, query
+
+
+def response(key: str, prompt: str, model: str = "teacher") -> dict:
+    return {
+        "response_id": key, "request_id": key, "prompt_id": prompt, "messages": [{"role": "user", "content": "1+1"}],
+        "domain": "add", "model": model, "model_id": model, "sample": 0, "seed": 0, "content": "2",
+        "finish_reason": "stop", "token_ids": [1, 2], "prompt_tokens": 3, "completion_tokens": 2, "attempts": 1,
+    }  # fmt: skip
+
+
+def score(key: str, prompt: str, value: float | None, vector: list[float] | None = None) -> dict:
+    parts = [] if value is None else [("votes", value * 8), ("samples", 8.0)]
+    return {"record_id": key, "prompt_id": prompt, "score": value, "parts": parts, "vector": vector}
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    """Two models' answers to a pool in two parts; a score of all, a score of the teacher's, and another pool."""
+    root = tmp_path / "it's data"
+
+    def put(table: Table, folder: str, rows: list[dict], parts: int = 2) -> None:
+        parquet.write(table, root / folder, parts, [table.rows(rows)])
+
+    put(RESPONSES, "responses/train/teacher", [response("a0", "00000000"), response("a1", "00000001")])
+    put(RESPONSES, "responses/train/base", [response("b0", "00000000", "base")])
+    put(RESPONSES, "responses/other/teacher", [response("a0", "00000000")], parts=1)
+    put(
+        SCORES,
+        "scores/responses/train/agreement",
+        [score("a0", "00000000", 0.5), score("a1", "00000001", None), score("b0", "00000000", 1.0)],
+    )
+    put(SCORES, "scores/responses/train/teacher/nll", [score("a0", "00000000", 2.0, [1.0, 2.0])])
+    put(GAPS, "gaps/main", [{"domain": "add", "n": 1, "weight": 1.0}], parts=1)
+    return root
+
+
+def train(data: Path) -> list[Scan]:
+    """What a selection of responses/train reads."""
+    answers = tuple(data / "responses/train" / model for model in ("base", "teacher"))
+    scores = tuple(data / "scores/responses/train" / name for name in ("agreement", "teacher/nll"))
+    return [Scan(RESPONSES, answers), Scan(SCORES, scores), Scan(GAPS, (data / "gaps/main",))]
+
+
+def test_scores_wide_joins_every_scorer_by_record(data: Path) -> None:
+    found = columns(
+        sql.connect(train(data), data),
+        {"score": "agreement.score", "votes": "agreement.parts['votes']", "no": "agreement.parts['no']",
+         "vector": "nll.vector", "where": "of || '/' || instance"},
+    ).to_pylist()  # fmt: skip
+    assert found == [
+        {"response_id": "a0", "score": 0.5, "votes": 4.0, "no": None, "vector": [1.0, 2.0], "where": "train/teacher"},
+        {"response_id": "a1", "score": None, "votes": None, "no": None, "vector": None, "where": "train/teacher"},
+        {"response_id": "b0", "score": 1.0, "votes": 8.0, "no": None, "vector": None, "where": "train/base"},
+    ]
+
+
+def test_a_name_of_a_result_is_not_taken_for_a_column(data: Path) -> None:
+    found = columns(sql.connect(train(data), data), {"domain": "'x'", "copy": "domain"})
+    assert found["copy"].to_pylist() == ["add"] * 3
+
+
+def test_rules_may_look_at_siblings_gaps_and_macros(data: Path) -> None:
+    found = columns(
+        sql.connect(train(data), data),
+        {
+            "best": "agreement.score = max(agreement.score) OVER (PARTITION BY prompt_id)",
+            "weight": "(SELECT weight FROM gaps WHERE gaps.domain = scores_wide.domain)",
+            "gap": "miniplm(nll.score, agreement.score)",
+        },
+    ).to_pydict()
+    assert found["best"] == [False, None, True]
+    assert found["weight"] == [1.0] * 3
+    assert found["gap"] == [1.5, None, None]
+
+
+def test_query_sees_every_table_and_a_score_only_joins_its_own_answers(data: Path) -> None:
+    counts = query(
+        data, "SELECT of, instance, count(*) n, count(agreement) scored FROM scores_wide GROUP BY ALL ORDER BY ALL"
+    )
+    assert [tuple(row.values()) for row in counts.to_pylist()] == [
+        ("other", "teacher", 1, 0), ("train", "base", 1, 1), ("train", "teacher", 2, 2),
+    ]  # fmt: skip
+    assert query(data, "SELECT instance FROM gaps")["instance"].to_pylist() == ["main"]
+    assert query(data, "WITH few AS (FROM responses LIMIT 2) SELECT count(*) FROM few").num_rows == 1
+    assert query(data, "DESCRIBE scores_wide").num_rows > 10
+
+
+def test_views_are_as_the_contracts_say_also_without_files(tmp_path: Path) -> None:
+    assert set(sql.VIEWS) == {*TABLES, "scores_wide"}
+    for name, table in TABLES.items():
+        found = query(tmp_path, f"SELECT * EXCLUDE (instance, of) FROM {name}")
+        assert found.num_rows == 0
+        # DuckDB gives 32-bit offsets or views as it likes; the names and their order are the contract here.
+        assert found.schema.names == table.schema.names
+    empty = sql.connect([], tmp_path).sql("FROM scores").to_arrow_table()
+    assert empty.schema.field("parts").type == pa.map_(pa.string(), pa.float64())
+
+
+def test_the_types_of_empty_views_are_those_of_files(data: Path) -> None:
+    full, empty = sql.connect(train(data), data), sql.empty(["agreement", "nll"])
+    assert full.sql("DESCRIBE scores_wide").fetchall() == empty.sql("DESCRIBE scores_wide").fetchall()
+
+
+ATTACKS = {
+    "copy out": "COPY responses TO '{file}'",
+    "overwrite its own data": "COPY (SELECT 1) TO '{part}'",
+    "create": "CREATE TABLE t AS SELECT 1",
+    "attach": "ATTACH '{file}' AS other",
+    "drop": "DROP VIEW responses",
+    "pragma": "PRAGMA database_list",
+    "set": "SET threads = 4",
+    "call": "CALL pragma_version()",
+    "install": "INSTALL httpfs",
+    "load": "LOAD httpfs",
+    "export": "EXPORT DATABASE '{file}'",
+    "second statement": "SELECT 1; DROP VIEW responses",
+    "nothing": "-- nothing",
+    "read_csv": "SELECT * FROM read_csv('{secret}')",
+    "read_text": "SELECT * FROM read_text('{secret}')",
+    "read_blob": "SELECT content FROM read_blob('{secret}')",
+    "glob": "SELECT * FROM glob('{folder}/*')",
+    "path as a table": "SELECT * FROM '{secret}'",
+    "quoted path as a table": 'SELECT * FROM "{secret}"',
+    "a part by its path": "SELECT * FROM '{part}'",
+    "subquery": "SELECT (SELECT content FROM read_text('{secret}'))",
+    "in a common table": "WITH t AS (SELECT * FROM read_text('{secret}')) SELECT * FROM t",
+    "join": "SELECT * FROM responses JOIN read_text('{secret}') ON true",
+    "delete in a common table": "WITH t AS (DELETE FROM responses RETURNING *) SELECT * FROM t",
+    "query": "SELECT * FROM query('SELECT 1')",
+    "query_table": "SELECT * FROM query_table('{secret}')",
+    "serialized": "SELECT * FROM json_execute_serialized_sql('[]')",
+    "logging": "SELECT * FROM enable_logging(storage_path = '{file}')",
+    "pointers": "SELECT * FROM arrow_scan(1, 2, 3)",
+    "schemas": "SELECT * FROM information_schema.tables",
+    "settings": "SELECT * FROM duckdb_settings()",
+    "getenv": "SELECT getenv('HOME')",
+    "python variables": "SELECT * FROM ATTACKS",
+    "pivot": "PIVOT responses ON domain USING count(*)",
+    "unknown function": "SELECT read_text('{secret}')",
+}
+
+
+@pytest.mark.parametrize("attack", ATTACKS)
+def test_hostile_text_is_refused_and_changes_nothing(attack: str, data: Path, tmp_path: Path) -> None:
+    secret = tmp_path / "secret.csv"
+    secret.write_text("sentinel\n1\n")
+    part = next((data / "responses/train/teacher").glob("*.parquet"))
+    before = parquet.folder_digest(tmp_path)
+    names = {"file": tmp_path / "out.db", "secret": secret, "folder": tmp_path, "part": str(part).replace("'", "''")}
+    text = ATTACKS[attack].format(**names)
+    with pytest.raises(Refused) as refused:
+        query(data, text)
+    assert "sentinel\n" not in str(refused.value)
+    assert parquet.folder_digest(tmp_path) == before
+    assert faults({"where": (text.removeprefix("SELECT "), "condition")}, ["agreement"])
+
+
+def test_the_settings_hold_without_the_reading_of_the_text(data: Path, tmp_path: Path) -> None:
+    """The second line of defence, were the first one passed."""
+    secret = tmp_path / "secret.txt"
+    secret.write_text("sentinel")
+    connection = sql.connect(train(data), data)
+    for text in (
+        f"FROM read_text('{secret}')", f"COPY (SELECT 1) TO '{tmp_path}/x'", f"ATTACH '{tmp_path}/x'",
+        "SET threads = 4", "RESET lock_configuration", "SET enable_external_access = true", "LOAD httpfs",
+        f"FROM glob('{tmp_path}/*')", f"EXPORT DATABASE '{tmp_path}/x'", "FROM enable_logging()",
+    ):  # fmt: skip
+        with pytest.raises(Exception, match=r"disabled|locked|Cannot|not"):
+            connection.execute(text).fetchall()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["it's data", "secret.txt"]
+
+
+@pytest.mark.parametrize(
+    ("rule", "says"),
+    [
+        ("agremen.score > 0", "agreement, format"),
+        ("colour = 'red'", "colour"),
+        ("agreement.scor > 0", "scor"),
+        ("agreement.score", "must be a condition; it is DOUBLE"),
+        ("agreement.score >", "syntax error"),
+        ("random() < 0.5", "random may differ"),
+        ("now() > now()", "now may differ"),
+        ("current_date IS NULL", "current_date may differ"),
+        ("current_user = 'me'", "current_user may differ"),
+        ("uuid() > 'a'", "uuid may differ"),
+        ("EXISTS (FROM prompts USING SAMPLE 1)", "sample"),
+        ("unnest([true, false])", "rows"),
+        ("1 = 1) FROM responses WHERE (1 = 1", "one expression"),
+        ("true) UNION SELECT (true", "one expression"),
+        ("true, false", "must be a condition"),
+        ("*", "columns"),
+        ("count(*) > 1", "GROUP BY"),
+        ("EXISTS (FROM read_text('/etc/passwd'))", "read_text"),
+        ("EXISTS (FROM '/etc/passwd')", "no view"),
+        ("", "must be a condition"),
+    ],
+)
+def test_a_bad_rule_is_a_fault_of_the_plan(rule: str, says: str) -> None:
+    [fault] = faults({"where": (rule, "condition")}, ["agreement", "format"])
+    assert fault.startswith(f"where: {rule!r}")
+    assert says in fault
+
+
+def test_a_good_rule_is_none() -> None:
+    rules = {
+        "where": ("agreement.score >= 0.375 AND finish_reason = 'stop' -- sure", "condition"),
+        "by": ("ifd(agreement.score, nll.score)", "number"),
+        "vector": ("nll.vector", "vector"),
+        "order": ('"order".score IN (SELECT max(weight) FROM gaps)', "condition"),
+    }
+    assert faults(rules, ["agreement", "nll", "order"]) == []
+
+
+def test_score_names_that_rules_could_not_tell_apart_are_faults() -> None:
+    rules = {"where": ("true", "condition")}
+    assert "domain" in faults(rules, ["domain"])[0]
+    assert "two scores are called x" in faults(rules, ["x", "x"])[0]

@@ -1,0 +1,359 @@
+"""Training is a function of its rows and recipe: not of stops, how a step is cut, or where the teacher stands."""
+
+from __future__ import annotations
+
+import copy
+import json
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+torch = pytest.importorskip("torch")
+transformers = pytest.importorskip("transformers")
+
+from pipeline.contracts import EXAMPLES  # noqa: E402
+from pipeline.core.driver import run_instance  # noqa: E402
+from pipeline.core.methods import find  # noqa: E402
+from pipeline.core.settings import RunSettings  # noqa: E402
+from pipeline.core.stage import Instance, stage_named  # noqa: E402
+from pipeline.kinds.objective import Loss, Reduced, TokenView  # noqa: E402
+from pipeline.model.chat import Chat  # noqa: E402
+from pipeline.model.load import load  # noqa: E402
+from pipeline.tables import ids, parquet  # noqa: E402
+from pipeline.tables.parquet import Scan  # noqa: E402
+from pipeline.training import loop, optimizers  # noqa: E402
+from pipeline.training.recipe import Recipe  # noqa: E402
+
+ROOT = Path(__file__).parents[2]
+VOCABULARY = 24
+ROWS = [
+    {
+        "token_ids": (tokens := [(i * 7 + t * t) % VOCABULARY for t in range(8 + i % 9)]),
+        "spans": [{"start": 3, "end": len(tokens)}],
+        "weight": 1.0 + i % 3,
+    }
+    for i in range(64)
+]
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+def student() -> transformers.PreTrainedModel:
+    torch.manual_seed(0)
+    config = transformers.GPT2Config(
+        vocab_size=VOCABULARY, n_positions=32, n_embd=16, n_layer=2, n_head=2, resid_pdrop=0.1, bos_token_id=0,
+        eos_token_id=1,
+    )  # fmt: skip
+    return transformers.GPT2LMHeadModel(config)
+
+
+def recipe(**changed: object) -> Recipe:
+    return Recipe.model_validate({"epochs": 4, "batch_rows": 8, "warmup_steps": 3, "seed": 17, **changed})
+
+
+def fit(
+    place: Path,
+    given: Recipe,
+    model: transformers.PreTrainedModel | None = None,
+    rows: Sequence[dict] = ROWS,
+    checkpoint_steps: int = 1000,
+) -> tuple[transformers.PreTrainedModel, list[dict[str, float]]]:
+    method = find("objective", "supervised.cross_entropy")
+    return loop.train(
+        model or student(),
+        rows,
+        [loop.Term(1.0, method.traits["reads"], method.factory())],
+        given,
+        teacher=None,
+        cpu=True,
+        checkpoints=place,
+        checkpoint_steps=checkpoint_steps,
+        progress=lambda done, total, note: None,
+    )
+
+
+def distance(one: torch.nn.Module, two: torch.nn.Module) -> float:
+    pairs = zip(one.state_dict().items(), two.state_dict().items(), strict=True)
+    return max(float((a - b).abs().max()) for (_, a), (_, b) in pairs)
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_a_stopped_run_goes_on_to_the_same_bits(tmp_path: Path, optimizer: str) -> None:
+    """With dropout, so that the state of the random numbers is part of it."""
+    whole, curve = fit(tmp_path / "whole", recipe(optimizer=optimizer), checkpoint_steps=13)
+    kept = sorted(p.name for p in (tmp_path / "whole").iterdir())
+    assert kept == ["checkpoint-26", "checkpoint-32"]
+    shutil.copytree(tmp_path / "whole" / "checkpoint-26", tmp_path / "stopped" / "checkpoint-26")
+    # A kill while the next one was written: newer, and without its last mark.
+    torn = tmp_path / "stopped" / "checkpoint-30"
+    shutil.copytree(tmp_path / "whole" / "checkpoint-32", torn)
+    (torn / loop.COMPLETE).unlink()
+    resumed, curve_of_resumed = fit(tmp_path / "stopped", recipe(optimizer=optimizer), checkpoint_steps=13)
+    assert distance(whole, resumed) == 0
+    assert curve_of_resumed == curve
+    assert not torn.exists()
+
+
+def test_the_newest_whole_checkpoint_is_gone_on_from(tmp_path: Path) -> None:
+    assert loop.newest(tmp_path) is None
+    for step in (9, 10, 100):
+        (tmp_path / f"checkpoint-{step}").mkdir()
+    for step in (9, 10):
+        (tmp_path / f"checkpoint-{step}" / loop.COMPLETE).touch()
+    assert loop.newest(tmp_path) == str(tmp_path / "checkpoint-10")
+    assert not (tmp_path / "checkpoint-100").exists()
+
+
+def test_a_finished_run_is_not_trained_further(tmp_path: Path) -> None:
+    one, curve = fit(tmp_path, recipe())
+    again, same = fit(tmp_path, recipe())
+    assert distance(one, again) == 0 and same == curve
+
+
+def test_a_step_in_two_halves_is_the_step(tmp_path: Path) -> None:
+    plain = {"optimizer": "adamw", "epochs": 2}
+    models = []
+    for name, cut in (("one", {"batch_rows": 32}), ("two", {"batch_rows": 16, "accumulate": 2})):
+        model = student()
+        for module in model.modules():
+            if isinstance(module, torch.nn.Dropout):
+                module.p = 0.0
+        models.append(fit(tmp_path / name, recipe(**plain, **cut), model)[0])
+    assert distance(student(), models[0]) > 0
+    assert distance(*models) < 1e-6
+
+
+def test_an_objective_with_memory_is_told_of_every_step(tmp_path: Path) -> None:
+    """Once per step of the optimizer, with the loss of all its micro-batches and the means of what it measured."""
+
+    class Remembers:
+        def __init__(self) -> None:
+            self.told: list[Reduced] = []
+
+        def __call__(self, view: TokenView) -> Loss:
+            value_N = torch.nn.functional.cross_entropy(view.student_NV, view.target_N, reduction="none")
+            return Loss(value_N, view.weight_N, {"right": (view.student_NV.argmax(1) == view.target_N).double()})
+
+        def update(self, reduced: Reduced) -> None:
+            self.told.append(reduced)
+
+    memory = Remembers()
+    given = recipe(epochs=2, batch_rows=8, accumulate=2)
+    _, curve = loop.train(
+        student(), ROWS, [loop.Term(1.0, ("student_NV", "target_N", "weight_N"), memory)], given, teacher=None,
+        cpu=True, checkpoints=tmp_path, checkpoint_steps=1000, progress=lambda done, total, note: None,
+    )  # fmt: skip
+    assert len(memory.told) == 8 and all(0 <= t.metrics["right"] <= 1 for t in memory.told)
+    assert sum(t.items for t in memory.told) == 2 * sum(len(row["token_ids"]) - 3 for row in ROWS)
+    assert [t.value for t in memory.told] == pytest.approx([point["loss"] for point in curve], rel=1e-5)
+
+
+def test_both_optimizers_are_saved_and_loaded() -> None:
+    def stepped(model: torch.nn.Module, optimizer: torch.optim.Optimizer, steps: int) -> None:
+        for step in range(steps):
+            torch.manual_seed(step)
+            for parameter in model.parameters():
+                parameter.grad = torch.randn_like(parameter)
+            optimizer.step()
+
+    model = student()
+    optimizer = optimizers.optimizer_for(model, recipe(optimizer="muon"))
+    assert isinstance(optimizer, optimizers.Pair)
+    counts = [sum(p.numel() for g in o.param_groups for p in g["params"]) for o in optimizer.optimizers]
+    assert sum(counts) == sum(p.numel() for p in model.parameters()) and min(counts) > 0
+    stepped(model, optimizer, 3)
+    saved = copy.deepcopy(optimizer.state_dict())
+    other = student()
+    other.load_state_dict(model.state_dict())
+    loaded = optimizers.optimizer_for(other, recipe(optimizer="muon"))
+    loaded.load_state_dict(saved)
+    # The schedule reaches the rates through the pair's own groups.
+    for chosen in (optimizer, loaded):
+        for group in chosen.param_groups:
+            group["lr"] = group["lr"] / 2
+    stepped(model, optimizer, 2)
+    stepped(other, loaded, 2)
+    assert distance(model, other) == 0
+
+
+class Transposed(torch.nn.Module):
+    """The same two layers and head, with weights as GPT-2 keeps them, [in, out], or as all others do, [out, in]."""
+
+    def __init__(self, as_gpt2: bool, tied: bool) -> None:
+        super().__init__()
+        conv = transformers.pytorch_utils.Conv1D
+        self.wte = torch.nn.Embedding(VOCABULARY, 8)
+        self.up = conv(32, 8) if as_gpt2 else torch.nn.Linear(8, 32)
+        self.down = conv(8, 32) if as_gpt2 else torch.nn.Linear(32, 8)
+        self.head = torch.nn.Linear(8, VOCABULARY, bias=False)
+        if tied:
+            self.head.weight = self.wte.weight
+        for number, p in enumerate(self.parameters()):
+            torch.manual_seed(number)
+            drawn = torch.randn(max(p.shape), min(p.shape)) if p.ndim == 2 else torch.randn(p.shape)
+            wide = p.ndim == 2 and p.shape[0] < p.shape[1]
+            p.data = (drawn.T if wide else drawn).contiguous()
+
+    def get_output_embeddings(self) -> torch.nn.Module:
+        return self.head
+
+
+@pytest.mark.parametrize("decay", [0.0, 0.1])
+def test_muon_moves_a_layer_by_its_shape_however_its_weight_is_stored(decay: float) -> None:
+    """The step of a matrix [out, in] is 10 rate sqrt(max(1, out / in)) times a matrix that is nearly orthogonal."""
+    moved = []
+    for as_gpt2 in (False, True):
+        model = Transposed(as_gpt2, tied=False)
+        for layer in (model.up, model.down):
+            torch.manual_seed(7)
+            drawn = torch.randn(32, 8)
+            layer.weight.grad = drawn if layer.weight.shape == drawn.shape else drawn.T.contiguous()
+        before = {name: p.detach().clone() for name, p in model.named_parameters()}
+        optimizers.optimizer_for(model, recipe(optimizer="muon", learning_rate=1e-3, weight_decay=decay)).step()
+        steps = [getattr(model, name).weight.detach() - before[f"{name}.weight"] for name in ("up", "down")]
+        moved.append([step.T if as_gpt2 else step for step in steps])
+    for linear, gpt2 in zip(*moved, strict=True):
+        torch.testing.assert_close(gpt2, linear, rtol=1e-2, atol=1e-5)
+    if not decay:
+        # Newton-Schulz gives singular values around 1: 8 of them, times the length of the step.
+        up, down = (float(step.norm()) / (0.01 * 8**0.5) for step in moved[0])
+        assert 1.4 < up < 2.4 and 0.7 < down < 1.2
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_muon_takes_no_embedding_and_no_head(tied: bool) -> None:
+    model = Transposed(as_gpt2=False, tied=tied)
+    optimizer = optimizers.optimizer_for(model, recipe(optimizer="muon"))
+    assert isinstance(optimizer, optimizers.Pair)
+    (muon,) = (o for o in optimizer.optimizers if isinstance(o, torch.optim.Muon))
+    taken = {id(p) for group in muon.param_groups for p in group["params"]}
+    assert taken == {id(model.up.weight), id(model.down.weight)}
+
+
+def test_an_untied_llama_trains_its_head_with_adamw() -> None:
+    config = transformers.LlamaConfig(
+        vocab_size=VOCABULARY, hidden_size=16, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2,
+        tie_word_embeddings=False,
+    )  # fmt: skip
+    model = transformers.LlamaForCausalLM(config)
+    optimizer = optimizers.optimizer_for(model, recipe(optimizer="muon"))
+    (muon,) = (o for o in optimizer.optimizers if isinstance(o, torch.optim.Muon))
+    names = {id(p): name for name, p in model.named_parameters()}
+    taken = {names[id(p)] for group in muon.param_groups for p in group["params"]}
+    assert taken and not any("embed_tokens" in name or "lm_head" in name for name in taken)
+    assert len(taken) == 2 * 7
+
+
+def test_adapters_are_trained_by_muon(tmp_path: Path) -> None:
+    """Every trained weight is a matrix then, and none is left for the other optimizer."""
+    given = recipe(adapter={"rank": 2, "alpha": 4.0}, epochs=1, optimizer="muon")
+    before = student()
+    tuned, curve = fit(tmp_path, given)
+    assert curve[-1]["loss"] > 0 and distance(tuned, before) > 0
+
+
+def test_a_loss_that_is_no_number_stops_the_run(tmp_path: Path) -> None:
+    model = student()
+    with torch.no_grad():
+        model.transformer.ln_f.weight.fill_(torch.nan)
+    with pytest.raises(FloatingPointError, match="the loss is nan"):
+        fit(tmp_path, recipe(), model)
+
+
+def test_adapters_are_merged_into_a_plain_folder(tmp_path: Path) -> None:
+    before = student()
+    tuned, _ = fit(tmp_path / "checkpoints", recipe(adapter={"rank": 2, "alpha": 4.0}, epochs=2, learning_rate=1e-2))
+    tuned.save_pretrained(tmp_path / "model")
+    assert not list((tmp_path / "model").glob("adapter*"))
+    back = load(tmp_path / "model", "float32")
+    assert back.state_dict().keys() == before.state_dict().keys()
+    moved = {n for n, v in back.state_dict().items() if not torch.equal(v, before.state_dict()[n])}
+    assert moved and not any("wte" in name or "lm_head" in name for name in moved)
+    tokens = torch.tensor([ROWS[0]["token_ids"]])
+    with torch.no_grad():
+        assert torch.allclose(back(tokens).logits, tuned(tokens).logits, atol=1e-5)
+
+
+@pytest.fixture
+def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The shipped pair, and examples of it."""
+    monkeypatch.chdir(ROOT)
+    folder = tmp_path / "data"
+    for name in ("teacher", "base"):
+        run(folder, "acquire", name, {"use": "local.embedded", "name": name}, {})
+    chat, rows = Chat(folder / "models" / "base" / "tokenizer"), []
+    for i in range(24):
+        prompt, answer = f"add {i * 37 % 100:03d} {i * 11:03d}", f"{i}#{i * 3 + 100}"
+        rendered = chat.example([{"role": "user", "content": prompt}], answer)
+        rows.append({
+            "example_id": ids.digest("example", i),
+            "prompt_id": ids.digest("prompt", i),
+            "domain": "add",
+            "token_ids": rendered.token_ids,
+            "spans": [{"start": s, "end": e} for s, e in rendered.spans],
+            "weight": 1.0,
+            "template_hash": chat.template_hash,
+            "tokenizer_hash": chat.tokenizer_hash,
+            "response_ids": [ids.digest("response", i)],
+        })  # fmt: skip
+    parquet.write(EXAMPLES, folder / "examples" / "some", 2, [EXAMPLES.rows(rows)])
+    for gate in ("examples/some", "signals/some/teacher"):
+        (folder / "gates" / gate).mkdir(parents=True)
+    return folder
+
+
+def run(data: Path, stage: str, name: str, given: dict, inputs: dict[str, tuple[str, ...]], code: str = "code") -> Path:
+    params = stage_named(stage).params.model_validate(given)
+    instance = Instance(stage, name, params, inputs, params.output(name), code)
+    run_instance(instance, RunSettings(batch_rows=16), data, data.parent)
+    return data / instance.output
+
+
+def kd(data: Path, stage: str, name: str, of: str, code: str = "code", **changed: object) -> Path:
+    given = {
+        "of": of, "student": "base", "epochs": 3, "batch_rows": 8, "warmup_steps": 0, "learning_rate": 1e-3, "seed": 17,
+        "objectives": [{"use": "divergence.forward"}], **changed,
+    }  # fmt: skip
+    inputs = {"rows": (of,), "gates": (f"gates/{of}",), "student": ("models/base",)}
+    if stage == "distill":
+        inputs["teacher"] = ("models/teacher",)
+        given["teacher"] = "teacher"
+    return run(data, stage, name, given, inputs, code)
+
+
+def test_stored_signals_of_the_whole_vocabulary_are_the_live_teacher(data: Path) -> None:
+    probed = {"examples": ("examples/some",), "model": ("models/teacher",)}
+    run(data, "probe", "teacher", {"of": "some", "model": "teacher", "top_k": 64}, probed)
+    stored = kd(data, "train", "stored", "signals/some/teacher")
+    live = kd(data, "distill", "live", "examples/some")
+    for folder in (stored, live):
+        assert {"model.safetensors", "config.json", "tokenizer", "model.json", "training.jsonl"} <= {
+            p.name for p in folder.iterdir()
+        }
+        assert not list(folder.glob("*.bin"))
+    one, two, start = (load(folder, "float32") for folder in (stored, live, data / "models" / "base"))
+    tokens = torch.tensor([Scan(EXAMPLES, (data / "examples" / "some",)).pylist()[0]["token_ids"]])
+    with torch.no_grad():
+        p, q, before = (model(tokens).logits.softmax(-1) for model in (one, two, start))
+    assert (p - before).abs().max() > 1e-2
+    assert (p - q).abs().max() < 1e-4
+    losses = [
+        [json.loads(line)["loss"] for line in (f / "training.jsonl").read_text().splitlines()] for f in (stored, live)
+    ]
+    assert losses[0] == pytest.approx(losses[1], abs=1e-4)
+
+
+def test_a_checkpoint_is_gone_on_from_only_by_the_code_that_made_it(data: Path) -> None:
+    """Or else an edited objective would answer with the weights of the old one."""
+    first = kd(data, "distill", "live", "examples/some", epochs=1)
+    (held,) = (data / ".checkpoints" / "live").iterdir()
+    kd(data, "distill", "live", "examples/some", epochs=1)
+    assert list((data / ".checkpoints" / "live").iterdir()) == [held]
+    kd(data, "distill", "live", "examples/some", code="edited", epochs=1)
+    (now,) = (data / ".checkpoints" / "live").iterdir()
+    assert now != held and first.exists()

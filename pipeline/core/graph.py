@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
-from pipeline.core.stage import Plan
+from pipeline.core.methods import available
+from pipeline.core.stage import Instance, Plan
 
 
 def tables_under(folder: str, makers: Mapping[str, str]) -> list[str]:
@@ -23,10 +24,31 @@ def upstream(plan: Plan) -> dict[str, list[str]]:
 
 def gives(plan: Plan, model: str) -> frozenset[str]:
     """What a model's backend gives: `generate`, `read`, `token_logprobs`, `topk_logprobs`, `full_logits`, ..."""
-    for instance in plan.instances.values():
-        if instance.output == f"models/{model}":
-            return instance.params.gives()
-    return frozenset()
+    return frozenset().union(*(maker.params.gives() for maker in _makers(plan, [f"models/{model}"])))
+
+
+def named(plan: Plan, instance: Instance, kind: str) -> frozenset[str]:
+    """The methods of a kind that the rows of an instance may name, or the cards of the models that it needs.
+
+    Rows name a verifier in the column `verifier`, so they are those that it writes and reads, of every table upstream
+    that has such a column.
+    """
+    writers, waiting = {instance.label: instance}, [instance]
+    while waiting:
+        reader = waiting.pop()
+        columns = [a for a, source in reader.params.inputs().items() if source.table and kind in source.table.columns]
+        for maker in _makers(plan, [folder for argument in columns for folder in reader.inputs[argument]]):
+            if maker.label not in writers:
+                writers[maker.label] = maker
+                waiting.append(maker)
+    models = _makers(plan, [f"models/{model}" for model in instance.params.needs()])
+    found = [maker.params.names(kind) for maker in (*writers.values(), *models)]
+    return frozenset().union(*(available(kind) if names is None else names for names in found))
+
+
+def _makers(plan: Plan, outputs: Iterable[str]) -> list[Instance]:
+    wanted = set(outputs)
+    return [instance for instance in plan.instances.values() if instance.output in wanted]
 
 
 def scorers_of(plan: Plan, of: str) -> list[str]:

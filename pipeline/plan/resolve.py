@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import yaml
 from pydantic import ValidationError
 
-from pipeline.core.graph import gives, tables_under, upstream
+from pipeline.core.graph import gives, named, tables_under, upstream
 from pipeline.core.identity import fingerprint
-from pipeline.core.methods import KINDS, available
+from pipeline.core.methods import module_of
 from pipeline.core.settings import RunSettings
 from pipeline.core.stage import ALONE, NAME, SECTION_OF, STAGES, Instance, Plan, Stage, StageParams, stage_named
 from pipeline.errors import Refused
@@ -117,8 +118,7 @@ def _connect(
                 faults.append(f"{where}: {nobody_makes(source, params, makers)}")
             folder = (source.folder,) if tables or not source.optional else ()
             inputs[argument] = tuple(tables) if source.table else folder
-        identity = _identity(declared, params) if only in (None, label) else ""
-        plan.instances[label] = Instance(declared.name, name, params, inputs, params.output(name), identity)
+        plan.instances[label] = Instance(declared.name, name, params, inputs, params.output(name), "")
     if not faults:
         _check_cycles(plan, faults)
     if not faults:
@@ -127,15 +127,20 @@ def _connect(
             faults.extend(f"{where}: {text}" for text in _check_models(instance, plan))
             faults.extend(f"{where}: {text}" for text in instance.params.check(plan))
             faults.extend(f"{where}: {text}" for text in _check_gates(instance, plan))
+    if not faults:
+        for label, instance in plan.instances.items():
+            if only in (None, label):
+                plan.instances[label] = replace(instance, code=_identity(instance, plan))
     return plan
 
 
-def _identity(declared: Stage, params: StageParams) -> str:
+def _identity(instance: Instance, plan: Plan) -> str:
     """The fingerprint of all code and schemas that decide what an instance writes."""
-    modules = [f"pipeline.stages.{declared.name}", *(use.method.module for use in params.methods())]
-    for kind in declared.kinds:
-        modules.extend(sorted({f"pipeline.{KINDS[kind]}.{n.split('.')[0]}" for n in available(kind)}))
-    shapes = [str(s.table.schema) for s in params.inputs().values() if s.table]
+    declared, methods = stage_named(instance.stage), [use.method for use in instance.params.methods()]
+    modules = [f"pipeline.stages.{declared.name}", *(method.module for method in methods)]
+    for kind in {*declared.finds, *(kind for method in methods for kind in method.finds)}:
+        modules.extend(module_of(kind, name) for name in named(plan, instance, kind))
+    shapes = [str(s.table.schema) for s in instance.params.inputs().values() if s.table]
     shapes += [str(declared.writes.schema)] if declared.writes else []
     return ids.digest(fingerprint(modules), shapes)
 

@@ -5,15 +5,17 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
-from pipeline.core.methods import UseOrigin
+from pipeline.core.methods import Use
 from pipeline.core.settings import Endpoint
 from pipeline.core.stage import Input, Plan, WatchedParams, stage
 from pipeline.errors import Refused
+from pipeline.kinds.origin import Origin
 
 
 class Params(WatchedParams):
-    use: UseOrigin
+    use: Use[Origin]
 
     def inputs(self) -> dict[str, Input]:
         return {}
@@ -22,8 +24,17 @@ class Params(WatchedParams):
         return f"models/{instance}"
 
     def gives(self) -> frozenset[str]:
-        gives = self.use.method.traits["gives"]
-        return frozenset(gives(self.use.arguments) if callable(gives) else gives)
+        return frozenset(self._trait("gives"))
+
+    def names(self, kind: str) -> frozenset[str] | None:
+        if kind != "backend":
+            return super().names(kind)
+        backend = self._trait("backend")
+        return None if backend is None else frozenset({backend})
+
+    def _trait(self, name: str) -> Any:
+        declared = self.use.method.traits.get(name)
+        return declared(self.use.arguments) if callable(declared) else declared
 
     def check(self, plan: Plan) -> list[str]:
         """Parameters that do not go together, among themselves or with those of the model's endpoint."""

@@ -40,7 +40,7 @@ def positions(spans: list[dict[str, int]]) -> list[int]:
     return [t for span in spans for t in range(span["start"], span["end"])]
 
 
-@stage(writes=SIGNALS, by="part", exactness="repeatable", imports=("torch", "transformers"), kinds=("backend",))
+@stage(writes=SIGNALS, by="part", exactness="repeatable", imports=("torch", "transformers"), finds=("backend",))
 def probe(params: Params, examples: Scan, model: Path, how: How) -> Iterator[pa.RecordBatch]:
     """The K likeliest tokens, their log-probabilities and the mass of all others, at temperature 1."""
     rows = {row["example_id"]: row for row in examples.pylist()}

@@ -7,9 +7,11 @@ from typing import Literal
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
 from pipeline.contracts import EXAMPLES, SIGNALS
-from pipeline.core.methods import Choice, Use, UseObjective
+from pipeline.core.methods import Choice, Use
 from pipeline.core.stage import Input, StageParams
+from pipeline.kinds import objective
 from pipeline.kinds.backend import LOCAL
+from pipeline.kinds.origin import BACKENDS
 
 
 class Adapter(Choice):
@@ -41,7 +43,7 @@ class Objective(Choice):
     """One term of the weighted sum."""
 
     weight: float = 1.0
-    use: UseObjective
+    use: Use[objective.Objective]
 
 
 class StudentParams(Recipe):
@@ -69,3 +71,6 @@ class StudentParams(Recipe):
 
     def gives(self) -> frozenset[str]:
         return frozenset(LOCAL)
+
+    def names(self, kind: str) -> frozenset[str] | None:
+        return frozenset({BACKENDS["transformers"]}) if kind == "backend" else super().names(kind)

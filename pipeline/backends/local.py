@@ -59,7 +59,7 @@ def model(*, folder: Path, card: dict[str, Any], how: How) -> Iterator[LocalMode
     Differs: sampling is by inversion of the cumulative distribution with each request's own uniform numbers.
     """
     torch.set_num_threads(how.settings.threads)
-    yield LocalModel(folder, card.get("dtype", "float32"), how)
+    yield LocalModel.of(folder, card.get("dtype", "float32"), how)
 
 
 def prompt_width(length: int) -> int:
@@ -78,18 +78,37 @@ def read_width(length: int) -> int:
 
 
 class LocalModel:
-    """A loaded model with its tokenizer."""
+    """A model with its tokenizer: loaded from a folder, or one that is being trained."""
 
-    def __init__(self, folder: Path, dtype: str, how: How) -> None:
-        self.chat = Chat(folder / "tokenizer")
-        self.how = how
-        self.device = device_of(how.settings)
+    def __init__(self, net: transformers.PreTrainedModel, chat: Chat, how: How) -> None:
+        self.chat, self.how, self.net = chat, how, net
+        self.device = net.device.type
         self.batch_rows = how.settings.batch_rows
-        self.net = load(folder, dtype).to(self.device)
         self.head = self.net.get_output_embeddings()
         self.context: int = getattr(self.net.config, "max_position_embeddings", 1 << 30)
-        self.exact = self.device == "cpu" and dtype == "float32"
+        self.exact = self.device == "cpu" and net.dtype == torch.float32
         self.compared = self.exact
+
+    @classmethod
+    def of(cls, folder: Path, dtype: str, how: How) -> LocalModel:
+        """The model of a folder."""
+        return cls(load(folder, dtype).to(device_of(how.settings)), Chat(folder / "tokenizer"), how)
+
+    def complete(self, prompts: Sequence[Sequence[int]], seeds: Sequence[int], sampling: Sampling) -> list[list[int]]:
+        """An answer to each prompt, in tokens and in order; a seed is one answer's own."""
+        answers: list[list[int]] = [[] for _ in prompts]
+        by_width: dict[int, list[int]] = defaultdict(list)
+        for row, prompt in enumerate(prompts):
+            by_width[prompt_width(len(prompt))].append(row)
+        for width, group in sorted(by_width.items()):
+            for start in range(0, len(group), self.batch_rows):
+                rows = group[start : start + self.batch_rows]
+                rooms = [min(sampling.max_tokens, self.context - len(prompts[row])) for row in rows]
+                uniform = _uniform([seeds[row] for row in rows], max(rooms))
+                tokens, _ = self._decode([list(prompts[row]) for row in rows], width, rooms, uniform, sampling)
+                for row, taken in zip(rows, tokens, strict=True):
+                    answers[row] = taken
+        return answers
 
     def generate(self, requests: Sequence[GenerateRequest], sampling: Sampling) -> Iterator[Answer]:
         """Answer every request once; a prompt that leaves no room for an answer is an answer with an error."""
@@ -132,7 +151,7 @@ class LocalModel:
         self, batch: Sequence[GenerateRequest], prompts: list[list[int]], width: int, sampling: Sampling
     ) -> Iterator[Answer]:
         rooms = [min(sampling.max_tokens, self.context - len(prompt)) for prompt in prompts]
-        uniform = np.stack([np.random.Generator(np.random.Philox(key=r.seed)).random(max(rooms)) for r in batch])
+        uniform = _uniform([r.seed for r in batch], max(rooms))
         ids, logprobs = self._decode(prompts, width, rooms, uniform, sampling)
         for row, taken in enumerate(ids):
             text, stopped = sampling.until_stop(self.chat.decode(taken))
@@ -284,6 +303,11 @@ class LocalModel:
             logits_NV = self.net(ids_BT, use_cache=False).logits[0]
         [states_BTD] = seen
         return logits_NV, states_BTD
+
+
+def _uniform(seeds: Sequence[int], draws: int) -> np.ndarray:
+    """Uniform numbers [R, draws], a row from each seed."""
+    return np.stack([np.random.Generator(np.random.Philox(key=seed)).random(draws) for seed in seeds])
 
 
 def _look(logits_NV: torch.Tensor, target_N: torch.Tensor, top_k: int) -> dict[str, torch.Tensor]:

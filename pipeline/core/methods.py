@@ -37,6 +37,8 @@ KINDS = {
     "reader": "readers",
     "selector": "selectors",
     "objective": "objectives",
+    "network": "networks",
+    "feed": "feeds",
 }
 
 
@@ -178,6 +180,10 @@ class UseSelector(Use):
 
 class UseObjective(Use):
     kind = "objective"
+
+
+class UseFeed(Use):
+    kind = "feed"
 
 
 class Choice(BaseModel):

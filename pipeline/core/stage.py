@@ -75,8 +75,8 @@ class StageParams(Choice):
         """What the backend of the model that this instance writes gives; nothing if it writes none."""
         return frozenset()
 
-    def check(self, plan: Any) -> list[str]:
-        """Faults that show only beside the other instances (`plan.Plan`)."""
+    def check(self, plan: Plan) -> list[str]:
+        """Faults that show only beside the other instances."""
         return []
 
 

@@ -33,4 +33,11 @@ def answer_of(verifier: str | None, content: str | None) -> str | None:
     return content.strip() or None if verifier is None else verifier_named(verifier).parse(content)
 
 
+def metric_of(verifier: str | None, answer: str | None, reference: str | None) -> float | None:
+    """1 if a short answer is right, 0 if not or if there is none; None without a verifier or a reference."""
+    if verifier is None or reference is None:
+        return None
+    return float(answer is not None and verifier_named(verifier).equal(answer, reference))
+
+
 verifier = marker("verifier")

@@ -12,7 +12,7 @@ from pydantic import Field, PositiveInt
 
 from pipeline.contracts import DROPS, MESSAGES, PROMPTS
 from pipeline.core.run import How
-from pipeline.core.stage import Input, StageParams, stage
+from pipeline.core.stage import Input, Plan, StageParams, stage
 from pipeline.tables.parquet import Scan
 from pipeline.text.answers import NUMBER
 from pipeline.text.contamination import shared_ngrams
@@ -41,7 +41,7 @@ class Params(StageParams):
     def output(self, instance: str) -> str:
         return f"drops/{instance}"
 
-    def check(self, plan: object) -> list[str]:
+    def check(self, plan: Plan) -> list[str]:
         return ["against: is the pool itself; name the pool of the benchmark"] if self.against == self.instance else []
 
 

@@ -16,8 +16,7 @@ LITTLE = 32
 def layout(rows: pa.Table, batch_rows: int, device: str) -> list[np.ndarray]:
     """The numbers of the rows of each micro-batch: rows of like lengths together, longest first, ties in their order.
 
-    A micro-batch has at most `batch_rows` rows and, if it has more than one, POSITIONS padded positions, of which few are
-    padding.
+    A micro-batch has at most `batch_rows` rows and, if it has more than one, POSITIONS positions, few of them padding.
     """
     sizes = lengths(whole(rows, "token_ids"))
     pieces: list[list[int]] = []

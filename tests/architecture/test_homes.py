@@ -83,6 +83,7 @@ COVERED = {
     "training/optimizers.py": "training/test_loop.py",
     "training/recipe.py": "training/test_loop.py",
     "training/reduce.py": "laws/test_objectives.py",
+    "training/chunks.py": "training/test_loop.py",
     "training/checkpoints.py": "training/test_loop.py",
     "training/order.py": "training/test_loop.py",
     "training/places.py": "laws/test_networks.py",

@@ -54,6 +54,7 @@ COVERED = {
     "origins/gguf.py": "stages/test_real_model.py",
     "plan/disk.py": "plan/test_resolve.py",
     "plan/faults.py": "plan/test_resolve.py",
+    "plan/map.py": "architecture/test_map.py",
     "plan/status.py": "e2e/test_commands.py",
     "readers/likelihood.py": "e2e/test_graph.py",
     "report/arms.py": "stages/test_report.py",

@@ -23,7 +23,7 @@ import numpy as np
 
 from pipeline.core.methods import lazy
 from pipeline.core.run import How
-from pipeline.kinds.backend import LOCAL, Answer, GenerateRequest, Reading, Sampling, Tokens, backend
+from pipeline.kinds.backend import LOCAL, PLAIN, Answer, GenerateRequest, Reading, Sampling, Tokens, Want, backend
 from pipeline.model.chat import Chat
 from pipeline.text.thinking import split_thinking
 
@@ -35,6 +35,7 @@ else:
     transformers = lazy("transformers")
 
 from pipeline.model.load import device_of, load
+from pipeline.model.taps import Taps
 
 ROWS = 8
 # Prompts shorter than this are batched with those of their own length, and not padded.
@@ -247,7 +248,7 @@ class LocalModel:
 
         return stopped
 
-    def read(self, sequences: Sequence[Tokens], *, top_k: int = 0, embedding: bool = False) -> Iterator[Reading]:
+    def read(self, sequences: Sequence[Tokens], want: Want = PLAIN) -> Iterator[Reading]:
         """Read every sequence once. Rows are padded on the right, which a causal model's earlier positions cannot
         see."""
         by_width: dict[int, list[Tokens]] = defaultdict(list)
@@ -260,12 +261,12 @@ class LocalModel:
             for sequence in group:
                 asked = sum(len(s.positions) for s in [*batch, sequence])
                 if batch and (len(batch) == rows or asked > positions):
-                    yield from self._read(batch, width, top_k, embedding)
+                    yield from self._read(batch, width, want)
                     batch = []
                 batch.append(sequence)
-            yield from self._read(batch, width, top_k, embedding)
+            yield from self._read(batch, width, want)
 
-    def _read(self, batch: list[Tokens], width: int, top_k: int, embedding: bool) -> Iterator[Reading]:
+    def _read(self, batch: list[Tokens], width: int, want: Want) -> Iterator[Reading]:
         ids_BT = torch.zeros(len(batch), width, dtype=torch.long)
         for row, sequence in enumerate(batch):
             ids_BT[row, : len(sequence.token_ids)] = torch.tensor(sequence.token_ids)
@@ -273,22 +274,29 @@ class LocalModel:
         asked = [row * width + t for row, sequence in enumerate(batch) for t in sequence.positions]
         asked_N = torch.tensor(asked + [1] * (-len(asked) % ROWS), device=self.device)
         with torch.inference_mode():
-            logits_NV, states_BTD = self._heard(ids_BT, asked_N - 1)
+            logits_NV, states_BTD, taps = self._heard(ids_BT, asked_N - 1, want.taps)
             target_N = ids_BT.flatten()[asked_N]
             rows = max(ROWS, CHUNK // logits_NV.shape[1])
-            looked = [_look(*some, top_k) for some in zip(logits_NV.split(rows), target_N.split(rows), strict=True)]
+            looked = [
+                _look(*some, want.top_k) for some in zip(logits_NV.split(rows), target_N.split(rows), strict=True)
+            ]
             found = {name: torch.cat([some[name] for some in looked]).cpu().numpy() for name in looked[0]}
             means = [
-                states_BTD[row, s.positions].float().mean(0).cpu().numpy() if embedding else None
+                states_BTD[row, s.positions].float().mean(0).cpu().numpy() if want.embedding else None
                 for row, s in enumerate(batch)
             ]
         start = 0
         for sequence, mean in zip(batch, means, strict=True):
             own = slice(start, start := start + len(sequence.positions))
-            yield Reading(sequence.id, embedding=mean, **{name: whole[own] for name, whole in found.items()})
+            features = {name: whole[own] for name, whole in taps.items()}
+            looks = {name: whole[own] for name, whole in found.items()}
+            yield Reading(sequence.id, embedding=mean, features=features, **looks)
 
-    def _heard(self, ids_BT: torch.Tensor, at_N: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Logits [N, V] at some positions of the flattened batch, and the states [B, T, D] that the head was given.
+    def _heard(
+        self, ids_BT: torch.Tensor, at_N: torch.Tensor, taps: Sequence[str]
+    ) -> tuple[torch.Tensor, torch.Tensor, dict[str, np.ndarray]]:
+        """Logits [N, V] at some positions of the flattened batch, the states [B, T, D] that the head was given, and
+        taps [N, D] by name.
 
         The head is handed those positions alone, as one row: the logits of all others are never made, and what an
         architecture does to its logits (a soft cap, a scale) is done as always.
@@ -299,10 +307,12 @@ class LocalModel:
             seen.append(given[0])
             return given[0].flatten(0, 1)[at_N][None], *given[1:]
 
-        with self.head.register_forward_pre_hook(only):
+        with Taps(self.net, [t for t in taps if t != "last"]) as tapped, self.head.register_forward_pre_hook(only):
             logits_NV = self.net(ids_BT, use_cache=False).logits[0]
         [states_BTD] = seen
-        return logits_NV, states_BTD
+        whole = {**tapped, "last": states_BTD}
+        features = {name: whole[name].flatten(0, 1)[at_N].float().cpu().numpy() for name in taps}
+        return logits_NV, states_BTD, features
 
 
 def _uniform(seeds: Sequence[int], draws: int) -> np.ndarray:

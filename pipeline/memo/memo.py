@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -19,10 +19,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from pipeline.kinds.backend import Reading, Sampling, Tokens
+from pipeline.kinds.backend import Reading, Sampling, Tokens, Want
 from pipeline.memo.store import FILE, Store
 from pipeline.tables import ids
 
+TAP = "tap:"
 # The columns of `responses` that make an answer again, and say whose it is.
 ANSWER = (
     "request_id", "content", "finish_reason", "reasoning", "token_ids", "logprobs", "error", "prompt_tokens",
@@ -48,10 +49,10 @@ def request_key(
     return ids.digest("request", prompt_id, model_id, sampling.content(), sample, seed, *how)
 
 
-def reading_key(tokens: Tokens, model_id: str, engine: str, top_k: int, embedding: bool) -> str:
+def reading_key(tokens: Tokens, model_id: str, engine: str, want: Want) -> str:
     """The id of one reading: all that determines it."""
-    asked = list(tokens.token_ids), list(tokens.positions), top_k, embedding
-    return ids.digest("reading", model_id, engine, *asked)
+    asked = *(np.asarray(x).tolist() for x in (tokens.token_ids, tokens.positions)), want.top_k, want.embedding
+    return ids.digest("reading", model_id, engine, *asked, *([list(want.taps)] if want.taps else []))
 
 
 @dataclass(frozen=True)
@@ -150,7 +151,8 @@ class Memo(Store):
 
 
 def _packed(reading: Reading) -> bytes:
-    arrays = {name: array for name, array in asdict(reading).items() if isinstance(array, np.ndarray)}
+    arrays = {name: array for name, array in reading.__dict__.items() if isinstance(array, np.ndarray)}
+    arrays |= {f"{TAP}{name}": array for name, array in reading.features.items()}
     head = {name: (array.dtype.str, array.shape) for name, array in arrays.items()}
     return b"\n".join([orjson.dumps(head), b"".join(array.tobytes() for array in arrays.values())])
 
@@ -162,4 +164,5 @@ def _unpacked(key: str, value: bytes) -> Reading:
         size = int(np.prod(shape))
         arrays[name] = np.frombuffer(body, dtype, size, start).reshape(shape)
         start += arrays[name].nbytes
-    return Reading(key, **arrays)
+    features = {name.removeprefix(TAP): array for name, array in arrays.items() if name.startswith(TAP)}
+    return Reading(key, features=features, **{n: a for n, a in arrays.items() if not n.startswith(TAP)})

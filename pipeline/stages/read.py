@@ -12,7 +12,7 @@ from pipeline.contracts import RESPONSES, SCORES
 from pipeline.core.methods import UseReader
 from pipeline.core.run import How
 from pipeline.core.stage import Input, StageParams, stage
-from pipeline.kinds.backend import Tokens
+from pipeline.kinds.backend import Tokens, Want
 from pipeline.model.chat import Chat
 from pipeline.tables.parquet import Scan
 
@@ -50,7 +50,7 @@ def read(params: Params, responses: Scan, model: Path, how: How) -> Iterator[pa.
             Tokens(row["response_id"], rendered.token_ids, [t for s, e in rendered.spans for t in range(s, e)])
         )
     wanted = params.use.method.traits.get("embedding", False)
-    found = {reading.id: reader(reading) for reading in read_all(model, asked, how, embedding=wanted)}
+    found = {reading.id: reader(reading) for reading in read_all(model, asked, how, Want(embedding=wanted))}
     nothing: dict[str, object] = {"score": None, "parts": []}
     yield SCORES.rows(
         {

@@ -34,7 +34,7 @@ def scorers_of(plan: Plan, of: str) -> list[str]:
     return [i.name for i in plan.instances.values() if i.output.startswith(f"scores/{of}/")]
 
 
-def models_of(plan: Plan, of: str) -> list[str]:
-    """Who answers in a folder, as the column `model` names them."""
+def entries_of(plan: Plan, of: str) -> list[str]:
+    """The entries of generate that answer in a folder, as the column `entry` names them."""
     outputs = [i for i in plan.instances.values() if i.output == of or i.output.startswith(f"{of}/")]
     return sorted({i.name for i in outputs if i.stage == "generate"})

@@ -7,7 +7,7 @@ from typing import Annotated
 import pyarrow as pa
 from pydantic import Field, NonNegativeFloat, PositiveInt
 
-from pipeline.contracts import EXAMPLES as ROLLOUTS
+from pipeline.contracts import ROLLOUTS
 from pipeline.kinds.backend import Sampling
 from pipeline.kinds.feed import Draw, Feed, feed
 from pipeline.tables import ids

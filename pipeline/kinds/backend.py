@@ -28,6 +28,7 @@ from pipeline.core import identity
 from pipeline.core.methods import find, marker
 from pipeline.core.run import How
 from pipeline.tables import ids
+from pipeline.tables.ids import Cell
 
 Messages = Sequence[dict[str, str]]
 # What a model that is run in this process gives.
@@ -96,11 +97,13 @@ class Answer:
 
 @dataclass(frozen=True)
 class Tokens:
-    """A tokenised conversation to be read, and the positions [N] whose tokens are asked about."""
+    """A tokenised conversation to be read, and the positions [N] whose tokens are asked about; `inputs` is the cell of
+    arrays that it is about, if there is one."""
 
     id: str
     token_ids: Sequence[int]
     positions: Sequence[int]
+    inputs: Cell | None = None
 
 
 @dataclass(frozen=True)

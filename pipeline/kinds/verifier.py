@@ -1,4 +1,4 @@
-"""The short answer in an answer text, and whether it is right: a row names its verifier, this finds it."""
+"""The short answer in an answer text, and whether it is right: a row names its verifier, and this finds it."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def answer_of(verifier: str | None, content: str | None) -> str | None:
 
 
 def metric_of(verifier: str | None, answer: str | None, reference: str | None) -> float | None:
-    """1 if a short answer is right, 0 if not or if there is none; None without a verifier or a reference."""
+    """1 for a short answer that is right, 0 for one that is wrong or could not be read; None if nothing can tell."""
     if verifier is None or reference is None:
         return None
     return float(answer is not None and verifier_named(verifier).equal(answer, reference))

@@ -52,7 +52,8 @@ def request_key(
 def reading_key(tokens: Tokens, model_id: str, engine: str, want: Want) -> str:
     """The id of one reading: all that determines it."""
     asked = *(np.asarray(x).tolist() for x in (tokens.token_ids, tokens.positions)), want.top_k, want.embedding
-    return ids.digest("reading", model_id, engine, *asked, *([list(want.taps)] if want.taps else []))
+    taps = [list(want.taps)] if want.taps else []
+    return ids.digest("reading", model_id, engine, *asked, *taps, *ids.of_arrays(tokens.inputs))
 
 
 @dataclass(frozen=True)
@@ -132,10 +133,13 @@ class Memo(Store):
         """Learn the answers of recorded `responses` files, so that a clone asks for none of them; returns how many."""
         learnt = 0
         for file in files:
-            for batch in pq.ParquetFile(file).iter_batches(columns=[*ANSWER, "model"]):
+            recorded = pq.ParquetFile(file)
+            # Tables of before the column was called `entry` hold answers that were paid for, too.
+            entry = "entry" if "entry" in recorded.schema_arrow.names else "model"
+            for batch in recorded.iter_batches(columns=[*ANSWER, entry]):
                 rows = batch.filter(pc.is_null(batch["error"])).to_pylist()
                 before = self.connection.total_changes
-                self.put({row["request_id"]: {"instance": f"generate@{row.pop('model')}", **row} for row in rows})
+                self.put({row["request_id"]: {"instance": f"generate@{row.pop(entry)}", **row} for row in rows})
                 learnt += self.connection.total_changes - before
         return learnt
 

@@ -16,7 +16,7 @@ from pipeline.kinds.backend import Tokens, Want
 from pipeline.model.chat import Chat
 from pipeline.tables.parquet import Scan
 
-COLUMNS = ["response_id", "prompt_id", "messages", "content"]
+COLUMNS = ["response_id", "prompt_id", "messages", "content", "inputs"]
 
 
 class Params(StageParams):
@@ -46,15 +46,14 @@ def read(params: Params, responses: Scan, model: Path, how: How) -> Iterator[pa.
     asked = []
     for row in texts.values():
         rendered = chat.example(row["messages"], row["content"])
-        asked.append(
-            Tokens(row["response_id"], rendered.token_ids, [t for s, e in rendered.spans for t in range(s, e)])
-        )
+        positions = [t for s, e in rendered.spans for t in range(s, e)]
+        asked.append(Tokens(row["response_id"], rendered.token_ids, positions, row["inputs"]))
     wanted = params.use.method.traits.get("embedding", False)
     found = {reading.id: reader(reading) for reading in read_all(model, asked, how, Want(embedding=wanted))}
-    nothing: dict[str, object] = {"score": None, "parts": []}
+    nothing: dict[str, object] = {"score": None, "quantities": []}
     yield SCORES.rows(
         {
-            "record_id": row["response_id"],
+            "response_id": row["response_id"],
             "prompt_id": row["prompt_id"],
             **(found[texts[row["prompt_id"], row["content"]]["response_id"]] if row["content"] else nothing),
         }

@@ -70,7 +70,9 @@ def ours(folder: Path, texts: list[str]) -> Generate:
         for i, text in enumerate(texts)
     ]
     opened = {
-        rows: local.LocalModel(folder, "float32", How(RunSettings(device="cpu", batch_rows=rows), folder, "sampling"))
+        rows: local.LocalModel.of(
+            folder, "float32", How(RunSettings(device="cpu", batch_rows=rows), folder, "sampling")
+        )
         for rows in BATCHES
     }
 

@@ -82,7 +82,7 @@ def ours(folder: Path) -> Read:
     from pipeline.kinds.backend import Tokens
 
     how = How(RunSettings(device="cpu"), folder, "scoring")
-    backend = local.LocalModel(folder, "float32", how)
+    backend = local.LocalModel.of(folder, "float32", how)
 
     def read(asked: Sequences) -> list[float]:
         tokens = [

@@ -19,6 +19,15 @@ FLAG = pa.bool_()
 IDS = pa.list_(pa.int32())
 REALS = pa.list_(pa.float32())
 MESSAGES = pa.list_(pa.struct([pa.field("role", TEXT, False), pa.field("content", TEXT, False)]))
+# A cell of arrays, in the order of their names; `tables/tensors.py` reads and writes it.
+TENSORS = pa.list_(pa.struct([
+    pa.field("name", TEXT, False),  # image, x, edges, points, mask, noise, ...
+    pa.field("dtype", TEXT, False),  # u8 i32 i64 f16 f32 f64, little-endian in C order; or png, jpeg: a whole file
+    pa.field("shape", pa.list_(pa.int32()), False),  # of a whole file, its length
+    pa.field("digest", TEXT, False),  # of the bytes, wherever they lie: all that an id takes of them
+    pa.field("data", pa.binary(), True),  # the bytes, or null and
+    pa.field("uri", TEXT, True),  # where they lie, for data too large to be copied
+]))  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -74,7 +83,8 @@ def optional(type: pa.DataType, about: str) -> Column:
 
 PROMPT_ID = Column(TEXT, "id of the conversation to be answered; decides the part a row lies in")
 DOMAIN = Column(TEXT, "the kind of task, the unit of mixtures and of gaps")
-RECORD_ID = Column(TEXT, "id of the row that this row is about: a response_id")
+RESPONSE_ID = Column(TEXT, "id of the response that this row is about")
+INPUTS = optional(TENSORS, "what is asked about beside the words: an image, a graph, noise, ...; null for text alone")
 
 PROMPTS = Table("prompts", ("prompt_id",), {
     "prompt_id": PROMPT_ID,
@@ -86,6 +96,11 @@ PROMPTS = Table("prompts", ("prompt_id",), {
     "verifier": optional(TEXT, "the method that reads an answer out of a text and compares it with the reference"),
     "reference": optional(TEXT, "the right answer, as the verifier reads it"),
     "solution": optional(TEXT, "a whole answer that came with the data; read only by the backend recorded.solutions"),
+    "inputs": INPUTS,
+    "truth": optional(TENSORS, "the right answer where it is no text: a mask, key points, a class per node, ..."),
+    "parent_ids": optional(pa.list_(TEXT), "the prompts that this one was made from; null for one that was given"),
+    "operator": optional(TEXT, "the method that made it from its parents"),
+    "elicitation": optional(TEXT, "how an answer is to be elicited, where that is part of the question"),
 })  # fmt: skip
 
 DROPS = Table("drops", ("prompt_id", "rule"), {
@@ -102,7 +117,7 @@ RESPONSES = Table("responses", ("response_id",), {
     "domain": DOMAIN,
     "verifier": optional(TEXT, "as in prompts"),
     "reference": optional(TEXT, "as in prompts"),
-    "model": Column(TEXT, "who answered: the entry of generate, which tells two ways to ask one model apart"),
+    "entry": Column(TEXT, "the entry of generate that asked, which tells two ways to ask one model apart"),
     "model_id": Column(TEXT, "identity of the model: a hash of its weights, or its declared name and version"),
     "sample": Column(COUNT, "number of the sample, from 0"),
     "seed": Column(COUNT, "seed of this sample, derived from the run's seed, the prompt and the sample number"),
@@ -118,20 +133,22 @@ RESPONSES = Table("responses", ("response_id",), {
     "cost_usd": optional(REAL, "what the request cost in US dollars, where the endpoint's prices are known"),
     "attempts": Column(COUNT, "how often it was asked until the answer had the form that `structured` demands"),
     "fingerprint": optional(TEXT, "what the server says of its build (system_fingerprint)"),
+    "inputs": INPUTS,
+    "outputs": optional(TENSORS, "what was answered where it is no text"),
 })  # fmt: skip
 
-SCORES = Table("scores", ("record_id",), {
-    "record_id": RECORD_ID,
+SCORES = Table("scores", ("response_id",), {
+    "response_id": RESPONSE_ID,
     "prompt_id": PROMPT_ID,
     "score": optional(REAL, "the number; null means that the scorer does not apply to this row"),
-    "parts": Column(pa.map_(TEXT, REAL), "the raw quantities that the score was made from"),
+    "quantities": Column(pa.map_(TEXT, REAL), "the raw numbers that the score was made from, by name"),
     "vector": optional(REALS, "an embedding or a distribution, where the scorer gives one"),
     "detail": optional(TEXT, "a sentence for a person"),
 })  # fmt: skip
 
 GAPS = Table("gaps", ("domain",), {
     "domain": DOMAIN,
-    "n": Column(COUNT, "prompts of the domain that both models answered"),
+    "n": Column(COUNT, "prompts of the domain that both entries answered"),
     "teacher_pass": optional(REAL, "share of the teacher's answers that are solved"),
     "student_pass": optional(REAL, "share of the student's answers that are solved"),
     "teacher_ppl": optional(REAL, "teacher's perplexity per token on its own answers"),
@@ -141,27 +158,32 @@ GAPS = Table("gaps", ("domain",), {
     "cost_per_solved": optional(REAL, "teacher's completion tokens per solved prompt"),
 })  # fmt: skip
 
-SELECTIONS = Table("selections", ("record_id",), {
-    "record_id": RECORD_ID,
+SELECTIONS = Table("selections", ("response_id",), {
+    "response_id": RESPONSE_ID,
     "prompt_id": PROMPT_ID,
     "domain": DOMAIN,
-    "kept": Column(FLAG, "whether the record is to be trained on"),
-    "weight": Column(REAL, "weight of a kept record in the loss; 0 if not kept"),
+    "kept": Column(FLAG, "whether the response is to be trained on"),
+    "weight": Column(REAL, "weight of a kept response in the loss; 0 if not kept"),
     "reason": Column(TEXT, "why it was kept or not"),
-    "tokens": Column(COUNT, "prompt and answer tokens, what a token budget counts"),
+    "tokens": Column(COUNT, "its cost under a budget of tokens: prompt and answer, as the model that answered counts"),
 })  # fmt: skip
 
 SPANS = pa.list_(pa.struct([pa.field("start", pa.int32(), False), pa.field("end", pa.int32(), False)]))
 EXAMPLE_COLUMNS = {
-    "example_id": Column(TEXT, "id of the tokens and spans"),
+    "example_id": Column(TEXT, "id of the tokens, the spans, and the inputs and outputs where there are any"),
     "prompt_id": PROMPT_ID,
     "domain": DOMAIN,
-    "token_ids": Column(IDS, "the whole conversation in the student's tokens"),
-    "spans": Column(SPANS, "half-open ranges of positions whose tokens are trained on"),
+    "token_ids": Column(IDS, "what stands at each place: the whole conversation in tokens, or classes; -1 if unknown"),
+    "spans": Column(SPANS, "half-open ranges of places that are trained on"),
     "weight": Column(REAL, "weight in the loss"),
     "template_hash": Column(TEXT, "hash of the chat template that rendered it"),
     "tokenizer_hash": Column(TEXT, "hash of the tokenizer that cut it"),
     "response_ids": Column(pa.list_(TEXT), "the responses it was made from"),
+    "inputs": optional(TENSORS, "what the student sees where it is not the tokens"),
+    "outputs": optional(TENSORS, "what it learns where it is not an outcome: a continuous target"),
+    "reward": optional(REAL, "how good the answer is; 1 right and 0 wrong by its verifier, null if nothing can tell"),
+    "verifier": optional(TEXT, "as in prompts: an example carries what an answer to it is judged by"),
+    "reference": optional(TEXT, "as in prompts"),
 }
 EXAMPLES = Table("examples", ("example_id",), EXAMPLE_COLUMNS)
 
@@ -173,12 +195,17 @@ SIGNALS = Table("signals", ("example_id",), {
     "tail_mass": Column(REALS, "[N] probability of all other tokens together"),
     "target_logprob": Column(REALS, "[N] log-probability of the token that stands there"),
     "temperature": Column(REAL, "temperature that the distribution was taken at"),
-    "logprob_mode": Column(TEXT, "raw: before any penalty or truncation of the sampler"),
+    "features": optional(TENSORS, "what else the teacher computed, by tap: states, maps, attention, raw logits, ..."),
+})  # fmt: skip
+
+ROLLOUTS = Table("rollouts", ("example_id",), {
+    **EXAMPLE_COLUMNS,
+    "step": Column(COUNT, "the step of the training at which the student gave this answer, from 1"),
 })  # fmt: skip
 
 EVALS = Table("evals", ("task", "item_id"), {
     "task": Column(TEXT, "the benchmark: name of the prompt pool"),
-    "item_id": Column(TEXT, "prompt_id of the item"),
+    "item_id": Column(TEXT, "what is judged: a prompt_id, or prompt_id/place where an item is judged place by place"),
     "prompt_id": PROMPT_ID,
     "domain": DOMAIN,
     "level": optional(COUNT, "difficulty of the item"),
@@ -186,11 +213,15 @@ EVALS = Table("evals", ("task", "item_id"), {
     "content": optional(TEXT, "the greedy answer"),
     "prediction": optional(TEXT, "the short answer read out of it"),
     "target": optional(TEXT, "the reference answer"),
-    "metric": optional(REAL, "1 if the prediction is right, 0 if not; null without a reference"),
+    "metric": optional(REAL, "of accuracy 1 if the prediction is right, 0 if not; null without a reference"),
+    "measure": Column(TEXT, "what the metric measures: accuracy"),
     "confidence": optional(REAL, "probability the model gave its own answer: exp of the sum of its log-probabilities"),
     "finish_reason": Column(TEXT, "stop or length"),
+    "outputs": optional(TENSORS, "what was answered where it is no text"),
 })  # fmt: skip
 
+# Rollouts lie beside the model that was trained on them, in data/models/<name>/rollouts; all others in folders of
+# their own names.
 TABLES: dict[str, Table] = {
-    t.name: t for t in (PROMPTS, DROPS, RESPONSES, SCORES, GAPS, SELECTIONS, EXAMPLES, SIGNALS, EVALS)
+    t.name: t for t in (PROMPTS, DROPS, RESPONSES, SCORES, GAPS, SELECTIONS, EXAMPLES, SIGNALS, ROLLOUTS, EVALS)
 }

@@ -18,9 +18,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import torch
 import yaml
 
+from pipeline.contracts import EXAMPLES
 from pipeline.core.methods import find
 from pipeline.model.chat import Chat
 from pipeline.model.folder import TOKENIZER_FILES
@@ -28,8 +30,11 @@ from pipeline.model.load import load
 from pipeline.origins.fresh import gpt2
 from pipeline.sources.procedural import DOMAINS, Dice, solution
 from pipeline.tables import ids
-from pipeline.training import loop
+from pipeline.training.checkpoints import Checkpoints
+from pipeline.training.loop import Trainer, Turn
 from pipeline.training.recipe import Recipe
+from pipeline.training.rows import Rows
+from pipeline.training.terms import Term
 
 RECIPE = Path("recipes/embedded.yaml")
 PLACE = Path("data/embedded")
@@ -52,8 +57,18 @@ def corpus(phase: dict[str, Any], held_out: float, chat: Chat) -> Iterator[dict[
         answer = solution(name, prompt, slip=dice.random() < phase["slip"])
         rendered = chat.example([{"role": "user", "content": prompt}], answer)
         spans = [{"start": start, "end": end} for start, end in rendered.spans]
-        yield {"example_id": str(number), "token_ids": rendered.token_ids, "spans": spans, "weight": 1.0}
+        row = {"example_id": f"{number:09d}", "prompt_id": str(number)}
+        yield {**row, "token_ids": rendered.token_ids, "spans": spans, "weight": 1.0}
         number += 1
+
+
+def held(rows: list[dict[str, Any]], file: Path) -> Rows:
+    """Rows of examples as a training holds them."""
+    names = ("example_id", "prompt_id", "token_ids", "spans", "weight")
+    table = pa.Table.from_pylist(rows, pa.schema([EXAMPLES.schema.field(n) for n in names]))
+    with pa.ipc.new_file(str(file), table.schema) as writer:
+        writer.write_table(table, 1024)
+    return Rows(file)
 
 
 def make(name: str, recipe: dict[str, Any]) -> None:
@@ -71,10 +86,12 @@ def make(name: str, recipe: dict[str, Any]) -> None:
         for number, phase in enumerate(model["phases"]):
             stream = corpus(phase, recipe["held_out"], chat)
             rows = [next(stream) for _ in range(phase["steps"] * phase["batch_rows"])]
-            net, curve = loop.train(
-                net,
-                rows,
-                [loop.Term(1.0, tuple(method.traits["reads"]), method.factory())],
+            place = Path(scratch) / f"phase{number}"
+            trainer = Trainer(
+                {"student": net},
+                {"student": find("network", "language.causal").factory()},
+                [Turn(("student",), [Term(1.0, method.factory(), frozenset(method.traits["reads"]))])],
+                held(rows, Path(scratch) / f"rows{number}.arrow"),
                 Recipe(
                     epochs=1,
                     batch_rows=phase["batch_rows"],
@@ -84,11 +101,12 @@ def make(name: str, recipe: dict[str, Any]) -> None:
                     decay_share=0.4,
                     seed=phase["seed"],
                 ),
-                teacher=None,
-                cpu=True,
-                checkpoints=Path(scratch) / f"phase{number}",
-                checkpoint_steps=10_000,
-                progress=lambda done, total, note: (
+                "cpu",
+            )
+            curve = trainer.run(
+                Checkpoints(place),
+                10_000,
+                lambda done, total, note: (
                     None if done % 100 else print(f"{name}: {done} of {total} {note}", flush=True)
                 ),
             )

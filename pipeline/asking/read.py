@@ -9,8 +9,10 @@ from pathlib import Path
 
 from pipeline.core.run import How
 from pipeline.kinds.backend import (
+    PLAIN,
     Reading,
     Tokens,
+    Want,
     card_of,
     engine_of,
     open_model,
@@ -21,15 +23,13 @@ from pipeline.tables.parquet import batched
 KEEP_READINGS_S = 1.0
 
 
-def read_all(
-    model: Path, sequences: Sequence[Tokens], how: How, *, top_k: int = 0, embedding: bool = False
-) -> Iterator[Reading]:
+def read_all(model: Path, sequences: Sequence[Tokens], how: How, want: Want = PLAIN) -> Iterator[Reading]:
     """The reading of every sequence, in any order, from the memo where it is there."""
     memo, card = Memo(how.memo), card_of(model)
     engine = engine_of(card)
     by_key: dict[str, list[Tokens]] = {}
     for tokens in sequences:
-        by_key.setdefault(reading_key(tokens, card["model_id"], engine, top_k, embedding), []).append(tokens)
+        by_key.setdefault(reading_key(tokens, card["model_id"], engine, want), []).append(tokens)
     missing: dict[str, Tokens] = {}
     for keys in batched(by_key):
         found = memo.readings(keys)
@@ -44,7 +44,7 @@ def read_all(
     fresh: dict[str, Reading] = {}
     kept_at = time.monotonic()
     with open_model(model, how) as backend:
-        for number, reading in enumerate(backend.read(list(missing.values()), top_k=top_k, embedding=embedding), 1):
+        for number, reading in enumerate(backend.read(list(missing.values()), want), 1):
             fresh[reading.id] = reading
             if number == len(missing) or time.monotonic() - kept_at > KEEP_READINGS_S:
                 memo.put_readings(fresh)

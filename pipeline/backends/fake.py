@@ -11,7 +11,7 @@ from typing import Any
 
 from pipeline.core.run import How
 from pipeline.errors import Refused
-from pipeline.kinds.backend import Answer, Backend, GenerateRequest, Reading, Sampling, Tokens, backend
+from pipeline.kinds.backend import PLAIN, Answer, Backend, GenerateRequest, Reading, Sampling, Tokens, Want, backend
 from pipeline.tables import ids
 
 SUM = re.compile(r"(\d+) ?([-+*]) ?(\d+)", re.ASCII)
@@ -56,5 +56,5 @@ class _Words:
             return ["fake:", str(result + (int(draw.integers(1, 10)) if draw.random() < self.wrong else 0))]
         return ["fake:", *draw.choice(prompt.split() or ["nothing"], draw.integers(1, LONGEST, endpoint=True)).tolist()]
 
-    def read(self, sequences: Sequence[Tokens], *, top_k: int = 0, embedding: bool = False) -> Iterator[Reading]:
+    def read(self, sequences: Sequence[Tokens], want: Want = PLAIN) -> Iterator[Reading]:
         raise Refused("fake.words has no probabilities; it cannot read given texts. Use a local model for that.")

@@ -21,7 +21,7 @@ from pipeline.gateway.completions import Completions, Served, Unreadable
 from pipeline.gateway.connection import Connection, Passing, Reply
 from pipeline.gateway.pace import Pace
 from pipeline.gateway.rounds import Job, Rounds
-from pipeline.kinds.backend import Answer, Backend, GenerateRequest, Reading, Sampling, Tokens, backend
+from pipeline.kinds.backend import PLAIN, Answer, Backend, GenerateRequest, Reading, Sampling, Tokens, Want, backend
 from pipeline.memo.ledger import Ledger
 from pipeline.model.chat import Chat
 
@@ -176,15 +176,15 @@ class Gateway:
         tokens = prompt_tokens + sum(number or 0 for number in completion_tokens)
         return tokens, sum(answer.cost_usd or 0.0 for answer in answers)
 
-    def read(self, sequences: Sequence[Tokens], *, top_k: int = 0, embedding: bool = False) -> Iterator[Reading]:
+    def read(self, sequences: Sequence[Tokens], want: Want = PLAIN) -> Iterator[Reading]:
         """Read every sequence once, where the server gives log-probabilities of prompts."""
-        if not self.served.read or embedding:
-            what = "give embeddings of what it reads" if self.served.read else "read given texts"
+        if not self.served.read or want.embedding or want.taps:
+            what = "give its states at what it reads" if self.served.read else "read given texts"
             raise Refused(
                 f"the model {self.name} is served (http.openai) and cannot {what}; use a local model"
                 + ("" if self.served.read else f", or write `read: true` into acquire.{self.name} if vLLM serves it")
             )
-        return self._read(sequences, top_k)
+        return self._read(sequences, want.top_k)
 
     def _read(self, sequences: Sequence[Tokens], top_k: int) -> Iterator[Reading]:
         if not sequences:

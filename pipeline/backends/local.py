@@ -23,7 +23,7 @@ import numpy as np
 
 from pipeline.core.methods import lazy
 from pipeline.core.run import How
-from pipeline.kinds.backend import LOCAL, Answer, GenerateRequest, Reading, Sampling, Tokens, backend
+from pipeline.kinds.backend import LOCAL, PLAIN, Answer, GenerateRequest, Reading, Sampling, Tokens, Want, backend
 from pipeline.model.chat import Chat
 from pipeline.text.thinking import split_thinking
 
@@ -35,6 +35,7 @@ else:
     transformers = lazy("transformers")
 
 from pipeline.model.load import device_of, load
+from pipeline.model.taps import Taps
 
 ROWS = 8
 # Prompts shorter than this are batched with those of their own length, and not padded.
@@ -59,7 +60,7 @@ def model(*, folder: Path, card: dict[str, Any], how: How) -> Iterator[LocalMode
     Differs: sampling is by inversion of the cumulative distribution with each request's own uniform numbers.
     """
     torch.set_num_threads(how.settings.threads)
-    yield LocalModel(folder, card.get("dtype", "float32"), how)
+    yield LocalModel.of(folder, card.get("dtype", "float32"), how)
 
 
 def prompt_width(length: int) -> int:
@@ -78,18 +79,37 @@ def read_width(length: int) -> int:
 
 
 class LocalModel:
-    """A loaded model with its tokenizer."""
+    """A model with its tokenizer: loaded from a folder, or one that is being trained."""
 
-    def __init__(self, folder: Path, dtype: str, how: How) -> None:
-        self.chat = Chat(folder / "tokenizer")
-        self.how = how
-        self.device = device_of(how.settings)
+    def __init__(self, net: transformers.PreTrainedModel, chat: Chat, how: How) -> None:
+        self.chat, self.how, self.net = chat, how, net
+        self.device = net.device.type
         self.batch_rows = how.settings.batch_rows
-        self.net = load(folder, dtype).to(self.device)
         self.head = self.net.get_output_embeddings()
         self.context: int = getattr(self.net.config, "max_position_embeddings", 1 << 30)
-        self.exact = self.device == "cpu" and dtype == "float32"
+        self.exact = self.device == "cpu" and net.dtype == torch.float32
         self.compared = self.exact
+
+    @classmethod
+    def of(cls, folder: Path, dtype: str, how: How) -> LocalModel:
+        """The model of a folder."""
+        return cls(load(folder, dtype).to(device_of(how.settings)), Chat(folder / "tokenizer"), how)
+
+    def complete(self, prompts: Sequence[Sequence[int]], seeds: Sequence[int], sampling: Sampling) -> list[list[int]]:
+        """An answer to each prompt, in tokens and in order; a seed is one answer's own."""
+        answers: list[list[int]] = [[] for _ in prompts]
+        by_width: dict[int, list[int]] = defaultdict(list)
+        for row, prompt in enumerate(prompts):
+            by_width[prompt_width(len(prompt))].append(row)
+        for width, group in sorted(by_width.items()):
+            for start in range(0, len(group), self.batch_rows):
+                rows = group[start : start + self.batch_rows]
+                rooms = [min(sampling.max_tokens, self.context - len(prompts[row])) for row in rows]
+                uniform = _uniform([seeds[row] for row in rows], max(rooms))
+                tokens, _ = self._decode([list(prompts[row]) for row in rows], width, rooms, uniform, sampling)
+                for row, taken in zip(rows, tokens, strict=True):
+                    answers[row] = taken
+        return answers
 
     def generate(self, requests: Sequence[GenerateRequest], sampling: Sampling) -> Iterator[Answer]:
         """Answer every request once; a prompt that leaves no room for an answer is an answer with an error."""
@@ -132,7 +152,7 @@ class LocalModel:
         self, batch: Sequence[GenerateRequest], prompts: list[list[int]], width: int, sampling: Sampling
     ) -> Iterator[Answer]:
         rooms = [min(sampling.max_tokens, self.context - len(prompt)) for prompt in prompts]
-        uniform = np.stack([np.random.Generator(np.random.Philox(key=r.seed)).random(max(rooms)) for r in batch])
+        uniform = _uniform([r.seed for r in batch], max(rooms))
         ids, logprobs = self._decode(prompts, width, rooms, uniform, sampling)
         for row, taken in enumerate(ids):
             text, stopped = sampling.until_stop(self.chat.decode(taken))
@@ -228,7 +248,7 @@ class LocalModel:
 
         return stopped
 
-    def read(self, sequences: Sequence[Tokens], *, top_k: int = 0, embedding: bool = False) -> Iterator[Reading]:
+    def read(self, sequences: Sequence[Tokens], want: Want = PLAIN) -> Iterator[Reading]:
         """Read every sequence once. Rows are padded on the right, which a causal model's earlier positions cannot
         see."""
         by_width: dict[int, list[Tokens]] = defaultdict(list)
@@ -241,12 +261,12 @@ class LocalModel:
             for sequence in group:
                 asked = sum(len(s.positions) for s in [*batch, sequence])
                 if batch and (len(batch) == rows or asked > positions):
-                    yield from self._read(batch, width, top_k, embedding)
+                    yield from self._read(batch, width, want)
                     batch = []
                 batch.append(sequence)
-            yield from self._read(batch, width, top_k, embedding)
+            yield from self._read(batch, width, want)
 
-    def _read(self, batch: list[Tokens], width: int, top_k: int, embedding: bool) -> Iterator[Reading]:
+    def _read(self, batch: list[Tokens], width: int, want: Want) -> Iterator[Reading]:
         ids_BT = torch.zeros(len(batch), width, dtype=torch.long)
         for row, sequence in enumerate(batch):
             ids_BT[row, : len(sequence.token_ids)] = torch.tensor(sequence.token_ids)
@@ -254,22 +274,29 @@ class LocalModel:
         asked = [row * width + t for row, sequence in enumerate(batch) for t in sequence.positions]
         asked_N = torch.tensor(asked + [1] * (-len(asked) % ROWS), device=self.device)
         with torch.inference_mode():
-            logits_NV, states_BTD = self._heard(ids_BT, asked_N - 1)
+            logits_NV, states_BTD, taps = self._heard(ids_BT, asked_N - 1, want.taps)
             target_N = ids_BT.flatten()[asked_N]
             rows = max(ROWS, CHUNK // logits_NV.shape[1])
-            looked = [_look(*some, top_k) for some in zip(logits_NV.split(rows), target_N.split(rows), strict=True)]
+            looked = [
+                _look(*some, want.top_k) for some in zip(logits_NV.split(rows), target_N.split(rows), strict=True)
+            ]
             found = {name: torch.cat([some[name] for some in looked]).cpu().numpy() for name in looked[0]}
             means = [
-                states_BTD[row, s.positions].float().mean(0).cpu().numpy() if embedding else None
+                states_BTD[row, s.positions].float().mean(0).cpu().numpy() if want.embedding else None
                 for row, s in enumerate(batch)
             ]
         start = 0
         for sequence, mean in zip(batch, means, strict=True):
             own = slice(start, start := start + len(sequence.positions))
-            yield Reading(sequence.id, embedding=mean, **{name: whole[own] for name, whole in found.items()})
+            features = {name: whole[own] for name, whole in taps.items()}
+            looks = {name: whole[own] for name, whole in found.items()}
+            yield Reading(sequence.id, embedding=mean, features=features, **looks)
 
-    def _heard(self, ids_BT: torch.Tensor, at_N: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Logits [N, V] at some positions of the flattened batch, and the states [B, T, D] that the head was given.
+    def _heard(
+        self, ids_BT: torch.Tensor, at_N: torch.Tensor, taps: Sequence[str]
+    ) -> tuple[torch.Tensor, torch.Tensor, dict[str, np.ndarray]]:
+        """Logits [N, V] at some positions of the flattened batch, the states [B, T, D] that the head was given, and
+        taps [N, D] by name.
 
         The head is handed those positions alone, as one row: the logits of all others are never made, and what an
         architecture does to its logits (a soft cap, a scale) is done as always.
@@ -280,10 +307,17 @@ class LocalModel:
             seen.append(given[0])
             return given[0].flatten(0, 1)[at_N][None], *given[1:]
 
-        with self.head.register_forward_pre_hook(only):
+        with Taps(self.net, [t for t in taps if t != "last"]) as tapped, self.head.register_forward_pre_hook(only):
             logits_NV = self.net(ids_BT, use_cache=False).logits[0]
         [states_BTD] = seen
-        return logits_NV, states_BTD
+        whole = {**tapped, "last": states_BTD}
+        features = {name: whole[name].flatten(0, 1)[at_N].float().cpu().numpy() for name in taps}
+        return logits_NV, states_BTD, features
+
+
+def _uniform(seeds: Sequence[int], draws: int) -> np.ndarray:
+    """Uniform numbers [R, draws], a row from each seed."""
+    return np.stack([np.random.Generator(np.random.Philox(key=seed)).random(draws) for seed in seeds])
 
 
 def _look(logits_NV: torch.Tensor, target_N: torch.Tensor, top_k: int) -> dict[str, torch.Tensor]:

@@ -9,7 +9,7 @@ from typing import Any
 
 from pipeline.core.run import How
 from pipeline.errors import Refused
-from pipeline.kinds.backend import Answer, Backend, GenerateRequest, Reading, Sampling, Tokens, backend
+from pipeline.kinds.backend import PLAIN, Answer, Backend, GenerateRequest, Reading, Sampling, Tokens, Want, backend
 
 
 @backend(gives=("generate",))
@@ -31,5 +31,5 @@ class _Solutions:
                 )
             yield Answer(request.request_id, request.solution, "stop")
 
-    def read(self, sequences: Sequence[Tokens], *, top_k: int = 0, embedding: bool = False) -> Iterator[Reading]:
+    def read(self, sequences: Sequence[Tokens], want: Want = PLAIN) -> Iterator[Reading]:
         raise Refused("recorded.solutions holds answers and no model; it cannot read")

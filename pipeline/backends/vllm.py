@@ -25,7 +25,7 @@ from pipeline.core.methods import lazy
 from pipeline.core.run import How
 from pipeline.core.settings import RunSettings, Vllm
 from pipeline.errors import Refused, TryAgain
-from pipeline.kinds.backend import Answer, GenerateRequest, Reading, Sampling, Structured, Tokens, backend
+from pipeline.kinds.backend import PLAIN, Answer, GenerateRequest, Reading, Sampling, Structured, Tokens, Want, backend
 from pipeline.model.chat import Chat
 from pipeline.text.thinking import split_thinking
 
@@ -192,14 +192,14 @@ class VllmModel:
             completion_tokens=len(token_ids),
         )
 
-    def read(self, sequences: Sequence[Tokens], *, top_k: int = 0, embedding: bool = False) -> Iterator[Reading]:
+    def read(self, sequences: Sequence[Tokens], want: Want = PLAIN) -> Iterator[Reading]:
         """Read every sequence once, without the prefix cache, in which a token's log-probability is not."""
-        if embedding:
+        if want.embedding or want.taps:
             raise Refused(
-                f"vLLM gives no states of the last layer, so {self.name} cannot be read for an embedding: acquire the "
-                f"model without `engine: vllm`"
+                f"vLLM gives no states of a model's layers, so {self.name} cannot be read for an embedding or a tap: "
+                f"acquire the model without `engine: vllm`"
             )
-        top_k = min(top_k, self.vocabulary)
+        top_k = min(want.top_k, self.vocabulary)
         jobs: Iterator[_Job[Reading] | Reading] = (self._read(sequence, top_k) for sequence in sequences)
         yield from self._run(jobs)
 

@@ -18,6 +18,7 @@ from pipeline import contracts
 from pipeline.contracts import Table
 from pipeline.core.stage import NAME, StageParams
 from pipeline.errors import Refused
+from pipeline.tables import tensors
 
 Bound = Literal["mostly", "min_value", "max_value"]
 Share = Annotated[float, Field(gt=0, le=1)]
@@ -83,6 +84,20 @@ def unique(name: str, about: str, column: str) -> Expectation:
 
 
 ROWS = Expectation("rows", "the table has rows", "ExpectTableRowCountToBeBetween", {"min_value": 1}, "min_value")
+BYTES = flag("bytes", "the bytes of every array agree with its shape and type, or lie elsewhere", "bytes_agree")
+
+
+def bytes_agree(*columns: str) -> str:
+    """Whether all arrays in some columns of cells have as many bytes as they say; null for a row without any."""
+    sizes = {name: dtype.itemsize for name, dtype in tensors.DTYPES.items()} | dict.fromkeys(tensors.FILES, 1)
+    size = " ".join(f"WHEN '{name}' THEN {bytes_}" for name, bytes_ in sizes.items())
+    return f"""list_bool_and(list_transform(list_concat({", ".join(columns)}), lambda a:
+            CASE WHEN a.data IS NULL THEN a.uri IS NOT NULL
+            ELSE coalesce(list_min(a.shape), 0) >= 0 AND coalesce(
+                octet_length(a.data) = coalesce(list_product(a.shape), 1) * CASE a.dtype {size} END, false)
+            END)) AS bytes_agree"""
+
+
 DOMAINS = Expectation(
     "domains", "several kinds of task are there, if `bounds` asks for it", "ExpectColumnUniqueValueCountToBeBetween",
     {"column": "domain", "min_value": 1}, "min_value",
@@ -91,19 +106,22 @@ DOMAINS = Expectation(
 PROMPTS = Suite(
     contracts.PROMPTS,
     ("prompt_id",),
-    """
+    f"""
     SELECT *, left(messages[-1].content, 120) AS excerpt,
         messages[-1].role = 'user' AS asks,
-        list_min(list_transform(messages, lambda m: length(m.content))) AS shortest_message,
-        verifier IS NULL OR reference IS NOT NULL AS checkable
+        CASE WHEN inputs IS NULL THEN list_min(list_transform(messages, lambda m: length(m.content))) END
+            AS shortest_message,
+        verifier IS NULL OR reference IS NOT NULL OR truth IS NOT NULL AS checkable,
+        {bytes_agree("inputs", "truth")}
     FROM prompts
     """,
     (
         ROWS,
         unique("ids", "every prompt is there once", "prompt_id"),
         flag("asks", "the last turn is the user's", "asks"),
-        between("length", "no turn is empty", "shortest_message", min_value=1),
+        between("length", "no turn is empty, where nothing but words is asked about", "shortest_message", min_value=1),
         flag("checkable", "a prompt with a verifier has a reference answer", "checkable", mostly=1.0),
+        BYTES,
         DOMAINS,
     ),
 )
@@ -113,19 +131,20 @@ RESPONSES = Suite(
     ("response_id", "prompt_id"),
     # Samples of different prompts that share a seed tend to be one text, so the prompts that got the same text at the
     # same sample number are counted; fewer than 10 prompts say nothing.
-    """
+    f"""
     SELECT *, left(coalesce(content, error, ''), 120) AS excerpt,
         concat_ws(' ', of, instance, response_id) AS instance_id,
         concat_ws(' ', of, instance, prompt_id, sample) AS instance_sample,
         concat_ws(' ', of, instance, seed) AS instance_seed,
-        content IS NOT NULL OR error IS NOT NULL AS has_answer,
+        content IS NOT NULL OR error IS NOT NULL OR outputs IS NOT NULL AS has_answer,
         length(content) AS content_length,
         CASE WHEN verifier IS NOT NULL AND error IS NULL THEN answer IS NOT NULL END AS answered,
         len(token_ids) = completion_tokens AND coalesce(len(logprobs) = len(token_ids), true) AS tokens_agree,
         list_max(logprobs) AS highest_logprob,
         CASE WHEN content IS NOT NULL AND count(*) OVER same_sample >= 10 THEN
             count(*) OVER (PARTITION BY of, instance, sample, content) / count(*) OVER same_sample
-        END AS same_text
+        END AS same_text,
+        {bytes_agree("inputs", "outputs")}
     FROM responses WINDOW same_sample AS (PARTITION BY of, instance, sample)
     """,
     (
@@ -151,16 +170,17 @@ RESPONSES = Suite(
         between("completion_tokens", "an answer has tokens", "completion_tokens", min_value=1),
         flag("tokens", "as many token ids and log-probabilities as completion_tokens says", "tokens_agree"),
         between("logprobs", "log-probabilities are not above 0", "highest_logprob", max_value=1e-4),
+        BYTES,
         DOMAINS,
     ),
 )  # fmt: skip
 
 SELECTIONS = Suite(
     contracts.SELECTIONS,
-    ("record_id", "prompt_id"),
+    ("response_id", "prompt_id"),
     """
     SELECT *, reason AS excerpt,
-        concat_ws(' ', of, instance, record_id) AS instance_id,
+        concat_ws(' ', of, instance, response_id) AS instance_id,
         kept = (weight > 0) AS weighed,
         CASE WHEN kept THEN domain END AS kept_domain
     FROM selections
@@ -178,32 +198,41 @@ SELECTIONS = Suite(
     ),
 )  # fmt: skip
 
-TRAINED = """
+TRAINED_COLUMNS = """
         len(token_ids) || ' tokens, trained ' || array_to_string(
             list_transform(spans, lambda s: s.start || ':' || s."end"), ' ') AS excerpt,
         concat_ws(' ', of, instance, example_id) AS instance_id,
         len(token_ids) AS tokens,
         coalesce(list_sum(list_transform(spans,
             lambda s: greatest(0, least(s."end", len(token_ids)) - greatest(s.start, 0)))), 0)::BIGINT AS loss_tokens,
-        len(token_ids) - loss_tokens AS context_tokens,
-        len(token_ids) - spans[-1]."end" AS tail_tokens,
+        CASE WHEN inputs IS NULL THEN len(token_ids) - loss_tokens END AS context_tokens,
+        CASE WHEN inputs IS NULL THEN len(token_ids) - spans[-1]."end" END AS tail_tokens,
         coalesce(list_bool_and(list_transform(spans,
             lambda s, i: s.start >= CASE WHEN i = 1 THEN 0 ELSE spans[i - 1]."end" END AND s.start < s."end"
             AND s."end" <= len(token_ids))), true) AS spans_inside,
         list_min(token_ids) AS lowest_id,
         len(response_ids) AS responses
 """
+
+
+def trained(*columns: str) -> str:
+    """The columns that the suites of what is trained on look at."""
+    return f"{TRAINED_COLUMNS}, {bytes_agree(*columns)}"
+
+
 TRAINED_EXPECTATIONS = (
     ROWS,
     unique("ids", "every example is there once", "instance_id"),
     flag("spans", "every span is a range inside the tokens, in order and apart", "spans_inside"),
     between("trained", "at least one token is trained on", "loss_tokens", min_value=1),
-    between("context", "at least one token is not trained on", "context_tokens", min_value=1),
-    between("tail", "the end is trained on (a template may put a newline after it)", "tail_tokens", "max_value",
-            max_value=1),
+    between("context", "at least one token is not trained on, where the student sees nothing else", "context_tokens",
+            min_value=1),
+    between("tail", "a text is trained on to its end (a template may put a newline after it)", "tail_tokens",
+            "max_value", max_value=1),
     between("length", "an example is not endless (tokens)", "tokens", "max_value", max_value=131_072),
-    between("token_ids", "no token id is below 0", "lowest_id", min_value=0),
+    between("token_ids", "no token id is below -1, which stands for unknown", "lowest_id", min_value=-1),
     between("weight", "no weight is below 0", "weight", min_value=0),
+    BYTES,
     between("lineage", "an example names the responses it was made from", "responses", min_value=1),
     Expectation(
         "tokenizer", "one tokenizer cut all examples", "ExpectColumnUniqueValueCountToBeBetween",
@@ -213,7 +242,10 @@ TRAINED_EXPECTATIONS = (
 )  # fmt: skip
 
 EXAMPLES = Suite(
-    contracts.EXAMPLES, ("example_id", "prompt_id"), f"SELECT *,{TRAINED}FROM examples", TRAINED_EXPECTATIONS
+    contracts.EXAMPLES,
+    ("example_id", "prompt_id"),
+    f"SELECT *,{trained('inputs', 'outputs')} FROM examples",
+    TRAINED_EXPECTATIONS,
 )
 
 SIGNALS = Suite(
@@ -222,7 +254,7 @@ SIGNALS = Suite(
     # `aligned` compares the target's log-probability with its entry among the top-k: a distribution that stands one
     # token off differs there, although it sums to 1.
     f"""
-    WITH trained AS (SELECT *,{TRAINED},
+    WITH trained AS (SELECT *,{trained("inputs", "outputs", "features")},
         flatten(list_transform(spans, lambda s: token_ids[s.start + 1 : s."end"])) AS targets
     FROM signals),
     mass AS (SELECT *,

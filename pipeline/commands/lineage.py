@@ -228,8 +228,8 @@ def row(lineage: Lineage, data: Path, prefix: str) -> dict[str, Any]:
         ),
         "drops": rows("drops", "prompt_id, rule, evidence", "prompt_id", prompt_ids),
         "responses": answers,
-        "scores": rows("scores", "record_id, score, detail", "record_id", ids),
-        "selections": rows("selections", "record_id, kept, weight, reason", "record_id", ids),
+        "scores": rows("scores", "response_id, score, detail", "response_id", ids),
+        "selections": rows("selections", "response_id, kept, weight, reason", "response_id", ids),
         "examples": examples,
         "trained": taught,
         "judged": [e for e in rules.query(data, judged).to_pylist() if e["model"] in models],
@@ -260,10 +260,10 @@ def story(found: Mapping[str, Any]) -> list[str]:
         ]
         lines += _quoted(answer["error"] or answer["content"] or "", "  error" if answer["error"] else "  text")
         lines.append(f"  answer: {_flat(answer['answer'])}")
-        own = [s for s in found["scores"] if s["record_id"] == answer["response_id"]]
+        own = [s for s in found["scores"] if s["response_id"] == answer["response_id"]]
         scored = [f"{s['instance']} {'null' if s['score'] is None else format(s['score'], '.4g')}" for s in own]
         lines.append(f"  scores: {', '.join(scored) or 'none'}")
-        for s in (s for s in found["selections"] if s["record_id"] == answer["response_id"]):
+        for s in (s for s in found["selections"] if s["response_id"] == answer["response_id"]):
             kept = f"kept, weight {s['weight']:.4g}" if s["kept"] else "not kept"
             lines.append(f"  {s['instance']}: {kept} ({_flat(s['reason'])})")
         lines += [

@@ -27,7 +27,7 @@ from pipeline.core.settings import limit_threads
 from pipeline.core.stage import Instance, Plan
 from pipeline.core.workspace import DATA, PARAMS, ROOT, memo_root
 from pipeline.errors import Refused
-from pipeline.kinds.verifier import verifier_named
+from pipeline.kinds.verifier import metric_of
 from pipeline.model.chat import Chat
 from pipeline.plan.resolve import load, resolve
 from pipeline.stages.generate import Params as GenerateParams
@@ -56,8 +56,8 @@ def spread(pool: pa.Table, rows: int) -> pa.Table:
 def pack_of(plan: Plan, entry: Instance) -> Instance | None:
     """The first entry of `pack` that trains on an entry's answers."""
     for pack in plan.of("pack"):
-        models = _selection(plan, pack).models
-        if entry.output in pack.inputs["responses"] and entry.name in (models or (entry.name,)):
+        chosen = _selection(plan, pack).entries
+        if entry.output in pack.inputs["responses"] and entry.name in (chosen or (entry.name,)):
             return pack
     return None
 
@@ -160,7 +160,7 @@ def _scores(plan: Plan, entry: Instance, responses: pa.Table, scratch: Path) -> 
             found[instance.name] = dict.fromkeys(responses["response_id"].to_pylist(), f"not made: {error}"), None
             continue
         parquet.write(SCORES, folder, 1, batches)
-        rows = Scan(SCORES, (folder,)).read(["record_id", "score"])
+        rows = Scan(SCORES, (folder,)).read(["response_id", "score"])
         found[instance.name] = dict(zip(*(c.to_pylist() for c in rows.columns), strict=True)), folder
     return found
 
@@ -200,10 +200,8 @@ def _where(rules: SelectParams, responses: pa.Table, scores: dict[str, Scored], 
 
 def _right(row: dict[str, Any]) -> bool | None:
     """Whether an answer is right; None where nothing can tell."""
-    if row["verifier"] is None or row["reference"] is None:
-        return None
-    answer = row["answer"]
-    return answer is not None and verifier_named(row["verifier"]).equal(answer, row["reference"])
+    found = metric_of(row["verifier"], row["answer"], row["reference"])
+    return None if found is None else found == 1
 
 
 class _Rendering:

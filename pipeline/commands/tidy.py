@@ -22,8 +22,8 @@ from dvc.utils.serialize import modify_yaml
 from pipeline.commands.screen import show
 from pipeline.core.workspace import DATA, PARAMS, ROOT
 from pipeline.errors import Refused, TryAgain
+from pipeline.plan.map import entries
 from pipeline.plan.resolve import load, resolve
-from pipeline.plan.status import entries
 
 ABOUT = "forget instances that no longer exist in dvc.lock, and locks of killed DVC processes"
 MORE = "Not while DVC runs."

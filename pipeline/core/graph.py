@@ -41,9 +41,21 @@ def named(plan: Plan, instance: Instance, kind: str) -> frozenset[str]:
             if maker.label not in writers:
                 writers[maker.label] = maker
                 waiting.append(maker)
-    models = _makers(plan, [f"models/{model}" for model in instance.params.needs()])
-    found = [maker.params.names(kind) for maker in (*writers.values(), *models)]
+    found = [_named_by(plan, maker, kind) for maker in (*writers.values(), *_models(plan, instance))]
     return frozenset().union(*(available(kind) if names is None else names for names in found))
+
+
+def _named_by(plan: Plan, maker: Instance, kind: str) -> frozenset[str] | None:
+    """What an instance's rows or card name; where it does not say, what the models name that it is made of."""
+    names, made_of = maker.params.names(kind), _models(plan, maker)
+    if names is not None or not made_of:
+        return names
+    below = [_named_by(plan, model, kind) for model in made_of]
+    return None if None in below else frozenset().union(*(some for some in below if some is not None))
+
+
+def _models(plan: Plan, instance: Instance) -> list[Instance]:
+    return _makers(plan, [f"models/{model}" for model in instance.params.needs()])
 
 
 def _makers(plan: Plan, outputs: Iterable[str]) -> list[Instance]:
@@ -56,7 +68,7 @@ def scorers_of(plan: Plan, of: str) -> list[str]:
     return [i.name for i in plan.instances.values() if i.output.startswith(f"scores/{of}/")]
 
 
-def models_of(plan: Plan, of: str) -> list[str]:
-    """Who answers in a folder, as the column `model` names them."""
+def entries_of(plan: Plan, of: str) -> list[str]:
+    """The entries of generate that answer in a folder, as the column `entry` names them."""
     outputs = [i for i in plan.instances.values() if i.output == of or i.output.startswith(f"{of}/")]
     return sorted({i.name for i in outputs if i.stage == "generate"})

@@ -76,8 +76,8 @@ class StageParams(Choice):
         return frozenset()
 
     def names(self, kind: str) -> frozenset[str] | None:
-        """The methods of a kind that what this instance writes names, in a model's card or in its rows; None if it may
-        be any."""
+        """The methods of a kind that what this instance writes names, in a model's card or in its rows. None stands for
+        those that the models name which it needs, or for any if it needs none."""
         return frozenset()
 
     def parts_of(self, tables: Sequence[Scan]) -> int:
@@ -85,8 +85,8 @@ class StageParams(Choice):
         which is the pool's own; another, such as a benchmark, may be cut otherwise."""
         return tables[0].parts if tables else 1
 
-    def check(self, plan: Any) -> list[str]:
-        """Faults that show only beside the other instances (`Plan`)."""
+    def check(self, plan: Plan) -> list[str]:
+        """Faults that show only beside the other instances."""
         return []
 
 

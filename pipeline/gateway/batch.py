@@ -28,7 +28,7 @@ from pipeline.errors import CapReached, Refused, TryAgain
 from pipeline.gateway.batch_state import Kept, Sent
 from pipeline.gateway.completions import Completions, Served, Unreadable, complaint
 from pipeline.gateway.connection import LONGEST_PAUSE_S, Connection, Passing, Reply, backoff
-from pipeline.kinds.backend import Answer, GenerateRequest, Reading, Sampling, Structured, Tokens
+from pipeline.kinds.backend import PLAIN, Answer, GenerateRequest, Reading, Sampling, Structured, Tokens, Want
 from pipeline.memo.ledger import Ledger
 from pipeline.tables import ids
 
@@ -70,7 +70,7 @@ class BatchGateway:
     def __exit__(self, *_: object) -> None:
         self.connection.close()
 
-    def read(self, sequences: Sequence[Tokens], *, top_k: int = 0, embedding: bool = False) -> Iterator[Reading]:
+    def read(self, sequences: Sequence[Tokens], want: Want = PLAIN) -> Iterator[Reading]:
         """A served model is only asked for answers."""
         raise Refused(f"the model {self.name} is served (http.openai) and cannot read given texts; use a local model")
 

@@ -14,9 +14,9 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -28,6 +28,7 @@ from pipeline.core import identity
 from pipeline.core.methods import find, marker
 from pipeline.core.run import How
 from pipeline.tables import ids
+from pipeline.tables.ids import Cell
 
 Messages = Sequence[dict[str, str]]
 # What a model that is run in this process gives.
@@ -96,11 +97,31 @@ class Answer:
 
 @dataclass(frozen=True)
 class Tokens:
-    """A tokenised conversation to be read, and the positions [N] whose tokens are asked about."""
+    """A tokenised conversation to be read, and the positions [N] whose tokens are asked about; `inputs` is the cell of
+    arrays that it is about, if there is one."""
 
     id: str
     token_ids: Sequence[int]
     positions: Sequence[int]
+    inputs: Cell | None = None
+
+
+@dataclass(frozen=True)
+class Want:
+    """What is asked of a reading besides the log-probability of each asked token: the K likeliest, the pooled states,
+    what the model computes on the way (taps, as in `kinds/objective.py`)."""
+
+    top_k: int = 0
+    embedding: bool = False
+    taps: tuple[str, ...] = ()
+
+    def needs(self) -> frozenset[str]:
+        """What a backend must give for it."""
+        topk, states = {"topk_logprobs"} if self.top_k else set(), {"hidden_states"}
+        return frozenset({"read"} | topk | (states if self.embedding or self.taps else set()))
+
+
+PLAIN = Want()
 
 
 @dataclass(frozen=True)
@@ -108,7 +129,7 @@ class Reading:
     """What a model says about the N asked tokens of one sequence; only what was wanted is set.
 
     target_logprob [N], topk_ids and topk_logprobs [N, K] (likeliest first), tail_mass [N], embedding [D] (mean of the
-    last layer's states at the asked tokens).
+    last layer's states at the asked tokens), features by tap [N, D].
     """
 
     id: str
@@ -117,6 +138,7 @@ class Reading:
     topk_logprobs: np.ndarray | None = None
     tail_mass: np.ndarray | None = None
     embedding: np.ndarray | None = None
+    features: Mapping[str, np.ndarray] = field(default_factory=dict)
 
 
 class Backend(Protocol):
@@ -130,7 +152,7 @@ class Backend(Protocol):
         """Answer every request once, in any order."""
         ...
 
-    def read(self, sequences: Sequence[Tokens], *, top_k: int = 0, embedding: bool = False) -> Iterator[Reading]:
+    def read(self, sequences: Sequence[Tokens], want: Want = PLAIN) -> Iterator[Reading]:
         """Read every sequence once, in any order. Log-probabilities are natural, at temperature 1."""
         ...
 

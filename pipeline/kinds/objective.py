@@ -1,25 +1,26 @@
-"""What an objective sees: the loss tokens of a batch, and nothing else.
+"""What an objective is given and gives: the places of a batch, and nothing else.
 
-Shift and mask happen once, in `make_view`: position t-1 predicts token t, and only tokens inside the loss spans
-survive. No objective sees a mask, a padding token or a pair of shifted tensors, so none can get them wrong.
+A place is where a loss stands: a token to be learnt, a text to be named. A view is those places: no objective sees a
+mask, a padding token or a pair of shifted tensors, so none can get them wrong. Shift and mask are a network's work.
 
-Tensors carry their shape in their name: B sequences, T positions, N loss tokens of the batch, V vocabulary, K stored
-outcomes of a teacher.  A training step is
+Tensors carry their shape in their name: N places, B examples, V outcomes at a place, K stored outcomes of a teacher, D
+the width of a tap.
 
-    loss_BT = loss_mask([example["spans"] for example in batch], length=T)
-    view = make_view(model(token_ids_BT).logits, token_ids_BT, loss_BT, weight_B, teacher)
-    loss = objective(view.restrict(method.traits["reads"]))
-    reduce([loss], normaliser).backward()    # normaliser: the loss tokens of the whole step, over all ranks
+    @objective(reads=("student_NV", "teacher", "weight_N"), item="place", teacher="any", divergence=True)
+    def forward(*, temperature: PositiveFloat = 1.0) -> Objective: ...
+
+Traits: `reads` are the fields of the view that it looks at. `item` is what one value stands for, and the sum is divided
+by the number of them: `place`, `example` or `set` (all examples of one prompt). `teacher` is what it is compared with:
+`any` distribution, `all` outcomes (no top-k), the `reference` log-probability of targets, `features`, or `none`.
+`alone: False`: a value depends on other items, so the whole of a step is looked at together. `surrogate: True`: the
+gradient is not the value's derivative, on purpose.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol, cast
-
-from pipeline.errors import Refused
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, Protocol, cast
 
 if TYPE_CHECKING:
     import torch
@@ -32,26 +33,30 @@ else:
 
 from pipeline.core.methods import marker
 
-# Log-probability of what cannot happen: a column of -inf. It is finite because 0 * log 0 is not a number, and far
-# below what logits of 1e4 give.
-IMPOSSIBLE = -1e6
-# A logit that adds nothing to any sum, and a mass that adds nothing and still has a logarithm, both in float32.
-LOWEST = -1e38
-SMALLEST = 1e-37
+UNFILLED: Any = None
+
+
+# Arguments that name what a model computes on the way: `last`, the states that its head is given, or a module's name.
+Tap = Annotated[str, "tap"]
+TeacherTap = Annotated[str, "teacher_tap"]
 
 
 @dataclass(frozen=True)
 class DenseTeacher:
-    """The teacher's raw logits at every loss token, over the student's vocabulary."""
+    """The teacher's raw logits at every place, over the student's outcomes."""
 
     logits_NV: torch.Tensor
+
+    def at(self, rows: torch.Tensor | slice) -> DenseTeacher:
+        """Some of the places."""
+        return DenseTeacher(self.logits_NV[rows])
 
 
 @dataclass(frozen=True)
 class TopKTeacher:
-    """The teacher's distribution as K + 1 outcomes: its K likeliest tokens, and all others together.
+    """The teacher's distribution as K + 1 outcomes: its K likeliest, and all others together.
 
-    `logprobs_NK` and the mass `tail_N` were taken at `temperature`, over the whole vocabulary.
+    `logprobs_NK` and the mass `tail_N` were taken at `temperature`, over all outcomes.
     """
 
     ids_NK: torch.Tensor
@@ -59,31 +64,57 @@ class TopKTeacher:
     tail_N: torch.Tensor
     temperature: float = 1.0
 
+    def at(self, rows: torch.Tensor | slice) -> TopKTeacher:
+        """Some of the places."""
+        return replace(self, ids_NK=self.ids_NK[rows], logprobs_NK=self.logprobs_NK[rows], tail_N=self.tail_N[rows])
+
 
 Teacher = DenseTeacher | TopKTeacher
 
 
-@dataclass(frozen=True)
-class TokenView:
-    """One entry per loss token, in the order of the batch: by example, then by position.
+class Step(NamedTuple):
+    """Where training stands: steps made before this one and all there will be; likewise epochs."""
 
-    `student_NV` are raw logits in float32 (float64 if the model computes so), `example_N` the row of the batch that a
-    token stands in, `weight_N` the weight of its example.
+    number: int
+    of: int
+    epoch: int
+    epochs: int
+
+
+@dataclass(frozen=True)
+class View:
+    """The places of a batch, in its order: by example, then by position. The vocabulary of all objectives.
+
+    Only what a method's `reads` names is sure to be filled.
     """
 
-    student_NV: torch.Tensor
-    target_N: torch.Tensor
-    example_N: torch.Tensor
-    weight_N: torch.Tensor
+    # Raw logits of the judged model, in float32 or wider.
+    student_NV: torch.Tensor = UNFILLED
+    # The outcome that stands there, -1 where it is unknown; the log-probability that the judged model gives to it.
+    target_N: torch.Tensor = UNFILLED
+    logprob_N: torch.Tensor = UNFILLED
+    # What it is compared with: a distribution, or the log-probability of the target alone.
     teacher: Teacher | None = None
+    reference_N: torch.Tensor = UNFILLED
+    # By tap, [N, D].
+    features: Mapping[str, torch.Tensor] = field(default_factory=dict)
+    teacher_features: Mapping[str, torch.Tensor] = field(default_factory=dict)
+    # The example that a place stands in, and its weight; the set that an example belongs to, and its reward.
+    example_N: torch.Tensor = UNFILLED
+    weight_N: torch.Tensor = UNFILLED
+    set_B: torch.Tensor = UNFILLED
+    reward_B: torch.Tensor = UNFILLED
+    # The method's own trained module.
+    own: torch.nn.Module = UNFILLED
+    step: Step = UNFILLED
 
-    def restrict(self, reads: Iterable[str]) -> TokenView:
+    def restrict(self, reads: Iterable[str]) -> View:
         """The same view, on which reading any other field raises: a method's trait `reads` is the truth about it."""
-        return cast(TokenView, _Restricted(self, frozenset(reads)))
+        return cast(View, _Restricted(self, frozenset(reads)))
 
 
 class _Restricted:
-    def __init__(self, view: TokenView, reads: frozenset[str]) -> None:
+    def __init__(self, view: View, reads: frozenset[str]) -> None:
         self._view, self._reads = view, reads
 
     def __getattr__(self, name: str) -> object:
@@ -96,7 +127,7 @@ class _Restricted:
 
 @dataclass(frozen=True)
 class Loss:
-    """One value and one weight per item (a token of a `TokenView`), and metrics of the same length, never a scalar."""
+    """One value and one weight per item, and metrics of the same length, never a scalar."""
 
     value_N: torch.Tensor
     weight_N: torch.Tensor
@@ -118,49 +149,16 @@ class Reduced:
 
 
 class Objective(Protocol):
-    """A view to a loss per item.
+    """A view to a loss per item. Calling it moves no state.
 
-    Calling it moves no state. A method with memory is an object that has `update(reduced: Reduced)` too; the trainer
-    calls that once per optimizer step, after `summarise`, and never in evaluation.
+    A method with memory is an object that has three methods more: `update(step, reduced)`, which the trainer calls once
+    after every step of the optimizer; `state()`, a mapping of tensors that goes into every checkpoint; and
+    `restore(state)`. One with a module of its own has `modules(widths, teacher_widths)`, by tap, which makes it: it is
+    trained with the student, kept in checkpoints, and is no part of the student that is saved. `taps` and
+    `teacher_taps` are the taps that it reads.
     """
 
-    def __call__(self, view: TokenView) -> Loss: ...
-
-
-def outcomes(view: TokenView, temperature: float = 1.0) -> tuple[torch.Tensor, torch.Tensor]:
-    """Teacher's and student's log-probabilities of the same outcomes at a temperature: [N, V], or [N, K + 1].
-
-    A dense teacher gives the V tokens. A stored one gives its K tokens and, last, all others together, for both: two
-    whole distributions, so that a divergence between them is a true one and never above the dense one. The student's
-    mass on the others is summed, not taken as 1 minus the K, which in float32 is noise when they are nearly all.
-    At another temperature the stored mass of the others is unknown (it depends on how it was spread), so that is
-    refused. No gradient flows to the teacher.
-    """
-    student_NV = view.student_NV if temperature == 1 else view.student_NV / temperature
-    match view.teacher:
-        case DenseTeacher(logits_NV):
-            log_p, log_q = (logits_NV.detach() / temperature).log_softmax(1), student_NV.log_softmax(1)
-        case TopKTeacher(ids_NK, logprobs_NK, tail_N, stored):
-            # Close, not equal: 0.7 comes back from a float32 as 0.69999999.
-            if not math.isclose(stored, temperature, rel_tol=1e-6):
-                raise Refused(
-                    f"the stored signals were taken at temperature {stored:g} and the objective asks for "
-                    f"{temperature:g}: the mass of the tokens that were not stored is unknown there. "
-                    f"Write `temperature: {stored:g}` for the objective."
-                )
-            ids_NK = ids_NK.long()
-            # A tail that the float could not hold is small, not impossible.
-            log_tail = tail_N.detach().clamp_min(SMALLEST).log()
-            log_p = torch.cat([logprobs_NK.detach(), log_tail[:, None]], 1).log_softmax(1)
-            rest = student_NV.scatter(1, ids_NK, LOWEST).logsumexp(1, keepdim=True)
-            taken = student_NV.gather(1, ids_NK).clamp_min(LOWEST)
-            log_q = torch.cat([taken, rest], 1).log_softmax(1)
-        case None:
-            raise Refused(
-                "the objective compares the student with a teacher's distribution, and these examples have none. "
-                "Train on signals (add a `probe` of the examples), or use `supervised.cross_entropy`."
-            )
-    return log_p.clamp_min(IMPOSSIBLE), log_q.clamp_min(IMPOSSIBLE)
+    def __call__(self, view: View) -> Loss: ...
 
 
 objective = marker("objective")

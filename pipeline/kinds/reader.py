@@ -9,7 +9,7 @@ from pipeline.kinds.backend import Reading
 
 
 class Reader(Protocol):
-    """Gives the columns of one answer's score: `score`, `parts`, and `detail` or `vector` if it has them."""
+    """Gives the columns of one answer's score: `score`, `quantities`, and `detail` or `vector` if it has them."""
 
     def __call__(self, reading: Reading, /) -> dict[str, Any]:
         """The columns of one row."""

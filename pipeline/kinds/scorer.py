@@ -1,4 +1,4 @@
-"""What a scorer is, and how it gives the parts of its scores."""
+"""What a scorer is, and how it gives the quantities that its scores are made from."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ class Scorer(Protocol):
     """Scores a whole part of responses at once; all answers to a prompt lie in one part."""
 
     def __call__(self, rows: pa.Table, /) -> dict[str, pa.Array]:
-        """From the columns that the scorer reads to those of the table `scores`: `score`, `parts`, and `detail` or
+        """From the columns that the scorer reads to those of the table `scores`: `score`, `quantities`, and `detail` or
         `vector` if it has them, as lists or arrays with one value per row."""
         ...
 
 
-def parts_of(**columns: np.ndarray) -> pa.MapArray:
+def quantities_of(**columns: np.ndarray) -> pa.MapArray:
     """One map per row, name to number, from one array of numbers per name."""
     values = np.column_stack([np.asarray(column, np.float64) for column in columns.values()])
     if np.isnan(values).any():
         bad = [name for name, column in columns.items() if np.isnan(column).any()]
-        raise ValueError(f"parts must be numbers, and {', '.join(bad)} has NaN")
+        raise ValueError(f"quantities must be numbers, and {', '.join(bad)} has NaN")
     rows, width = values.shape
     names = pa.array(list(columns)).take(pa.array(np.tile(np.arange(width), rows)))
     return pa.MapArray.from_arrays(np.arange(rows + 1, dtype=np.int32) * width, names, pa.array(values.ravel()))

@@ -52,7 +52,7 @@ class Budget:
         given = self.rows if self.rows is not None else self.tokens
         return math.inf if given is None else given
 
-    def prices(self, candidates: Candidates) -> np.ndarray:
+    def cost_of(self, candidates: Candidates) -> np.ndarray:
         """What each candidate takes of the limit, [n]."""
         return candidates.tokens if self.tokens is not None else np.ones(len(candidates), np.int64)
 
@@ -81,13 +81,13 @@ class Selector(Protocol):
         ...
 
 
-def fill(order: Sequence[int] | np.ndarray, prices: np.ndarray, limit: float) -> list[int]:
+def spend(order: Sequence[int] | np.ndarray, cost: np.ndarray, limit: float) -> list[int]:
     """The positions that fit, taken in order; one that does not fit is passed over for smaller ones."""
     kept: list[int] = []
     for i in order:
-        if prices[i] <= limit:
+        if cost[i] <= limit:
             kept.append(int(i))
-            limit -= prices[i]
+            limit -= cost[i]
     return kept
 
 

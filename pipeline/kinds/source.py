@@ -13,7 +13,10 @@ Message = dict[str, str]
 
 @dataclass(frozen=True)
 class GivenRow:
-    """A row as it was found: where it stands, and its columns, which are the user's own or those of `prompts`."""
+    """A row as it was found: where it stands, and its columns, which are the user's own or those of `prompts`.
+
+    `inputs` and `truth` may be mappings of names to numpy arrays, or to bytes that are a whole PNG or JPEG.
+    """
 
     source: str
     columns: Mapping[str, object]

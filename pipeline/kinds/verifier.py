@@ -1,4 +1,4 @@
-"""The short answer in an answer text, and whether it is right: a row names its verifier, this finds it."""
+"""The short answer in an answer text, and whether it is right: a row names its verifier, and this finds it."""
 
 from __future__ import annotations
 
@@ -31,6 +31,13 @@ def answer_of(verifier: str | None, content: str | None) -> str | None:
     if content is None:
         return None
     return content.strip() or None if verifier is None else verifier_named(verifier).parse(content)
+
+
+def metric_of(verifier: str | None, answer: str | None, reference: str | None) -> float | None:
+    """1 for a short answer that is right, 0 for one that is wrong or could not be read; None if nothing can tell."""
+    if verifier is None or reference is None:
+        return None
+    return float(answer is not None and verifier_named(verifier).equal(answer, reference))
 
 
 verifier = marker("verifier")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -19,10 +19,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from pipeline.kinds.backend import Reading, Sampling, Tokens
+from pipeline.kinds.backend import Reading, Sampling, Tokens, Want
 from pipeline.memo.store import FILE, Store
 from pipeline.tables import ids
 
+TAP = "tap:"
 # The columns of `responses` that make an answer again, and say whose it is.
 ANSWER = (
     "request_id", "content", "finish_reason", "reasoning", "token_ids", "logprobs", "error", "prompt_tokens",
@@ -48,10 +49,11 @@ def request_key(
     return ids.digest("request", prompt_id, model_id, sampling.content(), sample, seed, *how)
 
 
-def reading_key(tokens: Tokens, model_id: str, engine: str, top_k: int, embedding: bool) -> str:
+def reading_key(tokens: Tokens, model_id: str, engine: str, want: Want) -> str:
     """The id of one reading: all that determines it."""
-    asked = list(tokens.token_ids), list(tokens.positions), top_k, embedding
-    return ids.digest("reading", model_id, engine, *asked)
+    asked = *(np.asarray(x).tolist() for x in (tokens.token_ids, tokens.positions)), want.top_k, want.embedding
+    taps = [list(want.taps)] if want.taps else []
+    return ids.digest("reading", model_id, engine, *asked, *taps, *ids.of_arrays(tokens.inputs))
 
 
 @dataclass(frozen=True)
@@ -131,10 +133,13 @@ class Memo(Store):
         """Learn the answers of recorded `responses` files, so that a clone asks for none of them; returns how many."""
         learnt = 0
         for file in files:
-            for batch in pq.ParquetFile(file).iter_batches(columns=[*ANSWER, "model"]):
+            recorded = pq.ParquetFile(file)
+            # Tables of before the column was called `entry` hold answers that were paid for, too.
+            entry = "entry" if "entry" in recorded.schema_arrow.names else "model"
+            for batch in recorded.iter_batches(columns=[*ANSWER, entry]):
                 rows = batch.filter(pc.is_null(batch["error"])).to_pylist()
                 before = self.connection.total_changes
-                self.put({row["request_id"]: {"instance": f"generate@{row.pop('model')}", **row} for row in rows})
+                self.put({row["request_id"]: {"instance": f"generate@{row.pop(entry)}", **row} for row in rows})
                 learnt += self.connection.total_changes - before
         return learnt
 
@@ -150,7 +155,8 @@ class Memo(Store):
 
 
 def _packed(reading: Reading) -> bytes:
-    arrays = {name: array for name, array in asdict(reading).items() if isinstance(array, np.ndarray)}
+    arrays = {name: array for name, array in reading.__dict__.items() if isinstance(array, np.ndarray)}
+    arrays |= {f"{TAP}{name}": array for name, array in reading.features.items()}
     head = {name: (array.dtype.str, array.shape) for name, array in arrays.items()}
     return b"\n".join([orjson.dumps(head), b"".join(array.tobytes() for array in arrays.values())])
 
@@ -162,4 +168,5 @@ def _unpacked(key: str, value: bytes) -> Reading:
         size = int(np.prod(shape))
         arrays[name] = np.frombuffer(body, dtype, size, start).reshape(shape)
         start += arrays[name].nbytes
-    return Reading(key, **arrays)
+    features = {name.removeprefix(TAP): array for name, array in arrays.items() if name.startswith(TAP)}
+    return Reading(key, features=features, **{n: a for n, a in arrays.items() if not n.startswith(TAP)})

@@ -10,10 +10,16 @@ from pathlib import Path
 from pipeline.errors import Refused
 from pipeline.kinds.origin import BACKENDS, Card, Engine
 
+CAUSAL = "language.causal"
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "special_tokens_map.json")
 
 
-def finish(out: Path, dtype: str, engine: Engine = "transformers") -> Card:
+def network_of(folder: Path) -> str:
+    """The network of a model folder, as its card says."""
+    return json.loads((folder / "model.json").read_text("utf-8")).get("network", CAUSAL)
+
+
+def finish(out: Path, dtype: str, engine: Engine = "transformers", network: str = CAUSAL) -> Card:
     """Give a transformers folder its `tokenizer/`; returns its card.
 
     The identity is a hash of weights, config, tokenizer and template: all that decides an answer.
@@ -37,4 +43,4 @@ def finish(out: Path, dtype: str, engine: Engine = "transformers") -> Card:
     if dtype != "float32":
         # The same weights at another precision answer otherwise, and must not be answered from the memo of these.
         digest.update(dtype.encode())
-    return {"backend": BACKENDS[engine], "model_id": digest.hexdigest(), "dtype": dtype}
+    return {"backend": BACKENDS[engine], "model_id": digest.hexdigest(), "dtype": dtype, "network": network}

@@ -1,6 +1,6 @@
-"""Divergences between the teacher's distribution p and the student's q, one value per loss token.
+"""Divergences between the teacher's distribution p and the student's q, one value per place.
 
-All of them take a dense teacher or a stored top-k (`views.outcomes`), and two questions of temperature:
+All of them take a dense teacher or a stored top-k (`distributions.outcomes`), and two questions of temperature:
 `temperature` softens both distributions before they are compared. A gradient then shrinks as 1 / temperature^2;
 `times_tau_squared` multiplies the loss by temperature^2, which Hinton et al. do so that a mixture with cross-entropy
 keeps its balance, and which GKD, DistiLLM and MiniLLM do not do. At temperature 1 it changes nothing.
@@ -8,26 +8,27 @@ keeps its balance, and which GKD, DistiLLM and MiniLLM do not do. At temperature
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field, PositiveFloat
 
 from pipeline.core.methods import lazy
-from pipeline.kinds.objective import Loss, Objective, TokenView, objective, outcomes
+from pipeline.kinds.objective import Loss, Objective, View, objective
 
 if TYPE_CHECKING:
     import torch
+
+    from pipeline.model import distributions
 else:
     torch = lazy("torch")
-
+    distributions = lazy("pipeline.model.distributions")
 
 Share = Annotated[float, Field(gt=0, lt=1)]
 READS = ("student_NV", "teacher", "weight_N")
 
 
-@objective(reads=READS, item="token", teacher="any", divergence=True)
+@objective(reads=READS, item="place", teacher="any", divergence=True)
 def forward(
     *,
     temperature: PositiveFloat = 1.0,
@@ -40,20 +41,20 @@ def forward(
     Differs: `variant: code` is the cross-entropy -sum p log q that DistiLLM, TAID and MiniPLM release under this name:
     the teacher's entropy is not subtracted, so the gradient is the same and the number is not.
     """
-    return _compare(kl if variant == "paper" else cross, temperature, times_tau_squared)
+    return _compare(_between(variant), temperature, times_tau_squared)
 
 
-@objective(reads=READS, item="token", teacher="any", divergence=True)
+@objective(reads=READS, item="place", teacher="any", divergence=True)
 def reverse(*, temperature: PositiveFloat = 1.0, times_tau_squared: bool = False) -> Objective:
     """KL(q || p): the student keeps to what the teacher finds likely, and may leave out the rest.
 
     Paper: Gu et al. 2024, MiniLLM (arXiv 2306.08543), its single-step term.
     Differs: on tokens that are given, not sampled from the student.
     """
-    return _compare(lambda log_p, log_q: kl(log_q, log_p), temperature, times_tau_squared)
+    return _compare(lambda log_p, log_q: distributions.kl(log_q, log_p), temperature, times_tau_squared)
 
 
-@objective(reads=READS, item="token", teacher="any", divergence=True)
+@objective(reads=READS, item="place", teacher="any", divergence=True)
 def jsd(*, beta: Share = 0.5, temperature: PositiveFloat = 1.0, times_tau_squared: bool = False) -> Objective:
     """Generalised Jensen-Shannon: beta KL(p || m) + (1 - beta) KL(q || m), where m = beta p + (1 - beta) q.
 
@@ -63,13 +64,13 @@ def jsd(*, beta: Share = 0.5, temperature: PositiveFloat = 1.0, times_tau_square
     """
 
     def between(log_p: torch.Tensor, log_q: torch.Tensor) -> torch.Tensor:
-        log_m = mixture(log_p, log_q, beta)
-        return beta * kl(log_p, log_m) + (1 - beta) * kl(log_q, log_m)
+        log_m = distributions.mixture(log_p, log_q, beta)
+        return beta * distributions.kl(log_p, log_m) + (1 - beta) * distributions.kl(log_q, log_m)
 
     return _compare(between, temperature, times_tau_squared)
 
 
-@objective(reads=READS, item="token", teacher="any", divergence=True)
+@objective(reads=READS, item="place", teacher="any", divergence=True)
 def skew_forward(
     *,
     alpha: Share = 0.1,
@@ -82,33 +83,31 @@ def skew_forward(
     Paper: Ko et al. 2024, DistiLLM (arXiv 2402.03898), the skew KL.
     Differs: `variant: code` is the released cross-entropy form, without the teacher's entropy: same gradient.
     """
-    compare = kl if variant == "paper" else cross
-    return _compare(lambda log_p, log_q: compare(log_p, mixture(log_p, log_q, alpha)), temperature, times_tau_squared)
+
+    def between(log_p: torch.Tensor, log_q: torch.Tensor) -> torch.Tensor:
+        return _between(variant)(log_p, distributions.mixture(log_p, log_q, alpha))
+
+    return _compare(between, temperature, times_tau_squared)
 
 
-@objective(reads=READS, item="token", teacher="any", divergence=True)
+@objective(reads=READS, item="place", teacher="any", divergence=True)
 def skew_reverse(*, alpha: Share = 0.1, temperature: PositiveFloat = 1.0, times_tau_squared: bool = False) -> Objective:
     """KL(q || (1 - alpha) p + alpha q): reverse KL that cannot pass log(1 / alpha).
 
     Paper: Ko et al. 2024, DistiLLM (arXiv 2402.03898), the skew reverse KL.
     Differs: nothing. (DistiLLM-2 stops the gradient of q inside the mixture; this does not.)
     """
-    return _compare(lambda log_p, log_q: kl(log_q, mixture(log_q, log_p, alpha)), temperature, times_tau_squared)
+
+    def between(log_p: torch.Tensor, log_q: torch.Tensor) -> torch.Tensor:
+        return distributions.kl(log_q, distributions.mixture(log_q, log_p, alpha))
+
+    return _compare(between, temperature, times_tau_squared)
 
 
-def kl(log_p: torch.Tensor, log_q: torch.Tensor) -> torch.Tensor:
-    """KL(p || q) of each row."""
-    return (log_p.exp() * (log_p - log_q)).sum(1)
-
-
-def cross(log_p: torch.Tensor, log_q: torch.Tensor) -> torch.Tensor:
-    """The cross-entropy -sum p log q of each row."""
-    return -(log_p.exp() * log_q).sum(1)
-
-
-def mixture(log_p: torch.Tensor, log_q: torch.Tensor, share: float) -> torch.Tensor:
-    """log(share p + (1 - share) q)."""
-    return torch.logaddexp(log_p + math.log(share), log_q + math.log1p(-share))
+def _between(variant: str) -> Callable[[torch.Tensor, torch.Tensor], torch.Tensor]:
+    """The divergence, or the cross-entropy that has its gradient."""
+    # Looked up when it is called: naming a method must not load torch.
+    return lambda log_p, log_q: (distributions.kl if variant == "paper" else distributions.cross)(log_p, log_q)
 
 
 def _compare(
@@ -116,7 +115,7 @@ def _compare(
 ) -> Objective:
     scale = temperature**2 if times_tau_squared else 1.0
 
-    def loss(view: TokenView) -> Loss:
-        return Loss(between(*outcomes(view, temperature)) * scale, view.weight_N)
+    def loss(view: View) -> Loss:
+        return Loss(between(*distributions.outcomes(view, temperature)) * scale, view.weight_N)
 
     return loss

@@ -20,8 +20,10 @@ from pipeline.core.identity import fingerprint
 from pipeline.core.methods import module_of
 from pipeline.core.settings import RunSettings
 from pipeline.core.stage import ALONE, NAME, SECTION_OF, STAGES, Instance, Plan, Stage, StageParams, stage_named
+from pipeline.core.workspace import ROOT
 from pipeline.errors import Refused
 from pipeline.plan.faults import PlanError, deletion, explained, nearest, nobody_makes
+from pipeline.plan.map import filled
 from pipeline.tables import ids
 
 
@@ -43,6 +45,7 @@ def resolve(given: Mapping[str, Any], only: str | None = None) -> Plan:
 
     With `only` the label of an instance, no other gets the fingerprint of its code, which is half of the work.
     """
+    given = filled(given, ROOT)
     faults: list[str] = []
     sections = sorted(set(SECTION_OF.values()) - {ALONE})
     for key in given:
@@ -65,7 +68,7 @@ def resolve(given: Mapping[str, Any], only: str | None = None) -> Plan:
         entries = {ALONE: {}} if stage_name == ALONE else given.get(section)
         if not isinstance(entries, dict):
             if stage_name == section:
-                what = "is missing" if entries is None else f"must be a mapping, not {entries!r}"
+                what = f"must be a mapping, not {entries!r}" if section in given else "is missing"
                 faults.append(f"{section}: {what}; a section without entries is written `{section}: {{}}`")
             continue
         for name, entry in entries.items():

@@ -11,7 +11,6 @@ from __future__ import annotations
 import fnmatch
 import hashlib
 import json
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -23,18 +22,10 @@ import yaml
 from pipeline.core.stage import Plan
 from pipeline.core.workspace import TABLE_FOLDERS
 from pipeline.plan.disk import SCHEMA, differing, schema_text
+from pipeline.plan.map import entries, makers, touch
 
 PLAN = "data/plan"
 State = Literal["clean", "must", "may", "missing"]
-
-
-@dataclass(frozen=True)
-class Entry:
-    """One instance as `dvc.yaml` declares it: its command, the paths it reads and those it writes."""
-
-    cmd: str
-    deps: tuple[str, ...]
-    outs: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -44,63 +35,6 @@ class Standing:
     label: str
     state: State
     why: tuple[str, ...] = ()
-
-
-def entries(given: Mapping[str, Any], root: Path) -> dict[str, Entry]:
-    """`dvc.yaml` with its templates filled from these parameters, by label (`train@kd`), upstream first."""
-    found = {}
-    for stage, declared in yaml.safe_load((root / "dvc.yaml").read_text("utf-8"))["stages"].items():
-        if "foreach" not in declared:
-            found[stage] = _entry(declared, {})
-            continue
-        for key, item in given[declared["foreach"].strip("${}")].items():
-            found[f"{stage}@{key}"] = _entry(declared["do"], {"key": key, "item": item})
-    return {label: found[label] for label in _ordered(found)}
-
-
-def _entry(declared: Mapping[str, Any], values: Mapping[str, Any]) -> Entry:
-    def paths(section: str) -> tuple[str, ...]:
-        listed = [next(iter(p)) if isinstance(p, dict) else p for p in declared.get(section, [])]
-        return tuple(sorted(_filled(path, values) for path in listed))
-
-    return Entry(_filled(declared["cmd"], values), paths("deps"), paths("outs"))
-
-
-def _filled(text: str, values: Mapping[str, Any]) -> str:
-    def value(found: re.Match[str]) -> str:
-        here: Any = values
-        for word in found[1].split("."):
-            here = here[word]
-        return str(here)
-
-    return re.sub(r"\$\{([\w.]+)\}", value, text)
-
-
-def _ordered(found: Mapping[str, Entry]) -> list[str]:
-    order: dict[str, None] = {}
-
-    def visit(label: str) -> None:
-        if label not in order:
-            for maker in makers(found, label):
-                visit(maker)
-            order[label] = None
-
-    for label in found:
-        visit(label)
-    return list(order)
-
-
-def makers(found: Mapping[str, Entry], label: str) -> list[str]:
-    """The instances that write what this one reads: the same folder, one in it, or one around it."""
-    return [
-        other
-        for other, entry in found.items()
-        if other != label and any(_touch(dep, out) for dep in found[label].deps for out in entry.outs)
-    ]
-
-
-def _touch(one: str, other: str) -> bool:
-    return one == other or one.startswith(other + "/") or other.startswith(one + "/")
 
 
 def standings(given: Mapping[str, Any], plan: Plan, root: Path) -> list[Standing]:
@@ -152,7 +86,7 @@ class _Walk:
             why.append("its entry in dvc.yaml")
         for dep in entry.deps:
             # What will be written again or restored cannot be compared yet.
-            unsure = any(_touch(dep, out) for out in waited) or self._lacks(dep)
+            unsure = any(touch(dep, out) for out in waited) or self._lacks(dep)
             if dep not in self._planned and dep != PLAN and dep in deps and not unsure and self._hash(dep) != deps[dep]:
                 why.append(f"{dep} is not what it read")
         lost = [out for out in entry.outs if not (self._root / out).exists()]
@@ -191,7 +125,7 @@ class _Walk:
     def _lacks(self, path: str) -> bool:
         """Whether something under a path is missing that the cache will give back."""
         lost = [s for s in self._found.values() if s.state == "missing"]
-        return any(_touch(path, out) for s in lost for out in s.why)
+        return any(touch(path, out) for s in lost for out in s.why)
 
     def _in_cache(self, md5: str | None) -> bool:
         return md5 is not None and (self._root / ".dvc" / "cache" / "files" / "md5" / md5[:2] / md5[2:]).exists()

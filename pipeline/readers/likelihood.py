@@ -10,7 +10,7 @@ from pipeline.kinds.reader import Reader, reader
 
 @reader(needs=("token_logprobs",))
 def nll() -> Reader:
-    """Mean negative log-likelihood per answer token, in nats; the parts are the sum and the number of tokens.
+    """Mean negative log-likelihood per answer token, in nats; the quantities are the sum and the number of tokens.
 
     Paper: the raw quantity of Gu et al. 2025 (MiniPLM), Li et al. 2024 (IFD) and Liu et al. 2024 (DDK).
     Differs: nothing; differences and ratios of two such scores are SQL (`tables/sql.py`).
@@ -18,7 +18,7 @@ def nll() -> Reader:
 
     def read(reading: Reading) -> dict[str, Any]:
         total, tokens = float(-reading.target_logprob.astype("float64").sum()), len(reading.target_logprob)
-        return {"score": total / tokens, "parts": [("nll_sum", total), ("tokens", float(tokens))]}
+        return {"score": total / tokens, "quantities": [("nll_sum", total), ("tokens", float(tokens))]}
 
     return read
 
@@ -36,7 +36,7 @@ def embedding() -> Reader:
         assert vector is not None
         return {
             "score": float((vector.astype("float64") ** 2).sum() ** 0.5),
-            "parts": [("width", float(len(vector)))],
+            "quantities": [("width", float(len(vector)))],
             "vector": vector.tolist(),
         }
 

@@ -115,7 +115,7 @@ def _arm(plan: Mapping[str, Any], plans: Mapping[str, Mapping[str, Any]]) -> Arm
     chosen = [plans[folder]["params"] for folder in selections]
     for folder in selections:
         answered = [table.rpartition("/")[2] for table in plans[folder]["inputs"]["responses"]]
-        teachers.update(plans[folder]["params"]["models"] or answered)
+        teachers.update(plans[folder]["params"]["entries"] or answered)
     budgets: dict[str, float] = {}
     for select in chosen:
         for key, value in {**select, **select["use"]["arguments"]}.items():

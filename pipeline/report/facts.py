@@ -19,8 +19,8 @@ from pipeline.tables.parquet import Scan
 
 EXAMPLES_PER_REASON = 2
 REASONS = 12
-# The reason of `select` for answers of models that it was not to choose from.
-OTHER_MODEL = "other_model"
+# The reason of `select` for answers of entries that it was not to choose from.
+OTHER_ENTRY = "other_entry"
 LEVELS = 20
 POINTS = 200
 
@@ -60,7 +60,7 @@ class Step:
 
 
 def funnel(lineage: Lineage, tables: Tables) -> list[Step]:
-    """From prompts to trained tokens: per pool that is answered, per model that answers, per selection."""
+    """From prompts to trained tokens: per pool that is answered, per entry that asks, per selection."""
     steps = []
     answered = lineage.of("generate")
     for pool in dict.fromkeys(plan["params"]["pool"] for plan in answered):
@@ -87,9 +87,9 @@ def funnel(lineage: Lineage, tables: Tables) -> list[Step]:
 
 
 def _choosable(scan: Scan) -> pa.Table:
-    """The rows of a selection whose model it could choose from."""
+    """The rows of a selection whose entry it could choose from."""
     rows = scan.read(["prompt_id", "domain", "kept", "tokens", "reason"])
-    return rows.filter(pc.not_equal(rows["reason"], OTHER_MODEL))
+    return rows.filter(pc.not_equal(rows["reason"], OTHER_ENTRY))
 
 
 def _answers(group: str, name: str, rows: pa.Table) -> Step:
@@ -187,9 +187,9 @@ def _unfinished(lineage: Lineage, tables: Tables) -> list[Reason]:
 def _selected(tables: Tables) -> list[Reason]:
     found = []
     for folder, scan in tables.under("selections"):
-        rows = scan.read(["record_id", "kept", "reason"])
-        counts = rows.group_by(["kept", "reason"]).aggregate([("record_id", "count")]).to_pylist()
-        counts.sort(key=lambda c: (-c["kept"], -c["record_id_count"], c["reason"]))
+        rows = scan.read(["response_id", "kept", "reason"])
+        counts = rows.group_by(["kept", "reason"]).aggregate([("response_id", "count")]).to_pylist()
+        counts.sort(key=lambda c: (-c["kept"], -c["response_id_count"], c["reason"]))
         told, rest = counts[:REASONS], counts[REASONS:]
         some = {(c["kept"], c["reason"]): _first(rows, c["kept"], c["reason"]) for c in told}
         of = folder.removeprefix("selections/").rpartition("/")[0]
@@ -197,16 +197,16 @@ def _selected(tables: Tables) -> list[Reason]:
         where = f"selection {scan.names[0]}"
         for c in told:
             examples = tuple(Example(*texts[i]) for i in some[c["kept"], c["reason"]] if i in texts)
-            n = c["record_id_count"]
+            n = c["response_id_count"]
             found.append(Reason(where, c["reason"], c["kept"], n, n / len(rows), examples))
         if rest:
-            n = sum(c["record_id_count"] for c in rest)
+            n = sum(c["response_id_count"] for c in rest)
             found.append(Reason(where, f"{len(rest)} rarer reasons", False, n, n / len(rows)))
     return found
 
 
 def _first(rows: pa.Table, kept: bool, reason: str) -> list[str]:
-    one = rows.filter(pc.and_(pc.equal(rows["kept"], kept), pc.equal(rows["reason"], reason)))["record_id"]
+    one = rows.filter(pc.and_(pc.equal(rows["kept"], kept), pc.equal(rows["reason"], reason)))["response_id"]
     return one.take(pc.sort_indices(one)[:EXAMPLES_PER_REASON]).to_pylist()
 
 
@@ -239,10 +239,10 @@ class Level:
 
 @dataclass(frozen=True)
 class Agreement:
-    """How a model's answers agree with their siblings; the levels descend."""
+    """How an entry's answers agree with their siblings; the levels descend."""
 
     scorer: str
-    model: str
+    entry: str
     levels: tuple[Level, ...]
     unread: int
 
@@ -257,7 +257,7 @@ class Agreement:
 
 
 def agreement(lineage: Lineage, tables: Tables) -> list[Agreement]:
-    """The distribution of every agreement score over the models that teach, with what a verifier knows of it."""
+    """The distribution of every agreement score over the entries that teach, with what a verifier knows of it."""
     found = []
     teachers = {name for arm in lineage.arms.values() for name in arm.teachers}
     scorers = [plan for plan in lineage.of("score") if plan["params"]["use"]["name"] == "consistency.agreement"]
@@ -280,12 +280,12 @@ def held_out_nll(lineage: Lineage, tables: Tables) -> dict[str, dict[str, float]
     found: dict[str, dict[str, float]] = {e.name: {} for e in lineage.evaluations}
     for plan in lineage.of("read"):
         of, model = plan["params"]["of"], plan["params"]["model"]
-        rows = tables.rows(plan["output"], ["parts"])
+        rows = tables.rows(plan["output"], ["quantities"])
         if plan["params"]["use"]["name"] != "likelihood.nll" or rows is None:
             continue
-        parts = [dict(parts) for parts in rows["parts"].to_pylist() if parts]
-        if parts:
-            nats, tokens = (math.fsum(p[key] for p in parts) for key in ("nll_sum", "tokens"))
+        read = [dict(quantities) for quantities in rows["quantities"].to_pylist() if quantities]
+        if read:
+            nats, tokens = (math.fsum(quantities[key] for quantities in read) for key in ("nll_sum", "tokens"))
             for e in lineage.evaluations:
                 if e.model == model and f"{of}/".startswith(f"responses/{e.pool}/"):
                     found[e.name][f"nll_of_{of.rpartition('/')[2]}"] = nats / tokens
@@ -293,8 +293,8 @@ def held_out_nll(lineage: Lineage, tables: Tables) -> dict[str, dict[str, float]
 
 
 def _scores(tables: Tables, folder: str) -> dict[str, float | None]:
-    rows = tables.rows(folder, ["record_id", "score"])
-    return {} if rows is None else dict(zip(rows["record_id"].to_pylist(), rows["score"].to_pylist(), strict=True))
+    rows = tables.rows(folder, ["response_id", "score"])
+    return {} if rows is None else dict(zip(rows["response_id"].to_pylist(), rows["score"].to_pylist(), strict=True))
 
 
 def _levels(pairs: list[tuple[float, float | None]]) -> tuple[Level, ...]:
@@ -397,9 +397,9 @@ class Cost:
 
 @dataclass(frozen=True)
 class Paid:
-    """What a model's answers took in tokens, and in dollars where its prices are known."""
+    """What an entry's answers took in tokens, and in dollars where the prices are known."""
 
-    model: str
+    entry: str
     requests: int
     prompt_tokens: int
     completion_tokens: int

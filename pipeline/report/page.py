@@ -27,7 +27,7 @@ LONGEST = 400
 
 # What the reasons of `select` mean.
 REASONS = {
-    "other_model": "of a model that it does not choose from",
+    "other_entry": "of an entry that it does not choose from",
     "where": "its rule does not hold",
     "truncated": "cut off at the token limit",
     "failed": "the request failed",

@@ -1,4 +1,4 @@
-"""Scorers that compare an answer with its siblings: the same model's other answers to the same prompt."""
+"""Scorers that compare an answer with its siblings: the other answers that the same entry got to the same prompt."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.kinds.scorer import Scorer, parts_of, scorer
+from pipeline.kinds.scorer import Scorer, quantities_of, scorer
 from pipeline.text.answers import last_number, plain_words
 
 Normalise = Literal["none", "number", "text"]
-READS = ("prompt_id", "model", "answer")
+READS = ("prompt_id", "entry", "answer")
 NORMAL: dict[str, Callable[[str], str]] = {
     "none": lambda text: text,
     "number": lambda text: last_number(text) or text,
@@ -35,10 +35,10 @@ class Votes:
     distinct: np.ndarray
 
     def scored(self, score: np.ndarray) -> dict[str, pa.Array]:
-        """A score for every answer that could be read, with all votes as its parts."""
+        """A score for every answer that could be read, with all votes as its quantities."""
         return {
             "score": pa.array(score, mask=~self.answered),
-            "parts": parts_of(
+            "quantities": quantities_of(
                 votes=self.votes,
                 samples=self.samples,
                 majority=self.majority,
@@ -51,9 +51,9 @@ class Votes:
 
 @scorer(reads=READS)
 def agreement(*, normalise: Normalise = "none") -> Scorer:
-    """The share of a model's answers to a prompt that say the same as this one; null if no answer could be read.
+    """The share of an entry's answers to a prompt that say the same as this one; null if no answer could be read.
 
-    Parts, of which the other scores of this family are made: votes for this answer, samples, majority (1 for the
+    Quantities, of which the other scores of this family are made: votes for this answer, samples, majority (1 for the
     answer with most votes, the first in alphabetic order of several), entropy in nats over the distinct answers,
     unread ones together being one, margin between the shares of the first and the second, distinct answers.
 
@@ -70,7 +70,7 @@ def agreement(*, normalise: Normalise = "none") -> Scorer:
 
 @scorer(reads=READS)
 def entropy(*, normalise: Normalise = "none") -> Scorer:
-    """How divided a model is over a prompt: the entropy of its answers, in nats; null if this one could not be read.
+    """How divided an entry's answers to a prompt are: their entropy, in nats; null if this one could not be read.
 
     Paper: Wang et al. 2023 (self-consistency) for the votes; the entropy of them is the usual measure of doubt.
     Differs: answers that could not be read count together as one answer.
@@ -101,7 +101,7 @@ def margin(*, normalise: Normalise = "none") -> Scorer:
 def count_votes(rows: pa.Table, normal: Callable[[str], str]) -> Votes:
     """The votes among siblings. Only distinct texts are normalised: a real normaliser costs more than all counting."""
     asked = _codes(rows["prompt_id"])
-    asked = asked * (len(asked) + 1) + _codes(rows["model"])
+    asked = asked * (len(asked) + 1) + _codes(rows["entry"])
     _, group = np.unique(asked, return_inverse=True)
     answer, kinds = _answer_codes(rows["answer"], normal)
 

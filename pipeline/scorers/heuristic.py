@@ -7,18 +7,18 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import PositiveInt
 
-from pipeline.kinds.scorer import Scorer, parts_of, scorer
+from pipeline.kinds.scorer import Scorer, quantities_of, scorer
 
 
 @scorer(reads=("content", "answer", "finish_reason", "error"))
 def format(*, repeated_words: PositiveInt = 3) -> Scorer:
     """1 if a short answer could be read and the model ended by itself, 0 if not; null if the request failed.
 
-    Parts: characters, has_answer, stopped, truncated, and repeated: the share of runs of `repeated_words` words that
-    occurred before in the same answer.
+    Quantities: characters, has_answer, stopped, truncated, and repeated: the share of runs of `repeated_words` words
+    that occurred before in the same answer.
 
     Paper: the repetition share is Rae et al. 2021 (Gopher), table A1.
-    Differs: it counts runs of words, not their characters; it is a part, for rules to use, and not in the score.
+    Differs: it counts runs of words, not their characters; it is a quantity for rules to use, and not in the score.
     """
 
     def score(rows: pa.Table) -> dict[str, pa.Array]:
@@ -28,7 +28,7 @@ def format(*, repeated_words: PositiveInt = 3) -> Scorer:
         stopped = pc.equal(rows["finish_reason"], "stop").to_numpy()
         return {
             "score": pa.array((answered & stopped).astype(np.float64), mask=failed),
-            "parts": parts_of(
+            "quantities": quantities_of(
                 characters=np.array([len(text) for text in contents], np.float64),
                 has_answer=answered,
                 stopped=stopped,

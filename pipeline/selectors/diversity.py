@@ -77,7 +77,7 @@ def farthest(
     scale = np.sqrt((points[start | allowed] ** 2).sum(1).max(initial=0.0)) or 1.0
     points = np.where((start | allowed)[:, None], points, 0.0) / scale
     norms = (points**2).sum(1)
-    prices, left, allowed = budget.prices(candidates), budget.limit, allowed.copy()
+    cost, left, allowed = budget.cost_of(candidates), budget.limit, allowed.copy()
     _, prompts = np.unique(candidates.prompts, return_inverse=True)
     nearest = np.full(rows, np.inf)
     chosen: list[int] = []
@@ -86,7 +86,7 @@ def farthest(
         for block, some in itertools.product(_blocks(np.arange(rows)), _blocks(fresh)):
             squared = _squared(points[block], norms[block], points[some], norms[some])
             nearest[block] = np.minimum(nearest[block], squared.min(1))
-        allowed &= prices <= left
+        allowed &= cost <= left
         nearest[~allowed] = -1.0
         if not allowed.any():
             return chosen
@@ -96,13 +96,13 @@ def farthest(
         near, vectors, round_ = nearest[pool], points[pool], []
         while best >= 0:
             round_.append(best)
-            left -= prices[best]
+            left -= cost[best]
             allowed[best] = False
             if budget.one_per_prompt:
                 allowed[prompts == prompts[best]] = False
             squared = _squared(vectors, norms[pool], points[[best]], norms[[best]])
             near = np.minimum(near, squared[:, 0])
-            near[~(allowed[pool] & (prices[pool] <= left))] = -1.0
+            near[~(allowed[pool] & (cost[pool] <= left))] = -1.0
             at = int(near.argmax())
             best = int(pool[at]) if near[at] > outside and near[at] >= 0 else -1
         chosen += round_

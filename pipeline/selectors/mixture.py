@@ -16,10 +16,10 @@ from pipeline.kinds.selector import (
     Selector,
     Sql,
     decide,
-    fill,
     selector,
     shares,
     shuffled,
+    spend,
 )
 
 
@@ -83,13 +83,13 @@ def _spread(
     order = np.lexsort((second, first, -np.minimum(value, prefer)))
     order = budget.firsts(candidates, order[~(lacking | outvoted | (weight <= 0))[order]])
 
-    prices = budget.prices(candidates)
+    cost = budget.cost_of(candidates)
     of = {d: order[candidates.domains[order] == d] for d in sorted(set(candidates.domains[order]))}
     weights = {d: float(weight[positions[0]]) for d, positions in of.items()}
-    share = shares(weights, {d: float(prices[positions].sum()) for d, positions in of.items()}, budget.limit)
-    kept = [i for d, positions in of.items() for i in fill(positions, prices, share[d])]
+    share = shares(weights, {d: float(cost[positions].sum()) for d, positions in of.items()}, budget.limit)
+    kept = [i for d, positions in of.items() for i in spend(positions, cost, share[d])]
     # Rows are whole, so each domain leaves less than one of its share; together that may still hold some.
     rest = order[~np.isin(order, kept)]
-    kept += fill(rest, prices, budget.limit - prices[kept].sum())
+    kept += spend(rest, cost, budget.limit - cost[kept].sum())
     why = np.where(value >= prefer, "preferred", "fallback").astype(object)
     return decide(candidates, budget, kept, why, {"outvoted": outvoted, "no_value": lacking})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from pipeline.kinds.selector import Budget, Candidates, Decision, Selector, Sql, decide, fill, selector
+from pipeline.kinds.selector import Budget, Candidates, Decision, Selector, Sql, decide, selector, spend
 
 
 @selector(random=False)
@@ -21,7 +21,7 @@ def top(*, by: Sql) -> Selector:
         lacking = np.isnan(value)
         order = np.argsort(-value, kind="stable")
         order = budget.firsts(candidates, order[~lacking[order]])
-        kept = fill(order, budget.prices(candidates), budget.limit)
+        kept = spend(order, budget.cost_of(candidates), budget.limit)
         return decide(candidates, budget, kept, "top", {"no_value": lacking})
 
     return select

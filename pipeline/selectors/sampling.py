@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from pipeline.kinds.selector import Budget, Candidates, Decision, Selector, decide, fill, selector, shuffled
+from pipeline.kinds.selector import Budget, Candidates, Decision, Selector, decide, selector, shuffled, spend
 
 
 @selector(random=True)
@@ -18,6 +18,6 @@ def random() -> Selector:
     def select(candidates: Candidates, budget: Budget, seed: int) -> Decision:
         first, second = shuffled(candidates, budget, seed)
         order = budget.firsts(candidates, np.lexsort((second, first)))
-        return decide(candidates, budget, fill(order, budget.prices(candidates), budget.limit), "random")
+        return decide(candidates, budget, spend(order, budget.cost_of(candidates), budget.limit), "random")
 
     return select

@@ -12,6 +12,7 @@ from pipeline.core.settings import Endpoint
 from pipeline.core.stage import Input, Plan, WatchedParams, stage
 from pipeline.errors import Refused
 from pipeline.kinds.origin import Origin
+from pipeline.model.folder import CAUSAL
 
 
 class Params(WatchedParams):
@@ -27,10 +28,10 @@ class Params(WatchedParams):
         return frozenset(self._trait("gives"))
 
     def names(self, kind: str) -> frozenset[str] | None:
-        if kind != "backend":
-            return super().names(kind)
-        backend = self._trait("backend")
-        return None if backend is None else frozenset({backend})
+        named = {"backend": self._trait("backend"), "network": self._trait("network") or CAUSAL}
+        if kind not in named:
+            return frozenset()
+        return None if named[kind] is None else frozenset({named[kind]})
 
     def _trait(self, name: str) -> Any:
         declared = self.use.method.traits.get(name)

@@ -12,8 +12,9 @@ from pydantic import Field, PositiveInt
 
 from pipeline.contracts import DROPS, MESSAGES, PROMPTS
 from pipeline.core.run import How
-from pipeline.core.stage import Input, StageParams, stage
-from pipeline.tables.parquet import Scan
+from pipeline.core.stage import Input, Plan, StageParams, stage
+from pipeline.tables import ids
+from pipeline.tables.parquet import NAMED, Scan
 from pipeline.text.answers import NUMBER
 from pipeline.text.contamination import shared_ngrams
 from pipeline.text.duplicates import near_duplicates
@@ -21,7 +22,7 @@ from pipeline.text.ngrams import plain, without_punctuation
 
 # Benchmark items of which copies are planted, to see that they are found.
 CANARIES = 50
-COLUMNS = ["prompt_id", "messages", "group", "reference"]
+COLUMNS = ["prompt_id", "messages", "group", "reference", "inputs"]
 Drop = dict[str, str]
 
 
@@ -41,14 +42,14 @@ class Params(StageParams):
     def output(self, instance: str) -> str:
         return f"drops/{instance}"
 
-    def check(self, plan: object) -> list[str]:
+    def check(self, plan: Plan) -> list[str]:
         return ["against: is the pool itself; name the pool of the benchmark"] if self.against == self.instance else []
 
 
 @stage(writes=DROPS, by="table")
 def curate(params: Params, prompts: Scan, against: Scan, notes: dict, how: How) -> Iterator[pa.RecordBatch]:
     """A prompt may be dropped for several reasons; each is a row with its evidence. Nothing is deleted."""
-    pool, benchmark = Prompts(prompts.read(COLUMNS)), Prompts(against.read(COLUMNS))
+    pool, benchmark = (Prompts(scan.read(COLUMNS, whole=False)) for scan in (prompts, against))
     drops = exact_duplicates(pool)
     if params.near is not None:
         drops += near_twins(pool, params.near, params.near_words)
@@ -65,7 +66,7 @@ def curate(params: Params, prompts: Scan, against: Scan, notes: dict, how: How) 
 
 class Prompts:
     """Prompts ordered by id, with their texts in comparable form. System turns are kept apart: a pool and a benchmark
-    may share one without sharing an item."""
+    may share one without sharing an item. Of the arrays that an item is about, only what ids take of them is here."""
 
     def __init__(self, rows: pa.Table) -> None:
         rows = rows.sort_by("prompt_id")
@@ -79,11 +80,21 @@ class Prompts:
         self.raw = _turns(messages, system=False)
         self.texts = plain(self.raw)
         self.systems: list[str] = _turns(messages, system=True).to_pylist()
+        self.cells: list[list[dict] | None] = rows["inputs"].to_pylist()
+        self.inputs = [ids.digest(*ids.of_arrays(cell)) if cell else None for cell in self.cells]
+        # What is asked in words alone: beside an array they may be one instruction for all items.
+        worded = pa.array([inputs is None for inputs in self.inputs], pa.bool_())
+        self.words = pc.if_else(worded, without_punctuation(self.texts), "")
+
+    def wordings(self) -> list[tuple[str, str | None]]:
+        """What decides whether two prompts are one item: their text, and the arrays that it is about."""
+        return list(zip(self.texts.to_pylist(), self.inputs, strict=True))
 
     def items(self) -> list[tuple[object, ...]]:
-        """What a prompt asks for, beside its wording: its numbers, its reference, and how it is introduced."""
+        """What a prompt asks for, beside its wording: its numbers, its reference, how it is introduced, and its
+        arrays."""
         numbers = (tuple(NUMBER.findall(text)) for text in self.texts.to_pylist())
-        return list(zip(numbers, self.references, self.systems, strict=True))
+        return list(zip(numbers, self.references, self.systems, self.inputs, strict=True))
 
 
 def _turns(messages: pa.ListArray, *, system: bool) -> pa.Array:
@@ -97,14 +108,20 @@ def _turns(messages: pa.ListArray, *, system: bool) -> pa.Array:
 
 
 def exact_duplicates(pool: Prompts) -> list[Drop]:
-    """Prompts that differ from one with a lower id in case and spacing only."""
-    first: dict[tuple[str, str], str] = {}
+    """Prompts that differ from one with a lower id in case and spacing only, and are about the same arrays."""
+    first: dict[tuple[object, str], str] = {}
     drops = []
-    for prompt_id, text, system in zip(pool.ids, pool.texts.to_pylist(), pool.systems, strict=True):
-        kept = first.setdefault((text, system), prompt_id)
+    for prompt_id, asked, system in zip(pool.ids, pool.wordings(), pool.systems, strict=True):
+        kept = first.setdefault((asked, system), prompt_id)
         if kept != prompt_id:
-            drops.append({"prompt_id": prompt_id, "rule": "exact", "evidence": f"the same text as {kept}"})
+            drops.append({"prompt_id": prompt_id, "rule": "exact", "evidence": f"the same {_what(asked)} as {kept}"})
     return drops
+
+
+def _what(asked: tuple[str, str | None]) -> str:
+    """What two prompts share, in words."""
+    text, inputs = asked
+    return "text" if inputs is None else "text and inputs" if text else "inputs"
 
 
 def near_twins(pool: Prompts, threshold: float, words: int) -> list[Drop]:
@@ -121,21 +138,22 @@ def near_twins(pool: Prompts, threshold: float, words: int) -> list[Drop]:
 
 
 def contaminated(pool: Prompts, benchmark: Prompts, ngram: int | None) -> list[Drop]:
-    """Prompts that ask for a benchmark's item (by group or whole text), or share a run of words with one.
+    """Prompts that ask for a benchmark's item (by group, or whole text and arrays), or share a run of words with one.
 
     The first rule is the one that holds for templates, whose instances share words without being the same item, and
-    for texts that are shorter than a run.
+    for texts that are shorter than a run. The second is for prompts of words alone: what is asked about one picture may
+    be asked about every other.
     """
     groups = dict(zip(reversed(benchmark.groups), reversed(benchmark.ids), strict=True))
-    texts = dict(zip(reversed(benchmark.texts.to_pylist()), reversed(benchmark.ids), strict=True))
+    wordings = dict(zip(reversed(benchmark.wordings()), reversed(benchmark.ids), strict=True))
     drops = []
-    for prompt_id, group, text in zip(pool.ids, pool.groups, pool.texts.to_pylist(), strict=True):
-        item = groups.get(group) or texts.get(text)
+    for prompt_id, group, asked in zip(pool.ids, pool.groups, pool.wordings(), strict=True):
+        item = groups.get(group) or wordings.get(asked)
         if item is not None:
-            what = "group" if group in groups else "text"
+            what = "group" if group in groups else _what(asked)
             drops.append({"prompt_id": prompt_id, "rule": "contaminated_key", "evidence": f"the {what} of {item}"})
     if ngram is not None:
-        shared = shared_ngrams(without_punctuation(pool.texts), without_punctuation(benchmark.texts), ngram)
+        shared = shared_ngrams(pool.words, benchmark.words, ngram)
         drops += [
             {
                 "prompt_id": pool.ids[i],
@@ -150,11 +168,11 @@ def contaminated(pool: Prompts, benchmark: Prompts, ngram: int | None) -> list[D
 def canary_recall(benchmark: Prompts, ngram: int | None) -> float:
     """The share of planted copies that the rules find: verbatim, in capitals, with other spacing, and, where an item
     is long enough for the n-gram rule, inside a longer text."""
-    items = benchmark.raw[:CANARIES]
+    items, cells = benchmark.raw[:CANARIES], benchmark.cells[:CANARIES] * 3
     copies = [*items.to_pylist(), *pc.utf8_upper(items).to_pylist()]
     copies += ["  " + text.replace(" ", " \n ") + " " for text in items.to_pylist()]
     if ngram is not None:
-        words = pc.list_value_length(pc.utf8_split_whitespace(without_punctuation(benchmark.texts[:CANARIES])))
+        words = pc.list_value_length(pc.utf8_split_whitespace(benchmark.words[:CANARIES]))
         long = pc.utf8_title(items.filter(pc.greater_equal(words, ngram)))
         copies += [f"Here is one more, quoted whole. {text} And that is all of it." for text in long.to_pylist()]
     planted = pa.table(
@@ -163,6 +181,7 @@ def canary_recall(benchmark: Prompts, ngram: int | None) -> float:
             "messages": pa.array([[{"role": "user", "content": text}] for text in copies], MESSAGES),
             "group": [f"canary {i}" for i in range(len(copies))],
             "reference": pa.nulls(len(copies), pa.string()),
+            "inputs": pa.array(cells + [None] * (len(copies) - len(cells)), NAMED),
         }
     )
     found = {drop["prompt_id"] for drop in contaminated(Prompts(planted), benchmark, ngram)}

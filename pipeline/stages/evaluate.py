@@ -17,7 +17,7 @@ from pipeline.contracts import EVALS, PROMPTS
 from pipeline.core.run import How
 from pipeline.core.stage import Input, StageParams, stage
 from pipeline.kinds.backend import Sampling
-from pipeline.kinds.verifier import answer_of, verifier_named
+from pipeline.kinds.verifier import answer_of, metric_of
 from pipeline.tables.parquet import Scan
 
 
@@ -59,14 +59,9 @@ def evaluate(params: Params, prompts: Scan, model: Path, how: How) -> Iterator[p
             "content": answer.content,
             "prediction": prediction,
             "target": item["reference"],
-            "metric": _metric(item, prediction),
+            "metric": metric_of(item["verifier"], prediction, item["reference"]),
+            "measure": "accuracy",
             "confidence": None if answer.logprobs is None else math.exp(sum(answer.logprobs)),
             "finish_reason": answer.finish_reason,
         })  # fmt: skip
     yield EVALS.rows(rows)
-
-
-def _metric(item: dict, prediction: str | None) -> float | None:
-    if item["reference"] is None or item["verifier"] is None:
-        return None
-    return float(prediction is not None and verifier_named(item["verifier"]).equal(prediction, item["reference"]))

@@ -48,12 +48,12 @@ class Params(StageParams):
         return f"gaps/{instance}"
 
     def check(self, plan: Plan) -> list[str]:
-        models, scorers = graph.models_of(plan, self.of), graph.scorers_of(plan, self.of)
+        entries, scorers = graph.entries_of(plan, self.of), graph.scorers_of(plan, self.of)
         named = {"teacher": self.teacher, "student": self.student}
         faults = [
-            f"{key}: no model {model!r} answers {self.of}; there are {', '.join(models)}"
-            for key, model in named.items()
-            if model not in models
+            f"{key}: no entry {entry!r} of generate answers {self.of}; there are {', '.join(entries)}"
+            for key, entry in named.items()
+            if entry not in entries
         ]
         scores = {"teacher_nll": self.teacher_nll, "student_nll": self.student_nll}
         faults += [
@@ -66,18 +66,18 @@ class Params(StageParams):
 
 @stage(writes=GAPS, by="table", imports=("duckdb",))
 def gaps(params: Params, responses: Scan, scores: Scan, data: Path) -> Iterator[pa.RecordBatch]:
-    """One row per domain, over the prompts that both models answered; `solved` null means that it does not apply."""
+    """One row per domain, over the prompts that both entries answered; `solved` null means that it does not apply."""
     expressions = {
         "prompt": "prompt_id",
         "domain": "domain",
-        "model": "model",
+        "entry": "entry",
         "answered": "content IS NOT NULL",
         "solved": params.solved,
         "tokens": "completion_tokens",
     }
     for side, score in (("teacher", params.teacher_nll), ("student", params.student_nll)):
-        for part, key in (("nll", "nll_sum"), ("count", "tokens")):
-            expressions[f"{side}_{part}"] = f"\"{score}\".parts['{key}']" if score else "NULL::DOUBLE"
+        for what, key in (("nll", "nll_sum"), ("count", "tokens")):
+            expressions[f"{side}_{what}"] = f"\"{score}\".quantities['{key}']" if score else "NULL::DOUBLE"
     domains: dict[str, list[dict[str, Any]]] = defaultdict(list)
     for row in rules.columns(sql.connect([responses, scores], data), expressions).to_pylist():
         domains[row["domain"]].append(row)
@@ -91,9 +91,9 @@ def gaps(params: Params, responses: Scan, scores: Scan, data: Path) -> Iterator[
 
 def _measured(answers: list[dict[str, Any]], params: Params) -> dict[str, Any]:
     """The columns of one domain but its weight."""
-    by_model = {model: [a for a in answers if a["model"] == model] for model in (params.teacher, params.student)}
-    both = set.intersection(*({a["prompt"] for a in rows if a["answered"]} for rows in by_model.values()))
-    teacher, student = ([a for a in rows if a["prompt"] in both] for rows in by_model.values())
+    by_entry = {entry: [a for a in answers if a["entry"] == entry] for entry in (params.teacher, params.student)}
+    both = set.intersection(*({a["prompt"] for a in rows if a["answered"]} for rows in by_entry.values()))
+    teacher, student = ([a for a in rows if a["prompt"] in both] for rows in by_entry.values())
     read = [a for a in teacher if a["teacher_count"] and a["student_count"]]
     teacher_ppl, student_ppl = (
         # fsum is exact, so that the order of the rows, and with it the number of parts, changes nothing.

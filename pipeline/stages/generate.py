@@ -84,7 +84,7 @@ def generate(params: Params, prompts: Scan, drops: Scan, model: Path, how: How, 
     requests = requests_for(pool, model, sampling, params.k, params.seed)
     answers = ask(model, requests, sampling, how)
     _check_failures([(r, answers[r.request_id]) for r in requests], params.max_failure_rate)
-    columns = ["prompt_id", "domain", "verifier", "reference"]
+    columns = ["prompt_id", "domain", "verifier", "reference", "inputs"]
     prompt_of = {row["prompt_id"]: row for row in pool.select(columns).to_pylist()}
     # Some at a time: a dictionary needs much more room than its row in a table.
     for some in batched(requests):
@@ -101,7 +101,7 @@ def _row(request: GenerateRequest, answer: Answer, prompt: dict[str, Any], name:
         "domain": prompt["domain"],
         "verifier": prompt["verifier"],
         "reference": prompt["reference"],
-        "model": name,
+        "entry": name,
         "model_id": model_id,
         "sample": request.sample,
         "seed": request.seed,
@@ -117,6 +117,7 @@ def _row(request: GenerateRequest, answer: Answer, prompt: dict[str, Any], name:
         "cost_usd": answer.cost_usd,
         "attempts": answer.attempts,
         "fingerprint": answer.fingerprint,
+        "inputs": prompt["inputs"],
     }
 
 

@@ -139,8 +139,9 @@ def _some(places: list[str]) -> str:
 
 
 def _name_groups(rows: list[dict]) -> None:
-    """A row without a group is its own: all rows that differ in case and spacing only share it."""
+    """A row without a group is its own: all rows that differ in case and spacing only, and are
+    about the same arrays, share it."""
     alone = [row for row in rows if row["group"] is None]
     asked = ["\n".join(m["content"] for m in row["messages"] if m["role"] != "system") for row in alone]
     for row, text in zip(alone, plain(pa.array(asked, pa.string())).to_pylist(), strict=True):
-        row["group"] = ids.digest("group", text)
+        row["group"] = ids.group(text, row["inputs"])

@@ -11,6 +11,7 @@ from pydantic import PositiveInt
 from pipeline.contracts import EXAMPLES, RESPONSES, SELECTIONS
 from pipeline.core.stage import Input, StageParams, stage
 from pipeline.errors import Refused
+from pipeline.kinds.verifier import metric_of
 from pipeline.model.chat import Chat
 from pipeline.tables import ids
 from pipeline.tables.parquet import Scan
@@ -33,13 +34,21 @@ class Params(StageParams):
         return f"examples/{instance}"
 
 
-@stage(writes=EXAMPLES, by="part")
+COLUMNS = [
+    "response_id", "prompt_id", "domain", "messages", "content", "answer", "verifier", "reference", "inputs", "outputs",
+]  # fmt: skip
+
+
+@stage(writes=EXAMPLES, by="part", finds=("verifier",))
 def pack(params: Params, responses: Scan, selection: Scan, tokenizer: Path) -> Iterator[pa.RecordBatch]:
-    """One example per kept response; loss on the answer and its end token. Equal examples become one."""
+    """One example per kept response; loss on the answer and its end token. Equal examples become one.
+
+    The reward is what the answer's own verifier says of it.
+    """
     chat = Chat(tokenizer)
-    kept = {r["record_id"]: r["weight"] for r in selection.pylist(["record_id", "kept", "weight"]) if r["kept"]}
+    kept = {r["response_id"]: r["weight"] for r in selection.pylist(["response_id", "kept", "weight"]) if r["kept"]}
     rows: dict[str, dict] = {}
-    for response in responses.pylist(["response_id", "prompt_id", "domain", "messages", "content"]):
+    for response in responses.pylist(COLUMNS):
         weight = kept.get(response["response_id"])
         if weight is None:
             continue
@@ -49,7 +58,8 @@ def pack(params: Params, responses: Scan, selection: Scan, tokenizer: Path) -> I
                 f"response {response['response_id']} has {len(rendered.token_ids)} tokens, more than max_length "
                 f"{params.max_length}. Raise it, or let the selection say `where: completion_tokens < ...`."
             )
-        example_id = ids.digest("example", rendered.token_ids, rendered.spans)
+        inputs, outputs = response["inputs"], response["outputs"]
+        example_id = ids.example_id(rendered.token_ids, rendered.spans, inputs, outputs)
         row = rows.setdefault(example_id, {
             "example_id": example_id,
             "prompt_id": response["prompt_id"],
@@ -60,6 +70,11 @@ def pack(params: Params, responses: Scan, selection: Scan, tokenizer: Path) -> I
             "template_hash": chat.template_hash,
             "tokenizer_hash": chat.tokenizer_hash,
             "response_ids": [],
+            "inputs": inputs,
+            "outputs": outputs,
+            "reward": metric_of(response["verifier"], response["answer"], response["reference"]),
+            "verifier": response["verifier"],
+            "reference": response["reference"],
         })  # fmt: skip
         row["response_ids"].append(response["response_id"])
     yield EXAMPLES.rows({**row, "response_ids": sorted(row["response_ids"])} for row in rows.values())

@@ -13,7 +13,7 @@ from pipeline.contracts import EXAMPLES, SIGNALS
 from pipeline.core.run import How
 from pipeline.core.stage import Input, StageParams, stage
 from pipeline.errors import Refused
-from pipeline.kinds.backend import Tokens, card_of
+from pipeline.kinds.backend import Tokens, Want, card_of
 from pipeline.model.chat import Chat
 from pipeline.tables.parquet import Scan
 
@@ -54,13 +54,12 @@ def probe(params: Params, examples: Scan, model: Path, how: How) -> Iterator[pa.
             f"reads tokenizer {known[:8]}: its distribution would be over other tokens. A logit objective needs a "
             f"teacher and a student of one vocabulary; train this student with supervised.cross_entropy instead."
         )
-    asked = [Tokens(key, row["token_ids"], positions(row["spans"])) for key, row in rows.items()]
+    asked = [Tokens(key, row["token_ids"], positions(row["spans"]), row["inputs"]) for key, row in rows.items()]
     teacher_id = card_of(model)["model_id"]
-    for reading in read_all(model, asked, how, top_k=params.top_k):
+    for reading in read_all(model, asked, how, Want(top_k=params.top_k)):
         rows[reading.id].update(
             teacher_id=teacher_id,
             **{name: getattr(reading, name).tolist() for name in ASKED},
             temperature=1.0,
-            logprob_mode="raw",
         )
     yield SIGNALS.rows(rows.values())

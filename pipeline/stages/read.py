@@ -12,12 +12,12 @@ from pipeline.contracts import RESPONSES, SCORES
 from pipeline.core.methods import Use
 from pipeline.core.run import How
 from pipeline.core.stage import Input, StageParams, stage
-from pipeline.kinds.backend import Tokens
+from pipeline.kinds.backend import Tokens, Want
 from pipeline.kinds.reader import Reader
 from pipeline.model.chat import Chat
 from pipeline.tables.parquet import Scan
 
-COLUMNS = ["response_id", "prompt_id", "messages", "content"]
+COLUMNS = ["response_id", "prompt_id", "messages", "content", "inputs"]
 
 
 class Params(StageParams):
@@ -47,15 +47,14 @@ def read(params: Params, responses: Scan, model: Path, how: How) -> Iterator[pa.
     asked = []
     for row in texts.values():
         rendered = chat.example(row["messages"], row["content"])
-        asked.append(
-            Tokens(row["response_id"], rendered.token_ids, [t for s, e in rendered.spans for t in range(s, e)])
-        )
+        positions = [t for s, e in rendered.spans for t in range(s, e)]
+        asked.append(Tokens(row["response_id"], rendered.token_ids, positions, row["inputs"]))
     wanted = params.use.method.traits.get("embedding", False)
-    found = {reading.id: reader(reading) for reading in read_all(model, asked, how, embedding=wanted)}
-    nothing: dict[str, object] = {"score": None, "parts": []}
+    found = {reading.id: reader(reading) for reading in read_all(model, asked, how, Want(embedding=wanted))}
+    nothing: dict[str, object] = {"score": None, "quantities": []}
     yield SCORES.rows(
         {
-            "record_id": row["response_id"],
+            "response_id": row["response_id"],
             "prompt_id": row["prompt_id"],
             **(found[texts[row["prompt_id"], row["content"]]["response_id"]] if row["content"] else nothing),
         }

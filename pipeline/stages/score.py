@@ -31,4 +31,4 @@ def score(params: Params, responses: Scan) -> Iterator[pa.RecordBatch]:
     reads = params.use.method.traits["reads"]
     rows = responses.read(list(dict.fromkeys(["response_id", "prompt_id", *reads])))
     scorer = params.use.build()
-    yield SCORES.batch(record_id=rows["response_id"], prompt_id=rows["prompt_id"], **scorer(rows))
+    yield SCORES.batch(response_id=rows["response_id"], prompt_id=rows["prompt_id"], **scorer(rows))

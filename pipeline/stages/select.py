@@ -23,7 +23,7 @@ from pipeline.tables.parquet import Scan
 
 class Params(StageParams):
     of: str
-    models: tuple[str, ...] | None = Field(default=None, alias="from", min_length=1)
+    entries: tuple[str, ...] | None = Field(default=None, alias="from", min_length=1)
     where: str = "true"
     use: Use[Selector]
     budget_tokens: PositiveInt | None = None
@@ -55,10 +55,11 @@ class Params(StageParams):
         return {name: self.use.arguments[name] for name, field in fields.items() if marker in field.metadata}
 
     def check(self, plan: Plan) -> list[str]:
+        there = graph.entries_of(plan, self.of)
         faults = [
-            f"from: no model {model!r} answers {self.of}; there are {', '.join(graph.models_of(plan, self.of))}"
-            for model in self.models or ()
-            if model not in graph.models_of(plan, self.of)
+            f"from: no entry {entry!r} of generate answers {self.of}; there are {', '.join(there)}"
+            for entry in self.entries or ()
+            if entry not in there
         ]
         tables = [i.name for i in plan.of("gaps")]
         faults += [
@@ -84,7 +85,7 @@ def select(
             "prompt_id": "prompt_id",
             "domain": "domain",
             "tokens": "prompt_tokens + completion_tokens",
-            "model": "model",
+            "entry": "entry",
             "failed": "error IS NOT NULL OR content IS NULL OR finish_reason NOT IN ('stop', 'length')",
             "truncated": "finish_reason = 'length'",
             "where": f"coalesce(({params.where}\n), false)",
@@ -102,7 +103,7 @@ def select(
         "where": ~_array(rows["where"]).astype(bool),
         "truncated": _array(rows["truncated"]).astype(bool) & (not params.allow_truncated),
         "failed": _array(rows["failed"]).astype(bool),
-        "other_model": np.array([m not in (params.models or (m,)) for m in _array(rows["model"])], bool),
+        "other_entry": np.array([e not in (params.entries or (e,)) for e in _array(rows["entry"])], bool),
     }.items():
         reason[out] = why
     place = np.flatnonzero(reason == "")
@@ -128,7 +129,7 @@ def select(
     kept, weight = np.zeros(len(ids_), bool), np.zeros(len(ids_))
     kept[place], weight[place], reason[place] = decision.kept, decision.weight, decision.reason
     yield SELECTIONS.batch(
-        record_id=rows["response_id"],
+        response_id=rows["response_id"],
         prompt_id=rows["prompt_id"],
         domain=rows["domain"],
         kept=pa.array(kept),
@@ -140,7 +141,7 @@ def select(
 
 def held_to(budget: Budget, decision: Decision, candidates: Candidates) -> Decision:
     """The decision, if it keeps the budget: a user's own selector may be wrong."""
-    spent = budget.prices(candidates)[decision.kept].sum()
+    spent = budget.cost_of(candidates)[decision.kept].sum()
     if spent > budget.limit:
         raise ValueError(f"the selector kept {spent} of a budget of {budget.limit}")
     prompts = candidates.prompts[decision.kept]

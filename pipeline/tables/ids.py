@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 ID_BYTES = 16
+# A cell of the type TENSORS (`contracts.py`).
+Cell = Sequence[Mapping[str, Any]]
 # Made once: `json.dumps` with these arguments makes an encoder for every call.
 _encode = json.JSONEncoder(sort_keys=True, ensure_ascii=False, separators=(",", ":")).encode
 
@@ -23,9 +25,27 @@ def digest(*content: Any) -> str:
     return hashlib.blake2b(_encode(content).encode("utf-8", "surrogatepass"), digest_size=ID_BYTES).hexdigest()
 
 
-def prompt_id(messages: Sequence[dict[str, str]]) -> str:
-    """The id of a conversation to be answered: roles and contents, nothing else."""
-    return digest("prompt", [[m["role"], m["content"]] for m in messages])
+def of_arrays(cell: Cell | None) -> list[Any]:
+    """What an id takes of a cell of arrays, wherever their bytes lie; nothing if there is no array."""
+    return [[[a["name"], a["dtype"], list(a["shape"]), a["digest"]] for a in cell]] if cell else []
+
+
+def prompt_id(messages: Sequence[dict[str, str]], inputs: Cell | None = None) -> str:
+    """The id of a conversation to be answered: roles, contents, and the arrays it is about, nothing else."""
+    return digest("prompt", [[m["role"], m["content"]] for m in messages], *of_arrays(inputs))
+
+
+def group(text: str, inputs: Cell | None = None) -> str:
+    """The group of an item that was given none: all that say the same about the same arrays share it."""
+    return digest("group", text, *of_arrays(inputs))
+
+
+def example_id(
+    token_ids: Sequence[int], spans: Sequence[Sequence[int]], inputs: Cell | None = None, outputs: Cell | None = None
+) -> str:
+    """The id of what is trained on: tokens, spans, and the arrays beside them."""
+    targets = ["outputs", *of_arrays(outputs)] if outputs else []
+    return digest("example", token_ids, spans, *of_arrays(inputs), *targets)
 
 
 def response_id(request: str, content: str | None) -> str:

@@ -19,11 +19,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from pipeline.contracts import Table
+from pipeline.contracts import TENSORS, Table
 from pipeline.errors import Refused
 from pipeline.tables import ids
 
 ROW_GROUP = 50_000
+# A cell without its bytes: what ids take of it.
+NAMED = pa.list_(pa.struct([f for f in TENSORS.value_type if f.name not in ("data", "uri")]))
 
 
 def part_name(part: int) -> str:
@@ -40,7 +42,7 @@ class Scan:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The instance names of the tables, for example the models that answered."""
+        """The instance names of the tables, for example the entries that answered."""
         return tuple(folder.name for folder in self.folders)
 
     @cached_property
@@ -70,9 +72,12 @@ class Scan:
         """The same tables, one part."""
         return Scan(self.table, self.folders, part)
 
-    def read(self, columns: Sequence[str] | None = None) -> pa.Table:
-        """All rows, ordered by file, then key; only these columns if given."""
+    def read(self, columns: Sequence[str] | None = None, *, whole: bool = True) -> pa.Table:
+        """All rows, ordered by file, then key; only these columns if given. `whole=False` leaves the bytes of cells of
+        arrays where they are."""
         schema = self.table.schema if columns is None else pa.schema([self.table.schema.field(c) for c in columns])
+        if not whole:
+            schema = pa.schema([pa.field(f.name, NAMED, f.nullable) if f.type == TENSORS else f for f in schema])
         tables = [_read(file, schema) for file in self.files]
         return pa.concat_tables(tables).combine_chunks() if tables else schema.empty_table()
 
@@ -87,9 +92,15 @@ class Scan:
 def _read(file: Path, schema: pa.Schema) -> pa.Table:
     try:
         # ParquetFile and not read_table, which imports pyarrow.dataset and with it pandas.
-        return pq.ParquetFile(file).read(columns=schema.names).select(schema.names).cast(schema)
+        columns = [path for field in schema for path in _leaves(field)]
+        return pq.ParquetFile(file).read(columns=columns).select(schema.names).cast(schema)
     except (OSError, KeyError, pa.ArrowInvalid) as error:
         raise Refused(f"{file} cannot be read as Parquet ({error}). Delete it and run `dvc repro` again.") from error
+
+
+def _leaves(field: pa.Field) -> list[str]:
+    """What is read of a column: all of it, or of cells the leaves that are wanted."""
+    return [f"{field.name}.list.element.{n}" for n in NAMED.value_type.names] if field.type == NAMED else [field.name]
 
 
 class RowError(Refused):

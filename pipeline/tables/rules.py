@@ -14,7 +14,7 @@ import pyarrow as pa
 from pipeline.contracts import TABLES
 from pipeline.errors import Refused
 from pipeline.tables.parquet import Scan
-from pipeline.tables.sql import VIEWS, empty, first_line, leaves_of, opened, quoted, run, shortened
+from pipeline.tables.sql import VIEWS, empty, first_line, leaves_of, opened, quoted, rollouts_of, run, shortened
 
 NUMBER = r"(BOOLEAN|U?(TINY|SMALL|BIG|HUGE)INT|U?INTEGER|FLOAT|DOUBLE|DECIMAL\(.*\))"
 TYPES = {"condition": "BOOLEAN", "number": NUMBER, "vector": NUMBER + r"\[\d*\]"}
@@ -35,7 +35,7 @@ def query(data: Path, text: str, answers: pa.Table | None = None) -> pa.Table:
         for table in TABLES.values()
         for folder in sorted({file.parent for file in (data / table.name).rglob("part-*.parquet")})
     ]
-    leaves = leaves_of(scans, data)
+    leaves = [*leaves_of(scans, data), *rollouts_of(data)]
     connection = opened(leaves, answers)
     _parsed(connection, text, text, {"pending"} if answers is not None else set())
     return run(connection, text, text)

@@ -1,9 +1,9 @@
 """Views over the tables, for rules and for people, on a connection that can only read them.
 
 Every table is a view of its own name, with two more columns: `instance`, the name of the table's folder, and `of`,
-the folder between (`teacher` and `train` for responses/train/teacher). `scores_wide` is the view that rules read: the
-responses, and one struct per scorer, so that `agreement.score >= 0.5 AND finish_reason = 'stop'` is a rule and
-`base_nll.score - teacher_nll.score` a derived score.
+the folder between (`teacher` and `train` for responses/train/teacher); a rollout's `instance` is the model that it lies
+beside. `scores_wide` is the view that rules read: the responses, and one struct per scorer, so that
+`agreement.score >= 0.5 AND finish_reason = 'stop'` is a rule and `base_nll.score - teacher_nll.score` a derived score.
 
 The settings of the connection hold behind what is checked of a user's text (`rules.py`): no file but the tables' own,
 no extension, no change of a setting. One thread, because DuckDB's sums of floats depend on their number.
@@ -18,15 +18,15 @@ from pathlib import Path
 import duckdb
 import pyarrow as pa
 
-from pipeline.contracts import RESPONSES, SCORES, TABLES, Table
+from pipeline.contracts import RESPONSES, ROLLOUTS, SCORES, TABLES, Table
 from pipeline.errors import Refused
 from pipeline.tables.parquet import Scan
 
 MEMORY = "4GB"
-HEAVY = ("token_ids", "logprobs")
+HEAVY = ("token_ids", "logprobs", "inputs", "outputs", "truth", "features")
 
 VIEWS = {name: f"key {', '.join(table.key)}" for name, table in TABLES.items()} | {
-    "scores_wide": "the responses without tokens, and a column per scorer: {score, parts, vector, detail}"
+    "scores_wide": "the responses without tokens or arrays, a column per scorer: {score, quantities, vector, detail}"
 }
 # For people only: it differs from moment to moment, so no rule may read it.
 PENDING = pa.schema({
@@ -50,11 +50,14 @@ MACROS = (
     "miniplm(reference_nll, teacher_nll) AS reference_nll - teacher_nll",
     # Liu et al. 2024 (DEITA): complexity times quality, for one turn.
     "deita(complexity, quality) AS complexity * quality",
+    # Of a cell of arrays: has(inputs, 'mask'), shape_of(inputs, 'image').
+    "has(arrays, wanted) AS coalesce(len(list_filter(arrays, lambda a: a.name = wanted)) > 0, false)",
+    "shape_of(arrays, wanted) AS list_filter(arrays, lambda a: a.name = wanted)[1].shape",
 )
 
 
 @dataclass(frozen=True)
-class _Leaf:
+class Leaf:
     """One table on disk; without files, an empty one."""
 
     table: Table
@@ -77,30 +80,36 @@ def connect(scans: Iterable[Scan], data: Path) -> duckdb.DuckDBPyConnection:
     return opened(leaves_of(scans, data))
 
 
-def leaves_of(scans: Iterable[Scan], data: Path) -> list[_Leaf]:
+def leaves_of(scans: Iterable[Scan], data: Path) -> list[Leaf]:
     """The tables of these scans, one by one."""
     leaves = []
     for scan in scans:
         for folder in scan.folders:
             of = folder.relative_to(data / scan.table.name).parent.as_posix()
             files = Scan(scan.table, (folder,), scan.part).files
-            leaves.append(_Leaf(scan.table, folder.name, "" if of == "." else of, tuple(files)))
+            leaves.append(Leaf(scan.table, folder.name, "" if of == "." else of, tuple(files)))
     return leaves
+
+
+def rollouts_of(data: Path) -> list[Leaf]:
+    """What students answered while they learnt: a table beside each model that was trained so."""
+    folders = sorted((data / "models").glob(f"*/{ROLLOUTS.name}"))
+    return [Leaf(ROLLOUTS, folder.parent.name, "", tuple(Scan(ROLLOUTS, (folder,)).files)) for folder in folders]
 
 
 def empty(scorers: Sequence[str]) -> duckdb.DuckDBPyConnection:
     """The views without rows, as if these scorers had run: what a rule is checked against before anything runs."""
-    return opened([_Leaf(SCORES, scorer, "") for scorer in scorers])
+    return opened([Leaf(SCORES, scorer, "") for scorer in scorers])
 
 
-def opened(leaves: list[_Leaf], answers: pa.Table | None = None) -> duckdb.DuckDBPyConnection:
+def opened(leaves: list[Leaf], answers: pa.Table | None = None) -> duckdb.DuckDBPyConnection:
     """A connection with the views over these tables, that can do nothing else."""
     connection = duckdb.connect(":memory:")
-    by_table: dict[str, list[_Leaf]] = {name: [] for name in TABLES}
+    by_table: dict[str, list[Leaf]] = {name: [] for name in TABLES}
     for leaf in leaves:
         by_table[leaf.table.name].append(leaf)
     for name, table in TABLES.items():
-        rows = _union(by_table[name] or [_Leaf(table, "", "")])
+        rows = _union(by_table[name] or [Leaf(table, "", "")])
         connection.execute(f"CREATE VIEW {quoted(name)} AS {rows}")
     connection.execute(f"CREATE VIEW scores_wide AS {_wide(by_table['scores'])}")
     if answers is not None:
@@ -128,7 +137,7 @@ def opened(leaves: list[_Leaf], answers: pa.Table | None = None) -> duckdb.DuckD
     return connection
 
 
-def _wide(scores: list[_Leaf]) -> str:
+def _wide(scores: list[Leaf]) -> str:
     """Responses joined with one struct per scorer; a response is matched by the scores of a folder that holds it."""
     own = [c for c in RESPONSES.columns if c not in HEAVY] + ["instance", "of"]
     scorers = sorted({leaf.instance for leaf in scores})
@@ -144,14 +153,14 @@ def _wide(scores: list[_Leaf]) -> str:
         rows = _union([leaf for leaf in scores if leaf.instance == scorer])
         selected.append(f"s{i}.value AS {quoted(scorer)}")
         joins.append(
-            f"LEFT JOIN (SELECT record_id, of || '/' AS folder, {{score: score, parts: parts, vector: vector, "
-            f"detail: detail}} AS value FROM ({rows})) s{i} ON s{i}.record_id = r.response_id "
+            f"LEFT JOIN (SELECT response_id, of || '/' AS folder, {{score: score, quantities: quantities, "
+            f"vector: vector, detail: detail}} AS value FROM ({rows})) s{i} ON s{i}.response_id = r.response_id "
             f"AND starts_with('responses/' || r.of || '/' || r.instance || '/', s{i}.folder)"
         )
     return f"SELECT {', '.join(selected)} FROM responses r {' '.join(joins)}"
 
 
-def _union(leaves: list[_Leaf]) -> str:
+def _union(leaves: list[Leaf]) -> str:
     return " UNION ALL ".join(leaf.select() for leaf in leaves)
 
 
@@ -184,6 +193,7 @@ def _type(type_: pa.DataType) -> str:
         pa.int64(): "BIGINT",
         pa.int32(): "INTEGER",
         pa.bool_(): "BOOLEAN",
+        pa.binary(): "BLOB",
     }[type_]
 
 

@@ -14,8 +14,11 @@ class NotAConversation(ValueError):
     """The row has no conversation to be answered; the text says why."""
 
 
-def conversation(row: Mapping[str, object]) -> tuple[list[Message], str | None]:
-    """The turns up to the user's last one, and the answer that follows it, if the row has one."""
+def conversation(row: Mapping[str, object], *, wordless: bool = False) -> tuple[list[Message], str | None]:
+    """The turns up to the user's last one, and the answer that follows it, if the row has one.
+
+    A `wordless` row asks about something else than words: it needs none of its own.
+    """
     present = {name: value for name, value in row.items() if value is not None}
     if "messages" in present:
         turns = _turns(present["messages"], "messages")
@@ -25,6 +28,8 @@ def conversation(row: Mapping[str, object]) -> tuple[list[Message], str | None]:
         turns = _prompt(present["prompt"]) + _completion(present.get("completion"))
     elif "instruction" in present:
         turns = _alpaca(present)
+    elif wordless:
+        turns = _prompt("")
     else:
         raise NotAConversation(f"no prompt: it has none of {SHAPES}; name yours under `columns:`")
     if isinstance(present.get("system"), str) and present["system"] and turns and turns[0]["role"] != "system":
@@ -34,7 +39,7 @@ def conversation(row: Mapping[str, object]) -> tuple[list[Message], str | None]:
         answer = turns.pop()["content"]
     if not turns or turns[-1]["role"] != "user":
         raise NotAConversation("the last turn, or the last before an answer, is not the user's")
-    if not turns[-1]["content"].strip():
+    if not turns[-1]["content"].strip() and not wordless:
         raise NotAConversation("the prompt is empty")
     if isinstance(present.get("solution"), str):
         answer = str(present["solution"])

@@ -7,10 +7,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+import numpy as np
+
 from pipeline.errors import Refused
 from pipeline.kinds.source import BadRow, GivenRow
 from pipeline.kinds.verifier import verifier_named
-from pipeline.tables import ids
+from pipeline.tables import ids, tensors
 from pipeline.text.conversations import NotAConversation, conversation
 
 # Our names of what a row may hold; `columns:` maps them to the user's.
@@ -64,13 +66,14 @@ class Intake:
     def _prompt(self, row: Mapping[str, object], place: str) -> dict[str, object]:
         defaults = {"system": self.system, "verifier": self.verifier}
         row = {**row, **{k: v for k, v in defaults.items() if row.get(k) is None}}
-        messages, solution = conversation(row)
+        inputs, truth = _cell(row, "inputs"), _cell(row, "truth")
+        messages, solution = conversation(row, wordless=inputs is not None)
         length = sum(len(m["content"]) for m in messages)
         if length > self.max_prompt_chars:
             raise Unusable(f"the prompt has more than max_prompt_chars {self.max_prompt_chars} characters")
         verifier = _text(row, "verifier")
         reference = _text(row, "reference")
-        prompt_id = ids.prompt_id(messages)
+        prompt_id = ids.prompt_id(messages, inputs)
         prompt: dict[str, object] = {
             "prompt_id": prompt_id,
             "messages": messages,
@@ -81,6 +84,8 @@ class Intake:
             "verifier": verifier,
             "reference": _as_read(verifier, reference),
             "solution": solution,
+            "inputs": inputs,
+            "truth": truth,
         }
         _check_unicode(prompt)
         _once(self.seen_prompts, prompt_id, "the prompt")
@@ -97,6 +102,21 @@ def _text(row: Mapping[str, object], column: str) -> str | None:
     if value is not None and not isinstance(value, str):
         raise Unusable(f"{column} must be text, not {type(value).__name__}")
     return value
+
+
+def _cell(row: Mapping[str, object], column: str) -> list[dict[str, object]] | None:
+    """The arrays of a row, name -> array or the bytes of a picture; a column of this name that holds none is the user's
+    own and no matter of ours."""
+    value = row.get(column)
+    if not isinstance(value, Mapping) or not any(isinstance(v, np.ndarray | bytes) for v in value.values()):
+        return None
+    strange = [repr(name) for name, v in value.items() if not isinstance(v, np.ndarray | bytes)]
+    if strange:
+        raise Unusable(f"{column} must be arrays, and {', '.join(strange)} is none")
+    try:
+        return tensors.cell(value)
+    except Refused as error:
+        raise Unusable(f"{column}: {error}") from error
 
 
 def _whole(row: Mapping[str, object], column: str) -> int | None:
@@ -124,7 +144,7 @@ def _as_read(verifier: str | None, reference: str | None) -> str | None:
 def _check_unicode(prompt: Mapping[str, object]) -> None:
     """JSON can spell half a character, which no file can hold."""
     try:
-        json.dumps(prompt, ensure_ascii=False).encode("utf-8")
+        json.dumps(prompt, ensure_ascii=False, default=lambda data: "").encode("utf-8")
     except UnicodeEncodeError as error:
         raise Unusable("a text is not valid Unicode (half of a surrogate pair)") from error
 

@@ -1,66 +1,185 @@
-"""Fitting: stored rows and a model folder become a student's model folder."""
+"""Fit: stored rows and model folders become a student's model folder."""
 
 from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+import transformers
+from torch import nn
+
+from pipeline.backends.local import LocalModel
+from pipeline.core.methods import find
 from pipeline.core.run import How
 from pipeline.errors import Refused
-from pipeline.kinds.backend import card_of
+from pipeline.kinds.backend import Sampling, card_of
+from pipeline.kinds.feed import Draw
+from pipeline.kinds.network import Network
+from pipeline.kinds.objective import Step
+from pipeline.kinds.verifier import answer_of, metric_of
 from pipeline.model.chat import Chat
-from pipeline.model.folder import TOKENIZER_FILES, finish
-from pipeline.tables import ids, parquet
-from pipeline.tables.parquet import Scan
+from pipeline.model.folder import TOKENIZER_FILES, finish, network_of
+from pipeline.model.load import device_of
+from pipeline.tables import ids
+from pipeline.tables.parquet import Scan, folder_digest, part_name
+from pipeline.training.adapter import with_adapter
+from pipeline.training.checkpoints import Checkpoints
+from pipeline.training.loop import Trainer, Turn
+from pipeline.training.places import places
 from pipeline.training.recipe import StudentParams
+from pipeline.training.rows import Rows
+from pipeline.training.shadow import Shadow
+from pipeline.training.terms import Term
+
+ROLLOUTS = "rollouts"
 
 
 def fit(params: StudentParams, rows: Scan, student: Path, teacher: Path | None, out: Path, how: How, name: str) -> None:
     """Train a student on stored rows, beside a live teacher if there is one."""
-    from pipeline.model.load import device_of, load
-    from pipeline.training import loop
-
-    data = sorted(rows.pylist(), key=lambda row: row["example_id"])
-    if not data:
-        raise Refused(f"{how.label}: data/{params.of} has no rows; look at the reasons in its selection")
-    _check_tokenizers(data[0]["tokenizer_hash"], student, teacher, params.of)
-    import torch
-
+    _check_forms(rows, student, teacher, params.of)
     torch.set_num_threads(how.settings.threads)
+    # A mask is passed where it is needed; the advice to pass one always does not apply.
+    transformers.utils.logging.set_verbosity_error()
     device = device_of(how.settings)
-    inputs = [parquet.folder_digest(folder) for folder in (*rows.folders, student, *([teacher] if teacher else []))]
-    packages = [version(package) for package in ("torch", "transformers", "accelerate")]
+    inputs = [folder_digest(folder) for folder in (*rows.folders, student, *([teacher] if teacher else []))]
+    packages = [version(package) for package in ("torch", "transformers")]
     kept = how.checkpoints / name
     place = kept / ids.digest(how.code, params.model_dump(mode="json"), inputs, packages, device, how.settings.threads)
-    terms = [loop.Term(t.weight, tuple(t.use.method.traits["reads"]), t.use.build()) for t in params.objectives]
-    model, curve = loop.train(
-        load(student, "float32"),
-        data,
-        terms,
-        params,
-        teacher=load(teacher, card_of(teacher)["dtype"]).to(device) if teacher else None,
-        cpu=device == "cpu",
-        checkpoints=place,
-        checkpoint_steps=how.settings.checkpoint_steps,
-        progress=how.progress,
-    )
-    model.save_pretrained(out)
+    place.mkdir(parents=True, exist_ok=True)
+    held = Rows.of(rows, place / "rows.arrow")
+    if not len(held):
+        raise Refused(f"{how.label}: data/{params.of} has no rows; look at the reasons in its selection")
+    trainer = _trainer(params, held, student, teacher, how, device)
+    curve = trainer.run(Checkpoints(place), how.settings.checkpoint_steps, how.progress)
+    net: Any = trainer.parts["student"]
+    if params.adapter is not None:
+        net = net.merge_and_unload()
+    trainer.networks["student"].save(net.cpu(), out)
     for file in TOKENIZER_FILES:
         if (student / file).exists():
             shutil.copyfile(student / file, out / file)
-    (out / "model.json").write_text(json.dumps(finish(out, "float32"), indent=1, sort_keys=True) + "\n", "utf-8")
-    loop.write_curve(out / "training.jsonl", curve)
+    card = finish(out, "float32", network=network_of(student))
+    (out / "model.json").write_text(json.dumps(card, indent=1, sort_keys=True) + "\n", "utf-8")
+    (out / "training.jsonl").write_text("".join(json.dumps(p, sort_keys=True) + "\n" for p in curve), "utf-8")
+    if trainer.feed is not None and hasattr(trainer.feed, "kept"):
+        (out / ROLLOUTS).mkdir()
+        pq.write_table(trainer.feed.kept(), out / ROLLOUTS / part_name(0), compression="zstd")
     # The last checkpoint stays until the next success: a kill before DVC has seen the output costs nothing.
     for old in kept.iterdir():
         if old != place:
             shutil.rmtree(old)
 
 
-def _check_tokenizers(examples: str, student: Path, teacher: Path | None, of: str) -> None:
+def _trainer(params: StudentParams, rows: Rows, student: Path, teacher: Path | None, how: How, device: str) -> Trainer:
+    """Open the models, build the objectives, and make the modules that are trained with them."""
+    networks = {"student": find("network", network_of(student)).factory()}
+    torch.manual_seed(ids.seed_of(params.seed, "adapter"))
+    net = networks["student"].load(student, "float32")
+    parts: dict[str, nn.Module] = {"student": net if params.adapter is None else with_adapter(net, params.adapter)}
+    fixed: dict[str, nn.Module] = {}
+    if teacher is not None:
+        networks["teacher"] = find("network", network_of(teacher)).factory()
+        fixed["teacher"] = networks["teacher"].load(teacher, card_of(teacher)["dtype"])
+    for name, begins in params.beside.items():
+        folder = student if begins == "student" else teacher
+        assert folder is not None
+        networks[name] = networks[begins]
+        parts[name] = networks[begins].load(folder, "float32")
+    turns = [_turn(turn, params, teacher is not None) for turn in params.all_turns()]
+    terms = [term for turn in turns for term in turn.terms]
+    if any("start" in (term.of, term.against) for term in terms):
+        networks["start"] = networks["student"]
+        fixed["start"] = networks["student"].load(student, "float32")
+    shadow = None if params.shadow is None else Shadow(params.shadow.every, params.shadow.decay)
+    for number, term in enumerate(terms):
+        if hasattr(term.objective, "modules"):
+            torch.manual_seed(ids.seed_of(params.seed, "own", number))
+            term.own = term.objective.modules(*_widths(term, rows, {**parts, **fixed}, networks))
+            parts[f"own{number}"] = term.own
+            for turn in turns:
+                if term in turn.terms:
+                    turn.trains = (*turn.trains, f"own{number}")
+    feed = None if params.feed is None else params.feed.use.build()
+    draws = None if feed is None else _Sampler(parts["student"], rows, student, how).draw
+    return Trainer(parts, networks, turns, rows, params, device, fixed, feed, draws, shadow)
+
+
+def _turn(turn: object, params: StudentParams, live: bool) -> Turn:
+    terms = []
+    for term in turn.objectives:  # type: ignore[attr-defined]
+        traits = term.use.method.traits
+        against = term.against or ("shadow" if params.shadow else "teacher" if live else None)
+        where = term.where or ("labelled" if "target_N" in traits["reads"] else "all")
+        terms.append(
+            Term(
+                term.weight,
+                term.use.build(),
+                frozenset(traits["reads"]),
+                traits["item"] if where == "all" or traits["item"] != "place" else where,
+                traits.get("alone", True),
+                term.of,
+                against,
+                term.head,
+                where,
+                name=term.use.name,
+            )
+        )
+    return Turn(turn.trains, terms, turn.steps, turn.learning_rate)  # type: ignore[attr-defined]
+
+
+def _widths(
+    term: Term, rows: Rows, models: Mapping[str, nn.Module], networks: Mapping[str, Network]
+) -> tuple[dict[str, int], dict[str, int]]:
+    """The width of every tap that a term asks for, of the model it judges and of the one it compares it with."""
+    some = rows.take(range(1))
+    inputs = networks["student"].collate(some)
+
+    def of(role: str, taps: Sequence[str]) -> dict[str, int]:
+        with torch.no_grad():
+            seen = networks[role].look(models[role].eval(), inputs, taps)
+        return {name: value.shape[-1] for name, value in seen.features.items()}
+
+    stored = {name: value.shape[-1] for name, value in places(some).features.items()}
+    return of(term.of, term.taps(term.of)), of(term.against, term.taps(term.against)) if term.against else stored
+
+
+class _Sampler:
+    """The student of the moment as a backend: what feeds draw from."""
+
+    def __init__(self, net: nn.Module, rows: Rows, student: Path, how: How) -> None:
+        self.net, self.how, self.chat = net, how, Chat(student / "tokenizer")
+
+    def draw(self, step: Step, seed: int, rows: pa.Table) -> Draw:
+        """What a feed may use at one step."""
+        return Draw(step, seed, rows, self._sample, lambda row, tokens: self._reward(rows, row, tokens))
+
+    def _sample(self, prompts: Sequence[Sequence[int]], seeds: Sequence[int], sampling: Sampling) -> list[list[int]]:
+        learns = self.net.training
+        net: Any = self.net.eval()
+        answers = LocalModel(net, self.chat, self.how).complete(prompts, seeds, sampling)
+        self.net.train(learns)
+        return answers
+
+    def _reward(self, rows: pa.Table, row: int, tokens: Sequence[int]) -> float | None:
+        verifier, reference = (rows[name][row].as_py() for name in ("verifier", "reference"))
+        return metric_of(verifier, answer_of(verifier, self.chat.decode(tokens)), reference)
+
+
+def _check_forms(rows: Scan, student: Path, teacher: Path | None, of: str) -> None:
+    """Refuse rows that were cut with another tokenizer than a model's."""
+    file = next((file for file in rows.files if pq.read_metadata(file).num_rows), None)
+    if file is None:
+        return
+    known = pq.ParquetFile(file).read_row_group(0, ["tokenizer_hash"])["tokenizer_hash"][0].as_py()
     for role, folder in (("student", student), ("teacher", teacher)):
-        if folder is not None and Chat(folder / "tokenizer").tokenizer_hash != examples:
+        if folder is not None and Chat(folder / "tokenizer").tokenizer_hash != known:
             raise Refused(
                 f"data/{of} was cut with another tokenizer than that of the {role} in {folder}. Pack it with "
                 f"`student: {student.name}`, and use a teacher of the same vocabulary for a logit objective."

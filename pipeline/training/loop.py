@@ -1,246 +1,172 @@
-"""Training: examples or signals to a student, on the Trainer of `transformers`.
+"""The trainer: parts, turns and terms, from the first step or from a checkpoint, to the same bits.
 
-An objective never sees a mask or a scalar: the view of the loss tokens is made once per batch (`view.py`), and one
-aggregator divides by the count of loss tokens over all micro-batches and ranks.
+A *part* is a module that may learn: the student, what stands beside it, an objective's own module. A *turn* names the
+parts that learn, for how many steps, from which terms. Plain training is one part and one turn. What a step does
+follows from its number alone: its rows, its turn, its random numbers; so a stopped run goes on as if it had not been.
 """
 
 from __future__ import annotations
 
-import json
 import math
-import shutil
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
 
+import pyarrow as pa
 import torch
-import transformers
 from torch import nn
 
-from pipeline.kinds.objective import DenseTeacher, Loss, Objective, Teacher, TopKTeacher
+from pipeline.kinds.feed import Draw, Feed
+from pipeline.kinds.network import Network
+from pipeline.kinds.objective import Step
+from pipeline.tables import ids
+from pipeline.training.batches import layout
+from pipeline.training.checkpoints import Checkpoints
 from pipeline.training.optimizers import optimizer_for
-from pipeline.training.recipe import Adapter, Recipe
-from pipeline.training.reduce import reduce, summarise
-from pipeline.training.view import at_loss, loss_mask, make_view
+from pipeline.training.order import Order
+from pipeline.training.places import places
+from pipeline.training.recipe import Recipe
+from pipeline.training.reduce import over_ranks
+from pipeline.training.rows import Rows
+from pipeline.training.shadow import Shadow
+from pipeline.training.terms import Role, Term, items, loss_of
 
-# Widths are multiples of this, so that few shapes occur and a row's width does not depend on a GPU's taste.
-BUCKET = 16
-COMPLETE = "complete"
-
-
-@dataclass(frozen=True)
-class Term:
-    """One objective of the weighted sum that is trained on, with the fields of the view that it declares."""
-
-    weight: float
-    reads: tuple[str, ...]
-    objective: Objective
+# The share of its rate that the last step has.
+LAST_RATE = 0.02
 
 
-def collate(rows: Sequence[dict[str, Any]]) -> dict[str, torch.Tensor]:
-    """Rows of one table to a padded batch.
+@dataclass
+class Turn:
+    """Which parts learn from which terms, for how many steps in a row; a rate of its own if it has one."""
 
-    token_ids [B, T]; labels [B, T], -100 where there is no loss (the Trainer counts them); weight [B]; for signals
-    topk_ids and topk_logprobs [N, K] and tail_mass [N] over the loss tokens, row after row.
-    """
-    width = math.ceil(max(len(row["token_ids"]) for row in rows) / BUCKET) * BUCKET
-    token_ids = torch.zeros(len(rows), width, dtype=torch.long)
-    for i, row in enumerate(rows):
-        token_ids[i, : len(row["token_ids"])] = torch.tensor(row["token_ids"])
-    loss = loss_mask([row["spans"] for row in rows], width)
-    batch = {
-        "token_ids": token_ids,
-        "labels": token_ids.masked_fill(~loss, -100),
-        "weight": torch.tensor([row["weight"] for row in rows], dtype=torch.float32),
-    }
-    if "topk_ids" in rows[0]:
-        batch["topk_ids"] = torch.tensor([ids for row in rows for ids in row["topk_ids"]])
-        batch["topk_logprobs"] = torch.tensor([values for row in rows for values in row["topk_logprobs"]])
-        batch["tail_mass"] = torch.tensor([mass for row in rows for mass in row["tail_mass"]])
-        batch["temperature"] = torch.tensor(rows[0]["temperature"])
-    return batch
+    trains: tuple[str, ...]
+    terms: Sequence[Term]
+    steps: int = 1
+    learning_rate: float | None = None
 
 
-class Student(transformers.Trainer):
-    """The Trainer, with the loss taken over a view of the loss tokens."""
-
-    def __init__(self, terms: Sequence[Term], teacher: nn.Module | None, **arguments: Any) -> None:
-        super().__init__(**arguments)
-        self.terms = terms
-        self.teacher = teacher
-        # What each term gave since the last step of the optimizer.
-        self.losses: list[list[Loss]] = [[] for _ in terms]
-        self.items = 0.0
-        # Asks the Trainer to count the loss tokens of the whole step before the first forward pass.
-        self.model_accepts_loss_kwargs = True
-
-    def compute_loss(
-        self,
-        model: nn.Module,
-        inputs: dict[str, torch.Tensor],
-        return_outputs: bool = False,
-        num_items_in_batch: torch.Tensor | int | None = None,
-    ) -> torch.Tensor:
-        token_ids = inputs["token_ids"]
-        loss_BT = inputs["labels"] != -100
-        logits = model(input_ids=token_ids, use_cache=False).logits
-        view = make_view(logits, token_ids, loss_BT, inputs["weight"], self._teacher(inputs, loss_BT))
-        assert num_items_in_batch is not None
-        self.items = float(num_items_in_batch)
-        total = torch.zeros((), device=logits.device)
-        for term, losses in zip(self.terms, self.losses, strict=True):
-            loss = term.objective(view.restrict(term.reads))
-            total = total + term.weight * reduce([loss], self.items)
-            losses.append(loss.detached())
-        # Data parallelism averages gradients over ranks; the normaliser already counts the tokens of all of them.
-        return total * self.accelerator.num_processes
-
-    def stepped(self) -> None:
-        """Tell every objective with memory what the step that was just made came to."""
-        for term, losses in zip(self.terms, self.losses, strict=True):
-            if hasattr(term.objective, "update"):
-                term.objective.update(summarise(losses, self.items))
-            losses.clear()
-
-    def _teacher(self, inputs: dict[str, torch.Tensor], loss_BT: torch.Tensor) -> Teacher | None:
-        if self.teacher is not None:
-            with torch.no_grad():
-                return DenseTeacher(
-                    at_loss(self.teacher(input_ids=inputs["token_ids"], use_cache=False).logits, loss_BT)
-                )
-        if "topk_ids" in inputs:
-            stored = float(inputs["temperature"])
-            return TopKTeacher(inputs["topk_ids"], inputs["topk_logprobs"], inputs["tail_mass"], stored)
-        return None
+def turn_at(turns: Sequence[Turn], number: int) -> Turn:
+    """The turn of a step: turns follow each other, again and again."""
+    at = number % sum(turn.steps for turn in turns)
+    for turn in turns:
+        if at < turn.steps:
+            return turn
+        at -= turn.steps
+    raise AssertionError(at)
 
 
-def train(
-    model: transformers.PreTrainedModel,
-    rows: Sequence[dict[str, Any]],
-    terms: Sequence[Term],
-    recipe: Recipe,
-    *,
-    teacher: nn.Module | None,
-    cpu: bool,
-    checkpoints: Path,
-    checkpoint_steps: int,
-    progress: Callable[[int, int, str], None],
-) -> tuple[transformers.PreTrainedModel, list[dict[str, float]]]:
-    """Train a model on rows of examples or signals; returns it and its curve, a dictionary per step.
-
-    Goes on from the newest complete checkpoint in `checkpoints`, to the same weights as without a stop.
-    """
-    transformers.set_seed(recipe.seed)
-    if recipe.adapter is not None:
-        model = with_adapter(model, recipe.adapter)
-    steps_per_epoch = math.ceil(len(rows) / (recipe.batch_rows * recipe.accumulate))
-    steps = max(1, round(recipe.epochs * steps_per_epoch))
-    on_gpu = not cpu
-    arguments = transformers.TrainingArguments(
-        output_dir=str(checkpoints),
-        max_steps=steps,
-        per_device_train_batch_size=recipe.batch_rows,
-        gradient_accumulation_steps=recipe.accumulate,
-        learning_rate=recipe.learning_rate,
-        lr_scheduler_type="warmup_stable_decay",
-        lr_scheduler_kwargs={
-            "num_decay_steps": round(recipe.decay_share * steps),
-            "decay_type": "linear",
-            "min_lr_ratio": 0.02,
-        },
-        warmup_steps=min(recipe.warmup_steps, steps // 2),
-        max_grad_norm=recipe.max_grad_norm,
-        bf16=on_gpu and recipe.precision != "float32" and torch.cuda.is_bf16_supported(),
-        use_cpu=cpu,
-        seed=recipe.seed,
-        data_seed=recipe.seed,
-        remove_unused_columns=False,
-        dataloader_pin_memory=on_gpu,
-        # Every step, because the Trainer forgets what it has summed since its last log when a run is gone on with.
-        logging_steps=1,
-        logging_nan_inf_filter=False,
-        save_strategy="steps",
-        save_steps=checkpoint_steps,
-        save_total_limit=2,
-        report_to="none",
-        disable_tqdm=True,
-    )
-    watch = Watch(progress)
-    trainer = Student(
-        terms,
-        teacher,
-        model=model,
-        args=arguments,
-        train_dataset=list(rows),
-        data_collator=collate,
-        optimizers=(optimizer_for(model, recipe), None),
-        callbacks=[watch],
-    )
-    watch.stepped = trainer.stepped
-    trainer.remove_callback(transformers.PrinterCallback)
-    trainer.train(resume_from_checkpoint=newest(checkpoints))
-    trained = trainer.model.merge_and_unload() if recipe.adapter is not None else trainer.model
-    return trained.eval(), curve_of([h for h in trainer.state.log_history if "loss" in h])
+def rate_at(recipe: Recipe, step: Step) -> float:
+    """The share of the learning rate: linear warm-up, constant, linear decay over the last `decay_share` of steps."""
+    warm = min(recipe.warmup_steps, step.of // 2)
+    decay = round(recipe.decay_share * step.of)
+    if step.number < warm:
+        return (step.number + 1) / (warm + 1)
+    into = step.number - (step.of - decay)
+    return 1.0 if into < 0 else 1.0 - (1.0 - LAST_RATE) * (into + 1) / decay
 
 
-def curve_of(logs: Sequence[dict[str, float]]) -> list[dict[str, float]]:
-    """One point per step: its loss, the rate, and the norm of the gradient before it was cut."""
-    return [
-        {"step": log["step"], "loss": log["loss"], "lr": log["learning_rate"], "grad_norm": log["grad_norm"]}
-        for log in logs
-    ]
+@dataclass
+class Trainer:
+    """Parts that learn from rows. `fixed` are models that only look: a live teacher, the student as it began."""
 
+    parts: Mapping[str, nn.Module]
+    networks: Mapping[str, Network]
+    turns: Sequence[Turn]
+    rows: Rows
+    recipe: Recipe
+    device: str
+    fixed: Mapping[str, nn.Module] = field(default_factory=dict)
+    feed: Feed | None = None
+    draws: Callable[[Step, int, pa.Table], Draw] | None = None
+    shadow: Shadow | None = None
 
-class Watch(transformers.TrainerCallback):
-    """Reports progress and steps, saves at the last one, and marks a checkpoint that was written whole."""
+    def run(
+        self, checkpoints: Checkpoints, every: int, progress: Callable[[int, int, str], None]
+    ) -> list[dict[str, float]]:
+        """Train the parts in place, going on from the newest whole checkpoint; returns a point per step."""
+        terms = [term for turn in self.turns for term in turn.terms]
+        order = Order(self.rows.prompt_ids, self.recipe, any(term.item == "set" for term in terms))
+        self.learning = {id(p) for part in self.parts.values() for p in part.parameters() if p.requires_grad}
+        for module in (*self.parts.values(), *self.fixed.values()):
+            module.to(self.device)
+        for module in self.fixed.values():
+            module.eval().requires_grad_(False)
+        if self.shadow is not None:
+            self.shadow.begin(self.parts["student"])
+        # An objective's own module is no stack of blocks.
+        plain = self.recipe.model_copy(update={"optimizer": "adamw"})
+        self.optimizers = {
+            n: optimizer_for(p, plain if n.startswith("own") else self.recipe) for n, p in self.parts.items()
+        }
+        self.rates = {name: [g["lr"] for g in o.param_groups] for name, o in self.optimizers.items()}
+        checkpoints.holds(self.parts, self.shadow, self.optimizers, terms, self.feed)
+        curve = checkpoints.resume()
+        for number in range(len(curve), order.steps):
+            epoch, into = divmod(number, order.steps_an_epoch)
+            step = Step(number, order.steps, epoch, math.ceil(order.steps / order.steps_an_epoch))
+            point = self._step(step, order)
+            if not math.isfinite(point["loss"]):
+                raise FloatingPointError(f"the loss is {point['loss']} at step {number + 1}")
+            curve.append(point)
+            if self.shadow is not None:
+                self.shadow.follow(self.parts["student"], ends_epoch=into + 1 == order.steps_an_epoch)
+            if (number + 1) % every == 0 or number + 1 == order.steps:
+                checkpoints.save(curve)
+            progress(number + 1, order.steps, f"steps, loss {point['loss']:.4f}")
+        for part in self.parts.values():
+            part.eval()
+        return curve
 
-    def __init__(self, progress: Callable[[int, int, str], None]) -> None:
-        self.progress = progress
-        self.stepped: Callable[[], None] = lambda: None
+    def _step(self, step: Step, order: Order) -> dict[str, float]:
+        """One step: its rows in micro-batches, forwards and backwards, and the optimizers of the turn's parts."""
+        turn, recipe = turn_at(self.turns, step.number), self.recipe
+        for name, part in self.parts.items():
+            part.train(name in turn.trains)
+            for p in part.parameters():
+                p.requires_grad_(name in turn.trains and id(p) in self.learning)
+        torch.manual_seed(ids.seed_of(recipe.seed, "step", step.number))
+        rows = self.rows.take(order.at(step.number))
+        if self.feed is not None and self.draws is not None:
+            rows = self.feed(self.draws(step, recipe.seed, rows))
+        # What depends on other rows must see them all.
+        whole = any(not term.alone for term in turn.terms)
+        batches = [rows] if whole else [rows.take(some) for some in layout(rows, recipe.batch_rows, self.device)]
+        stood = [places(batch) for batch in batches]
+        totals = {unit: over_ranks(count) for unit, count in items(p.counts for p in stood).items()}
+        roles, network, loss = self._roles(turn), self.networks["student"], 0.0
+        for batch, found in zip(batches, stood, strict=True):
+            inputs = {name: value.to(self.device) for name, value in network.collate(batch).items()}
+            with self._precision():
+                part_of_loss = loss_of(turn.terms, inputs, found.to(self.device), roles, step, totals)
+            part_of_loss.backward()
+            loss += float(part_of_loss.detach())
+        rate, norms = rate_at(recipe, step), []
+        for name in turn.trains:
+            norms.append(float(nn.utils.clip_grad_norm_(self.parts[name].parameters(), recipe.max_grad_norm)))
+            scale = rate * (turn.learning_rate or recipe.learning_rate) / recipe.learning_rate
+            for group, own in zip(self.optimizers[name].param_groups, self.rates[name], strict=True):
+                group["lr"] = own * scale
+            self.optimizers[name].step()
+            self.optimizers[name].zero_grad(set_to_none=True)
+        for term in turn.terms:
+            term.stepped(step, totals[term.item])
+        return {
+            "step": step.number + 1,
+            "loss": over_ranks(loss),
+            "lr": recipe.learning_rate * rate,
+            "grad_norm": math.hypot(*norms),
+        }
 
-    def on_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        self.stepped()
+    def _roles(self, turn: Turn) -> dict[str, Role]:
+        models = {**self.parts, **self.fixed}
+        if self.shadow is not None:
+            models["shadow"] = self.shadow.module
+        return {
+            name: Role(model, self.networks.get(name, self.networks["student"]), name in turn.trains)
+            for name, model in models.items()
+            if not name.startswith("own")
+        }
 
-    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        if state.global_step >= state.max_steps:
-            control.should_save = control.should_log = True
-
-    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **kwargs: Any) -> None:
-        if logs and "loss" in logs:
-            if not math.isfinite(logs["loss"]):
-                raise FloatingPointError(f"the loss is {logs['loss']} at step {state.global_step}")
-            self.progress(state.global_step, state.max_steps, f"steps, loss {logs['loss']:.4f}")
-
-    def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        (Path(args.output_dir) / f"checkpoint-{state.global_step}" / COMPLETE).touch()
-
-
-def newest(checkpoints: Path) -> str | None:
-    """The newest checkpoint that was written whole; those that a kill has torn are removed."""
-    found = {int(p.name.split("-")[1]): p for p in checkpoints.glob("checkpoint-*")}
-    whole = {step: path for step, path in found.items() if (path / COMPLETE).exists()}
-    for step in found.keys() - whole.keys():
-        shutil.rmtree(found[step])
-    return str(whole[max(whole)]) if whole else None
-
-
-def with_adapter(model: transformers.PreTrainedModel, adapter: Adapter) -> Any:
-    """The model with low-rank adapters on all its linear layers but the head."""
-    import peft
-
-    config = peft.LoraConfig(
-        r=adapter.rank,
-        lora_alpha=adapter.alpha,
-        lora_dropout=adapter.dropout,
-        target_modules="all-linear",
-        # GPT-2 keeps its matrices transposed, in a layer of its own.
-        fan_in_fan_out=any(isinstance(m, transformers.pytorch_utils.Conv1D) for m in model.modules()),
-        task_type="CAUSAL_LM",
-    )
-    return peft.get_peft_model(model, config)
-
-
-def write_curve(path: Path, curve: Iterable[dict[str, float]]) -> None:
-    """One JSON object per line."""
-    path.write_text("".join(json.dumps(point, sort_keys=True) + "\n" for point in curve), "utf-8")
+    def _precision(self) -> AbstractContextManager[object]:
+        wide = self.recipe.precision == "float32" or self.device == "cpu" or not torch.cuda.is_bf16_supported()
+        return nullcontext() if wide else torch.autocast("cuda", torch.bfloat16)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from pipeline.contracts import EXAMPLES, SIGNALS
-from pipeline.core.methods import Choice, Use
-from pipeline.core.stage import Input, StageParams
-from pipeline.kinds import objective
+from pipeline.core.methods import Choice, Use, available, find
+from pipeline.core.stage import Input, Plan, StageParams
 from pipeline.kinds.backend import LOCAL
+from pipeline.kinds.feed import Feed
+from pipeline.kinds.objective import Objective
 from pipeline.kinds.origin import BACKENDS
 
 
@@ -39,19 +40,72 @@ class Recipe(StageParams):
     seed: int
 
 
-class Objective(Choice):
-    """One term of the weighted sum."""
+class Term(Choice):
+    """One term of the weighted sum: an objective, whose output it judges, against whom, at which head and places.
+
+    `against` unset is the shadow if there is one, else the live teacher, else the stored signals; `start` is the
+    student as it began. `where` unset is `labelled` for an objective that reads targets, else `all`.
+    """
 
     weight: float = 1.0
-    use: Use[objective.Objective]
+    use: Use[Objective]
+    of: str = "student"
+    against: str | None = None
+    head: str = "main"
+    where: Literal["labelled", "unlabelled", "all"] | None = None
+
+
+class Turn(Choice):
+    """Which parts learn from which terms, for how many steps in a row; turns follow each other, again and again."""
+
+    trains: tuple[str, ...] = ("student",)
+    steps: PositiveInt = 1
+    learning_rate: PositiveFloat | None = None
+    objectives: tuple[Term, ...] = Field(min_length=1)
+
+
+class Follow(Choice):
+    """A shadow of the student: the average of its steps, or with `every: epoch, decay: 0` the student of the last
+    epoch."""
+
+    every: Literal["step", "epoch"] = "step"
+    decay: float = Field(ge=0, lt=1)
+
+
+class Feeding(Choice):
+    """Where the rows of a step come from, if not from the table alone."""
+
+    use: Use[Feed]
 
 
 class StudentParams(Recipe):
-    """A recipe with what it is applied to: the rows, the model it starts from, the objectives."""
+    """A recipe with what it is applied to: the rows, the model it starts from, what it learns from.
+
+    `objectives` alone is one turn that trains the student. `beside` are further parts, and whose weights each begins
+    with.
+    """
 
     of: str
     student: str
-    objectives: tuple[Objective, ...] = Field(min_length=1)
+    objectives: tuple[Term, ...] = ()
+    turns: tuple[Turn, ...] = ()
+    beside: dict[str, Literal["student", "teacher"]] = Field(default={})
+    shadow: Follow | None = None
+    feed: Feeding | None = None
+
+    @model_validator(mode="after")
+    def _one_or_the_other(self) -> StudentParams:
+        if bool(self.objectives) == bool(self.turns):
+            raise ValueError("write either `objectives:` or `turns:`, with at least one entry")
+        return self
+
+    def all_turns(self) -> tuple[Turn, ...]:
+        """The turns; objectives alone are one."""
+        return self.turns or (Turn(objectives=self.objectives),)
+
+    def terms(self) -> list[Term]:
+        """The terms of all turns."""
+        return [term for turn in self.all_turns() for term in turn.objectives]
 
     def inputs(self) -> dict[str, Input]:
         return {
@@ -64,7 +118,7 @@ class StudentParams(Recipe):
         return f"models/{instance}"
 
     def methods(self) -> list[Use]:
-        return [term.use for term in self.objectives]
+        return [*(term.use for term in self.terms()), *([self.feed.use] if self.feed else [])]
 
     def needs(self) -> dict[str, frozenset[str]]:
         return {self.student: frozenset({"gradients"})}
@@ -73,4 +127,59 @@ class StudentParams(Recipe):
         return frozenset(LOCAL)
 
     def names(self, kind: str) -> frozenset[str] | None:
-        return frozenset({BACKENDS["transformers"]}) if kind == "backend" else super().names(kind)
+        named = {"backend": frozenset({BACKENDS["transformers"]}), "network": None}
+        return named.get(kind, frozenset())
+
+    def check(self, plan: Plan) -> list[str]:
+        live = hasattr(self, "teacher")
+        stored = self.of.startswith("signals/")
+        parts = {"student", *self.beside}
+        roles = parts | {"start"} | ({"teacher"} if live else set()) | ({"shadow"} if self.shadow else set())
+        network = find("network", network_of(plan, self.student))
+        texts = []
+        for turn in self.all_turns():
+            for name in set(turn.trains) - parts:
+                texts.append(f"trains {name!r}, which is no part; there are {', '.join(sorted(parts))}")
+        for name, begins in self.beside.items():
+            if begins == "teacher" and not live:
+                texts.append(f"beside.{name} begins as the teacher, and there is none: move the entry to `distill:`")
+        for term in self.terms():
+            traits, name = term.use.method.traits, term.use.name
+            for role in {term.of, term.against} - roles - {None}:
+                texts.append(f"{name} names {role!r}; there are {', '.join(sorted(roles))}")
+            unseen = set(traits["reads"]) - set(network.traits["gives"]) - ALWAYS
+            if unseen:
+                others = [n for n in available("network") if unseen <= set(find("network", n).traits["gives"])]
+                texts.append(
+                    f"{name} reads {', '.join(sorted(unseen))}, which a {network.name} such as {self.student} does not "
+                    f"show; {', '.join(others) or 'no network'} does"
+                )
+            against = term.against is not None or self.shadow is not None or live
+            if traits["teacher"] == "all" and not against:
+                texts.append(
+                    f"{name} compares all outcomes, so it needs a live model: say `shadow:`, `against: start`, or move "
+                    f"the entry to `distill:` with a `teacher:`"
+                )
+            elif traits["teacher"] not in ("none", "all") and not against and not stored:
+                texts.append(
+                    f"{name} compares with a teacher's distribution, and {self.of} holds none: say "
+                    f"`of: signals/<examples>/<probe>`, or move the entry to `distill:` with a `teacher:`"
+                )
+        if self.feed and stored and not self.feed.use.method.traits.get("keeps_signals", False):
+            texts.append(f"{self.feed.use.name} draws rows that the stored signals are not of: use `distill:`")
+        return texts
+
+
+# What every network's view holds.
+ALWAYS = {"weight_N", "example_N", "set_B", "reward_B", "own", "step"}
+
+
+def network_of(plan: Plan, model: str) -> str:
+    """The network of a model, as the entry that makes it says."""
+    for instance in plan.instances.values():
+        if instance.output == f"models/{model}":
+            if isinstance(instance.params, StudentParams):
+                return network_of(plan, instance.params.student)
+            (origin,) = instance.params.methods()
+            return origin.method.traits.get("network", "language.causal")
+    return "language.causal"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -13,9 +14,13 @@ from dvc.repo import Repo
 from pipeline.core.stage import ALONE, SECTION_OF, STAGES, Instance, Plan
 from pipeline.errors import Refused
 from pipeline.plan.faults import PlanError
+from pipeline.plan.map import entries, filled
 from pipeline.plan.resolve import load, resolve
 
 ROOT = Path(__file__).parents[2]
+SECTIONS = {*SECTION_OF.values()} - {ALONE}
+# Without a model and prompts there is no run.
+NEEDED = ("acquire", "ingest")
 # DVC's own, in how it asks its table of outputs.
 pytestmark = pytest.mark.filterwarnings("ignore:_NoneStep.value:DeprecationWarning")
 
@@ -107,9 +112,45 @@ def test_a_recipe_resolves_but_for_what_its_user_brings(recipe: Path) -> None:
             assert "# <-" in line, f"{fault}, and {recipe.name} does not mark the line for its user"
 
 
-@pytest.mark.parametrize("stage", [s for s in STAGES if s != ALONE])
-def test_a_missing_section_is_refused_by_name(stage: str) -> None:
+@pytest.mark.parametrize("section", NEEDED)
+def test_a_section_without_which_there_is_no_run_is_demanded(section: str) -> None:
     given = load(ROOT / "params.yaml")
-    del given[SECTION_OF[stage]]
-    with pytest.raises(Refused, match=f"{SECTION_OF[stage]}: is missing"):
+    del given[section]
+    with pytest.raises(Refused, match=f"{section}: is missing"):
         resolve(given)
+
+
+def test_every_other_section_may_be_left_out() -> None:
+    left = {section: {} for section in NEEDED}
+    assert list(resolve(left).instances) == ["report@report"]
+    assert {*yaml.safe_load((ROOT / "dvc.yaml").read_text("utf-8"))["vars"][0]} == SECTIONS - {*NEEDED}
+
+
+def listed(place: Path, params: dict[str, Any]) -> set[str]:
+    """The instances that DVC sees in a folder with these parameters."""
+    (place / "params.yaml").write_text(yaml.safe_dump(params), "utf-8")
+    repo = Repo(str(place))
+    try:
+        return {stage.addressing.split(":")[-1] for stage in repo.index.stages if stage.cmd}
+    finally:
+        repo.close()
+
+
+def test_dvc_and_the_plan_agree_where_sections_are_left_out(tmp_path: Path) -> None:
+    shutil.copyfile(ROOT / "dvc.yaml", tmp_path / "dvc.yaml")
+    Repo.init(str(tmp_path), no_scm=True).close()
+    given = load(ROOT / "params.yaml")
+    assert "distill" not in given
+    del given["gaps"], given["read"]
+    without = {label.removesuffix("@report") for label in resolve(given).instances} | {"plan"}
+    assert listed(tmp_path, given) == without == {*entries(given, tmp_path)}
+    assert not [label for label in without if label.startswith(("distill@", "gaps@", "read@"))]
+    given["distill"] = {"live": {**given["train"]["coverage_sft"], "teacher": "teacher"}}
+    with_it = {label.removesuffix("@report") for label in resolve(given).instances} | {"plan"}
+    assert listed(tmp_path, given) == with_it == {*entries(given, tmp_path)} == without | {"distill@live"}
+
+
+def test_a_default_with_entries_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "dvc.yaml").write_text("vars: [{gaps: {main: {}}}]\nstages: {}\n", "utf-8")
+    with pytest.raises(Refused, match=r"vars\.gaps: is a default and must be empty"):
+        filled({}, tmp_path)

@@ -21,7 +21,7 @@ from pipeline.core import identity
 from pipeline.core.run import How
 from pipeline.core.settings import RunSettings
 from pipeline.errors import CapReached
-from pipeline.kinds.backend import Answer, GenerateRequest, Reading, Sampling, Structured, Tokens
+from pipeline.kinds.backend import PLAIN, Answer, GenerateRequest, Reading, Sampling, Structured, Tokens, Want
 from pipeline.memo.ledger import Ledger
 from pipeline.memo.memo import Memo
 from pipeline.tables import ids
@@ -46,15 +46,15 @@ class Told:
             build = None if self.builds is None else self.builds[len(self.requests) > 4]
             yield Answer(request.request_id, content, "stop", completion_tokens=1, fingerprint=build)
 
-    def read(self, sequences: Sequence[Tokens], *, top_k: int = 0, embedding: bool = False) -> Iterator[Reading]:
+    def read(self, sequences: Sequence[Tokens], want: Want = PLAIN) -> Iterator[Reading]:
         for tokens in sequences:
             self.sequences.append(tokens)
             n = len(tokens.positions)
             yield Reading(
                 tokens.id,
                 np.full(n, -0.5, np.float32),
-                topk_ids=np.zeros((n, top_k), np.int32),
-                topk_logprobs=np.full((n, top_k), -0.5, np.float32),
+                topk_ids=np.zeros((n, want.top_k), np.int32),
+                topk_logprobs=np.full((n, want.top_k), -0.5, np.float32),
                 tail_mass=np.zeros(n, np.float32),
             )
 
@@ -246,8 +246,8 @@ def test_a_change_of_the_servers_build_is_said(
 def test_a_text_is_read_once(model: Path, told: Told, how: How) -> None:
     """Equal texts share a reading, and a second run reads nothing; other wishes are another reading."""
     texts = [Tokens("a", [1, 2, 3], [1, 2]), Tokens("b", [1, 2, 3], [1, 2]), Tokens("c", [1, 2, 4], [2])]
-    first = {r.id: r for r in read_all(model, texts, how, top_k=3)}
-    again = {r.id: r for r in read_all(model, texts, how, top_k=3)}
+    first = {r.id: r for r in read_all(model, texts, how, Want(top_k=3))}
+    again = {r.id: r for r in read_all(model, texts, how, Want(top_k=3))}
     assert len(told.sequences) == 2
     assert first.keys() == again.keys() == {"a", "b", "c"}
     for key, reading in first.items():
@@ -255,7 +255,7 @@ def test_a_text_is_read_once(model: Path, told: Told, how: How) -> None:
             kept = getattr(again[key], name)
             np.testing.assert_array_equal(getattr(reading, name), kept)
             assert kept.dtype == getattr(reading, name).dtype
-    list(read_all(model, texts, how, top_k=4))
+    list(read_all(model, texts, how, Want(top_k=4)))
     assert len(told.sequences) == 4
 
 

@@ -12,7 +12,7 @@ import pytest
 from pipeline.errors import Refused
 from pipeline.gateway.batch import BatchGateway
 from pipeline.gateway.completions import Completions, Served
-from pipeline.kinds.backend import GenerateRequest, Sampling, Structured, Tokens
+from pipeline.kinds.backend import GenerateRequest, Sampling, Structured, Tokens, Want
 from pipeline.text.thinking import split_thinking
 from tests.backends.test_http import answers, asked, bodies, opened, samples, served_folder
 from tests.servers import MODEL, SHORT, SHORT_CONTEXT, Server, logprob, serving
@@ -189,11 +189,11 @@ def test_given_texts_are_read_where_the_server_can(server: Server, tmp_path: Pat
     folder, token_ids = served_folder(tmp_path / "reader"), [0, 3, 1, 9, 2]
     with opened(server.url, card={"read": True}, folder=folder) as backend:
         wanted = [Tokens(f"t{i}", token_ids, [2, 3]) for i in range(20)]
-        read = {reading.id: reading for reading in backend.read(wanted, top_k=3)}
+        read = {reading.id: reading for reading in backend.read(wanted, Want(top_k=3))}
         [plain] = backend.read(wanted[:1])
         assert list(backend.read([])) == []
         with pytest.raises(Refused, match="embeddings"):
-            backend.read(wanted, embedding=True)
+            backend.read(wanted, Want(embedding=True))
     assert read.keys() == {t.id for t in wanted}
     reading = read["t7"]
     np.testing.assert_allclose(reading.target_logprob, [logprob(1), logprob(9)], rtol=1e-6)

@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ import transformers
 from pipeline.backends import local
 from pipeline.core.run import How
 from pipeline.core.settings import RunSettings
-from pipeline.kinds.backend import Answer, GenerateRequest, Reading, Sampling, Tokens
+from pipeline.kinds.backend import Answer, GenerateRequest, Reading, Sampling, Tokens, Want
 from pipeline.model import load
 from pipeline.tables import ids
 from pipeline.text.thinking import split_thinking
@@ -108,8 +109,8 @@ def sequences(count: int = 60) -> list[Tokens]:
     return made
 
 
-def readings(backend: local.LocalModel, asked: Sequence[Tokens], **wanted: object) -> dict[str, Reading]:
-    return {reading.id: reading for reading in backend.read(asked, **wanted)}
+def readings(backend: local.LocalModel, asked: Sequence[Tokens], **wanted: Any) -> dict[str, Reading]:
+    return {reading.id: reading for reading in backend.read(asked, Want(**wanted))}
 
 
 def same(first: Reading, second: Reading) -> bool:
@@ -197,7 +198,7 @@ def test_readings_do_not_depend_on_their_batch(folder: Path) -> None:
 
 def test_readings_are_those_of_a_plain_forward_pass(folder: Path) -> None:
     backend = opened(folder)
-    for reading in backend.read(sequences(), top_k=VOCABULARY, embedding=True):
+    for reading in backend.read(sequences(), Want(top_k=VOCABULARY, embedding=True)):
         [sequence] = [s for s in sequences() if s.id == reading.id]
         at = list(sequence.positions)
         with torch.inference_mode():

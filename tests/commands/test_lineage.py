@@ -42,12 +42,12 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     def decision(key: str, prompt: str, kept: bool) -> dict:
         reason = "preferred" if kept else "over_budget"
-        own = {"record_id": key, "prompt_id": prompt, "domain": "add", "kept": kept, "weight": float(kept)}
+        own = {"response_id": key, "prompt_id": prompt, "domain": "add", "kept": kept, "weight": float(kept)}
         return {**own, "reason": reason, "tokens": 5}
 
     def judged(model: str, metric: float) -> dict:
         own = {"task": "bench", "item_id": OTHER, "prompt_id": OTHER, "domain": "add", "model": model}
-        return {**own, "metric": metric, "prediction": "2", "finish_reason": "stop"}
+        return {**own, "metric": metric, "measure": "accuracy", "prediction": "2", "finish_reason": "stop"}
 
     put(PROMPTS, "prompts/train/tasks", [prompt(PROMPT)])
     put(PROMPTS, "prompts/bench/held_out", [prompt(OTHER)])

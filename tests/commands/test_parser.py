@@ -16,8 +16,8 @@ from pipeline.commands.parser import commands, parser
 from pipeline.contracts import RESPONSES
 from pipeline.core.methods import KINDS, available
 from pipeline.memo.ledger import Ledger
+from pipeline.plan.map import entries
 from pipeline.plan.resolve import load, resolve
-from pipeline.plan.status import entries
 from pipeline.tables import parquet
 from tests.tables.test_sql import response
 
@@ -34,7 +34,8 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def repository(place: Path) -> Path:
     """A git repository whose params.yaml is committed, with a recipe that differs from it."""
-    (place / "params.yaml").write_text((ROOT / "params.yaml").read_text("utf-8"), "utf-8")
+    for name in ("params.yaml", "dvc.yaml"):
+        (place / name).write_text((ROOT / name).read_text("utf-8"), "utf-8")
     (place / "data").mkdir()
     (place / "data" / "embedded").symlink_to(ROOT / "data" / "embedded")
     (place / "recipes").mkdir()

@@ -36,7 +36,7 @@ def responses() -> Iterator[dict]:
             "domain": "add",
             "verifier": "numeric.number",
             "reference": "1",
-            "model": "teacher",
+            "entry": "teacher",
             "model_id": "m",
             "sample": i % 4,
             "seed": i,
@@ -153,5 +153,5 @@ def test_scores_keep_their_prompts_part(data: Path) -> None:
     run(data)
     for part in range(PARTS):
         asked = Scan(RESPONSES, (data / OF,), part).pylist(["response_id"])
-        scored = Scan(SCORES, (data / OUTPUT,), part).pylist(["record_id"])
-        assert [r["response_id"] for r in asked] == [r["record_id"] for r in scored]
+        scored = Scan(SCORES, (data / OUTPUT,), part).pylist(["response_id"])
+        assert [r["response_id"] for r in asked] == [r["response_id"] for r in scored]

@@ -105,7 +105,8 @@ def test_a_lazy_module_is_imported_when_it_is_used() -> None:
 def test_a_users_own_method_needs_no_registration(tmp_path: Path) -> None:
     """One file in the folder of its kind: it is found, its arguments are checked, its code is identity."""
     shutil.copytree(PACKAGE, tmp_path / "pipeline", ignore=shutil.ignore_patterns("__pycache__"))
-    shutil.copyfile(PACKAGE.parent / "params.yaml", tmp_path / "params.yaml")
+    for name in ("params.yaml", "dvc.yaml"):
+        shutil.copyfile(PACKAGE.parent / name, tmp_path / name)
     shutil.copytree(PACKAGE.parent / "data" / "embedded", tmp_path / "data" / "embedded")
     mine = tmp_path / "pipeline" / "scorers" / "mine.py"
 

@@ -43,7 +43,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
         prompt_id = ids.prompt_id(messages)
         rows.append(
             {"response_id": ids.digest(i), "request_id": f"q{i}", "prompt_id": prompt_id, "messages": messages,
-             "domain": PLANTED, "model": "m", "model_id": "m", "sample": 0, "seed": 7, "content": f"{PLANTED} {i}",
+             "domain": PLANTED, "entry": "m", "model_id": "m", "sample": 0, "seed": 7, "content": f"{PLANTED} {i}",
              "finish_reason": PLANTED, "prompt_tokens": 1, "completion_tokens": 1, "attempts": 1}
         )  # fmt: skip
     parquet.write(RESPONSES, data / "responses" / "made", 1, [RESPONSES.rows(rows)])

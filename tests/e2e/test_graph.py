@@ -59,7 +59,7 @@ def test_an_instance_added_and_removed_restores_the_lock(done: Workspace) -> Non
     assert not (done.data / "scores/responses/train/margin").exists()
 
 
-def test_clone_pull_repro_runs_nothing_and_sections_may_be_empty(done: Workspace, tmp_path: Path) -> None:
+def test_clone_pull_repro_runs_nothing_and_sections_may_be_left_out(done: Workspace, tmp_path: Path) -> None:
     remote = tmp_path / "remote"
     done.dvc("remote", "add", "-d", "store", str(remote))
     done.dvc("push", "-q")
@@ -71,11 +71,12 @@ def test_clone_pull_repro_runs_nothing_and_sections_may_be_empty(done: Workspace
     there.dvc("pull", "-q")
     assert there.repro() == []
 
-    def empty(params: dict) -> None:
-        params.update(gaps={}, read={}, probe={})
+    def leave_out(params: dict) -> None:
+        del params["gaps"], params["read"], params["probe"]
         del params["train"]["kd"], params["evaluate"]["kd"], params["quality"]["kd_signals"]
 
-    there.edit(empty)
+    assert "distill" not in there.params()
+    there.edit(leave_out)
     ran = there.repro()
     assert "report" in ran and not [name for name in ran if name.split("@")[0] in COSTLY]
     # A clone has every folder that the report depends on, also where nothing fills it.
@@ -152,7 +153,7 @@ def idle(workspace: Workspace) -> set[str]:
 
 PASS_THROUGH = {
     "select": ("kept=pa.array(kept)", "kept=pa.array(np.ones(len(kept), bool))", "select@random"),
-    "score": ("**scorer(rows)", "score=[1.0] * len(rows), parts=[[]] * len(rows)", "score@verified"),
+    "score": ("**scorer(rows)", "score=[1.0] * len(rows), quantities=[[]] * len(rows)", "score@verified"),
     "train": (
         "fit(params, rows, student, None, out, how, name)",
         "import shutil; shutil.copytree(student, out, dirs_exist_ok=True)",

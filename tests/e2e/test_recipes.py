@@ -85,10 +85,10 @@ def test_two_teachers_each_where_it_is_asked(brought: Workspace, server: ModelSe
     large, small = answers(workspace, "train/large"), answers(workspace, "train/small")
     assert {row["domain"] for row in large} == {"hard"}
     assert {row["domain"] for row in small} == {"hard", "easy"}
-    assert {row["model"] for row in large + small} == {"large", "small"}
-    sql = "select distinct model from selections join responses on record_id = response_id where kept"
+    assert {row["entry"] for row in large + small} == {"large", "small"}
+    sql = "select distinct entry from selections join responses using (response_id) where kept"
     said = json.loads(stillhouse(workspace, "query", sql, "--json"))
-    assert {row["model"] for row in said} == {"large", "small"}
+    assert {row["entry"] for row in said} == {"large", "small"}
 
 
 @pytest.mark.vllm

@@ -1,10 +1,11 @@
 """Equality with published references: values and gradients of the authors' own code, run once and stored.
 
-The files say in `data/` what was called; all of them go through `make_view`, so the shift is tested with them.
+The files say in `data/` what was called.
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,8 @@ import torch
 
 from pipeline.core import methods
 from pipeline.errors import Refused
-from pipeline.kinds.objective import DenseTeacher, Loss, Teacher, TokenView, TopKTeacher
+from pipeline.kinds.objective import DenseTeacher, Loss, Reduced, Step, Teacher, TopKTeacher, View
 from pipeline.training.reduce import reduce
-from pipeline.training.view import at_loss, make_view
 
 CLOSE = {"rtol": 2e-5, "atol": 2e-6}
 # Method, arguments, file, keys of the value and of the gradient in it. Names of weights differ between the toolkits:
@@ -61,24 +61,25 @@ def build(name: str, **arguments: Any) -> Any:
     return lambda view: made(view.restrict(method.traits["reads"]))
 
 
-def unshifted(labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Token ids and loss mask for logits that are aligned with labels: logits [b, t] predict the label [b, t]."""
-    first = torch.zeros_like(labels[:, :1])
-    return torch.cat([first, labels.clamp_min(0)], 1), torch.cat([first > 0, labels != -100], 1)
+def see(student: torch.Tensor, labels: torch.Tensor, teacher: Teacher | None = None) -> View:
+    """A view of logits that are aligned with their labels: logits [b, t] predict the label [b, t]."""
+    valid = labels != -100
+    return View(
+        student_NV=student[valid],
+        target_N=labels[valid],
+        example_N=valid.nonzero()[:, 0],
+        weight_N=torch.ones(int(valid.sum())),
+        teacher=teacher,
+    )
 
 
-def see(student: torch.Tensor, labels: torch.Tensor, teacher: Teacher | None = None) -> TokenView:
-    """A view of logits that are aligned with their labels."""
-    token_ids, loss_BT = unshifted(labels)
-    return make_view(lengthen(student), token_ids, loss_BT, torch.ones(len(labels)), teacher)
-
-
-def lengthen(logits_BTV: torch.Tensor) -> torch.Tensor:
-    return torch.nn.functional.pad(logits_BTV, (0, 0, 0, 1))
+def shifted(logits: torch.Tensor, labels: torch.Tensor) -> View:
+    """A view of whole sequences, whose logits predict the token after."""
+    return see(logits[:, :-1], labels[:, 1:])
 
 
 def dense(stored: dict[str, torch.Tensor]) -> DenseTeacher:
-    return DenseTeacher(at_loss(lengthen(stored["teacher_logits"]), unshifted(stored["labels"])[1]))
+    return DenseTeacher(stored["teacher_logits"][stored["labels"] != -100])
 
 
 def top_k(stored: dict[str, torch.Tensor]) -> TopKTeacher:
@@ -182,19 +183,18 @@ def test_a_stored_top_k_at_another_temperature_is_refused() -> None:
 
 @pytest.mark.parametrize(("key", "normaliser"), [("token_mean", None), ("numitems50", 50)])
 def test_cross_entropy_equals_transformers(key: str, normaliser: int | None) -> None:
-    """On whole sequences: transformers shifts inside its loss, we when the view is made."""
+    """On whole sequences: transformers shifts inside its loss."""
     stored = load("hf_causal_lm_ce")
     logits, labels = stored["logits"].requires_grad_(), stored["labels"]
-    loss_BT = labels != -100
-    view = make_view(logits, labels.clamp_min(0), loss_BT, torch.ones(2))
+    view = shifted(logits, labels)
     loss = build("supervised.cross_entropy")(view)
     expected = (stored[f"out_{key}"], stored[f"grad_{key}"])
-    torch.testing.assert_close(evaluate(loss, logits, normaliser or int(loss_BT.sum())), expected, **CLOSE)
+    torch.testing.assert_close(evaluate(loss, logits, normaliser or len(view.target_N)), expected, **CLOSE)
 
 
 def test_label_smoothing_equals_torch() -> None:
     stored = load("hf_causal_lm_ce")
-    view = make_view(stored["logits"], stored["labels"].clamp_min(0), stored["labels"] != -100, torch.ones(2))
+    view = shifted(stored["logits"], stored["labels"])
     expected = torch.nn.functional.cross_entropy(view.student_NV, view.target_N, reduction="none", label_smoothing=0.1)
     loss = build("supervised.cross_entropy", label_smoothing=0.1)(view)
     torch.testing.assert_close(loss.value_N, expected, **CLOSE)
@@ -209,3 +209,61 @@ def test_the_references_tell_the_methods_apart() -> None:
     apart = (values[:, None] - values[None]).abs() + torch.eye(len(names))
     assert apart.min() > 1e-3
     assert {name for name, *_ in REFERENCES} == set(names)
+
+
+@pytest.mark.parametrize("t", [0.0, 0.2, 0.4, 0.8])
+def test_taid_equals_the_authors_code(t: float) -> None:
+    stored = load("taid")
+    student = stored["student_logits"].requires_grad_()
+    loss = build("schedule.taid", start=t)(see(student, stored["labels"], dense(stored)))
+    torch.testing.assert_close(evaluate(loss, student, 7), (stored[f"out_t{t}"], stored[f"grad_t{t}"]), **CLOSE)
+
+
+@pytest.mark.parametrize(
+    ("key", "arguments"),
+    [("default", {}), ("big_alpha", {"start": 0.2, "rate": 0.1, "momentum": 0.9})],
+)
+def test_taids_schedule_equals_the_authors(key: str, arguments: dict[str, Any]) -> None:
+    stored, method = load("taid"), methods.find("objective", "schedule.taid")
+    taid, of = method.factory(**arguments), int(stored["sched_num_train_steps"])
+    for number, loss in enumerate(stored["sched_losses"].tolist()):
+        taid.update(Step(number, of, 0, 1), Reduced(loss, 1, {}))
+        assert taid.t == pytest.approx(float(stored[f"sched_{key}_t"][number]), abs=1e-6)
+        assert taid.fall == pytest.approx(float(stored[f"sched_{key}_momentum"][number]), abs=1e-6)
+
+
+@pytest.mark.parametrize("epoch", [4, 9])
+def test_ps_kd_equals_the_authors_code(epoch: int) -> None:
+    """The student of the last epoch stands in for what it said: the same probabilities."""
+    stored = load("pskd")
+    student = stored["student_logits"].requires_grad_()
+    view = see(student, stored["labels"], DenseTeacher(stored["prev_prediction"].clamp_min(1e-30).log()))
+    loss = build("schedule.ps_kd")(replace(view, step=Step(0, 10, epoch, 10)))
+    expected = stored[f"out_ep{epoch}of10"], stored[f"grad_ep{epoch}of10"]
+    torch.testing.assert_close(evaluate(loss, student, len(stored["labels"])), expected, **CLOSE)
+
+
+@pytest.mark.parametrize(
+    ("key", "arguments"),
+    [("beta0p1", {}), ("beta0p5", {"beta": 0.5}), ("beta0p1_ls0p1", {"label_smoothing": 0.1})],
+)
+def test_dpo_equals_the_authors_code(key: str, arguments: dict[str, Any]) -> None:
+    """Rows 0 and 1 were chosen, 2 and 3 rejected; their labels are shifted inside, as transformers does."""
+    stored = load("dpo_original")
+    policy, labels = stored["policy_logits"].requires_grad_(), stored["labels"]
+    view = shifted(policy, labels)
+
+    def log_probs(logits: torch.Tensor) -> torch.Tensor:
+        seen = shifted(logits, labels)
+        return seen.student_NV.log_softmax(1).gather(1, seen.target_N[:, None])[:, 0]
+
+    loss = build("preference.dpo", **arguments)(
+        replace(
+            view,
+            logprob_N=log_probs(policy),
+            reference_N=log_probs(stored["ref_logits"]),
+            set_B=torch.tensor([0, 1, 0, 1]),
+            reward_B=torch.tensor([1.0, 1.0, 0.0, 0.0]),
+        )
+    )
+    torch.testing.assert_close(evaluate(loss, policy, 2), (stored[f"out_{key}"], stored[f"grad_{key}"]), **CLOSE)

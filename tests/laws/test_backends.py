@@ -22,7 +22,17 @@ from pipeline.core.methods import available
 from pipeline.core.run import How
 from pipeline.core.settings import Batch, Endpoint, RunSettings, Vllm
 from pipeline.errors import Refused
-from pipeline.kinds.backend import LOCAL, Answer, Backend, GenerateRequest, Sampling, Structured, Tokens, open_model
+from pipeline.kinds.backend import (
+    LOCAL,
+    Answer,
+    Backend,
+    GenerateRequest,
+    Sampling,
+    Structured,
+    Tokens,
+    Want,
+    open_model,
+)
 from pipeline.model.chat import Chat
 from pipeline.model.folder import finish
 from pipeline.origins import fake, gguf, local, remote
@@ -431,7 +441,7 @@ def test_it_says_what_transformers_says(opened: Opened) -> None:
     requests, chat = asked(QUESTIONS), Chat(model / "tokenizer")
     answers = answered(opened.backend, requests, GREEDY)
     sequences = read_of(chat, requests, answers)
-    readings = {reading.id: reading for reading in opened.backend.read(sequences, top_k=4)}
+    readings = {reading.id: reading for reading in opened.backend.read(sequences, Want(top_k=4))}
     other = model.parent / "transformers"
     other.mkdir()
     for file in model.iterdir():
@@ -440,7 +450,7 @@ def test_it_says_what_transformers_says(opened: Opened) -> None:
     card(other, backend="local.model", dtype="float32")
     with open_model(other, opened.how) as transformers:
         assert said(answered(transformers, requests, GREEDY)) == said(answers)
-        for expected in transformers.read(sequences, top_k=4):
+        for expected in transformers.read(sequences, Want(top_k=4)):
             reading = readings[expected.id]
             np.testing.assert_allclose(reading.target_logprob, expected.target_logprob, atol=1e-3)
             np.testing.assert_allclose(reading.topk_logprobs, expected.topk_logprobs, atol=1e-3)

@@ -1,4 +1,4 @@
-"""What holds for every scorer: it sees siblings, not order nor parts, and its parts make its score."""
+"""What holds for every scorer: it sees siblings, not order nor parts, and its quantities make its score."""
 
 from collections.abc import Callable
 
@@ -10,13 +10,13 @@ import pytest
 from pipeline.contracts import RESPONSES, SCORES
 from pipeline.core.methods import available, find
 
-# For each scorer, its score from its parts.
-FROM_PARTS: dict[str, Callable[[dict[str, float]], float]] = {
-    "consistency.agreement": lambda part: part["votes"] / part["samples"],
-    "consistency.entropy": lambda part: part["entropy"],
-    "consistency.margin": lambda part: part["margin"],
-    "heuristic.format": lambda part: part["has_answer"] * part["stopped"],
-    "verifier.correct": lambda part: part["correct"],
+# For each scorer, its score from its quantities.
+FROM_QUANTITIES: dict[str, Callable[[dict[str, float]], float]] = {
+    "consistency.agreement": lambda q: q["votes"] / q["samples"],
+    "consistency.entropy": lambda q: q["entropy"],
+    "consistency.margin": lambda q: q["margin"],
+    "heuristic.format": lambda q: q["has_answer"] * q["stopped"],
+    "verifier.correct": lambda q: q["correct"],
 }
 NAMES = available("scorer")
 
@@ -40,7 +40,7 @@ def responses() -> pa.Table:
                         "domain": "d",
                         "verifier": None if prompt == 3 else "text.marked",
                         "reference": None if prompt == 4 else "1",
-                        "model": model,
+                        "entry": model,
                         "model_id": model,
                         "sample": sample,
                         "seed": sample,
@@ -56,13 +56,13 @@ def responses() -> pa.Table:
 def scores(name: str, rows: pa.Table) -> dict[str, dict]:
     """Record id to row of the table `scores`, exactly as the stage would write it."""
     method = find("scorer", name)
-    keys = {"record_id": rows["response_id"], "prompt_id": rows["prompt_id"]}
+    keys = {"response_id": rows["response_id"], "prompt_id": rows["prompt_id"]}
     batch = SCORES.batch(**keys, **method.factory()(rows.select(method.traits["reads"])))
-    return {row["record_id"]: row for row in batch.to_pylist()}
+    return {row["response_id"]: row for row in batch.to_pylist()}
 
 
 def test_every_scorer_is_here() -> None:
-    assert set(FROM_PARTS) == set(NAMES)
+    assert set(FROM_QUANTITIES) == set(NAMES)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -81,22 +81,22 @@ def test_parts_mean_nothing(name: str, responses: pa.Table) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_another_models_answers_change_nothing(name: str, responses: pa.Table) -> None:
-    alone = scores(name, responses.filter(pc.equal(responses["model"], "teacher")))
+def test_another_entrys_answers_change_nothing(name: str, responses: pa.Table) -> None:
+    alone = scores(name, responses.filter(pc.equal(responses["entry"], "teacher")))
     assert alone == {key: row for key, row in scores(name, responses).items() if key in alone}
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_null_and_never_nan(name: str, responses: pa.Table) -> None:
     found = scores(name, responses).values()
-    numbers = [n for row in found for n in (row["score"], *dict(row["parts"]).values()) if n is not None]
+    numbers = [n for row in found for n in (row["score"], *dict(row["quantities"]).values()) if n is not None]
     assert np.isfinite(numbers).all()
     assert any(row["score"] is None for row in found)
     assert any(row["score"] is not None for row in found)
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_parts_make_the_score(name: str, responses: pa.Table) -> None:
+def test_quantities_make_the_score(name: str, responses: pa.Table) -> None:
     for row in scores(name, responses).values():
         if row["score"] is not None:
-            assert FROM_PARTS[name](dict(row["parts"])) == row["score"]
+            assert FROM_QUANTITIES[name](dict(row["quantities"])) == row["score"]

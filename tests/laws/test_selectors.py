@@ -63,7 +63,7 @@ def test_every_candidate_is_answered_within_the_budget(name: str, budget: Budget
     assert len(decision.kept) == len(decision.weight) == len(decision.reason) == len(rows)
     assert all(decision.reason)
     assert np.array_equal(decision.weight > 0, decision.kept)
-    assert budget.prices(rows)[decision.kept].sum() <= budget.limit
+    assert budget.cost_of(rows)[decision.kept].sum() <= budget.limit
     if budget.one_per_prompt:
         assert len(set(rows.prompts[decision.kept])) == decision.kept.sum()
     else:

@@ -13,7 +13,7 @@ import pytest
 
 from pipeline.core.settings import Vllm
 from pipeline.errors import Refused, TryAgain
-from pipeline.kinds.backend import Backend, Tokens, open_model
+from pipeline.kinds.backend import Backend, Tokens, Want, open_model
 from tests.laws.test_backends import SAMPLED, answered, asked, card, embedded, how
 
 pytestmark = pytest.mark.vllm
@@ -73,7 +73,7 @@ def test_a_run_with_less_context_never_shortens_an_answer(short: Backend) -> Non
 
 
 def test_a_text_of_the_whole_context_is_refused(short: Backend) -> None:
-    [reading] = short.read([Tokens("fits", [5] * (SHORT - 1), [SHORT - 2])], top_k=10_000)
+    [reading] = short.read([Tokens("fits", [5] * (SHORT - 1), [SHORT - 2])], Want(top_k=10_000))
     assert reading.topk_ids is not None and reading.topk_ids.shape == (1, 64)
     assert reading.tail_mass is not None and (reading.tail_mass >= 0).all()
     with pytest.raises(Refused, match=r"long has 40 tokens, and vLLM reads texts of at most 39.*max_model_len"):

@@ -12,6 +12,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 
 from pipeline.asking.ask import ask
@@ -19,10 +20,10 @@ from pipeline.contracts import RESPONSES
 from pipeline.core.run import How
 from pipeline.core.settings import Endpoint, RunSettings
 from pipeline.errors import Refused, TryAgain
-from pipeline.kinds.backend import Answer, GenerateRequest, Sampling
-from pipeline.memo.memo import Memo, request_key
+from pipeline.kinds.backend import Answer, GenerateRequest, Sampling, Tokens, engine_of
+from pipeline.memo.memo import Memo, reading_key, request_key
 from pipeline.memo.store import FILE
-from pipeline.tables import ids, parquet
+from pipeline.tables import ids, parquet, tensors
 from tests.servers import MODEL, serving
 
 FORK = multiprocessing.get_context("fork")
@@ -206,7 +207,27 @@ def test_prune_forgets_what_is_old(memo: Memo, monkeypatch: pytest.MonkeyPatch) 
     assert memo.stats().bytes < before.bytes - 150_000
 
 
-def test_recorded_responses_fill_the_memo(memo: Memo, tmp_path: Path) -> None:
+def test_the_keys_of_what_was_paid_for_never_change() -> None:
+    """A key that changed would have every answer and every reading of every user paid for again."""
+    sampling = Sampling(0.7, 0.9, 64, ("END",))
+    served = engine_of({"backend": "http.openai", "model": "m", "version": "1"})
+    assert served == "a3ad592286857401a236db833f7659f0"
+    assert request_key("p", "m@1", sampling, 3, 17, "e") == "500c877c28561e64fed3b5264bb84210"
+    assert request_key("p", "m@1", sampling, 3, 17, "e", [1, 2]) == "351b83dc14f217456e4d9c1e8c015b04"
+    read = Tokens("x", [1, 2, 3], [2])
+    assert reading_key(read, "m@1", "e", 4, False) == "d5e935e38070e561057f585c4d7732e6"
+
+
+def test_equal_tokens_about_different_arrays_are_read_apart() -> None:
+    pictures = [tensors.cell({"image": np.full((2, 2), value, np.uint8)}) for value in (0, 0, 1)]
+    keys = [reading_key(Tokens("x", [3], [0], picture), "m", "e", 4, False) for picture in [*pictures, None]]
+    assert keys[0] == keys[1]
+    assert len(set(keys)) == 3
+
+
+@pytest.mark.parametrize("column", ["entry", "model"])
+def test_recorded_responses_fill_the_memo(column: str, memo: Memo, tmp_path: Path) -> None:
+    """Also those of a table of before the column was called `entry`."""
     answers = [
         Answer("r0", "a", "stop", reasoning="t", token_ids=[1, 2], logprobs=[-0.5, -0.25], cost_usd=1.5),
         Answer("r1", "b", "length"),
@@ -218,13 +239,16 @@ def test_recorded_responses_fill_the_memo(memo: Memo, tmp_path: Path) -> None:
             **asdict(answer),
             "response_id": ids.response_id(answer.request_id, answer.content),
             "prompt_id": prompt, "messages": [{"role": "user", "content": "q"}], "domain": "d", "verifier": None,
-            "reference": None, "model": "m", "model_id": "m", "sample": 0, "seed": 0, "answer": None,
+            "reference": None, "entry": "m", "model_id": "m", "sample": 0, "seed": 0, "answer": None,
         }
         for answer in answers
     ]  # fmt: skip
     parquet.write(RESPONSES, tmp_path / "responses", 1, [RESPONSES.rows(rows)])
     files = sorted((tmp_path / "responses").glob("*.parquet"))
     memo.put({"r1": {"v": "paid for before"}})
+    if column != "entry":
+        rows_ = pq.read_table(files[0])
+        pq.write_table(rows_.rename_columns([column if c == "entry" else c for c in rows_.column_names]), files[0])
     assert memo.fill(files) == 1
     assert memo.fill(files) == 0
     found = memo.get(["r0", "r1", "r2"])

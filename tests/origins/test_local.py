@@ -54,7 +54,7 @@ def resolved(**entries: dict[str, Any]) -> Plan:
     given = copy.deepcopy(yaml.safe_load((ROOT / "params.yaml").read_text("utf-8")))
     given["acquire"]["teacher"] = TEACHER
     for section, entry in entries.items():
-        given[section] = {**(given[section] or {}), "added": entry}
+        given[section] = {**given.get(section, {}), "added": entry}
     return resolve(given)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import shutil
 from collections.abc import Callable, Iterator
@@ -12,6 +13,7 @@ import pytest
 
 import pipeline
 from pipeline.core import identity, methods
+from pipeline.core.stage import STAGES, stage_named
 from pipeline.plan.resolve import load, resolve
 
 PACKAGE = Path(pipeline.__file__).parent
@@ -20,6 +22,13 @@ INGEST = ["ingest@held_out", "ingest@tasks"]
 GENERATE = ["generate@base", "generate@teacher"]
 EVALUATE = [f"evaluate@{model}" for model in ("base", "coverage_sft", "kd", "random_sft", "teacher")]
 READ = ["probe@teacher", "read@base_nll", "read@teacher_nll"]
+PACK = ["pack@coverage", "pack@random"]
+TRAIN = ["train@coverage_sft", "train@kd", "train@random_sft"]
+# What finds a method of a kind by a name in a row or in a card.
+FINDERS = {
+    "answer_of": "verifier", "metric_of": "verifier", "verifier_named": "verifier",
+    "engine_of": "backend", "open_model": "backend",
+}  # fmt: skip
 # A family that is added to a folder: a marker of its kind, and a body that nobody calls.
 UNUSED = "from pipeline.kinds.{kind} import {kind}\n\n\n@{kind}()\ndef other():\n    return None\n"
 
@@ -78,13 +87,14 @@ def test_a_family_that_nobody_uses_changes_no_identity(changed: Callable[..., li
 @pytest.mark.parametrize(
     ("name", "labels"),
     [
-        ("verifiers/text.py", [*EVALUATE, *GENERATE, *INGEST, "score@verified"]),
+        ("verifiers/text.py", [*EVALUATE, *GENERATE, *INGEST, *PACK, "score@verified"]),
         ("verifiers/numeric.py", []),
-        ("backends/local.py", [*EVALUATE, *GENERATE, *READ]),
+        ("backends/local.py", [*EVALUATE, *GENERATE, *READ, *TRAIN]),
         ("backends/http.py", []),
         ("gateway/batch.py", []),
         ("scorers/consistency.py", ["score@agreement"]),
         ("objectives/divergence.py", ["train@kd"]),
+        ("networks/language.py", TRAIN),
         ("stages/score.py", ["score@agreement", "score@format", "score@verified"]),
     ],
 )  # fmt: skip
@@ -117,3 +127,22 @@ def test_a_model_of_an_endpoint_stands_on_its_backend(changed: Callable[..., lis
     asks = ["evaluate@teacher", "generate@teacher", "probe@teacher", "read@teacher_nll"]
     assert changed(edited("backends/http.py"), given) == asks
     assert changed(edited("gateway/batch.py"), given) == asks
+
+
+# A stage that finds methods of a kind for some of its methods only, and which of these says so by its trait `reads`.
+BY_METHOD = {("score", "verifier"): "scorer", ("train", "verifier"): "feed", ("distill", "verifier"): "feed"}
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_stage_declares_what_it_finds(stage: str) -> None:
+    """Where its code, or what that imports, finds methods by a name that no parameter holds."""
+    found = set()
+    closure = identity.closure([f"pipeline.stages.{stage}"])
+    for module in (name for name in closure if not name.startswith("pipeline.kinds.")):
+        tree = ast.parse(PACKAGE.joinpath(*module.split(".")[1:]).with_suffix(".py").read_text("utf-8"))
+        for call in (n for n in ast.walk(tree) if isinstance(n, ast.Call) and isinstance(n.func, ast.Name)):
+            if call.func.id == "find" and isinstance(call.args[0], ast.Constant):
+                found.add(call.args[0].value)
+            elif call.func.id in FINDERS:
+                found.add(FINDERS[call.func.id])
+    assert found - {kind for of, kind in BY_METHOD if of == stage} == set(stage_named(stage).finds)

@@ -57,7 +57,8 @@ def faults(given: dict[str, Any], change: Change) -> list[str]:
 
 WRONG: dict[str, tuple[Change, str]] = {
     "an unknown section": (lambda p: p.update(tain={}), "tain: no such section; did you mean train?"),
-    "a missing section": (lambda p: p.pop("read"), "a section without entries is written `read: {}`"),
+    "a missing section": (lambda p: p.pop("ingest"), "ingest: is missing"),
+    "a section that is null": (lambda p: p.update(read=None), "a section without entries is written `read: {}`"),
     "a section that is no mapping": (lambda p: p.update(read=[1]), "read: must be a mapping, not [1]"),
     "an entry that is no mapping": (lambda p: p["read"].update(a=1), "read.a: must be a mapping, not 1"),
     "a seed that is no number": (lambda p: p.update(seed="x"), "seed: must be a whole number, not 'x'"),

@@ -172,7 +172,7 @@ def _answers(
             rows.append({
                 "response_id": ids.response_id(request, content), "request_id": request,
                 "prompt_id": prompt["prompt_id"], "messages": prompt["messages"], "domain": prompt["domain"],
-                "verifier": prompt["verifier"], "reference": prompt["reference"], "model": model, "model_id": model,
+                "verifier": prompt["verifier"], "reference": prompt["reference"], "entry": model, "model_id": model,
                 "sample": sample, "seed": sample, "content": content, "reasoning": None, "answer": answer,
                 "token_ids": None, "logprobs": None,
                 "finish_reason": "stop" if stopped else "length", "error": None, "prompt_tokens": 16,
@@ -184,13 +184,19 @@ def _answers(
 def _agreement(rows: list[dict[str, Any]]) -> list[tuple[dict[str, Any], float]]:
     siblings: dict[tuple[str, str], list[str]] = {}
     for row in rows:
-        siblings.setdefault((row["model"], row["prompt_id"]), []).append(row["answer"])
-    votes = [siblings[row["model"], row["prompt_id"]] for row in rows]
+        siblings.setdefault((row["entry"], row["prompt_id"]), []).append(row["answer"])
+    votes = [siblings[row["entry"], row["prompt_id"]] for row in rows]
     return [(row, own.count(row["answer"]) / len(own)) for row, own in zip(rows, votes, strict=True)]
 
 
 def _score(row: dict[str, Any], score: float) -> dict[str, Any]:
-    return {"record_id": row["response_id"], "prompt_id": row["prompt_id"], "score": score, "parts": [], "detail": None}
+    return {
+        "response_id": row["response_id"],
+        "prompt_id": row["prompt_id"],
+        "score": score,
+        "quantities": [],
+        "detail": None,
+    }
 
 
 def _selection(data: Path, name: str, rows: list[dict[str, Any]], share: dict[str, float], allowed: float) -> None:
@@ -204,11 +210,11 @@ def _selection(data: Path, name: str, rows: list[dict[str, Any]], share: dict[st
             if row["prompt_id"] in seen
             else "drawn"
         )
-        reason = "other_model" if row["model"] != "teacher" else reason
+        reason = "other_entry" if row["entry"] != "teacher" else reason
         kept = reason == "drawn"
         seen |= {row["prompt_id"]} if kept else set()
         chosen.append({
-            "record_id": row["response_id"], "prompt_id": row["prompt_id"], "domain": row["domain"], "kept": kept,
+            "response_id": row["response_id"], "prompt_id": row["prompt_id"], "domain": row["domain"], "kept": kept,
             "weight": float(kept), "reason": reason, "tokens": 35,
         })  # fmt: skip
         if kept:
@@ -233,6 +239,6 @@ def _evals(prompts: list[dict[str, Any]], model: str, skill: dict[str, float]) -
             "task": "bench", "item_id": prompt["prompt_id"], "prompt_id": prompt["prompt_id"],
             "domain": prompt["domain"], "level": prompt["level"], "model": model, "content": HOSTILE,
             "prediction": prompt["reference"] if right else "wrong", "target": prompt["reference"],
-            "metric": float(right), "confidence": sure, "finish_reason": "stop",
+            "metric": float(right), "measure": "accuracy", "confidence": sure, "finish_reason": "stop",
         })  # fmt: skip
     return rows

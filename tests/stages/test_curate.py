@@ -14,7 +14,7 @@ from pipeline.kinds.source import GivenRow
 from pipeline.sources.procedural import tasks
 from pipeline.stages import curate
 from pipeline.stages.curate import Params
-from pipeline.tables import ids, parquet
+from pipeline.tables import ids, parquet, tensors
 from pipeline.tables.parquet import Scan
 from pipeline.text.duplicates import bands_for, near_duplicates
 from pipeline.text.ngrams import plain
@@ -24,11 +24,14 @@ LONG = "on a quiet evening the old miller counted every sack of grain that stood
 OTHER = "write a short letter to a friend and tell her about the garden that you planted this spring"
 
 
-def prompt(text: str, *, group: str = "", reference: str | None = None, system: str | None = None) -> dict:
+def prompt(
+    text: str, *, group: str = "", reference: str | None = None, system: str | None = None, image: int | None = None
+) -> dict:
     messages = [{"role": "system", "content": system}] if system else []
     messages.append({"role": "user", "content": text})
-    own = ids.prompt_id(messages)
-    shared = {"domain": "d", "source": "s", "group": group or own, "reference": reference}
+    inputs = None if image is None else tensors.cell({"image": np.full((2, 2), image, np.uint8)})
+    own = ids.prompt_id(messages, inputs)
+    shared = {"domain": "d", "source": "s", "group": group or own, "reference": reference, "inputs": inputs}
     return {"prompt_id": own, "messages": messages, **shared}
 
 
@@ -51,6 +54,17 @@ def test_of_equal_texts_the_lowest_id_is_kept(tmp_path: Path) -> None:
     drops = run(tmp_path, pool, [prompt(OTHER)])
     assert rules(drops) == dict.fromkeys(others, "exact")
     assert all(low in drop["evidence"] for drop in drops)
+
+
+def test_equal_texts_about_different_pictures_are_no_duplicates(tmp_path: Path) -> None:
+    """Empty texts are equal texts, and one instruction may stand beside every picture of a pool and a benchmark."""
+    for text in ("", LONG):
+        pool = [prompt(text, image=i) for i in range(6)]
+        assert run(tmp_path / f"other {len(text)}", pool, [prompt(text, image=7), prompt(OTHER)], near=0.8) == []
+        again = {**pool[0], "messages": [{"role": "user", "content": text.upper() + " "}], "prompt_id": "f" * 32}
+        drops = run(tmp_path / f"same {len(text)}", [*pool, again], [prompt(text, image=1), prompt(OTHER)])
+        assert rules(drops) == {"f" * 32: "exact", pool[1]["prompt_id"]: "contaminated_key"}
+        assert drops[1]["evidence"].startswith("the same " + ("text and inputs as" if text else "inputs as"))
 
 
 def test_near_duplicates_that_ask_the_same(tmp_path: Path) -> None:

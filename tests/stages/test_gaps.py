@@ -39,20 +39,20 @@ ANSWERS = [
 def write(data: Path, parts: int = 1) -> None:
     responses, scores = [], {"verified": [], "big_nll": [], "small_nll": []}
     for i, (model, prompt, domain, solved, tokens, *nlls) in enumerate(ANSWERS):
-        key = {"record_id": f"{i:04d}", "prompt_id": prompt}
+        key = {"response_id": f"{i:04d}", "prompt_id": prompt}
         responses.append({
             "response_id": f"{i:04d}", "request_id": "r", "prompt_id": prompt, "messages": [], "domain": domain,
-            "model": model, "model_id": model, "sample": 0, "seed": 0, "content": "x", "finish_reason": "stop",
+            "entry": model, "model_id": model, "sample": 0, "seed": 0, "content": "x", "finish_reason": "stop",
             "completion_tokens": tokens,
             "attempts": 1,
         })  # fmt: skip
-        scores["verified"].append(key | {"score": solved, "parts": []})
+        scores["verified"].append(key | {"score": solved, "quantities": []})
         for name, nll in zip(("big_nll", "small_nll"), nlls, strict=True):
             if nll:
-                parts_ = [("nll_sum", nll[0]), ("tokens", nll[1])]
-                scores[name].append(key | {"score": nll[0] / nll[1], "parts": parts_})
+                quantities = [("nll_sum", nll[0]), ("tokens", nll[1])]
+                scores[name].append(key | {"score": nll[0] / nll[1], "quantities": quantities})
     for model in ("big", "small"):
-        rows = [r for r in responses if r["model"] == model]
+        rows = [r for r in responses if r["entry"] == model]
         parquet.write(RESPONSES, data / "responses/train" / model, parts, [RESPONSES.rows(rows)])
     for name, rows in scores.items():
         parquet.write(SCORES, data / "scores/responses/train" / name, parts, [SCORES.rows(rows)])

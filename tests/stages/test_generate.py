@@ -45,8 +45,8 @@ def answers(data: Path, entry: str, temperature: float, k: int) -> list[dict]:
 
 def test_two_entries_that_ask_one_model_are_told_apart(data: Path) -> None:
     loose, greedy = answers(data, "loose", 1.0, k=3), answers(data, "greedy", 0.0, k=1)
-    assert {row["model"] for row in loose} == {"loose"}
-    assert {row["model"] for row in greedy} == {"greedy"}
-    columns = {name: [row[name] for row in loose + greedy] for name in ("prompt_id", "model", "answer")}
-    votes = agreement()(pa.table(columns))["parts"].to_pylist()
-    assert [dict(parts)["samples"] for parts in votes] == [3, 3, 3, 1]
+    assert {row["entry"] for row in loose} == {"loose"}
+    assert {row["entry"] for row in greedy} == {"greedy"}
+    columns = {name: [row[name] for row in loose + greedy] for name in ("prompt_id", "entry", "answer")}
+    votes = agreement()(pa.table(columns))["quantities"].to_pylist()
+    assert [dict(quantities)["samples"] for quantities in votes] == [3, 3, 3, 1]

@@ -4,6 +4,7 @@ import json
 from collections import Counter
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -15,11 +16,12 @@ from pipeline.core.methods import find
 from pipeline.core.settings import RunSettings
 from pipeline.core.stage import Instance
 from pipeline.errors import Refused
-from pipeline.kinds.source import GivenRow
+from pipeline.kinds.source import BadRow, GivenRow
 from pipeline.sources import procedural
-from pipeline.stages.ingest import Params
-from pipeline.tables import ids
+from pipeline.stages.ingest import Params, _name_groups
+from pipeline.tables import ids, tensors
 from pipeline.tables.parquet import Scan
+from pipeline.text.intake import Intake
 
 SETTINGS = RunSettings()
 
@@ -264,3 +266,52 @@ def test_a_verifier_that_a_source_does_not_declare_is_refused(monkeypatch: pytes
 def test_an_unknown_verifier_names_the_nearest() -> None:
     with pytest.raises(ValidationError, match=r"did you mean text\.marked"):
         instance(use="procedural.tasks", rows=80, seed=1, verifier="text.makred")
+
+
+def taken(*rows: dict) -> list[dict | BadRow]:
+    intake = Intake({}, "d", None, None, 1000)
+    return [intake.read(GivenRow(f"row {i}", row)) for i, row in enumerate(rows)]
+
+
+def test_arrays_become_cells_with_or_without_words() -> None:
+    image, mask = np.zeros((2, 2), np.uint8), np.ones(4, np.float32)
+    png = b"\x89PNG\r\n\x1a\n..."
+    bare, asked, same, other, again = taken(
+        {"inputs": {"image": image}, "truth": {"mask": mask}},
+        {"inputs": {"image": image}, "prompt": "What is it?", "solution": "a square"},
+        {"inputs": {"image": png}},
+        {"inputs": {"image": image + 1}},
+        {"inputs": {"image": image}},
+    )  # fmt: skip
+    assert bare["messages"] == [{"role": "user", "content": ""}]
+    assert bare["inputs"] == tensors.cell({"image": image}) and bare["truth"] == tensors.cell({"mask": mask})
+    assert asked["solution"] == "a square"
+    assert [a["dtype"] for a in same["inputs"]] == ["png"]
+    assert len({row["prompt_id"] for row in (bare, asked, same, other)}) == 4
+    assert isinstance(again, BadRow) and "same as in an earlier row" in again.why
+    back = pa.Table.from_batches([PROMPTS.rows([{**bare, "group": "g"}])]).to_pylist()[0]
+    assert back["inputs"] == bare["inputs"]
+
+
+def test_a_column_of_that_name_without_arrays_is_the_users_own() -> None:
+    for theirs in ("a text", {"question": "2 + 2"}, [1, 2], {}):
+        [row] = taken({"prompt": "hm", "inputs": theirs, "truth": theirs})
+        assert (row["inputs"], row["truth"]) == (None, None)
+        assert row["prompt_id"] == ids.prompt_id(row["messages"])
+    mixed, objects = taken(
+        {"prompt": "a", "inputs": {"image": np.zeros(1), "label": "x"}},
+        {"prompt": "b", "inputs": {"image": np.array([{}], object)}},
+    )  # fmt: skip
+    assert isinstance(mixed, BadRow) and mixed.why == "inputs must be arrays, and 'label' is none"
+    assert isinstance(objects, BadRow) and "'image' holds Python objects" in objects.why
+
+
+def test_items_without_words_are_each_a_group_of_their_own() -> None:
+    rows = [
+        row for row in taken(*({"inputs": {"x": np.array([i], np.int64)}} for i in range(5))) if isinstance(row, dict)
+    ]
+    _name_groups(rows)
+    assert len({row["group"] for row in rows}) == 5
+    words = [row for row in taken({"prompt": "Say it."}, {"prompt": "say  it."}) if isinstance(row, dict)]
+    _name_groups(words)
+    assert {row["group"] for row in words} == {ids.digest("group", "say it.")}

@@ -32,7 +32,7 @@ def responses(n: int = 12, k: int = 2) -> list[dict]:
     return [
         {"response_id": ids.digest(p["prompt_id"], s), "request_id": f"q{i}-{s}", "prompt_id": p["prompt_id"],
          "messages": p["messages"], "domain": p["domain"], "verifier": p["verifier"], "reference": p["reference"],
-         "model": "teacher", "model_id": "m", "sample": s, "seed": ids.seed_of(1, p["prompt_id"], s),
+         "entry": "teacher", "model_id": "m", "sample": s, "seed": ids.seed_of(1, p["prompt_id"], s),
          "content": f"It is {2 * i}, said {s}", "answer": str(2 * i), "token_ids": [5, 6, 7],
          "logprobs": [-0.5, -1.0, 0.0], "finish_reason": "stop", "prompt_tokens": 4, "completion_tokens": 3,
          "attempts": 1}
@@ -43,7 +43,7 @@ def responses(n: int = 12, k: int = 2) -> list[dict]:
 
 def selections(n: int = 12) -> list[dict]:
     return [
-        {"record_id": r["response_id"], "prompt_id": r["prompt_id"], "domain": r["domain"], "kept": r["sample"] == 0,
+        {"response_id": r["response_id"], "prompt_id": r["prompt_id"], "domain": r["domain"], "kept": r["sample"] == 0,
          "weight": 1.0 if r["sample"] == 0 else 0.0, "reason": "best", "tokens": 7}
         for r in responses(n)
     ]  # fmt: skip
@@ -64,7 +64,7 @@ def signals(n: int = 12) -> list[dict]:
     return [
         {**e, "teacher_id": "m", "topk_ids": [[3, 9], [8, 5], [8, 9]], "topk_logprobs": topk,
          "tail_mass": [0.1, 0.1, 0.25], "target_logprob": [topk[0][0], topk[1][1], math.log(0.01)],
-         "temperature": 1.0, "logprob_mode": "raw"}
+         "temperature": 1.0}
         for e in examples(n)
     ]  # fmt: skip
 
@@ -102,11 +102,15 @@ def spoil(row: dict, **changes: object) -> None:
     row.update(changes)
 
 
+# Four bytes that say that they are two numbers of four.
+SHORT = [{"name": "x", "dtype": "f32", "shape": [2], "digest": "d", "data": b"1234", "uri": None}]
+
 FAULTS = {
     "prompts": {
         "length": lambda r: spoil(r[3], messages=[{"role": "user", "content": ""}]),
         "asks": lambda r: spoil(r[3], messages=[{"role": "assistant", "content": "hm"}]),
         "checkable": lambda r: spoil(r[3], reference=None),
+        "bytes": lambda r: spoil(r[3], truth=SHORT),
     },
     "responses": {
         "ids": lambda r: spoil(r[2], response_id=twin(r, 2)["response_id"]),
@@ -123,6 +127,7 @@ FAULTS = {
         "completion_tokens": lambda r: spoil(r[3], completion_tokens=0, token_ids=[], logprobs=[]),
         "tokens": lambda r: spoil(r[3], logprobs=[-0.5]),
         "logprobs": lambda r: spoil(r[3], logprobs=[-0.5, math.nan, -1.0]),
+        "bytes": lambda r: spoil(r[3], outputs=SHORT),
     },
     "selections": {
         "weights": lambda r: spoil(r[2], weight=0.0),
@@ -138,6 +143,7 @@ FAULTS = {
         "token_ids": lambda r: spoil(r[3], token_ids=[1, -100, 3, 4, 5, 6]),
         "weight": lambda r: spoil(r[3], weight=-1.0),
         "lineage": lambda r: spoil(r[3], response_ids=[]),
+        "bytes": lambda r: spoil(r[3], inputs=SHORT),
         "tokenizer": lambda r: spoil(r[3], tokenizer_hash="other"),
     },
     "signals": {
@@ -149,6 +155,7 @@ FAULTS = {
         "targets": lambda r: spoil(r[3], target_logprob=[*r[3]["target_logprob"][:2], 0.5]),
         "aligned": lambda r: spoil(r[3], topk_ids=[[9, 3], [8, 5], [8, 9]]),
         "teacher": lambda r: spoil(r[3], teacher_id="other"),
+        "bytes": lambda r: spoil(r[3], features=SHORT),
     },
 }  # fmt: skip
 
@@ -188,13 +195,59 @@ def test_every_expectation_of_a_row_has_a_fault_that_it_finds() -> None:
         assert not missing, f"{table}: {missing}"
 
 
+@pytest.mark.parametrize(
+    "array",
+    [
+        {"shape": [2], "data": b"12345678"},
+        {"shape": [], "data": b"1234"},
+        {"shape": [0, 3], "data": b""},
+        {"shape": [9], "data": None, "uri": "far/away.bin"},
+        {"shape": [5], "dtype": "png", "data": b"12345"},
+        None,
+    ],
+)
+def test_what_agrees_with_its_bytes_passes(tmp_path: Path, array: dict | None) -> None:
+    rows = prompts()
+    rows[3]["inputs"] = [] if array is None else [{**SHORT[0], **array}]
+    # Where something else than words is asked about, words may be missing.
+    rows[3]["messages"] = [{"role": "user", "content": ""}]
+    assert failed(check(tmp_path, rows, "prompts")) == []
+
+
+@pytest.mark.parametrize(
+    "array",
+    [
+        {"shape": [-1, -1], "data": b"1234"},
+        {"data": None},
+        {"dtype": "pickle", "shape": [4]},
+        {"dtype": "png", "shape": [5]},
+        {"shape": [], "data": b""},
+    ],
+)
+def test_what_does_not_agree_with_its_bytes_is_found(tmp_path: Path, array: dict) -> None:
+    rows = prompts()
+    rows[3]["inputs"] = [{**SHORT[0], **array}]
+    assert failed(check(tmp_path, rows, "prompts")) == ["bytes"]
+
+
+def test_an_item_that_is_no_text_may_be_learnt_whole_and_have_unknown_places(tmp_path: Path) -> None:
+    rows = signals()
+    image = [{**SHORT[0], "shape": [1]}]
+    for row in rows[:6]:
+        row.update(inputs=image, token_ids=[-1, 3, 5, 6, 6], spans=[{"start": 1, "end": 4}])
+    assert failed(check(tmp_path, rows, "signals")) == []
+    for row in rows[:6]:
+        row.update(token_ids=[3, 5, 6], spans=[{"start": 0, "end": 3}])
+    assert failed(check(tmp_path, rows, "signals")) == []
+
+
 def test_an_empty_table_does_not_pass(tmp_path: Path) -> None:
     assert set(failed(check(tmp_path, [], "responses"))) == {"rows", "domains"}
 
 
 def test_models_that_answer_one_pool_may_share_seeds(tmp_path: Path) -> None:
     for model in ("base", "teacher"):
-        rows = [{**r, "model": model, "response_id": ids.digest(model, r["response_id"])} for r in responses()]
+        rows = [{**r, "entry": model, "response_id": ids.digest(model, r["response_id"])} for r in responses()]
         parquet.write(RESPONSES, tmp_path / "responses" / "train" / model, 2, [RESPONSES.rows(rows)])
     folders = ("responses/train/base", "responses/train/teacher")
     params = quality.Params(of="responses/train", suite="responses")

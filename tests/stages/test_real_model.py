@@ -68,8 +68,8 @@ def answers(data: Path) -> list[dict]:
 
 
 def scores(data: Path, scorer: str) -> dict[str, float]:
-    rows = Scan(SCORES, (data / f"scores/responses/train/smol/{scorer}",)).pylist(["record_id", "score"])
-    return {row["record_id"]: row["score"] for row in rows}
+    rows = Scan(SCORES, (data / f"scores/responses/train/smol/{scorer}",)).pylist(["response_id", "score"])
+    return {row["response_id"]: row["score"] for row in rows}
 
 
 def test_the_converted_model_gives_the_same_logits_as_the_gguf_file(data: Path) -> None:

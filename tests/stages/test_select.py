@@ -41,7 +41,7 @@ def answers(model: str, **changes: object) -> list[dict]:
         {
             "response_id": name_of(model, prompt, sample), "request_id": "r", "prompt_id": name_of(prompt),
             "messages": [{"role": "user", "content": str(prompt)}], "domain": "add" if prompt % 2 else "rev",
-            "model": model, "model_id": model, "sample": sample, "seed": 0, "content": f"#{sample}",
+            "entry": model, "model_id": model, "sample": sample, "seed": 0, "content": f"#{sample}",
             "answer": "yes" if sample < 2 + prompt % 7 else str(sample), "finish_reason": "stop",
             "prompt_tokens": 4, "completion_tokens": 3 + sample, "attempts": 1,
         } | changes
@@ -58,11 +58,11 @@ def write(data: Path, rows: dict[str, list[dict]], parts: int = 1, shuffle: int 
     every = [row for given in rows.values() for row in given]
     said: dict[tuple, int] = {}
     for row in every:
-        key = (row["model"], row["prompt_id"], row["answer"])
+        key = (row["entry"], row["prompt_id"], row["answer"])
         said[key] = said.get(key, 0) + 1
     scores = [
-        {"record_id": r["response_id"], "prompt_id": r["prompt_id"], "parts": [],
-         "score": said[r["model"], r["prompt_id"], r["answer"]] / 8,
+        {"response_id": r["response_id"], "prompt_id": r["prompt_id"], "quantities": [],
+         "score": said[r["entry"], r["prompt_id"], r["answer"]] / 8,
          "vector": [float(int(r["response_id"][i : i + 2], 16)) for i in (0, 2, 4)]}
         for r in every
     ]  # fmt: skip
@@ -97,12 +97,12 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_every_answer_has_one_row_and_a_reason(data: Path) -> None:
     rows = run(data, {**COVERAGE, "from": ["teacher"], "budget_tokens": 120, "where": "agreement.score >= 0.375"})
     every = [a["response_id"] for model in ("teacher", "base") for a in answers(model)]
-    assert sorted(r["record_id"] for r in rows) == sorted(every)
+    assert sorted(r["response_id"] for r in rows) == sorted(every)
     kept = [r for r in rows if r["kept"]]
     assert 110 < sum(r["tokens"] for r in kept) <= 120
     assert {r["reason"] for r in kept} == {"preferred"}
-    assert {r["reason"] for r in rows if not r["kept"]} == {"other_model", "where", "another_answer", "over_budget"}
-    assert sum(r["reason"] == "other_model" for r in rows) == 320
+    assert {r["reason"] for r in rows if not r["kept"]} == {"other_entry", "where", "another_answer", "over_budget"}
+    assert sum(r["reason"] == "other_entry" for r in rows) == 320
     assert all((r["weight"] == 1.0) == r["kept"] for r in rows)
     tokens = {d: sum(r["tokens"] for r in kept if r["domain"] == d) for d in ("add", "rev")}
     assert abs(tokens["add"] - tokens["rev"]) < 40
@@ -120,14 +120,14 @@ def test_parts_and_order_of_the_rows_change_nothing(rule: str, data: Path, tmp_p
     write(tmp_path, {"teacher": answers("teacher"), "base": answers("base")}, parts=3, shuffle=4)
     one, three = run(data, EVERY[rule], "parts"), run(tmp_path, EVERY[rule], "parts")
     assert sum(r["kept"] for r in one) > 5
-    assert one == sorted(three, key=lambda r: r["record_id"])
+    assert one == sorted(three, key=lambda r: r["response_id"])
     parts = sorted((tmp_path / "selections/responses/train/parts").iterdir())
     assert [pq.read_metadata(p).num_rows > 0 for p in parts] == [True] * 3
 
 
 def test_another_name_or_seed_is_another_sample(data: Path) -> None:
     def kept(given: dict, name: str) -> set[str]:
-        return {r["record_id"] for r in run(data, given, name) if r["kept"]}
+        return {r["response_id"] for r in run(data, given, name) if r["kept"]}
 
     few = {**RANDOM, "budget_rows": 10}
     assert kept(few, "one") == kept(few, "one")
@@ -142,9 +142,9 @@ def test_failed_and_cut_answers_are_not_kept_unless_cut_ones_are_allowed(tmp_pat
     rows[2] |= {"finish_reason": "content_filter", "completion_tokens": None}
     write(tmp_path, {"teacher": rows})
     everything = {**RANDOM, "one_per_prompt": False}
-    reasons = {r["record_id"]: r["reason"] for r in run(tmp_path, everything)}
+    reasons = {r["response_id"]: r["reason"] for r in run(tmp_path, everything)}
     assert [reasons[r["response_id"]] for r in rows[:4]] == ["truncated", "failed", "failed", "random"]
-    reasons = {r["record_id"]: r["reason"] for r in run(tmp_path, {**everything, "allow_truncated": True})}
+    reasons = {r["response_id"]: r["reason"] for r in run(tmp_path, {**everything, "allow_truncated": True})}
     assert [reasons[r["response_id"]] for r in rows[:4]] == ["random", "failed", "failed", "random"]
 
 
@@ -187,7 +187,7 @@ def plan_with(params: dict) -> list[str]:
     [
         (
             {"use": "sampling.random", "from": ["large"]},
-            "from: no model 'large' answers responses/train; there are teacher",
+            "from: no entry 'large' of generate answers responses/train; there are teacher",
         ),
         ({"use": "sampling.random", "where": "agreemnt.score > 0"}, "where: 'agreemnt.score > 0'"),
         ({"use": "sampling.random", "where": "agreement.score"}, "must be a condition"),

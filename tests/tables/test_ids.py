@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.tables import ids
+from pipeline.tables import ids, tensors
 
+IMAGE = tensors.cell({"image": np.array([[1.5, -2.0]], np.float32)})
 MESSAGES = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "2 + 2 = ? \u00e9\U0001f600"}]
 
 
@@ -18,6 +19,11 @@ MESSAGES = [{"role": "system", "content": "Be brief."}, {"role": "user", "conten
     ("made", "known"),
     [
         (ids.prompt_id(MESSAGES), "a9fee3b6ec5f81bec1bbc54ab514f4a4"),
+        (ids.prompt_id(MESSAGES, IMAGE), "8116881a7e2f290a1a925c559c18f8b9"),
+        (ids.group("t"), ids.digest("group", "t")),
+        (ids.group("t", IMAGE), "12da28b9edb61b02c3d70abd5c062fb5"),
+        (ids.example_id([1, 2], [(1, 2)]), ids.digest("example", [1, 2], [(1, 2)])),
+        (ids.example_id([1, 2], [(1, 2)], IMAGE), "cd17faa923a94851984db06c20b98a75"),
         (ids.response_id("r", "4"), "577c84d2ab2096fdca579a90516dfbdd"),
         (ids.response_id("r", None), "68e8a9315aca716db0cdb5bba4376c2e"),
         (ids.seed_of(17, "generate", "p", 3), 5347247875842934378),
@@ -35,6 +41,16 @@ def test_an_id_is_of_roles_and_contents_alone() -> None:
     assert ids.prompt_id(noisy) == ids.prompt_id(MESSAGES)
     swapped = [{"role": "user", "content": MESSAGES[0]["content"]}, MESSAGES[1]]
     assert ids.prompt_id(swapped) != ids.prompt_id(MESSAGES)
+
+
+def test_an_id_takes_of_an_array_its_name_type_shape_and_digest_and_not_where_it_lies() -> None:
+    known, [image] = ids.prompt_id(MESSAGES, IMAGE), IMAGE
+    assert ids.prompt_id(MESSAGES, [{**image, "data": None, "uri": "image.bin"}]) == known
+    for change in ({"name": "mask"}, {"dtype": "i32"}, {"shape": [2, 1]}, {"digest": "0"}):
+        assert ids.prompt_id(MESSAGES, [{**image, **change}]) != known
+    assert ids.prompt_id(MESSAGES, []) == ids.prompt_id(MESSAGES, None) == ids.prompt_id(MESSAGES)
+    made = [ids.example_id([1], [(0, 1)], *cells) for cells in ((), (IMAGE,), (None, IMAGE), (IMAGE, IMAGE))]
+    assert len(set(made)) == 4
 
 
 @given(st.text(), st.text())

@@ -19,10 +19,10 @@ PARTS = 3
 def scores(n: int = 500) -> list[dict]:
     return [
         {
-            "record_id": ids.digest("record", i),
+            "response_id": ids.digest("record", i),
             "prompt_id": ids.digest("prompt", i // 4),
             "score": None if i % 7 == 0 else i / 3,
-            "parts": [("n", float(i)), ("c", 1.0)],
+            "quantities": [("n", float(i)), ("c", 1.0)],
             "vector": [i * 0.1] * (i % 5) if i % 2 else None,
             "detail": f"row {i}" if i % 3 else None,
         }
@@ -53,12 +53,12 @@ def test_rows_come_back_and_siblings_stay_together(tmp_path: Path) -> None:
     parquet.write(SCORES, tmp_path / "a", PARTS, cut(rows, 100))
     scan = Scan(SCORES, (tmp_path / "a",))
     assert (scan.parts, scan.count()) == (PARTS, 500)
-    back = {row["record_id"]: row for row in scan.pylist()}
-    assert back.keys() == {row["record_id"] for row in rows}
-    assert all(back[row["record_id"]]["score"] == row["score"] for row in rows)
+    back = {row["response_id"]: row for row in scan.pylist()}
+    assert back.keys() == {row["response_id"] for row in rows}
+    assert all(back[row["response_id"]]["score"] == row["score"] for row in rows)
     for part in range(PARTS):
-        here = scan.at(part).pylist(["record_id", "prompt_id"])
-        assert here == sorted(here, key=lambda row: row["record_id"])
+        here = scan.at(part).pylist(["response_id", "prompt_id"])
+        assert here == sorted(here, key=lambda row: row["response_id"])
         assert all(ids.part_of(row["prompt_id"], PARTS) == part for row in here)
 
 
@@ -96,15 +96,15 @@ def test_a_null_where_none_may_be_is_refused(tmp_path: Path) -> None:
 
 def test_two_rows_of_one_key_are_refused(tmp_path: Path) -> None:
     row = scores(1)[0]
-    with pytest.raises(RowError, match="two rows share the key record_id"):
+    with pytest.raises(RowError, match="two rows share the key response_id"):
         parquet.write(SCORES, tmp_path / "a", PARTS, [SCORES.rows([row]), SCORES.rows([row])])
 
 
 def test_columns_that_no_table_has_or_that_are_missing_are_refused() -> None:
     with pytest.raises(ValueError, match="no column vectr"):
-        SCORES.batch(record_id=["r"], prompt_id=["p"], parts=[[]], vectr=[None])
-    with pytest.raises(ValueError, match="column parts is missing"):
-        SCORES.batch(record_id=["r"], prompt_id=["p"])
+        SCORES.batch(response_id=["r"], prompt_id=["p"], quantities=[[]], vectr=[None])
+    with pytest.raises(ValueError, match="column quantities is missing"):
+        SCORES.batch(response_id=["r"], prompt_id=["p"])
 
 
 @pytest.mark.parametrize("kept", [0, 3, 200])

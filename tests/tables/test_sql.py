@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pytest
 
-from pipeline.contracts import GAPS, RESPONSES, SCORES, TABLES, Table
+from pipeline.contracts import GAPS, RESPONSES, ROLLOUTS, SCORES, TABLES, Table
 from pipeline.errors import Refused
-from pipeline.tables import parquet, sql
+from pipeline.tables import parquet, sql, tensors
 from pipeline.tables.parquet import Scan
 from pipeline.tables.rules import columns, faults, query
 
@@ -17,14 +18,14 @@ from pipeline.tables.rules import columns, faults, query
 def response(key: str, prompt: str, model: str = "teacher") -> dict:
     return {
         "response_id": key, "request_id": key, "prompt_id": prompt, "messages": [{"role": "user", "content": "1+1"}],
-        "domain": "add", "model": model, "model_id": model, "sample": 0, "seed": 0, "content": "2",
+        "domain": "add", "entry": model, "model_id": model, "sample": 0, "seed": 0, "content": "2",
         "finish_reason": "stop", "token_ids": [1, 2], "prompt_tokens": 3, "completion_tokens": 2, "attempts": 1,
     }  # fmt: skip
 
 
 def score(key: str, prompt: str, value: float | None, vector: list[float] | None = None) -> dict:
-    parts = [] if value is None else [("votes", value * 8), ("samples", 8.0)]
-    return {"record_id": key, "prompt_id": prompt, "score": value, "parts": parts, "vector": vector}
+    quantities = [] if value is None else [("votes", value * 8), ("samples", 8.0)]
+    return {"response_id": key, "prompt_id": prompt, "score": value, "quantities": quantities, "vector": vector}
 
 
 @pytest.fixture
@@ -58,7 +59,7 @@ def train(data: Path) -> list[Scan]:
 def test_scores_wide_joins_every_scorer_by_record(data: Path) -> None:
     found = columns(
         sql.connect(train(data), data),
-        {"score": "agreement.score", "votes": "agreement.parts['votes']", "no": "agreement.parts['no']",
+        {"score": "agreement.score", "votes": "agreement.quantities['votes']", "no": "agreement.quantities['no']",
          "vector": "nll.vector", "where": "of || '/' || instance"},
     ).to_pylist()  # fmt: skip
     assert found == [
@@ -107,12 +108,55 @@ def test_views_are_as_the_contracts_say_also_without_files(tmp_path: Path) -> No
         # DuckDB gives 32-bit offsets or views as it likes; the names and their order are the contract here.
         assert found.schema.names == table.schema.names
     empty = sql.connect([], tmp_path).sql("FROM scores").to_arrow_table()
-    assert empty.schema.field("parts").type == pa.map_(pa.string(), pa.float64())
+    assert empty.schema.field("quantities").type == pa.map_(pa.string(), pa.float64())
 
 
 def test_the_types_of_empty_views_are_those_of_files(data: Path) -> None:
     full, empty = sql.connect(train(data), data), sql.empty(["agreement", "nll"])
     assert full.sql("DESCRIBE scores_wide").fetchall() == empty.sql("DESCRIBE scores_wide").fetchall()
+
+
+def test_the_types_of_empty_tables_are_those_of_files(tmp_path: Path) -> None:
+    """Of cells of arrays too, so that a rule that the plan accepts holds in the run."""
+    image = tensors.cell({"image": np.zeros((2, 3), np.uint8)})
+    for name in ("prompts", "responses"):
+        table = TABLES[name]
+        batch = table.rows([{**response("a0", "00000000"), "source": "s", "group": "g", "inputs": image}])
+        parquet.write(table, tmp_path / name / "mine", 1, [batch])
+    described = [query(folder, "DESCRIBE prompts").to_pylist() for folder in (tmp_path, tmp_path / "none")]
+    assert described[0] == described[1]
+    described = [query(folder, "DESCRIBE responses").to_pylist() for folder in (tmp_path, tmp_path / "none")]
+    assert described[0] == described[1]
+
+
+def test_arrays_can_be_asked_about_and_are_not_in_the_view_of_rules(tmp_path: Path) -> None:
+    image = tensors.cell({"image": np.zeros((2, 3), np.uint8), "mask": np.zeros(2, np.float32)})
+    rows = [{**response("a0", "00000000"), "inputs": image}, response("a1", "00000001")]
+    parquet.write(RESPONSES, tmp_path / "responses/train/teacher", 1, [RESPONSES.rows(rows)])
+    asked = "SELECT shape_of(inputs, 'image') s, has(inputs, 'mask') m, has(inputs, 'x') x FROM responses ORDER BY ALL"
+    assert [tuple(row.values()) for row in query(tmp_path, asked).to_pylist()] == [
+        ([2, 3], True, False), (None, False, False),
+    ]  # fmt: skip
+    wide = {row["column_name"] for row in query(tmp_path, "DESCRIBE scores_wide").to_pylist()}
+    assert wide.isdisjoint(sql.HEAVY)
+    assert not any("BLOB" in str(t) for t in sql.empty([]).sql("DESCRIBE scores_wide").fetchall())
+
+
+def test_rollouts_are_one_view_over_all_models(tmp_path: Path) -> None:
+    def rollout(key: str, step: int) -> dict:
+        return {
+            "example_id": key, "prompt_id": "00000000", "domain": "add", "token_ids": [1, 2], "weight": 1.0,
+            "spans": [{"start": 1, "end": 2}], "template_hash": "t", "tokenizer_hash": "t", "response_ids": ["r"],
+            "step": step, "reward": 1.0,
+        }  # fmt: skip
+
+    for model in ("kd", "gkd"):
+        rows = [ROLLOUTS.rows([rollout(f"{model}{step}", step) for step in (1, 2)])]
+        parquet.write(ROLLOUTS, tmp_path / "models" / model / "rollouts", 2, rows)
+    found = query(
+        tmp_path, "SELECT instance, of, max(step) AS last, count(*) AS n FROM rollouts GROUP BY ALL ORDER BY 1"
+    )
+    assert [tuple(row.values()) for row in found.to_pylist()] == [("gkd", "", 2, 2), ("kd", "", 2, 2)]
 
 
 ATTACKS = {

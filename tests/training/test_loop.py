@@ -13,18 +13,24 @@ import pytest
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
+import pyarrow as pa  # noqa: E402
+
 from pipeline.contracts import EXAMPLES  # noqa: E402
 from pipeline.core.driver import run_instance  # noqa: E402
 from pipeline.core.methods import find  # noqa: E402
 from pipeline.core.settings import RunSettings  # noqa: E402
 from pipeline.core.stage import Instance, stage_named  # noqa: E402
-from pipeline.kinds.objective import Loss, Reduced, TokenView  # noqa: E402
+from pipeline.kinds.objective import Loss, Objective, Reduced, Step, View  # noqa: E402
 from pipeline.model.chat import Chat  # noqa: E402
 from pipeline.model.load import load  # noqa: E402
 from pipeline.tables import ids, parquet  # noqa: E402
 from pipeline.tables.parquet import Scan  # noqa: E402
-from pipeline.training import loop, optimizers  # noqa: E402
+from pipeline.training import checkpoints, loop, optimizers  # noqa: E402
+from pipeline.training.adapter import with_adapter  # noqa: E402
+from pipeline.training.checkpoints import Checkpoints  # noqa: E402
 from pipeline.training.recipe import Recipe  # noqa: E402
+from pipeline.training.rows import Rows  # noqa: E402
+from pipeline.training.terms import Term  # noqa: E402
 
 ROOT = Path(__file__).parents[2]
 VOCABULARY = 24
@@ -56,25 +62,44 @@ def recipe(**changed: object) -> Recipe:
     return Recipe.model_validate({"epochs": 4, "batch_rows": 8, "warmup_steps": 3, "seed": 17, **changed})
 
 
+def held(place: Path, rows: Sequence[dict]) -> Rows:
+    """Rows as a training holds them."""
+    place.mkdir(parents=True, exist_ok=True)
+    table = pa.Table.from_pylist(
+        [{"example_id": f"{i:04d}", "prompt_id": f"p{i // 2:04d}", **row} for i, row in enumerate(rows)],
+        pa.schema([EXAMPLES.schema.field(n) for n in ("example_id", "prompt_id", "token_ids", "spans", "weight")]),
+    )
+    with pa.ipc.new_file(str(place / "rows.arrow"), table.schema) as file:
+        file.write_table(table)
+    return Rows(place / "rows.arrow")
+
+
+def term(name: str = "supervised.cross_entropy", objective: Objective | None = None, **changed: object) -> Term:
+    method = find("objective", name)
+    return Term(1.0, objective or method.factory(), frozenset(method.traits["reads"]), **changed)  # type: ignore[arg-type]
+
+
 def fit(
     place: Path,
     given: Recipe,
     model: transformers.PreTrainedModel | None = None,
     rows: Sequence[dict] = ROWS,
     checkpoint_steps: int = 1000,
+    terms: Sequence[Term] | None = None,
 ) -> tuple[transformers.PreTrainedModel, list[dict[str, float]]]:
-    method = find("objective", "supervised.cross_entropy")
-    return loop.train(
-        model or student(),
-        rows,
-        [loop.Term(1.0, method.traits["reads"], method.factory())],
+    net = model or student()
+    torch.manual_seed(3)
+    net = net if given.adapter is None else with_adapter(net, given.adapter)
+    trainer = loop.Trainer(
+        {"student": net},
+        {"student": find("network", "language.causal").factory()},
+        [loop.Turn(("student",), terms or [term()])],
+        held(place.with_name(place.name + "_rows"), rows),
         given,
-        teacher=None,
-        cpu=True,
-        checkpoints=place,
-        checkpoint_steps=checkpoint_steps,
-        progress=lambda done, total, note: None,
+        "cpu",
     )
+    curve = trainer.run(Checkpoints(place), checkpoint_steps, lambda done, total, note: None)
+    return (net if given.adapter is None else net.merge_and_unload()), curve
 
 
 def distance(one: torch.nn.Module, two: torch.nn.Module) -> float:
@@ -92,7 +117,7 @@ def test_a_stopped_run_goes_on_to_the_same_bits(tmp_path: Path, optimizer: str) 
     # A kill while the next one was written: newer, and without its last mark.
     torn = tmp_path / "stopped" / "checkpoint-30"
     shutil.copytree(tmp_path / "whole" / "checkpoint-32", torn)
-    (torn / loop.COMPLETE).unlink()
+    (torn / checkpoints.COMPLETE).unlink()
     resumed, curve_of_resumed = fit(tmp_path / "stopped", recipe(optimizer=optimizer), checkpoint_steps=13)
     assert distance(whole, resumed) == 0
     assert curve_of_resumed == curve
@@ -100,12 +125,12 @@ def test_a_stopped_run_goes_on_to_the_same_bits(tmp_path: Path, optimizer: str) 
 
 
 def test_the_newest_whole_checkpoint_is_gone_on_from(tmp_path: Path) -> None:
-    assert loop.newest(tmp_path) is None
+    assert checkpoints.newest(tmp_path) is None
     for step in (9, 10, 100):
         (tmp_path / f"checkpoint-{step}").mkdir()
     for step in (9, 10):
-        (tmp_path / f"checkpoint-{step}" / loop.COMPLETE).touch()
-    assert loop.newest(tmp_path) == str(tmp_path / "checkpoint-10")
+        (tmp_path / f"checkpoint-{step}" / checkpoints.COMPLETE).touch()
+    assert checkpoints.newest(tmp_path) == tmp_path / "checkpoint-10"
     assert not (tmp_path / "checkpoint-100").exists()
 
 
@@ -133,24 +158,23 @@ def test_an_objective_with_memory_is_told_of_every_step(tmp_path: Path) -> None:
 
     class Remembers:
         def __init__(self) -> None:
-            self.told: list[Reduced] = []
+            self.told: list[tuple[Step, Reduced]] = []
 
-        def __call__(self, view: TokenView) -> Loss:
+        def __call__(self, view: View) -> Loss:
             value_N = torch.nn.functional.cross_entropy(view.student_NV, view.target_N, reduction="none")
             return Loss(value_N, view.weight_N, {"right": (view.student_NV.argmax(1) == view.target_N).double()})
 
-        def update(self, reduced: Reduced) -> None:
-            self.told.append(reduced)
+        def update(self, step: Step, reduced: Reduced) -> None:
+            self.told.append((step, reduced))
 
     memory = Remembers()
     given = recipe(epochs=2, batch_rows=8, accumulate=2)
-    _, curve = loop.train(
-        student(), ROWS, [loop.Term(1.0, ("student_NV", "target_N", "weight_N"), memory)], given, teacher=None,
-        cpu=True, checkpoints=tmp_path, checkpoint_steps=1000, progress=lambda done, total, note: None,
-    )  # fmt: skip
-    assert len(memory.told) == 8 and all(0 <= t.metrics["right"] <= 1 for t in memory.told)
-    assert sum(t.items for t in memory.told) == 2 * sum(len(row["token_ids"]) - 3 for row in ROWS)
-    assert [t.value for t in memory.told] == pytest.approx([point["loss"] for point in curve], rel=1e-5)
+    _, curve = fit(tmp_path / "run", given, terms=[term(objective=memory)])
+    steps, told = zip(*memory.told, strict=True)
+    assert [(s.number, s.of, s.epoch, s.epochs) for s in steps] == [(n, 8, n // 4, 2) for n in range(8)]
+    assert all(0 <= t.metrics["right"] <= 1 for t in told)
+    assert sum(t.items for t in told) == 2 * sum(len(row["token_ids"]) - 3 for row in ROWS)
+    assert [t.value for t in told] == pytest.approx([point["loss"] for point in curve], rel=1e-5)
 
 
 def test_both_optimizers_are_saved_and_loaded() -> None:

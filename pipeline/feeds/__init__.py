@@ -1,0 +1,1 @@
+"""Feeds: what a step is made of."""

@@ -1,0 +1,70 @@
+"""What a network is given and gives: how one kind of model is fed, looked at, asked and kept.
+
+A model folder names its network in `model.json`; nobody writes it in `params.yaml`. N places of a batch (a loss token,
+a text to be named), B examples, D the width of the states, V outcomes at a place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import pyarrow as pa
+
+from pipeline.core.methods import lazy, marker
+
+if TYPE_CHECKING:
+    import torch
+else:
+    torch = lazy("torch")
+
+network = marker("network")
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What a model shows of a batch at its places, in the order of the batch.
+
+    `states_ND` is what each head is given; a head maps rows of it to logits [., V]. `features` are the wanted taps,
+    [N, ...].
+    """
+
+    states_ND: torch.Tensor
+    heads: Mapping[str, torch.nn.Module]
+    features: Mapping[str, torch.Tensor] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Packed:
+    """An example as a student reads it: what stands at its places, which places are learnt, and what else it is given
+    (columns `token_ids`, `spans`, `inputs` of `examples`)."""
+
+    token_ids: Sequence[int]
+    spans: Sequence[tuple[int, int]]
+    inputs: Sequence[Mapping[str, Any]] | None = None
+
+
+class Network(Protocol):
+    """One kind of model. Everything else of training is the trainer's."""
+
+    def pack(self, form: Path, messages: Sequence[dict[str, str]], answer: str) -> Packed:
+        """A conversation and its answer as an example; `form` is the folder `tokenizer/` of a model."""
+        ...
+
+    def load(self, folder: Path, dtype: str) -> torch.nn.Module:
+        """The model of a folder, in evaluation mode."""
+        ...
+
+    def collate(self, rows: pa.Table) -> dict[str, torch.Tensor]:
+        """What `look` needs of rows of `examples` or `signals`; the places come in the order of `places`."""
+        ...
+
+    def look(self, model: torch.nn.Module, inputs: Mapping[str, torch.Tensor], taps: Sequence[str]) -> Seen:
+        """The states at the places of a collated batch; an unknown tap is refused with those that there are."""
+        ...
+
+    def save(self, model: torch.nn.Module, out: Path) -> None:
+        """Write the weights and the configuration into a folder."""
+        ...

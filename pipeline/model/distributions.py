@@ -1,0 +1,205 @@
+"""Distributions over outcomes: what objectives are made of, each with its derivative in closed form, for fewer passes
+over [N, V] and fewer copies of it.
+
+Every function is the formula of its first line, to float32 rounding. First derivatives only. C places, V outcomes, K
+stored ones.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from pipeline.errors import Refused
+from pipeline.kinds.objective import DenseTeacher, TopKTeacher, View
+
+# Log-probability of what cannot happen: a column of -inf. It is finite because 0 * log 0 is not a number, and far
+# below what logits of 1e4 give.
+IMPOSSIBLE = -1e6
+# A logit that adds nothing to any sum, and a mass that adds nothing and still has a logarithm, both in float32.
+LOWEST = -1e38
+SMALLEST = 1e-37
+
+
+def outcomes(view: View, temperature: float = 1.0) -> tuple[Tensor, Tensor]:
+    """Teacher's and student's log-probabilities of the same outcomes at a temperature: [N, V], or [N, K + 1].
+
+    A dense teacher gives the V tokens. A stored one gives its K tokens and, last, all others together, for both: two
+    whole distributions, so that a divergence between them is a true one and never above the dense one. The student's
+    mass on the others is summed, not taken as 1 minus the K, which in float32 is noise when they are nearly all.
+    At another temperature the stored mass of the others is unknown (it depends on how it was spread), so that is
+    refused. No gradient flows to the teacher.
+    """
+    match view.teacher:
+        case DenseTeacher(logits_NV):
+            logits_NV = logits_NV.detach().to(view.student_NV.dtype)
+            return log_probs(logits_NV, temperature), log_probs(view.student_NV, temperature)
+        case TopKTeacher(ids_NK, logprobs_NK, tail_N, stored):
+            # Close, not equal: 0.7 comes back from a float32 as 0.69999999.
+            if not math.isclose(stored, temperature, rel_tol=1e-6):
+                raise Refused(
+                    f"the stored signals were taken at temperature {stored:g} and the objective asks for "
+                    f"{temperature:g}: the mass of the tokens that were not stored is unknown there. "
+                    f"Write `temperature: {stored:g}` for the objective."
+                )
+            ids_NK = ids_NK.long()
+            # A tail that the float could not hold is small, not impossible.
+            log_tail = tail_N.detach().clamp_min(SMALLEST).log()
+            log_p = torch.cat([logprobs_NK.detach(), log_tail[:, None]], 1).to(view.student_NV.dtype).log_softmax(1)
+            student_NV = view.student_NV if temperature == 1 else view.student_NV / temperature
+            log_q = apart(student_NV, ids_NK).clamp_min(LOWEST).log_softmax(1)
+        case None:
+            raise Refused(
+                "the objective compares the student with a teacher's distribution, and these examples have none. "
+                "Train on signals (add a `probe` of the examples), or use `supervised.cross_entropy`."
+            )
+    return log_p.clamp_min(IMPOSSIBLE), log_q.clamp_min(IMPOSSIBLE)
+
+
+def log_probs(logits_CV: Tensor, temperature: float = 1.0) -> Tensor:
+    """log softmax(logits / temperature), [C, V], not below IMPOSSIBLE."""
+    return _LogProbs.apply(logits_CV, temperature)
+
+
+def log_prob_of(logits_CV: Tensor, target_C: Tensor) -> Tensor:
+    """log softmax(logits) at one outcome of each row, [C]."""
+    return _LogProbOf.apply(logits_CV, target_C)
+
+
+def apart(logits_CV: Tensor, ids_CK: Tensor) -> Tensor:
+    """The logits of K outcomes and, last, that of all others together (log sum exp), [C, K + 1]."""
+    return _Apart.apply(logits_CV, ids_CK)
+
+
+def kl(log_p: Tensor, log_q: Tensor) -> Tensor:
+    """sum p (log p - log q) of each row, [C]."""
+    return _Kl.apply(log_p, log_q)
+
+
+def cross(log_p: Tensor, log_q: Tensor) -> Tensor:
+    """-sum p log q of each row, [C]."""
+    return _Cross.apply(log_p, log_q)
+
+
+def mixture(log_p: Tensor, log_q: Tensor, share: float) -> Tensor:
+    """log(share p + (1 - share) q), elementwise."""
+    return _Mixture.apply(log_p, log_q, share)
+
+
+class _LogProbs(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, logits_CV: Tensor, temperature: float) -> Tensor:
+        scaled = logits_CV if temperature == 1 else logits_CV / temperature
+        log_q = scaled.log_softmax(1)
+        # A look costs less than the clamp and its mask; on a GPU the look would wait for what was asked before.
+        ctx.low = log_q.is_cuda or bool(log_q.numel() and log_q.min() < IMPOSSIBLE)
+        if ctx.low:
+            log_q.clamp_min_(IMPOSSIBLE)
+        ctx.save_for_backward(log_q)
+        ctx.temperature = temperature
+        return log_q
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, d: Tensor) -> tuple[Tensor | None, ...]:
+        (log_q,) = ctx.saved_tensors
+        if ctx.low:
+            d = d.masked_fill(log_q <= IMPOSSIBLE, 0)
+        d = torch._log_softmax_backward_data(d, log_q, 1, log_q.dtype)
+        return d if ctx.temperature == 1 else d.div_(ctx.temperature), None
+
+
+class _LogProbOf(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, logits_CV: Tensor, target_C: Tensor) -> Tensor:
+        q = logits_CV.softmax(1)
+        ctx.save_for_backward(q, target_C)
+        return logits_CV.gather(1, target_C[:, None])[:, 0] - _logsumexp(logits_CV, q)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, d_C: Tensor) -> tuple[Tensor | None, ...]:
+        q, target_C = ctx.saved_tensors
+        return (q * -d_C[:, None]).scatter_add_(1, target_C[:, None], d_C[:, None]), None
+
+
+class _Apart(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, logits_CV: Tensor, ids_CK: Tensor) -> Tensor:
+        others = logits_CV.scatter(1, ids_CK, LOWEST)
+        share = others.softmax(1)
+        ctx.save_for_backward(share, ids_CK)
+        return torch.cat([logits_CV.gather(1, ids_CK), _logsumexp(others, share)[:, None]], 1)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, d: Tensor) -> tuple[Tensor | None, ...]:
+        share, ids_CK = ctx.saved_tensors
+        return (share * d[:, -1:]).scatter_(1, ids_CK, d[:, :-1]), None
+
+
+class _Kl(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, log_p: Tensor, log_q: Tensor) -> Tensor:
+        p, ratio = log_p.exp(), log_p - log_q
+        value = _dot(p, ratio)
+        ctx.save_for_backward(p, ratio.add_(1) if ctx.needs_input_grad[0] else None)
+        return value
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, d_C: Tensor) -> tuple[Tensor | None, ...]:
+        p, ratio = ctx.saved_tensors
+        d_p = d_q = None
+        if ctx.needs_input_grad[1]:
+            d_q = p * -d_C[:, None]
+        if ctx.needs_input_grad[0]:
+            d_p = (ratio * p).mul_(d_C[:, None])
+        return d_p, d_q
+
+
+class _Cross(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, log_p: Tensor, log_q: Tensor) -> Tensor:
+        p = log_p.exp()
+        ctx.save_for_backward(p, log_q if ctx.needs_input_grad[0] else None)
+        return _dot(p, log_q).neg_()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, d_C: Tensor) -> tuple[Tensor | None, ...]:
+        p, log_q = ctx.saved_tensors
+        d_q = p * -d_C[:, None]
+        return d_q * log_q if ctx.needs_input_grad[0] else None, d_q if ctx.needs_input_grad[1] else None
+
+
+class _Mixture(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, log_p: Tensor, log_q: Tensor, share: float) -> Tensor:
+        mixed = torch.logaddexp(log_p + math.log(share), log_q + math.log1p(-share))
+        ctx.save_for_backward(log_p, log_q, mixed)
+        ctx.share = share
+        return mixed
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, d: Tensor) -> tuple[Tensor | None, ...]:
+        log_p, log_q, mixed = ctx.saved_tensors
+        d_p = d_q = None
+        if ctx.needs_input_grad[0]:
+            d_p = (log_p - mixed).exp_().mul_(ctx.share).mul_(d)
+        if ctx.needs_input_grad[1]:
+            d_q = (log_q - mixed).exp_().mul_(1 - ctx.share).mul_(d)
+        return d_p, d_q, None
+
+
+def _logsumexp(logits_CV: Tensor, softmax_CV: Tensor) -> Tensor:
+    """log sum exp of each row, from a softmax that is there: its largest entry is above 1 / V, so its log is exact."""
+    return logits_CV.amax(1) - softmax_CV.amax(1).log()
+
+
+_dot = torch.linalg.vecdot

@@ -1,0 +1,99 @@
+"""Networks that read and write tokens."""
+
+from __future__ import annotations
+
+import math
+import weakref
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+
+from pipeline.core.methods import lazy
+from pipeline.kinds.network import Network, Packed, Seen, network
+from pipeline.model.chat import Chat
+from pipeline.model.load import load
+from pipeline.model.taps import Taps
+from pipeline.tables.lists import inside, lengths, padded, values, whole
+
+if TYPE_CHECKING:
+    import torch
+else:
+    torch = lazy("torch")
+
+# Widths are multiples of this, so that few shapes occur.
+BUCKET = 16
+# Models that were looked at, and whether they do more to their logits than their head, such as a soft cap or a scale.
+_does_more: weakref.WeakKeyDictionary[Any, bool] = weakref.WeakKeyDictionary()
+
+
+@network(
+    takes=("text",),
+    gives=("student_NV", "target_N", "teacher", "logprob_N", "reference_N", "features", "teacher_features"),
+    heads=("main",),
+)
+def causal() -> Network:
+    """A causal language model: places are the loss tokens, and the state before a token predicts it.
+
+    Paper: Radford et al. 2018 (generative pre-training).
+    Differs: nothing.
+    """
+    return Causal()
+
+
+class Causal:
+    """See `causal`."""
+
+    def pack(self, form: Path, messages: Sequence[dict[str, str]], answer: str) -> Packed:
+        rendered = Chat(form).example(messages, answer)
+        return Packed(rendered.token_ids, rendered.spans)
+
+    def load(self, folder: Path, dtype: str) -> torch.nn.Module:
+        return load(folder, dtype)
+
+    def collate(self, rows: pa.Table) -> dict[str, torch.Tensor]:
+        """token_ids [B, T], padded on the right, which earlier positions cannot see; at_N, the positions in the
+        flattened batch whose output predicts the loss tokens."""
+        tokens = whole(rows, "token_ids")
+        sizes = lengths(tokens)
+        width = math.ceil(int(sizes.max()) / BUCKET) * BUCKET
+        loss_BT = inside(whole(rows, "spans"), width)
+        if loss_BT[:, 0].any():
+            raise ValueError("the first token of a sequence is a loss token, and nothing predicts it")
+        return {
+            "token_ids": torch.from_numpy(padded(values(tokens).to_numpy(), sizes, width).astype(np.int64)),
+            "at_N": torch.from_numpy(np.flatnonzero(loss_BT) - 1),
+        }
+
+    def look(self, model: torch.nn.Module, inputs: Mapping[str, torch.Tensor], taps: Sequence[str]) -> Seen:
+        """The head is given the places alone: the logits of all others are never made."""
+        net: Any = model
+        head, at_N = net.get_output_embeddings(), inputs["at_N"]
+        given: list[torch.Tensor] = []
+        # Two places show whether the model does more to its logits than the head; then it must make all of them.
+        more = _does_more.get(model)
+
+        def only(_head: Any, arguments: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
+            given.append(arguments[0].flatten(0, 1)[at_N])
+            return (given[0] if more else given[0][:2])[None], *arguments[1:]
+
+        with Taps(model, [t for t in taps if t != "last"]) as seen, head.register_forward_pre_hook(only):
+            logits = net(input_ids=inputs["token_ids"], use_cache=False).logits[0]
+        [states_ND] = given
+        if more is None:
+            with torch.no_grad():
+                _does_more[model] = not torch.allclose(head(states_ND[:2]), logits, rtol=1e-3, atol=1e-3)
+            if _does_more[model]:
+                return self.look(model, inputs, taps)
+        features = {name: value.flatten(0, 1)[at_N] for name, value in seen.items()}
+        if "last" in taps:
+            features["last"] = states_ND
+        if more:
+            return Seen(logits, {"main": torch.nn.Identity()}, features)
+        return Seen(states_ND, {"main": head}, features)
+
+    def save(self, model: torch.nn.Module, out: Path) -> None:
+        net: Any = model
+        net.save_pretrained(out)

@@ -1,0 +1,41 @@
+"""Columns of lists as numpy arrays, without making a Python number.
+
+B rows of a table, T positions of the longest list.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pyarrow as pa
+
+
+def values(array: pa.ListArray) -> pa.Array:
+    """The values of an array of lists, one list after another; of a slice, its own alone."""
+    start, end = array.offsets[0].as_py(), array.offsets[-1].as_py()
+    return array.values.slice(start, end - start)
+
+
+def lengths(array: pa.ListArray) -> np.ndarray:
+    """The length [B] of each list."""
+    return np.diff(array.offsets.to_numpy())
+
+
+def whole(rows: pa.Table, column: str) -> pa.Array:
+    """A column in one piece."""
+    return rows[column].combine_chunks() if isinstance(rows[column], pa.ChunkedArray) else rows[column]
+
+
+def padded(numbers: np.ndarray, sizes: np.ndarray, width: int) -> np.ndarray:
+    """Lists one after another and their lengths, to rows [B, width] with zeros at their end."""
+    out = np.zeros((len(sizes), width), numbers.dtype)
+    out[np.arange(width) < sizes[:, None]] = numbers
+    return out
+
+
+def inside(spans: pa.ListArray, width: int) -> np.ndarray:
+    """A bool [B, width], true at the positions in the half-open spans {start, end} of each row."""
+    row = np.repeat(np.arange(len(spans)), lengths(spans))
+    marks = np.zeros((len(spans), width + 1), np.int64)
+    np.add.at(marks, (row, values(spans).field("start").to_numpy()), 1)
+    np.add.at(marks, (row, values(spans).field("end").to_numpy()), -1)
+    return marks.cumsum(1)[:, :-1] > 0

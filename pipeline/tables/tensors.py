@@ -1,0 +1,103 @@
+"""Cells of arrays: numpy arrays to what a column of type TENSORS holds, and back.
+
+A number lies in little-endian order, an array in C order, so that equal arrays have equal bytes on any machine. A PNG
+or JPEG is kept as it is. Nothing is a pickle: what is read is numbers, whoever wrote it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Mapping
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+
+from pipeline.errors import Refused
+from pipeline.tables.ids import ID_BYTES, Cell
+
+DTYPES = {name: np.dtype(code) for name, code in {
+    "u8": "|u1", "i32": "<i4", "i64": "<i8", "f16": "<f2", "f32": "<f4", "f64": "<f8",
+}.items()}  # fmt: skip
+# Files that are kept whole, and how they begin.
+FILES = {"png": b"\x89PNG\r\n\x1a\n", "jpeg": b"\xff\xd8\xff"}
+KNOWN = ", ".join([*DTYPES, *FILES])
+# What Arrow and Parquet allow of one value.
+MOST = 2**31 - 1
+
+Array = np.ndarray | bytes
+
+
+def cell(arrays: Mapping[str, Array]) -> list[dict[str, Any]]:
+    """Arrays, and whole PNG or JPEG files as bytes, to a cell in the order of their names."""
+    return [_entry(name, arrays[name]) for name in sorted(arrays)]
+
+
+def arrays(cell: Cell, folder: Path | None = None) -> dict[str, Array]:
+    """The arrays of a cell by name, checked; a relative `uri` is read from the folder. Files are given as bytes."""
+    found: dict[str, Array] = {}
+    for entry in cell:
+        if entry["name"] in found:
+            raise Refused(f"a cell holds two arrays called {entry['name']!r}")
+        found[entry["name"]] = _array(entry, folder)
+    return found
+
+
+def _entry(name: str, value: Array) -> dict[str, Any]:
+    if not name:
+        raise Refused("an array must have a name")
+    if isinstance(value, bytes):
+        dtype = next((kind for kind, start in FILES.items() if value.startswith(start)), None)
+        if dtype is None:
+            raise Refused(f"the array {name!r} is bytes that begin neither a PNG nor a JPEG; give numbers as an array")
+        shape, data = [len(value)], value
+    else:
+        dtype = _dtype(name, value)
+        shape, data = list(value.shape), value.astype(DTYPES[dtype], copy=False).tobytes()
+    if len(data) > MOST:
+        raise Refused(f"the array {name!r} has {len(data):,} bytes, more than a cell may hold (2 GB); cut it")
+    return {"name": name, "dtype": dtype, "shape": shape, "digest": digest(data), "data": data, "uri": None}
+
+
+def _dtype(name: str, value: np.ndarray) -> str:
+    if value.dtype.hasobject:
+        raise Refused(f"the array {name!r} holds Python objects; only numbers can be kept ({KNOWN})")
+    little = value.dtype.newbyteorder("<")
+    found = next((ours for ours, theirs in DTYPES.items() if theirs == little), None)
+    if found is None:
+        raise Refused(f"the array {name!r} is of the type {value.dtype}, which is none of {KNOWN}; convert it")
+    return found
+
+
+def digest(data: bytes) -> str:
+    """What stands for some bytes in every id."""
+    return hashlib.blake2b(data, digest_size=ID_BYTES).hexdigest()
+
+
+def _array(entry: Mapping[str, Any], folder: Path | None) -> Array:
+    name, kind, shape = entry["name"], entry["dtype"], entry["shape"]
+    if kind not in DTYPES and kind not in FILES:
+        raise Refused(f"the array {name!r} is of the type {kind!r}, which is none of {KNOWN}")
+    data = entry["data"]
+    if data is None:
+        data = _fetched(name, entry["uri"], folder)
+    size = DTYPES[kind].itemsize if kind in DTYPES else 1
+    if any(width < 0 for width in shape) or math.prod(shape) * size != len(data):
+        raise Refused(f"the array {name!r} has {len(data):,} bytes, which is not {kind} of the shape {list(shape)}")
+    if digest(data) != entry["digest"]:
+        where = f"in {entry['uri']} " if entry["data"] is None else ""
+        raise Refused(f"the bytes of the array {name!r} {where}are not those that its digest names; they have changed")
+    return data if kind in FILES else np.frombuffer(data, DTYPES[kind]).reshape(shape)
+
+
+def _fetched(name: str, uri: str | None, folder: Path | None) -> bytes:
+    if uri is None:
+        raise Refused(f"the array {name!r} has neither bytes nor a place where they lie")
+    path = PurePosixPath(uri)
+    if folder is None or path.is_absolute() or ".." in path.parts:
+        raise Refused(f"the array {name!r} lies at {uri!r}, which is no place inside the folder of its data")
+    try:
+        return (folder / path).read_bytes()
+    except OSError as error:
+        raise Refused(f"the array {name!r} cannot be read from {folder / path}: {error.strerror or error}") from error

@@ -1,0 +1,91 @@
+"""Checkpoints of a training: everything that its next step depends on, written whole or not at all."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import pyarrow.parquet as pq
+import torch
+from safetensors.torch import load_file, load_model, save_file, save_model
+from torch import nn
+
+from pipeline.kinds.feed import Feed
+from pipeline.training.shadow import Shadow
+from pipeline.training.terms import Term
+
+COMPLETE = "complete"
+KEPT = 2
+
+
+class Checkpoints:
+    """A folder of `checkpoint-<steps>`: the weights of all parts and of the shadow, each part's optimizer, what
+    objectives remember, the rows that a feed drew, and the curve."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def holds(
+        self,
+        parts: Mapping[str, nn.Module],
+        shadow: Shadow | None,
+        optimizers: Mapping[str, torch.optim.Optimizer],
+        terms: Sequence[Term],
+        feed: Feed | None,
+    ) -> None:
+        """Name what is saved and restored."""
+        self.modules = nn.ModuleDict(dict(parts))
+        self.shadow, self.optimizers, self.feed = shadow, optimizers, cast(Any, feed)
+        objectives: list[Any] = [term.objective for term in terms]
+        self.stateful = {str(number): each for number, each in enumerate(objectives) if hasattr(each, "state")}
+
+    def save(self, curve: Sequence[Mapping[str, float]]) -> None:
+        """Keep the state after the last point of the curve; older checkpoints but one are removed."""
+        place = self.folder / f"checkpoint-{len(curve)}"
+        shutil.rmtree(place, ignore_errors=True)
+        place.mkdir(parents=True)
+        save_model(self.modules, str(place / "parts.safetensors"))
+        if self.shadow is not None:
+            save_model(self.shadow.module, str(place / "shadow.safetensors"))
+        for name, optimizer in self.optimizers.items():
+            torch.save(optimizer.state_dict(), place / f"optimizer-{name}.pt")
+        for number, objective in self.stateful.items():
+            save_file(objective.state(), place / f"objective-{number}.safetensors")
+        if self.feed is not None and hasattr(self.feed, "kept"):
+            pq.write_table(self.feed.kept(), place / "drawn.parquet")
+        (place / "curve.json").write_text(json.dumps(list(curve)), "utf-8")
+        (place / COMPLETE).touch()
+        for old in sorted(self._whole())[:-KEPT]:
+            shutil.rmtree(self.folder / f"checkpoint-{old}")
+
+    def resume(self) -> list[dict[str, float]]:
+        """Restore the newest whole checkpoint and return its curve; an empty one if there is none."""
+        place = newest(self.folder)
+        if place is None:
+            return []
+        load_model(self.modules, str(place / "parts.safetensors"))
+        if self.shadow is not None:
+            load_model(self.shadow.module, str(place / "shadow.safetensors"))
+        for name, optimizer in self.optimizers.items():
+            optimizer.load_state_dict(torch.load(place / f"optimizer-{name}.pt", weights_only=True))
+        for number, objective in self.stateful.items():
+            objective.restore(load_file(place / f"objective-{number}.safetensors"))
+        if self.feed is not None and hasattr(self.feed, "kept"):
+            self.feed.restore(pq.read_table(place / "drawn.parquet"))
+        curve: list[dict[str, Any]] = json.loads((place / "curve.json").read_text("utf-8"))
+        return curve
+
+    def _whole(self) -> list[int]:
+        return [int(p.parent.name.split("-")[1]) for p in self.folder.glob(f"checkpoint-*/{COMPLETE}")]
+
+
+def newest(folder: Path) -> Path | None:
+    """The newest checkpoint that was written whole; those that a kill has torn are removed."""
+    found = {int(p.name.split("-")[1]): p for p in folder.glob("checkpoint-*")}
+    whole = {step: path for step, path in found.items() if (path / COMPLETE).exists()}
+    for step in found.keys() - whole.keys():
+        shutil.rmtree(found[step])
+    return whole[max(whole)] if whole else None

@@ -1,0 +1,89 @@
+"""Rows of examples to what stands at their places, without making a Python number.
+
+A place is a position of `token_ids` that lies in one of the row's `spans`. N places of a batch, B rows, K stored
+outcomes of a teacher.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import pyarrow as pa
+import torch
+
+from pipeline.kinds.objective import TopKTeacher
+from pipeline.tables.lists import inside, lengths, padded, values, whole
+
+
+@dataclass(frozen=True)
+class Places:
+    """What a batch's rows say about its places, and how many items of every unit it holds (`Loss`).
+
+    target_N: the outcome that stands there, -1 where it is unknown; example_N: the row it belongs to; set_B: the
+    prompt a row is an answer to, numbered within the batch; reward_B: NaN where a row has none; reference_N: the
+    stored log-probability of the target.
+    """
+
+    target_N: torch.Tensor
+    example_N: torch.Tensor
+    weight_B: torch.Tensor
+    set_B: torch.Tensor
+    reward_B: torch.Tensor
+    counts: Mapping[str, int]
+    teacher: TopKTeacher | None = None
+    reference_N: torch.Tensor | None = None
+    features: Mapping[str, torch.Tensor] = field(default_factory=dict)
+
+    def to(self, device: str) -> Places:
+        """The same on a device."""
+        moved = {k: v.to(device) for k, v in self.__dict__.items() if isinstance(v, torch.Tensor)}
+        features = {name: value.to(device) for name, value in self.features.items()}
+        teacher = self.teacher
+        if teacher is not None:
+            tensors = {k: v.to(device) for k, v in teacher.__dict__.items() if isinstance(v, torch.Tensor)}
+            teacher = replace(teacher, **tensors)  # type: ignore[arg-type]
+        return replace(self, **moved, features=features, teacher=teacher)  # type: ignore[arg-type]
+
+
+def places(rows: pa.Table) -> Places:
+    """The places of some rows of `examples` or `signals`, row after row."""
+    tokens = whole(rows, "token_ids")
+    sizes = lengths(tokens)
+    width = int(sizes.max(initial=1))
+    at_BT = inside(whole(rows, "spans"), width)
+    target_N = torch.from_numpy(padded(values(tokens).to_numpy(), sizes, width)[at_BT].astype(np.int64))
+    prompts = rows["prompt_id"].to_numpy().astype(str)
+    sets = np.unique(prompts, return_inverse=True)[1].reshape(-1)
+    reward = rows["reward"].to_numpy() if "reward" in rows.column_names else np.full(len(rows), np.nan)
+    known = int((target_N >= 0).sum())
+    found = Places(
+        target_N=target_N,
+        example_N=torch.from_numpy(np.repeat(np.arange(len(sizes)), at_BT.sum(1))),
+        weight_B=torch.from_numpy(rows["weight"].to_numpy().astype(np.float32)),
+        set_B=torch.from_numpy(sets.astype(np.int64)),
+        reward_B=torch.from_numpy(reward.astype(np.float32)),
+        counts={
+            "place": len(target_N),
+            "labelled": known,
+            "unlabelled": len(target_N) - known,
+            "example": len(sizes),
+            "set": int(sets.max(initial=-1)) + 1,
+        },
+    )
+    if "topk_ids" not in rows.column_names:
+        return found
+    ids, logprobs = (values(whole(rows, name)) for name in ("topk_ids", "topk_logprobs"))
+    shape = len(ids), -1
+    teacher = TopKTeacher(
+        torch.from_numpy(values(ids).to_numpy().reshape(shape).copy()),
+        torch.from_numpy(values(logprobs).to_numpy().reshape(shape).copy()),
+        _reals(rows, "tail_mass"),
+        float(rows["temperature"][0].as_py()),
+    )
+    return replace(found, teacher=teacher, reference_N=_reals(rows, "target_logprob"))
+
+
+def _reals(rows: pa.Table, column: str) -> torch.Tensor:
+    return torch.from_numpy(values(whole(rows, column)).to_numpy().astype(np.float32))

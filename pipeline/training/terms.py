@@ -1,0 +1,233 @@
+"""What a micro-batch costs: every term of a turn, each over the items that it stands for.
+
+The head is applied to chunks of places, and a chunk's gradient formed before the next one is made, for every objective
+whose items stand alone (`chunks.py`). An objective that needs all places at once is given all logits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils.checkpoint import checkpoint
+
+from pipeline.kinds.network import Network, Seen
+from pipeline.kinds.objective import DenseTeacher, Loss, Objective, Reduced, Step, Teacher, View
+from pipeline.training.chunks import BLOCK, loss_in_chunks
+from pipeline.training.places import Places
+from pipeline.training.reduce import reduce, summarise
+
+# Fields of a view that need logits.
+LOGITS = {"student_NV", "teacher"}
+
+
+@dataclass
+class Term:
+    """One objective of the weighted sum: whose output it judges, against whom, on which places, and what it declares.
+
+    `item` is the unit that its sum is divided by the number of; `alone` says that an item's value depends on no other
+    item. `own` are the modules that are trained with it.
+    """
+
+    weight: float
+    objective: Objective
+    reads: frozenset[str]
+    item: str = "place"
+    alone: bool = True
+    of: str = "student"
+    against: str | None = None
+    head: str = "main"
+    where: str = "all"
+    own: nn.Module | None = None
+    name: str = ""
+    losses: list[Loss] = field(default_factory=list)
+
+    def needs_logits(self) -> bool:
+        return bool(LOGITS & self.reads)
+
+    def taps(self, role: str) -> tuple[str, ...]:
+        """The taps that it asks of a role."""
+        found: list[str] = []
+        if role == self.of and "features" in self.reads:
+            found += getattr(self.objective, "taps", ())
+        if role == self.against and "teacher_features" in self.reads:
+            found += getattr(self.objective, "teacher_taps", ())
+        return tuple(found)
+
+    def stepped(self, step: Step, items: float) -> Reduced:
+        """Tell an objective with memory what the step that was just made came to; returns it."""
+        reduced = summarise(self.losses, items)
+        if hasattr(self.objective, "update"):
+            self.objective.update(step, reduced)
+        self.losses.clear()
+        return reduced
+
+
+@dataclass(frozen=True)
+class Role:
+    """A model that takes part: what it is, how it is looked at, and whether it learns in this turn."""
+
+    module: nn.Module
+    network: Network
+    learns: bool
+
+
+def loss_of(
+    terms: Sequence[Term],
+    inputs: Mapping[str, torch.Tensor],
+    places: Places,
+    roles: Mapping[str, Role],
+    step: Step,
+    totals: Mapping[str, float],
+) -> torch.Tensor:
+    """The weighted sum of all terms on one micro-batch; `totals` are the items of the whole step, by unit."""
+    seen = {name: _look(role, inputs, _taps(terms, name)) for name, role in roles.items() if _wanted(terms, name)}
+    device = places.target_N.device
+    total = torch.zeros((), device=device)
+    chunked: dict[tuple[str, str], list[Term]] = {}
+    for term in terms:
+        if term.needs_logits() and term.alone and term.item in ("place", "labelled", "unlabelled"):
+            chunked.setdefault((term.of, term.head), []).append(term)
+        else:
+            view = _view(term, places, seen, step)
+            total = total + _valued(term, view, totals)
+    for (of, name), together in chunked.items():
+        total = total + _in_chunks(together, seen[of], name, places, seen, step, totals)
+    return total
+
+
+def _wanted(terms: Sequence[Term], role: str) -> bool:
+    return any(role == term.of or (role == term.against and _compares(term)) for term in terms)
+
+
+def _compares(term: Term) -> bool:
+    return bool({"teacher", "teacher_features", "reference_N"} & term.reads)
+
+
+def _taps(terms: Sequence[Term], role: str) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(tap for term in terms for tap in term.taps(role)))
+
+
+def _look(role: Role, inputs: Mapping[str, torch.Tensor], taps: Sequence[str]) -> Seen:
+    if role.learns:
+        return role.network.look(role.module, inputs, taps)
+    with torch.no_grad():
+        return role.network.look(role.module, inputs, taps)
+
+
+def _valued(term: Term, view: View, totals: Mapping[str, float]) -> torch.Tensor:
+    """A term's share of the step's loss; what it gave is kept for `Term.stepped`."""
+    loss = term.objective(view.restrict(term.reads))
+    term.losses.append(loss.detached())
+    return term.weight * reduce([loss], totals[term.item])
+
+
+def _in_chunks(
+    terms: Sequence[Term],
+    judged: Seen,
+    head: str,
+    places: Places,
+    seen: Mapping[str, Seen],
+    step: Step,
+    totals: Mapping[str, float],
+) -> torch.Tensor:
+    """Terms that judge one head of one model, whose logits are made once for all of them."""
+    live = list(dict.fromkeys(t.against for t in terms if t.against is not None and "teacher" in t.reads))
+
+    def value(logits_CV: torch.Tensor, at: slice, *frozen_CV: torch.Tensor) -> torch.Tensor:
+        teachers = {name: DenseTeacher(logits) for name, logits in zip(live, frozen_CV, strict=True)}
+        parts = [
+            _valued(t, _view(t, places, seen, step, at, logits_CV, teachers.get(t.against or "")), totals)
+            for t in terms
+        ]
+        return sum(parts, start=torch.zeros((), device=logits_CV.device))
+
+    own = [p for term in terms if term.own is not None for p in term.own.parameters() if p.requires_grad]
+    frozen = [(seen[name].states_ND, seen[name].heads[head]) for name in live]
+    return loss_in_chunks(judged.states_ND, judged.heads[head], value, frozen=frozen, others=own)
+
+
+def _view(
+    term: Term,
+    places: Places,
+    seen: Mapping[str, Seen],
+    step: Step,
+    at: slice = slice(None),
+    logits: torch.Tensor | None = None,
+    teacher: Teacher | None = None,
+) -> View:
+    """What a term sees of some places; all of them, with all their logits, if none are named."""
+    judged, against = seen[term.of], None if term.against is None else seen.get(term.against)
+    target_N = places.target_N[at]
+    chosen: slice | torch.Tensor = slice(None)
+    if term.where != "all":
+        chosen = (target_N >= 0) if term.where == "labelled" else (target_N < 0)
+    fields: dict[str, Any] = {}
+    if "student_NV" in term.reads:
+        logits = judged.heads[term.head](judged.states_ND[at]) if logits is None else logits
+        fields["student_NV"] = _wide(logits)[chosen]
+    if "teacher" in term.reads:
+        if teacher is None and against is not None:
+            with torch.no_grad():
+                teacher = DenseTeacher(_wide(against.heads[term.head](against.states_ND[at])))
+        elif teacher is None and places.teacher is not None:
+            teacher = places.teacher.at(at)
+        if isinstance(teacher, DenseTeacher) and "student_NV" in fields:
+            # Columns that only one of the two models has are padding of its embedding.
+            width = min(fields["student_NV"].shape[1], teacher.logits_NV.shape[1])
+            fields["student_NV"] = fields["student_NV"][:, :width]
+            teacher = DenseTeacher(teacher.logits_NV[:, :width])
+        fields["teacher"] = None if teacher is None else teacher.at(chosen)
+    if "logprob_N" in term.reads:
+        fields["logprob_N"] = _target_logprob(judged, term.head, places.target_N)[at][chosen]
+    if "reference_N" in term.reads:
+        with torch.no_grad():
+            known = places.reference_N if against is None else _target_logprob(against, term.head, places.target_N)
+        assert known is not None
+        fields["reference_N"] = known[at][chosen]
+    if "features" in term.reads:
+        fields["features"] = {name: value[at][chosen] for name, value in judged.features.items()}
+    if "teacher_features" in term.reads:
+        features = places.features if against is None else against.features
+        fields["teacher_features"] = {name: value[at][chosen] for name, value in features.items()}
+    example_N = places.example_N[at][chosen]
+    return View(
+        target_N=target_N[chosen],
+        example_N=example_N,
+        weight_N=places.weight_B[example_N],
+        set_B=places.set_B,
+        reward_B=places.reward_B,
+        own=term.own,  # type: ignore[arg-type]
+        step=step,
+        **fields,
+    )
+
+
+def _target_logprob(seen: Seen, head_name: str, target_N: torch.Tensor) -> torch.Tensor:
+    """The log-probability [N] of every target, a chunk of places at a time, forwards and backwards."""
+    head = seen.heads[head_name]
+
+    def of(states_CD: torch.Tensor, target_C: torch.Tensor) -> torch.Tensor:
+        return _wide(head(states_CD)).log_softmax(1).gather(1, target_C[:, None])[:, 0]
+
+    rows = BLOCK[seen.states_ND.device.type]
+    pieces = zip(seen.states_ND.split(rows), target_N.clamp_min(0).split(rows), strict=True)
+    if torch.is_grad_enabled() and seen.states_ND.requires_grad:
+        return torch.cat([checkpoint(of, *piece, use_reentrant=False) for piece in pieces])
+    return torch.cat([of(*piece) for piece in pieces])
+
+
+def _wide(logits: torch.Tensor) -> torch.Tensor:
+    return logits.to(torch.promote_types(logits.dtype, torch.float32))
+
+
+def items(counts: Iterable[Mapping[str, int]]) -> dict[str, int]:
+    """The items of several micro-batches, by unit."""
+    total: dict[str, int] = {}
+    for some in counts:
+        for unit, count in some.items():
+            total[unit] = total.get(unit, 0) + count
+    return total

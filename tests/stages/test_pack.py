@@ -1,0 +1,87 @@
+"""Pack: an example carries what it was made from, what it is judged by, and how good it is."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pipeline.contracts import EXAMPLES, RESPONSES, SELECTIONS
+from pipeline.core.driver import run_instance
+from pipeline.core.settings import RunSettings
+from pipeline.core.stage import Instance
+from pipeline.model.chat import Chat
+from pipeline.stages import pack
+from pipeline.tables import ids, parquet, tensors
+from pipeline.tables.parquet import Scan
+
+ROOT = Path(__file__).parents[2]
+OF = "responses/train/teacher"
+
+
+def response(name: str, content: str, answer: str | None, **changes: object) -> dict:
+    return {
+        "response_id": ids.digest(name), "request_id": name, "prompt_id": ids.digest("p", name),
+        "messages": [{"role": "user", "content": "add 1 2"}], "domain": "add", "verifier": "text.marked",
+        "reference": "3", "entry": "teacher", "model_id": "m", "sample": 0, "seed": 0, "content": content,
+        "answer": answer, "finish_reason": "stop", "attempts": 1,
+    } | changes  # fmt: skip
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    tokenizer = tmp_path / "models" / "base"
+    tokenizer.mkdir(parents=True)
+    (tokenizer / "tokenizer").symlink_to(ROOT / "data" / "embedded" / "base")
+    return tmp_path
+
+
+def packed(data: Path, rows: list[dict]) -> dict[str, dict]:
+    """The first response of every example -> the example."""
+    parquet.write(RESPONSES, data / OF, 2, [RESPONSES.rows(rows)])
+    kept = [
+        {"response_id": r["response_id"], "prompt_id": r["prompt_id"], "domain": "add", "kept": r["sample"] == 0,
+         "weight": float(r["sample"] == 0), "reason": "random", "tokens": 4}
+        for r in rows
+    ]  # fmt: skip
+    parquet.write(SELECTIONS, data / "selections" / OF / "random", 2, [SELECTIONS.rows(kept)])
+    params = pack.Params.model_validate({"of": OF, "by": "random", "student": "base"})
+    inputs = {"responses": (OF,), "selection": (f"selections/{OF}/random",), "tokenizer": ("models/base/tokenizer",)}
+    run_instance(Instance("pack", "mine", params, inputs, "examples/mine", ""), RunSettings(), data, data)
+    return {row["response_ids"][0]: row for row in Scan(EXAMPLES, (data / "examples/mine",)).pylist()}
+
+
+def test_an_example_says_how_good_it_is_and_what_judges_it(data: Path) -> None:
+    rows = [
+        response("right", "1+2#3", "3"),
+        response("wrong", "1+2#4", "4"),
+        response("unread", "1+2", None),
+        response("unverified", "1+2#5", "1+2#5", verifier=None),
+        response("unreferenced", "1+2#6", "6", reference=None),
+        response("left", "1+2#7", "7", sample=1),
+    ]
+    found = packed(data, rows)
+    assert [found[r["response_id"]]["reward"] for r in rows[:5]] == [1.0, 0.0, 0.0, None, None]
+    assert rows[5]["response_id"] not in found
+    for row in rows[:5]:
+        example = found[row["response_id"]]
+        assert (example["verifier"], example["reference"]) == (row["verifier"], row["reference"])
+        assert example["inputs"] is None and example["outputs"] is None
+
+
+def test_a_text_has_the_id_that_it_always_had_and_arrays_tell_equal_texts_apart(data: Path) -> None:
+    pictures = [tensors.cell({"image": np.full(4, value, np.uint8)}) for value in (0, 1)]
+    rows = [
+        response("words", "1+2#3", "3"),
+        response("again", "1+2#3", "3"),
+        *(response(f"picture {i}", "1+2#3", "3", inputs=picture) for i, picture in enumerate(pictures)),
+        response("target", "1+2#3", "3", inputs=pictures[0], outputs=pictures[1]),
+    ]
+    # All are about one prompt's text, and lie in one part.
+    found = packed(data, [{**row, "prompt_id": rows[0]["prompt_id"]} for row in rows])
+    assert len(found) == 4
+    rendered = Chat(data / "models/base/tokenizer").example(rows[0]["messages"], "1+2#3")
+    words = next(row for row in found.values() if row["inputs"] is None)
+    assert words["example_id"] == ids.digest("example", rendered.token_ids, rendered.spans)
+    assert words["response_ids"] == sorted(row["response_id"] for row in rows[:2])
+    assert found[rows[2]["response_id"]]["inputs"] == pictures[0]
+    assert found[rows[4]["response_id"]]["outputs"] == pictures[1]

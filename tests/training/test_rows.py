@@ -1,0 +1,139 @@
+"""The rows of a training: Arrow from the file to the batch, checked by file and example, in the order of their ids."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from pipeline.contracts import EXAMPLES, SIGNALS  # noqa: E402
+from pipeline.errors import Refused  # noqa: E402
+from pipeline.tables import ids, parquet  # noqa: E402
+from pipeline.tables.parquet import Scan  # noqa: E402
+from pipeline.training.batches import layout  # noqa: E402
+from pipeline.training.places import places  # noqa: E402
+from pipeline.training.rows import BATCH, Rows  # noqa: E402
+
+K = 3
+
+
+def row(i: int, **changed: Any) -> dict[str, Any]:
+    """A row of signals with 4 + i % 5 tokens, of which all but the first two are learnt."""
+    tokens = [(i + t) % 20 for t in range(4 + i % 5)]
+    places = len(tokens) - 2
+    made = {
+        "example_id": ids.digest("example", i),
+        "prompt_id": ids.digest("prompt", i // 3),
+        "domain": "add",
+        "token_ids": tokens,
+        "spans": [{"start": 2, "end": len(tokens)}],
+        "weight": 1.0 + i,
+        "template_hash": "t",
+        "tokenizer_hash": "h",
+        "response_ids": [str(i)],
+        "teacher_id": "m",
+        "topk_ids": [[i % 20, (i + 1) % 20, (i + 2) % 20]] * places,
+        "topk_logprobs": [[-0.5, -1.5, -2.5]] * places,
+        "tail_mass": [0.1 + i / 1000] * places,
+        "target_logprob": [-0.5] * places,
+        "temperature": 1.0,
+        **changed,
+    }
+    return {name: value for name, value in made.items() if name in SIGNALS.columns} | (
+        {"logprob_mode": "raw"} if "logprob_mode" in SIGNALS.columns else {}
+    )
+
+
+def scan(place: Path, rows: list[dict[str, Any]], parts: int = 3, name: str = "some") -> Scan:
+    parquet.write(SIGNALS, place / name, parts, [SIGNALS.rows(rows)])
+    return Scan(SIGNALS, (place / name,))
+
+
+def test_rows_are_in_the_order_of_their_ids_however_they_are_cut(tmp_path: Path) -> None:
+    """More than one batch of the file, in one part and in three."""
+    made = [row(i) for i in range(BATCH + 300)]
+    expected = [r["example_id"] for r in sorted(made, key=lambda r: r["example_id"])]
+    for parts in (1, 3):
+        held = Rows.of(scan(tmp_path, made, parts, f"parts{parts}"), tmp_path / "rows.arrow")
+        assert held.take(range(len(held)))["example_id"].to_pylist() == expected
+    chosen = [1300, 2, 700, 2, 1100]
+    assert held.take(chosen)["example_id"].to_pylist() == [expected[i] for i in chosen]
+    assert len(set(held.prompt_ids)) == (BATCH + 300 + 2) // 3
+
+
+def test_a_batch_is_what_its_rows_say(tmp_path: Path) -> None:
+    held = Rows.of(scan(tmp_path, [row(i) for i in range(40)]), tmp_path / "rows.arrow")
+    table = held.take([5, 3, 9])
+    found, listed = places(table), table.to_pylist()
+    learnt = [(r, t) for r, one in enumerate(listed) for t in range(2, len(one["token_ids"]))]
+    assert found.target_N.tolist() == [listed[r]["token_ids"][t] for r, t in learnt]
+    assert found.example_N.tolist() == [r for r, _ in learnt]
+    assert found.weight_B.tolist() == [one["weight"] for one in listed]
+    assert found.teacher is not None and found.reference_N is not None
+    assert found.teacher.ids_NK.tolist() == [ids for one in listed for ids in one["topk_ids"]]
+    np.testing.assert_allclose(found.teacher.tail_N, [m for one in listed for m in one["tail_mass"]], rtol=1e-6)
+    assert found.teacher.logprobs_NK.shape == (len(learnt), K) and found.teacher.temperature == 1.0
+
+
+@pytest.mark.parametrize(
+    ("changed", "words"),
+    [
+        ({"topk_logprobs": [[-0.5, float("nan"), -2.5]] * 4}, "stores NaN or infinite log-probabilities"),
+        ({"topk_logprobs": [[-0.5, -1.5, float("-inf")]] * 4}, "stores NaN or infinite log-probabilities"),
+        ({"tail_mass": [float("nan")] * 4}, "a tail mass that is NaN or infinite"),
+        ({"target_logprob": [float("-inf")] * 4}, "a target's log-probability that is no number"),
+        ({"spans": []}, "has no place that is learnt"),
+        ({"spans": [{"start": 3, "end": 3}]}, "has no place that is learnt"),
+        ({"topk_ids": [[1, 2, 20]] * 4}, "outcomes that the student does not have"),
+        ({"topk_ids": [[1, 2]] * 4, "topk_logprobs": [[-0.5, -1.5]] * 4}, "Probe all of them with one `top_k`"),
+    ],
+)
+def test_a_row_that_cannot_be_trained_on_is_refused_by_file_and_example(
+    tmp_path: Path, changed: dict[str, Any], words: str
+) -> None:
+    rows = [row(i) for i in range(9)]
+    rows[7] = row(2, example_id=ids.digest("example", 7), prompt_id=rows[7]["prompt_id"], **changed)
+    table = scan(tmp_path, rows)
+    (file,) = (f for f in table.files if rows[7]["example_id"] in _examples(f))
+    with pytest.raises(Refused) as error:
+        Rows.of(table, tmp_path / "rows.arrow", columns=20)
+    assert words in str(error.value) and str(file) in str(error.value)
+    if "top_k" not in words:
+        assert rows[7]["example_id"] in str(error.value)
+
+
+def _examples(file: Path) -> list[str]:
+    return pq.read_table(file, columns=["example_id"])["example_id"].to_pylist()
+
+
+def test_two_probes_of_different_k_are_refused_together(tmp_path: Path) -> None:
+    wide = [row(i) for i in range(6)]
+    narrow = [
+        {**r, "topk_ids": [x[:2] for x in r["topk_ids"]], "topk_logprobs": [x[:2] for x in r["topk_logprobs"]]}
+        for r in wide
+    ]
+    folders = tuple(scan(tmp_path, rows, 2, name).folders[0] for name, rows in (("a", wide), ("b", narrow)))
+    with pytest.raises(Refused, match="store 2 outcomes a place, and those before it 3"):
+        Rows.of(Scan(SIGNALS, folders), tmp_path / "rows.arrow")
+
+
+def test_a_step_is_laid_out_by_length_and_whole(tmp_path: Path) -> None:
+    lengths = [400, 30, 380, 31, 600, 29, 32, 390]
+    made = [
+        row(i, token_ids=[1] * n, spans=[{"start": n - 1, "end": n}], topk_ids=[[1, 2, 3]], topk_logprobs=[[-1.0] * 3],
+            tail_mass=[0.1], target_logprob=[-1.0], example_id=f"{i:032d}")
+        for i, n in enumerate(lengths)
+    ]  # fmt: skip
+    held = Rows.of(scan(tmp_path, made, 1), tmp_path / "rows.arrow")
+    pieces = layout(held.take(range(8)), 8, "cpu")
+    assert sorted(np.concatenate(pieces).tolist()) == list(range(8))
+    sizes = [[lengths[i] for i in piece] for piece in pieces]
+    assert all(max(some) * len(some) <= 1024 or len(some) == 1 for some in sizes)
+    padding = sum(max(some) * len(some) for some in sizes) / sum(lengths)
+    assert padding < 1.05 < 8 * max(lengths) / sum(lengths)
+    assert EXAMPLES.columns.keys() <= SIGNALS.columns.keys()

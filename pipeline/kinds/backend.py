@@ -101,8 +101,8 @@ class Tokens:
     arrays that it is about, if there is one."""
 
     id: str
-    token_ids: Sequence[int]
-    positions: Sequence[int]
+    token_ids: Sequence[int] | np.ndarray
+    positions: Sequence[int] | np.ndarray
     inputs: Cell | None = None
 
 

@@ -128,7 +128,7 @@ class StudentParams(Recipe):
         stored = self.of.startswith("signals/")
         parts = {"student", *self.beside}
         roles = parts | {"start"} | ({"teacher"} if live else set()) | ({"shadow"} if self.shadow else set())
-        network = find("network", network_of(plan, self.student))
+        network = find("network", declared_network(plan, self.student))
         texts = []
         for turn in self.all_turns():
             for name in set(turn.trains) - parts:
@@ -167,12 +167,12 @@ class StudentParams(Recipe):
 ALWAYS = {"weight_N", "example_N", "set_B", "reward_B", "own", "step"}
 
 
-def network_of(plan: Plan, model: str) -> str:
+def declared_network(plan: Plan, model: str) -> str:
     """The network of a model, as the entry that makes it says."""
     for instance in plan.instances.values():
         if instance.output == f"models/{model}":
             if isinstance(instance.params, StudentParams):
-                return network_of(plan, instance.params.student)
+                return declared_network(plan, instance.params.student)
             (origin,) = instance.params.methods()
             return origin.method.traits.get("network", "language.causal")
     return "language.causal"

@@ -50,7 +50,7 @@ class OnPolicy:
                 token_ids=[*prompt, *answer],
                 spans=spans,
                 reward=draw.reward(i, answer),
-                step=draw.step.number,
+                step=draw.step.number + 1,
             )
         table = pa.Table.from_pylist(rows, schema=ROLLOUTS.schema)
         self.drawn.append(table)

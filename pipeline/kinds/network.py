@@ -39,11 +39,13 @@ class Seen:
 @dataclass(frozen=True)
 class Packed:
     """An example as a student reads it: what stands at its places, which places are learnt, and what else it is given
-    (columns `token_ids`, `spans`, `inputs` of `examples`)."""
+    (columns `token_ids`, `spans`, `inputs` of `examples`). `length` is how many tokens it reads, where that is not the
+    number of places."""
 
     token_ids: Sequence[int]
     spans: Sequence[tuple[int, int]]
-    inputs: Sequence[Mapping[str, Any]] | None = None
+    inputs: list[dict[str, Any]] | None = None
+    length: int | None = None
 
 
 class Network(Protocol):

@@ -9,25 +9,42 @@ from pathlib import Path
 
 from pipeline.errors import Refused
 from pipeline.kinds.origin import BACKENDS, Card, Engine
+from pipeline.model.chat import Chat
+from pipeline.tables import ids
 
 CAUSAL = "language.causal"
-TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "special_tokens_map.json")
+# What runs a model of another network.
+NETWORK = "network.local"
+# What a model's places are, where they are no tokens: its network and the names of its outcomes.
+PLACES = "places.json"
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "special_tokens_map.json", PLACES)
 
 
-def network_of(folder: Path) -> str:
-    """The network of a model folder, as its card says."""
-    return json.loads((folder / "model.json").read_text("utf-8")).get("network", CAUSAL)
+def network_of(form: Path) -> str:
+    """The network that a model's `tokenizer/` is the form of: what its places are, where they are no tokens."""
+    places = form / PLACES
+    return json.loads(places.read_text("utf-8"))["network"] if places.exists() else CAUSAL
 
 
-def finish(out: Path, dtype: str, engine: Engine = "transformers", network: str = CAUSAL) -> Card:
+def hashes(form: Path) -> tuple[str, str]:
+    """Of what renders a conversation, and of what cuts it and names its outcomes: `template_hash`, `tokenizer_hash`."""
+    chat, places = Chat(form), form / PLACES
+    if not places.exists():
+        return chat.template_hash, chat.tokenizer_hash
+    return ids.digest("template", None), ids.digest("form", chat.tokenizer_hash, json.loads(places.read_text("utf-8")))
+
+
+def finish(out: Path, dtype: str, engine: Engine = "transformers") -> Card:
     """Give a transformers folder its `tokenizer/`; returns its card.
 
     The identity is a hash of weights, config, tokenizer and template: all that decides an answer.
     """
     if not (out / "tokenizer.json").exists():
         raise Refused("the model has no tokenizer.json; save its fast tokenizer into the same folder")
-    if not (out / "chat_template.jinja").exists() and "chat_template" not in json.loads(
-        (out / "tokenizer_config.json").read_text("utf-8")
+    if (
+        not (out / PLACES).exists()
+        and not (out / "chat_template.jinja").exists()
+        and "chat_template" not in json.loads((out / "tokenizer_config.json").read_text("utf-8"))
     ):
         raise Refused("the model has no chat template; put a chat_template.jinja beside its tokenizer.json")
     (out / "tokenizer").mkdir()
@@ -43,4 +60,5 @@ def finish(out: Path, dtype: str, engine: Engine = "transformers", network: str 
     if dtype != "float32":
         # The same weights at another precision answer otherwise, and must not be answered from the memo of these.
         digest.update(dtype.encode())
-    return {"backend": BACKENDS[engine], "model_id": digest.hexdigest(), "dtype": dtype, "network": network}
+    backend = BACKENDS[engine] if network_of(out) == CAUSAL else NETWORK
+    return {"backend": backend, "model_id": digest.hexdigest(), "dtype": dtype}

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pyarrow as pa
 from pydantic import PositiveInt
 
 from pipeline.contracts import EXAMPLES, RESPONSES, SELECTIONS
+from pipeline.core.methods import find
 from pipeline.core.stage import Input, StageParams, stage
 from pipeline.errors import Refused
 from pipeline.kinds.verifier import metric_of
-from pipeline.model.chat import Chat
+from pipeline.model.folder import hashes, network_of
 from pipeline.tables import ids
+from pipeline.tables.lists import joined
 from pipeline.tables.parquet import Scan
 
 
@@ -39,36 +43,38 @@ COLUMNS = [
 ]  # fmt: skip
 
 
-@stage(writes=EXAMPLES, by="part", finds=("verifier",))
+@stage(writes=EXAMPLES, by="part", finds=("verifier", "network"))
 def pack(params: Params, responses: Scan, selection: Scan, tokenizer: Path) -> Iterator[pa.RecordBatch]:
     """One example per kept response; loss on the answer and its end token. Equal examples become one.
 
     The reward is what the answer's own verifier says of it.
     """
-    chat = Chat(tokenizer)
+    network = find("network", network_of(tokenizer)).factory()
+    template, form = hashes(tokenizer)
     kept = {r["response_id"]: r["weight"] for r in selection.pylist(["response_id", "kept", "weight"]) if r["kept"]}
-    rows: dict[str, dict] = {}
+    rows: dict[str, dict[str, Any]] = {}
     for response in responses.pylist(COLUMNS):
         weight = kept.get(response["response_id"])
         if weight is None:
             continue
-        rendered = chat.example(response["messages"], response["content"])
-        if len(rendered.token_ids) > params.max_length:
+        packed = network.pack(tokenizer, response["messages"], response["content"])
+        length = packed.length or len(packed.token_ids)
+        if length > params.max_length:
             raise Refused(
-                f"response {response['response_id']} has {len(rendered.token_ids)} tokens, more than max_length "
-                f"{params.max_length}. Raise it, or let the selection say `where: completion_tokens < ...`."
+                f"response {response['response_id']} has {length} tokens, more than max_length {params.max_length}. "
+                f"Raise it, or let the selection say `where: completion_tokens < ...`."
             )
-        inputs, outputs = response["inputs"], response["outputs"]
-        example_id = ids.example_id(rendered.token_ids, rendered.spans, inputs, outputs)
+        inputs, outputs = packed.inputs or response["inputs"], response["outputs"]
+        example_id = ids.example_id(packed.token_ids, packed.spans, inputs, outputs)
         row = rows.setdefault(example_id, {
             "example_id": example_id,
             "prompt_id": response["prompt_id"],
             "domain": response["domain"],
-            "token_ids": rendered.token_ids,
-            "spans": [{"start": start, "end": end} for start, end in rendered.spans],
+            "token_ids": np.array(packed.token_ids, np.int32),
+            "spans": [{"start": start, "end": end} for start, end in packed.spans],
             "weight": weight,
-            "template_hash": chat.template_hash,
-            "tokenizer_hash": chat.tokenizer_hash,
+            "template_hash": template,
+            "tokenizer_hash": form,
             "response_ids": [],
             "inputs": inputs,
             "outputs": outputs,
@@ -77,4 +83,7 @@ def pack(params: Params, responses: Scan, selection: Scan, tokenizer: Path) -> I
             "reference": response["reference"],
         })  # fmt: skip
         row["response_ids"].append(response["response_id"])
-    yield EXAMPLES.rows({**row, "response_ids": sorted(row["response_ids"])} for row in rows.values())
+    made = list(rows.values())
+    columns = {name: [row[name] for row in made] for name in EXAMPLES.columns}
+    columns["response_ids"] = [sorted(names) for names in columns["response_ids"]]
+    yield EXAMPLES.batch(**{**columns, "token_ids": joined(columns["token_ids"], pa.int32())})

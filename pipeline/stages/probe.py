@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pyarrow as pa
 from pydantic import PositiveInt
 
@@ -14,16 +16,17 @@ from pipeline.core.run import How
 from pipeline.core.stage import Input, StageParams, stage
 from pipeline.errors import Refused
 from pipeline.kinds.backend import Tokens, Want, card_of
-from pipeline.model.chat import Chat
+from pipeline.model.folder import hashes
+from pipeline.tables.lists import inside, joined, nested, split, whole
 from pipeline.tables.parquet import Scan
-
-ASKED = ("topk_ids", "topk_logprobs", "tail_mass", "target_logprob")
+from pipeline.tables.tensors import cell
 
 
 class Params(StageParams):
     of: str
     model: str
     top_k: PositiveInt
+    taps: tuple[str, ...] = ()
 
     def inputs(self) -> dict[str, Input]:
         return {"examples": Input(f"examples/{self.of}", EXAMPLES), "model": Input(f"models/{self.model}")}
@@ -32,34 +35,45 @@ class Params(StageParams):
         return f"signals/{self.of}/{instance}"
 
     def needs(self) -> dict[str, frozenset[str]]:
-        return {self.model: frozenset({"read", "topk_logprobs"})}
+        return {self.model: self.want().needs()}
 
-
-def positions(spans: list[dict[str, int]]) -> list[int]:
-    """The loss positions of an example, in order."""
-    return [t for span in spans for t in range(span["start"], span["end"])]
+    def want(self) -> Want:
+        """What is asked of the model at each place."""
+        return Want(top_k=self.top_k, taps=self.taps)
 
 
 @stage(writes=SIGNALS, by="part", exactness="repeatable", imports=("torch", "transformers"), finds=("backend",))
 def probe(params: Params, examples: Scan, model: Path, how: How) -> Iterator[pa.RecordBatch]:
-    """The K likeliest tokens, their log-probabilities and the mass of all others, at temperature 1."""
-    rows = {row["example_id"]: row for row in examples.pylist()}
-    if not rows:
+    """The K likeliest outcomes at each place, their log-probabilities and the mass of all others, at temperature 1; and
+    by tap what else the model computes there."""
+    rows = examples.read()
+    if not len(rows):
         return
-    known = Chat(model / "tokenizer").tokenizer_hash
-    strange = next((r for r in rows.values() if r["tokenizer_hash"] != known), None)
+    known = hashes(model / "tokenizer")[1]
+    strange = next((h for h in rows["tokenizer_hash"].unique().to_pylist() if h != known), None)
     if strange is not None:
         raise Refused(
-            f"examples/{params.of} was cut with tokenizer {strange['tokenizer_hash'][:8]} and the model {params.model} "
-            f"reads tokenizer {known[:8]}: its distribution would be over other tokens. A logit objective needs a "
-            f"teacher and a student of one vocabulary; train this student with supervised.cross_entropy instead."
+            f"examples/{params.of} was cut with tokenizer {strange[:8]} and the model {params.model} reads tokenizer "
+            f"{known[:8]}: its distribution would be over other tokens. A logit objective needs a teacher and a "
+            f"student of one vocabulary; train this student with supervised.cross_entropy instead."
         )
-    asked = [Tokens(key, row["token_ids"], positions(row["spans"]), row["inputs"]) for key, row in rows.items()]
-    teacher_id = card_of(model)["model_id"]
-    for reading in read_all(model, asked, how, Want(top_k=params.top_k)):
-        rows[reading.id].update(
-            teacher_id=teacher_id,
-            **{name: getattr(reading, name).tolist() for name in ASKED},
-            temperature=1.0,
-        )
-    yield SIGNALS.rows(rows.values())
+    names = rows["example_id"].to_pylist()
+    tokens = split(whole(rows, "token_ids"))
+    at_BT = inside(whole(rows, "spans"), max(map(len, tokens)))
+    asked = [
+        Tokens(name, ids, np.flatnonzero(at_T), given)
+        for name, ids, at_T, given in zip(names, tokens, at_BT, rows["inputs"].to_pylist(), strict=True)
+    ]
+    found = {reading.id: reading for reading in read_all(model, asked, how, params.want())}
+    readings: list[Any] = [found[name] for name in names]
+    count = len(names)
+    signals = {
+        "teacher_id": [card_of(model)["model_id"]] * count,
+        "topk_ids": nested([r.topk_ids for r in readings], pa.int32()),
+        "topk_logprobs": nested([r.topk_logprobs for r in readings], pa.float32()),
+        "tail_mass": joined([r.tail_mass for r in readings], pa.float32()),
+        "target_logprob": joined([r.target_logprob for r in readings], pa.float32()),
+        "temperature": [1.0] * count,
+        "features": [cell(r.features) if r.features else None for r in readings],
+    }
+    yield SIGNALS.batch(**{name: rows[name] for name in rows.column_names}, **signals)

@@ -5,6 +5,8 @@ B rows of a table, T positions of the longest list.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import pyarrow as pa
 
@@ -18,6 +20,11 @@ def values(array: pa.ListArray) -> pa.Array:
 def lengths(array: pa.ListArray) -> np.ndarray:
     """The length [B] of each list."""
     return np.diff(array.offsets.to_numpy())
+
+
+def split(array: pa.ListArray) -> list[np.ndarray]:
+    """The values of each list."""
+    return np.split(values(array).to_numpy(), np.cumsum(lengths(array))[:-1])
 
 
 def whole(rows: pa.Table, column: str) -> pa.Array:
@@ -39,3 +46,18 @@ def inside(spans: pa.ListArray, width: int) -> np.ndarray:
     np.add.at(marks, (row, values(spans).field("start").to_numpy()), 1)
     np.add.at(marks, (row, values(spans).field("end").to_numpy()), -1)
     return marks.cumsum(1)[:, :-1] > 0
+
+
+def joined(arrays: Sequence[np.ndarray], dtype: pa.DataType) -> pa.ListArray:
+    """Arrays as a column of lists, a list each."""
+    offsets = np.cumsum([0, *(len(array) for array in arrays)], dtype=np.int32)
+    flat = np.concatenate(arrays) if arrays else np.empty(0)
+    return pa.ListArray.from_arrays(offsets, pa.array(flat, dtype))
+
+
+def nested(arrays: Sequence[np.ndarray], dtype: pa.DataType) -> pa.ListArray:
+    """Matrices [N, K] as a column of lists of lists, a matrix each."""
+    offsets = np.cumsum([0, *(len(array) for array in arrays)], dtype=np.int32)
+    flat = np.concatenate(arrays) if arrays else np.empty((0, 1))
+    inner = pa.FixedSizeListArray.from_arrays(pa.array(flat.ravel(), dtype), flat.shape[1]).cast(pa.list_(dtype))
+    return pa.ListArray.from_arrays(offsets, inner)

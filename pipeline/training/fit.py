@@ -25,7 +25,7 @@ from pipeline.kinds.network import Network
 from pipeline.kinds.objective import Step
 from pipeline.kinds.verifier import answer_of, metric_of
 from pipeline.model.chat import Chat
-from pipeline.model.folder import TOKENIZER_FILES, finish, network_of
+from pipeline.model.folder import TOKENIZER_FILES, finish, hashes, network_of
 from pipeline.model.load import device_of
 from pipeline.tables import ids
 from pipeline.tables.parquet import Scan, folder_digest, part_name
@@ -65,7 +65,7 @@ def fit(params: StudentParams, rows: Scan, student: Path, teacher: Path | None, 
     for file in TOKENIZER_FILES:
         if (student / file).exists():
             shutil.copyfile(student / file, out / file)
-    card = finish(out, "float32", network=network_of(student))
+    card = finish(out, "float32")
     (out / "model.json").write_text(json.dumps(card, indent=1, sort_keys=True) + "\n", "utf-8")
     (out / "training.jsonl").write_text("".join(json.dumps(p, sort_keys=True) + "\n" for p in curve), "utf-8")
     if trainer.feed is not None and hasattr(trainer.feed, "kept"):
@@ -79,13 +79,13 @@ def fit(params: StudentParams, rows: Scan, student: Path, teacher: Path | None, 
 
 def _trainer(params: StudentParams, rows: Rows, student: Path, teacher: Path | None, how: How, device: str) -> Trainer:
     """Open the models, build the objectives, and make the modules that are trained with them."""
-    networks = {"student": find("network", network_of(student)).factory()}
+    networks = {"student": find("network", network_of(student / "tokenizer")).factory()}
     torch.manual_seed(ids.seed_of(params.seed, "adapter"))
     net = networks["student"].load(student, "float32")
     parts: dict[str, nn.Module] = {"student": net if params.adapter is None else with_adapter(net, params.adapter)}
     fixed: dict[str, nn.Module] = {}
     if teacher is not None:
-        networks["teacher"] = find("network", network_of(teacher)).factory()
+        networks["teacher"] = find("network", network_of(teacher / "tokenizer")).factory()
         fixed["teacher"] = networks["teacher"].load(teacher, card_of(teacher)["dtype"])
     for name, begins in params.beside.items():
         folder = student if begins == "student" else teacher
@@ -179,7 +179,7 @@ def _check_forms(rows: Scan, student: Path, teacher: Path | None, of: str) -> No
         return
     known = pq.ParquetFile(file).read_row_group(0, ["tokenizer_hash"])["tokenizer_hash"][0].as_py()
     for role, folder in (("student", student), ("teacher", teacher)):
-        if folder is not None and Chat(folder / "tokenizer").tokenizer_hash != known:
+        if folder is not None and hashes(folder / "tokenizer")[1] != known:
             raise Refused(
                 f"data/{of} was cut with another tokenizer than that of the {role} in {folder}. Pack it with "
                 f"`student: {student.name}`, and use a teacher of the same vocabulary for a logit objective."

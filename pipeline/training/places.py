@@ -15,6 +15,7 @@ import torch
 
 from pipeline.kinds.objective import TopKTeacher
 from pipeline.tables.lists import inside, lengths, padded, values, whole
+from pipeline.tables.tensors import arrays
 
 
 @dataclass(frozen=True)
@@ -82,7 +83,16 @@ def places(rows: pa.Table) -> Places:
         _reals(rows, "tail_mass"),
         float(rows["temperature"][0].as_py()),
     )
-    return replace(found, teacher=teacher, reference_N=_reals(rows, "target_logprob"))
+    return replace(found, teacher=teacher, reference_N=_reals(rows, "target_logprob"), features=_features(rows))
+
+
+def _features(rows: pa.Table) -> dict[str, torch.Tensor]:
+    """The stored taps of a teacher, [N, D] each."""
+    cells = rows["features"].to_pylist() if "features" in rows.column_names else []
+    if not cells or cells[0] is None:
+        return {}
+    taps = [arrays(cell) for cell in cells]
+    return {name: torch.from_numpy(np.concatenate([tap[name] for tap in taps])) for name in taps[0]}
 
 
 def _reals(rows: pa.Table, column: str) -> torch.Tensor:

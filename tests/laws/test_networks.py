@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pytest
 import torch
@@ -12,9 +16,11 @@ import transformers
 from pipeline.contracts import EXAMPLES
 from pipeline.core.methods import available, find
 from pipeline.errors import Refused
+from pipeline.tables.tensors import arrays, cell
 from pipeline.training.places import places
 
 VOCABULARY = 24
+NAMES = ("example_id", "prompt_id", "token_ids", "spans", "weight")
 SHAPE: dict[str, Any] = {"vocab_size": VOCABULARY, "bos_token_id": 0, "eos_token_id": 1}
 LLAMA: dict[str, Any] = {
     "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2,
@@ -38,9 +44,12 @@ def gemma() -> torch.nn.Module:
     ).eval()
 
 
-MODELS = {"language.causal": (gpt2, llama, gemma)}
-TAPS = {"language.causal": {gpt2: "transformer.h.0", llama: "model.layers.0", gemma: "model.layers.0"}}
-CASES = [(name, make) for name in available("network") for make in MODELS.get(name, ())]
+def bert() -> torch.nn.Module:
+    config = transformers.BertConfig(
+        vocab_size=VOCABULARY, hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32,
+        max_position_embeddings=64, num_labels=3,
+    )  # fmt: skip
+    return transformers.BertForSequenceClassification(config).eval()
 
 
 def rows(*lengths: int) -> pa.Table:
@@ -50,15 +59,55 @@ def rows(*lengths: int) -> pa.Table:
         spans = [{"start": 2, "end": 4}, {"start": 6, "end": length}] if i == 0 else [{"start": 3, "end": length}]
         tokens = [(i * 5 + t * t + 2) % VOCABULARY for t in range(length)]
         made.append({"example_id": str(i), "prompt_id": str(i), "token_ids": tokens, "spans": spans, "weight": 1.0 + i})
-    names = ("example_id", "prompt_id", "token_ids", "spans", "weight")
-    return pa.Table.from_pylist(made, pa.schema([EXAMPLES.schema.field(name) for name in names]))
+    return pa.Table.from_pylist(made, pa.schema([EXAMPLES.schema.field(name) for name in NAMES]))
 
 
-@pytest.fixture(params=CASES, ids=lambda case: f"{case[0]}-{case[1].__name__}")
-def case(request: pytest.FixtureRequest) -> tuple[Any, torch.nn.Module, str]:
-    name, make = request.param
-    torch.manual_seed(0)
-    return find("network", name).factory(), make(), TAPS[name][make]
+def named(*lengths: int) -> pa.Table:
+    """Texts of these lengths, each with one of three classes; the last is unknown."""
+    made = []
+    for i, length in enumerate(lengths):
+        tokens = np.array([(i * 5 + t * t + 2) % VOCABULARY for t in range(length)], np.int32)
+        known = {"token_ids": [-1 if i + 1 == len(lengths) else i % 3], "spans": [{"start": 0, "end": 1}]}
+        made.append(
+            {"example_id": str(i), "prompt_id": str(i), "weight": 1.0 + i, **known, "inputs": cell({"tokens": tokens})}
+        )
+    return pa.Table.from_pylist(made, pa.schema([EXAMPLES.schema.field(name) for name in (*NAMES, "inputs")]))
+
+
+def causal_logits(model: Any, row: dict[str, Any]) -> torch.Tensor:
+    """What the model itself says before every place of a row."""
+    whole = model(torch.tensor([row["token_ids"]])).logits[0]
+    return whole[[t - 1 for span in row["spans"] for t in range(span["start"], span["end"])]]
+
+
+def class_logits(model: Any, row: dict[str, Any]) -> torch.Tensor:
+    return model(torch.tensor(arrays(row["inputs"])["tokens"][None].astype("int64"))).logits
+
+
+@dataclass(frozen=True)
+class Case:
+    """A network on a model: how rows for it are made, what its model says of one, and a tap of it."""
+
+    network: str
+    make: Callable[[], torch.nn.Module]
+    rows: Callable[..., pa.Table]
+    says: Callable[[Any, dict[str, Any]], torch.Tensor]
+    tap: str
+
+    def __str__(self) -> str:
+        return f"{self.network}-{self.make.__name__}"
+
+    def opened(self) -> tuple[Any, torch.nn.Module]:
+        torch.manual_seed(0)
+        return find("network", self.network).factory(), self.make()
+
+
+CASES = [
+    Case("language.causal", gpt2, rows, causal_logits, "transformer.h.0"),
+    Case("language.causal", llama, rows, causal_logits, "model.layers.0"),
+    Case("language.causal", gemma, rows, causal_logits, "model.layers.0"),
+    Case("classifier.text", bert, named, class_logits, "bert.encoder.layer.0"),
+]
 
 
 def logits_of(network: Any, model: torch.nn.Module, table: pa.Table) -> torch.Tensor:
@@ -67,57 +116,75 @@ def logits_of(network: Any, model: torch.nn.Module, table: pa.Table) -> torch.Te
         return seen.heads["main"](seen.states_ND)
 
 
+every = pytest.mark.parametrize("case", CASES, ids=str)
+
+
 def test_every_network_has_models_here() -> None:
-    assert set(available("network")) == set(MODELS)
+    assert set(available("network")) == {case.network for case in CASES}
 
 
-def test_places_are_what_the_model_says_before_them(case: Any) -> None:
-    network, model, _ = case
-    table = rows(9, 5)
+@every
+def test_places_are_what_the_model_says_there(case: Case) -> None:
+    """On rows of many lengths, padded; and they are the places that `places` tells of, in its order."""
+    network, model = case.opened()
+    table = case.rows(9, 5, 40)
     found, logits = places(table), logits_of(network, model, table)
-    expected, targets = [], []
-    for row in table.to_pylist():
-        with torch.no_grad():
-            whole = model(torch.tensor([row["token_ids"]])).logits[0]
-        at = [t for span in row["spans"] for t in range(span["start"], span["end"])]
-        expected.append(whole[[t - 1 for t in at]])
-        targets += [row["token_ids"][t] for t in at]
-    torch.testing.assert_close(logits, torch.cat(expected), rtol=1e-4, atol=1e-5)
-    assert found.target_N.tolist() == targets
-    assert found.example_N.tolist() == [0] * 5 + [1] * 2 and found.weight_B.tolist() == [1.0, 2.0]
-    assert found.counts == {"place": 7, "labelled": 7, "unlabelled": 0, "example": 2, "set": 2}
-
-
-def test_a_row_looks_the_same_alone_and_among_longer_ones(case: Any) -> None:
-    network, model, _ = case
-    among, alone = logits_of(network, model, rows(9, 40)), logits_of(network, model, rows(9))
-    torch.testing.assert_close(among[: len(alone)], alone, rtol=1e-4, atol=1e-5)
-
-
-def test_rows_in_another_order_are_the_places_in_another_order(case: Any) -> None:
-    network, model, _ = case
-    table = rows(9, 7, 12)
-    forth, back = logits_of(network, model, table), logits_of(network, model, table.take(pa.array([2, 1, 0])))
-    torch.testing.assert_close(torch.cat([back[-5:], back[9:13], back[:9]]), forth, rtol=1e-4, atol=1e-5)
-
-
-def test_taps_stand_at_the_places(case: Any) -> None:
-    network, model, tap = case
-    inputs = network.collate(rows(9, 5))
     with torch.no_grad():
-        seen = network.look(model, inputs, ("last", tap))
-        states = model(inputs["token_ids"], output_hidden_states=True).hidden_states[1]
-    torch.testing.assert_close(seen.features[tap], states.flatten(0, 1)[inputs["at_N"]])
-    assert seen.features["last"].shape == (7, 16)
+        expected = torch.cat([case.says(model, row) for row in table.to_pylist()])
+    torch.testing.assert_close(logits, expected, rtol=1e-4, atol=1e-5)
+    listed = [
+        (i, row["token_ids"][t])
+        for i, row in enumerate(table.to_pylist())
+        for span in row["spans"]
+        for t in range(span["start"], span["end"])
+    ]
+    assert list(zip(found.example_N.tolist(), found.target_N.tolist(), strict=True)) == listed
+    assert found.weight_B.tolist() == [1.0, 2.0, 3.0]
+    known = sum(target >= 0 for _, target in listed)
+    unknown = len(listed) - known
+    assert found.counts == {"place": len(listed), "labelled": known, "unlabelled": unknown, "example": 3, "set": 3}
+
+
+@every
+def test_rows_in_another_order_are_the_places_in_another_order(case: Case) -> None:
+    network, model = case.opened()
+    table = case.rows(9, 7, 12)
+    forth, back = logits_of(network, model, table), logits_of(network, model, table.take(pa.array([2, 1, 0])))
+    rows = places(table).example_N
+    order = torch.cat([(rows == i).nonzero()[:, 0] for i in (2, 1, 0)])
+    torch.testing.assert_close(back, forth[order], rtol=1e-4, atol=1e-5)
+
+
+@every
+def test_taps_stand_at_the_places(case: Case) -> None:
+    network, model = case.opened()
+    table = case.rows(9, 5)
+    with torch.no_grad():
+        seen = network.look(model, network.collate(table), ("last", case.tap))
+        alone = network.look(model, network.collate(case.rows(9)), (case.tap,))
+    assert seen.features["last"].shape == seen.features[case.tap].shape == (len(places(table).target_N), 16)
+    first = alone.features[case.tap]
+    torch.testing.assert_close(seen.features[case.tap][: len(first)], first, rtol=1e-4, atol=1e-5)
+    assert seen.features["last"].std() > 0 and not torch.equal(seen.features["last"], seen.features[case.tap])
     with pytest.raises(Refused, match="no tap 'nowhere'"):
-        network.look(model, inputs, ("nowhere",))
+        network.look(model, network.collate(table), ("nowhere",))
 
 
-def test_a_gradient_reaches_every_weight(case: Any) -> None:
-    network, model, _ = case
-    seen = network.look(model, network.collate(rows(9, 5)), ())
+@every
+def test_a_gradient_reaches_every_weight(case: Case) -> None:
+    network, model = case.opened()
+    seen = network.look(model, network.collate(case.rows(9, 5)), ())
     seen.heads["main"](seen.states_ND).square().sum().backward()
     assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
+
+
+@every
+def test_it_is_kept_and_opened_to_the_same_bits(case: Case, tmp_path: Path) -> None:
+    network, model = case.opened()
+    network.save(model, tmp_path)
+    table = case.rows(9, 5)
+    again = network.load(tmp_path, "float32")
+    torch.testing.assert_close(logits_of(network, again, table), logits_of(network, model, table), rtol=1e-6, atol=1e-6)
 
 
 def test_a_first_token_that_nothing_predicts_is_refused() -> None:
@@ -126,3 +193,23 @@ def test_a_first_token_that_nothing_predicts_is_refused() -> None:
     broken = pa.Table.from_pylist(table, rows(9).schema)
     with pytest.raises(ValueError, match="nothing predicts it"):
         find("network", "language.causal").factory().collate(broken)
+
+
+def test_a_wrong_network_breaks_a_law() -> None:
+    """The laws can fail: a place that is one off, and one that sees the padding."""
+
+    class OneOff:
+        def __init__(self, inner: Any) -> None:
+            self.inner = inner
+
+        def collate(self, table: pa.Table) -> dict[str, torch.Tensor]:
+            inputs = self.inner.collate(table)
+            return {**inputs, "at_N": inputs["at_N"] + 1}
+
+        def look(self, *given: Any) -> Any:
+            return self.inner.look(*given)
+
+    network, model = CASES[1].opened()
+    with torch.no_grad():
+        expected = torch.cat([causal_logits(model, row) for row in rows(9, 5).to_pylist()])
+    assert not torch.allclose(logits_of(OneOff(network), model, rows(9, 5)), expected, rtol=1e-2)

@@ -1,4 +1,5 @@
-"""What holds for every cell of arrays: it gives back what it was given, with equal bytes on any machine."""
+"""What holds for every cell of arrays: it gives back what it was given, with the same bytes on any machine; what does
+not fit is refused by the name of the array."""
 
 from __future__ import annotations
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import random
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pytest
 
 from pipeline.contracts import GAPS, PROMPTS, SCORES
 from pipeline.errors import Refused
-from pipeline.tables import ids, parquet
+from pipeline.tables import ids, parquet, tensors
 from pipeline.tables.parquet import RowError, Scan
 
 PARTS = 3
@@ -120,3 +121,20 @@ def test_a_file_of_another_table_is_refused_by_name(tmp_path: Path) -> None:
     parquet.write(SCORES, tmp_path / "a", 1, cut(scores(8), 8))
     with pytest.raises(Refused, match=r"part-00000\.parquet"):
         Scan(PROMPTS, (tmp_path / "a",)).read()
+
+
+def test_cells_of_arrays_can_be_read_without_their_bytes(tmp_path: Path) -> None:
+    image = tensors.cell({"image": np.zeros((2, 3), np.uint8)})
+    rows = [
+        {"prompt_id": ids.digest(i), "messages": [{"role": "user", "content": "?"}], "domain": "d", "source": "s",
+         "group": "g", "inputs": cell}
+        for i, cell in enumerate([image, None, []])
+    ]  # fmt: skip
+    parquet.write(PROMPTS, tmp_path / "prompts", 2, [PROMPTS.rows(rows)])
+    scan = Scan(PROMPTS, (tmp_path / "prompts",))
+    whole, light = (scan.read(["prompt_id", "inputs", "truth"], whole=whole) for whole in (True, False))
+    assert light.drop("inputs").equals(whole.drop("inputs").cast(light.drop("inputs").schema))
+    named = [{k: v for k, v in image[0].items() if k not in ("data", "uri")}]
+    for row, thin in zip(whole.to_pylist(), light.to_pylist(), strict=True):
+        assert thin["inputs"] == (named if row["inputs"] else row["inputs"])
+        assert ids.of_arrays(thin["inputs"]) == ids.of_arrays(row["inputs"])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import json
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,15 +15,9 @@ transformers = pytest.importorskip("transformers")
 import pyarrow as pa  # noqa: E402
 
 from pipeline.contracts import EXAMPLES  # noqa: E402
-from pipeline.core.driver import run_instance  # noqa: E402
 from pipeline.core.methods import find  # noqa: E402
-from pipeline.core.settings import RunSettings  # noqa: E402
-from pipeline.core.stage import Instance, stage_named  # noqa: E402
 from pipeline.kinds.objective import Loss, Objective, Reduced, Step, View  # noqa: E402
-from pipeline.model.chat import Chat  # noqa: E402
 from pipeline.model.load import load  # noqa: E402
-from pipeline.tables import ids, parquet  # noqa: E402
-from pipeline.tables.parquet import Scan  # noqa: E402
 from pipeline.training import checkpoints, loop, optimizers  # noqa: E402
 from pipeline.training.adapter import with_adapter  # noqa: E402
 from pipeline.training.checkpoints import Checkpoints  # noqa: E402
@@ -301,83 +294,3 @@ def test_adapters_are_merged_into_a_plain_folder(tmp_path: Path) -> None:
     tokens = torch.tensor([ROWS[0]["token_ids"]])
     with torch.no_grad():
         assert torch.allclose(back(tokens).logits, tuned(tokens).logits, atol=1e-5)
-
-
-@pytest.fixture
-def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The shipped pair, and examples of it."""
-    monkeypatch.chdir(ROOT)
-    folder = tmp_path / "data"
-    for name in ("teacher", "base"):
-        run(folder, "acquire", name, {"use": "local.embedded", "name": name}, {})
-    chat, rows = Chat(folder / "models" / "base" / "tokenizer"), []
-    for i in range(24):
-        prompt, answer = f"add {i * 37 % 100:03d} {i * 11:03d}", f"{i}#{i * 3 + 100}"
-        rendered = chat.example([{"role": "user", "content": prompt}], answer)
-        rows.append({
-            "example_id": ids.digest("example", i),
-            "prompt_id": ids.digest("prompt", i),
-            "domain": "add",
-            "token_ids": rendered.token_ids,
-            "spans": [{"start": s, "end": e} for s, e in rendered.spans],
-            "weight": 1.0,
-            "template_hash": chat.template_hash,
-            "tokenizer_hash": chat.tokenizer_hash,
-            "response_ids": [ids.digest("response", i)],
-        })  # fmt: skip
-    parquet.write(EXAMPLES, folder / "examples" / "some", 2, [EXAMPLES.rows(rows)])
-    for gate in ("examples/some", "signals/some/teacher"):
-        (folder / "gates" / gate).mkdir(parents=True)
-    return folder
-
-
-def run(data: Path, stage: str, name: str, given: dict, inputs: dict[str, tuple[str, ...]], code: str = "code") -> Path:
-    params = stage_named(stage).params.model_validate(given)
-    instance = Instance(stage, name, params, inputs, params.output(name), code)
-    run_instance(instance, RunSettings(batch_rows=16), data, data.parent)
-    return data / instance.output
-
-
-def kd(data: Path, stage: str, name: str, of: str, code: str = "code", **changed: object) -> Path:
-    given = {
-        "of": of, "student": "base", "epochs": 3, "batch_rows": 8, "warmup_steps": 0, "learning_rate": 1e-3, "seed": 17,
-        "objectives": [{"use": "divergence.forward"}], **changed,
-    }  # fmt: skip
-    inputs = {"rows": (of,), "gates": (f"gates/{of}",), "student": ("models/base",)}
-    if stage == "distill":
-        inputs["teacher"] = ("models/teacher",)
-        given["teacher"] = "teacher"
-    return run(data, stage, name, given, inputs, code)
-
-
-def test_stored_signals_of_the_whole_vocabulary_are_the_live_teacher(data: Path) -> None:
-    probed = {"examples": ("examples/some",), "model": ("models/teacher",)}
-    run(data, "probe", "teacher", {"of": "some", "model": "teacher", "top_k": 64}, probed)
-    stored = kd(data, "train", "stored", "signals/some/teacher")
-    live = kd(data, "distill", "live", "examples/some")
-    for folder in (stored, live):
-        assert {"model.safetensors", "config.json", "tokenizer", "model.json", "training.jsonl"} <= {
-            p.name for p in folder.iterdir()
-        }
-        assert not list(folder.glob("*.bin"))
-    one, two, start = (load(folder, "float32") for folder in (stored, live, data / "models" / "base"))
-    tokens = torch.tensor([Scan(EXAMPLES, (data / "examples" / "some",)).pylist()[0]["token_ids"]])
-    with torch.no_grad():
-        p, q, before = (model(tokens).logits.softmax(-1) for model in (one, two, start))
-    assert (p - before).abs().max() > 1e-2
-    assert (p - q).abs().max() < 1e-4
-    losses = [
-        [json.loads(line)["loss"] for line in (f / "training.jsonl").read_text().splitlines()] for f in (stored, live)
-    ]
-    assert losses[0] == pytest.approx(losses[1], abs=1e-4)
-
-
-def test_a_checkpoint_is_gone_on_from_only_by_the_code_that_made_it(data: Path) -> None:
-    """Or else an edited objective would answer with the weights of the old one."""
-    first = kd(data, "distill", "live", "examples/some", epochs=1)
-    (held,) = (data / ".checkpoints" / "live").iterdir()
-    kd(data, "distill", "live", "examples/some", epochs=1)
-    assert list((data / ".checkpoints" / "live").iterdir()) == [held]
-    kd(data, "distill", "live", "examples/some", code="edited", epochs=1)
-    (now,) = (data / ".checkpoints" / "live").iterdir()
-    assert now != held and first.exists()

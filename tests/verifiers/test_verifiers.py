@@ -3,7 +3,7 @@
 import pytest
 
 from pipeline.core.methods import available
-from pipeline.kinds.verifier import answer_of, verifier_named
+from pipeline.kinds.verifier import answer_of, metric_of, verifier_named
 
 READS = {
     "text.marked": [("6*7=42#42", "42"), ("a#b# c ", "c"), ("no mark", None), ("empty#", None)],
@@ -73,3 +73,19 @@ def test_without_a_verifier_the_text_is_the_answer() -> None:
     assert answer_of(None, " all of it ") == "all of it"
     assert answer_of(None, "  ") is None
     assert answer_of("text.marked", None) is None
+
+
+@pytest.mark.parametrize(
+    ("verifier", "answer", "reference", "metric"),
+    [
+        ("numeric.last", "4.0", "4", 1.0),
+        ("numeric.last", "5", "4", 0.0),
+        ("numeric.last", None, "4", 0.0),
+        ("numeric.last", "4", None, None),
+        (None, "4", "4", None),
+    ],
+)
+def test_one_metric_for_evaluations_scores_and_rewards(
+    verifier: str | None, answer: str | None, reference: str | None, metric: float | None
+) -> None:
+    assert metric_of(verifier, answer, reference) == metric

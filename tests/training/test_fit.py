@@ -1,0 +1,273 @@
+"""A student is a function of its rows, its recipe and its models: whole folders, through the stages."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import shutil
+import signal
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from pipeline.contracts import EXAMPLES, ROLLOUTS, SIGNALS  # noqa: E402
+from pipeline.core.driver import run_instance  # noqa: E402
+from pipeline.core.run import How  # noqa: E402
+from pipeline.core.settings import RunSettings  # noqa: E402
+from pipeline.core.stage import Instance, stage_named  # noqa: E402
+from pipeline.errors import Refused  # noqa: E402
+from pipeline.model.chat import Chat  # noqa: E402
+from pipeline.model.load import load  # noqa: E402
+from pipeline.tables import ids, parquet  # noqa: E402
+from pipeline.tables.parquet import Scan  # noqa: E402
+from pipeline.tables.tensors import arrays  # noqa: E402
+
+ROOT = Path(__file__).parents[2]
+FORK = multiprocessing.get_context("fork")
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+@pytest.fixture
+def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The shipped pair, and examples of it."""
+    monkeypatch.chdir(ROOT)
+    folder = tmp_path / "data"
+    for name in ("teacher", "base"):
+        run(folder, "acquire", name, {"use": "local.embedded", "name": name}, {})
+    chat, rows = Chat(folder / "models" / "base" / "tokenizer"), []
+    for i in range(24):
+        prompt, answer = f"add {i * 37 % 100:03d} {i * 11:03d}", f"{i}#{i * 3 + 100}"
+        rendered = chat.example([{"role": "user", "content": prompt}], answer)
+        rows.append({
+            "example_id": ids.digest("example", i),
+            "prompt_id": ids.digest("prompt", i // 2),
+            "reward": float(i % 2),
+            "domain": "add",
+            "token_ids": rendered.token_ids,
+            "spans": [{"start": s, "end": e} for s, e in rendered.spans],
+            "weight": 1.0,
+            "template_hash": chat.template_hash,
+            "tokenizer_hash": chat.tokenizer_hash,
+            "response_ids": [ids.digest("response", i)],
+            "verifier": "text.marked",
+            "reference": str(i * 3 + 100),
+        })  # fmt: skip
+    parquet.write(EXAMPLES, folder / "examples" / "some", 2, [EXAMPLES.rows(rows)])
+    for gate in ("examples/some", "signals/some/teacher"):
+        (folder / "gates" / gate).mkdir(parents=True)
+    return folder
+
+
+def run(
+    data: Path,
+    stage: str,
+    name: str,
+    given: dict,
+    inputs: dict[str, tuple[str, ...]],
+    code: str = "code",
+    steps: int = 200,
+) -> Path:
+    params = stage_named(stage).params.model_validate(given)
+    instance = Instance(stage, name, params, inputs, params.output(name), code)
+    run_instance(instance, RunSettings(batch_rows=16, checkpoint_steps=steps), data, data.parent)
+    return data / instance.output
+
+
+def kd(data: Path, stage: str, name: str, of: str, code: str = "code", steps: int = 200, **changed: object) -> Path:
+    given = {
+        "of": of, "student": "base", "epochs": 3, "batch_rows": 8, "warmup_steps": 0, "learning_rate": 1e-3, "seed": 17,
+        "objectives": [{"use": "divergence.forward"}], **changed,
+    }  # fmt: skip
+    inputs = {"rows": (of,), "gates": (f"gates/{of}",), "student": ("models/base",)}
+    if stage == "distill":
+        inputs["teacher"] = ("models/teacher",)
+        given["teacher"] = "teacher"
+    return run(data, stage, name, given, inputs, code, steps)
+
+
+def test_stored_signals_of_the_whole_vocabulary_are_the_live_teacher(data: Path) -> None:
+    probed = {"examples": ("examples/some",), "model": ("models/teacher",)}
+    run(data, "probe", "teacher", {"of": "some", "model": "teacher", "top_k": 64}, probed)
+    stored = kd(data, "train", "stored", "signals/some/teacher")
+    live = kd(data, "distill", "live", "examples/some")
+    for folder in (stored, live):
+        assert {"model.safetensors", "config.json", "tokenizer", "model.json", "training.jsonl"} <= {
+            p.name for p in folder.iterdir()
+        }
+        assert not list(folder.glob("*.bin"))
+    one, two, start = (load(folder, "float32") for folder in (stored, live, data / "models" / "base"))
+    tokens = torch.tensor([Scan(EXAMPLES, (data / "examples" / "some",)).pylist()[0]["token_ids"]])
+    with torch.no_grad():
+        p, q, before = (model(tokens).logits.softmax(-1) for model in (one, two, start))
+    assert (p - before).abs().max() > 1e-2
+    assert (p - q).abs().max() < 1e-4
+    losses = [
+        [json.loads(line)["loss"] for line in (f / "training.jsonl").read_text().splitlines()] for f in (stored, live)
+    ]
+    assert losses[0] == pytest.approx(losses[1], abs=1e-4)
+
+
+def test_a_checkpoint_is_gone_on_from_only_by_the_code_that_made_it(data: Path) -> None:
+    """Or else an edited objective would answer with the weights of the old one."""
+    first = kd(data, "distill", "live", "examples/some", epochs=1)
+    (held,) = (data / ".checkpoints" / "live").iterdir()
+    kd(data, "distill", "live", "examples/some", epochs=1)
+    assert list((data / ".checkpoints" / "live").iterdir()) == [held]
+    kd(data, "distill", "live", "examples/some", code="edited", epochs=1)
+    (now,) = (data / ".checkpoints" / "live").iterdir()
+    assert now != held and first.exists()
+
+
+def losses(folder: Path) -> list[float]:
+    return [json.loads(line)["loss"] for line in (folder / "training.jsonl").read_text("utf-8").splitlines()]
+
+
+def weights(folder: Path) -> bytes:
+    return (folder / "model.safetensors").read_bytes()
+
+
+def probed(data: Path, **given: Any) -> Path:
+    inputs = {"examples": ("examples/some",), "model": ("models/teacher",)}
+    return run(data, "probe", "teacher", {"of": "some", "model": "teacher", "top_k": 16, **given}, inputs)
+
+
+def test_rollouts_are_drawn_from_the_student_and_kept(data: Path) -> None:
+    """GKD's mixture: in half of the steps the student's own answers, judged by the rows' own verifiers."""
+    feed = {"use": "rollout.on_policy", "share": 0.5, "max_tokens": 12}
+    objectives = [{"use": "divergence.jsd", "beta": 0.5}]
+    mixed = kd(data, "distill", "mixed", "examples/some", feed=feed, objectives=objectives)
+    drawn = pq.read_table(mixed / "rollouts" / "part-00000.parquet")
+    assert drawn.schema.equals(ROLLOUTS.schema)
+    steps = set(drawn["step"].to_pylist())
+    assert steps == {n + 1 for n in range(9) if ids.draw(17, "rollout", n) < 0.5} and 0 < len(steps) < 9
+    chat = Chat(data / "models" / "base" / "tokenizer")
+    given = {row["prompt_id"]: row for row in Scan(EXAMPLES, (data / "examples" / "some",)).pylist()}
+    for row in drawn.to_pylist():
+        (span,) = row["spans"]
+        asked = row["token_ids"][: span["start"]]
+        assert chat.decode(asked)[:3] == "add" and span["end"] == len(row["token_ids"]) <= len(asked) + 12
+        assert row["reference"] is not None and row["reward"] in (0.0, 1.0) and row["prompt_id"] in given
+    again = kd(data, "distill", "again", "examples/some", feed=feed, objectives=objectives)
+    assert weights(again) == weights(mixed)
+    off = kd(data, "distill", "off", "examples/some", feed={**feed, "share": 0.0}, objectives=objectives)
+    plain = kd(data, "distill", "plain", "examples/some", objectives=objectives)
+    assert weights(off) == weights(plain) != weights(mixed)
+
+
+def test_two_parts_teach_each_other_in_turns(data: Path) -> None:
+    """Mutual learning: a term on another part than the student. What is not in a turn does not move in it."""
+    turns = [
+        {"trains": ["peer"], "objectives": [
+            {"use": "supervised.cross_entropy", "of": "peer"},
+            {"use": "divergence.forward", "of": "peer", "against": "student"}]},
+        {"objectives": [{"use": "supervised.cross_entropy"}, {"use": "divergence.forward", "against": "peer"}]},
+    ]  # fmt: skip
+    given = {"objectives": [], "turns": turns, "beside": {"peer": "student"}}
+    folder = kd(data, "train", "mutual", "examples/some", **given)
+    start, end = (load(f, "float32").state_dict() for f in (data / "models" / "base", folder))
+    assert any(not torch.equal(start[name], end[name]) for name in start)
+    (place,) = (data / ".checkpoints" / "mutual").iterdir()
+    from safetensors.torch import load_file
+
+    parts = load_file(place / "checkpoint-9" / "parts.safetensors")
+    assert {name.split(".")[0] for name in parts} == {"student", "peer"}
+    # The first turn trains the peer alone: after one step the student is what it was.
+    once = kd(data, "train", "once", "examples/some", **given, epochs=0.34)
+    assert all(
+        torch.equal(a, b) for a, b in zip(start.values(), load(once, "float32").state_dict().values(), strict=True)
+    )
+
+
+def test_states_are_learnt_through_a_projection_live_and_stored(data: Path) -> None:
+    """A stored tap is what the live teacher computes; the projection is trained, and no part of the student."""
+    signals = probed(data, taps=["last", "transformer.h.0"])
+    cells = Scan(SIGNALS, (signals,)).read(["features", "spans"]).to_pylist()
+    for row in cells:
+        taps = arrays(row["features"])
+        places = sum(s["end"] - s["start"] for s in row["spans"])
+        assert {name: value.shape for name, value in taps.items()} == {
+            "last": (places, 128), "transformer.h.0": (places, 128),
+        }  # fmt: skip
+    objectives = [{"use": "supervised.cross_entropy"}, {"use": "feature.hidden", "weight": 0.5}]
+    stored = kd(data, "train", "stored", "signals/some/teacher", objectives=objectives)
+    live = kd(data, "distill", "live", "examples/some", objectives=objectives)
+    assert losses(stored) == pytest.approx(losses(live), rel=1e-4)
+    base = load(data / "models" / "base", "float32")
+    assert load(stored, "float32").state_dict().keys() == base.state_dict().keys()
+    plain = kd(data, "train", "plain", "signals/some/teacher", objectives=objectives[:1])
+    assert weights(plain) != weights(stored)
+
+
+def test_preference_against_the_student_as_it_began(data: Path) -> None:
+    """A pair is never cut, the margin grows, and the loss begins at log 2."""
+    objectives = [{"use": "preference.dpo", "against": "start", "beta": 0.5}]
+    folder = kd(data, "train", "dpo", "examples/some", objectives=objectives, epochs=12, batch_rows=6)
+    curve = losses(folder)
+    assert len(curve) == 12 * 4 and curve[0] == pytest.approx(np.log(2), abs=1e-4)
+    assert np.mean(curve[-4:]) < 0.5 * np.log(2)
+
+
+REMEMBERS = {
+    "objectives": [
+        {"use": "schedule.taid", "against": "teacher", "rate": 0.2},
+        {"use": "schedule.ps_kd", "against": "shadow"},
+        {"use": "feature.hidden", "against": "teacher"},
+    ],
+    "shadow": {"every": "epoch", "decay": 0},
+    "feed": {"use": "rollout.on_policy", "share": 0.3, "max_tokens": 6},
+}  # fmt: skip
+
+
+def _killed_at(data: Path, step: int) -> None:
+    """Train, and die at a step as a process dies that is killed."""
+    real = How.progress
+
+    def progress(self: How, done: int, total: int, note: object = "") -> None:
+        real(self, done, total, note)
+        if done == step:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    How.progress = progress  # type: ignore[method-assign]
+    torch.set_num_threads(1)
+    kd(data, "distill", "student", "examples/some", steps=4, **REMEMBERS)
+
+
+@pytest.mark.parametrize("step", [5, 8])
+def test_a_killed_training_with_memory_goes_on_to_the_same_bytes(data: Path, step: int) -> None:
+    """TAID's state, PS-KD's student of the last epoch, a trained projection, two optimizers, and rollouts."""
+    whole = kd(data, "distill", "whole", "examples/some", steps=4, **REMEMBERS)
+    process = FORK.Process(target=_killed_at, args=(data, step))
+    process.start()
+    process.join(300)
+    assert process.exitcode == -signal.SIGKILL and not (data / "models" / "student").exists()
+    (place,) = (data / ".checkpoints" / "student").iterdir()
+    assert (place / "checkpoint-4" / "complete").exists()
+    shutil.rmtree(data / ".runs" / "locks", ignore_errors=True)
+    resumed = kd(data, "distill", "student", "examples/some", steps=4, **REMEMBERS)
+    assert weights(resumed) == weights(whole) and losses(resumed) == losses(whole)
+    kept = [pq.read_table(folder / "rollouts" / "part-00000.parquet") for folder in (resumed, whole)]
+    assert kept[0].equals(kept[1]) and len(kept[0])
+
+
+def test_rows_that_cannot_be_trained_on_stop_the_stage(data: Path) -> None:
+    folder = probed(data)
+    table = pq.read_table(folder / "part-00000.parquet")
+    tails = table["tail_mass"].to_pylist()
+    tails[0][0] = float("nan")
+    broken = table.set_column(
+        table.schema.get_field_index("tail_mass"), "tail_mass", pa.array(tails, pa.list_(pa.float32()))
+    )
+    pq.write_table(broken, folder / "part-00000.parquet")
+    with pytest.raises(Refused, match=r"part-00000.parquet: example .* stores a tail mass that is NaN"):
+        kd(data, "train", "kd", "signals/some/teacher")

@@ -70,6 +70,21 @@ def _entry(instance: Instance) -> str:
     return f"{SECTION_OF[instance.stage]}.{instance.name}"
 
 
+def unequal(instance: Instance, plan: Plan) -> list[str]:
+    """What students of one arm differ in beside their seeds: the report would take it for chance."""
+    arm = getattr(instance.params, "arm", None)
+    if arm is None:
+        return []
+    own = instance.params.model_dump(mode="json", exclude={"seed", "of"})
+    others = [i for i in plan.instances.values() if getattr(i.params, "arm", None) == arm]
+    theirs = others[0].params.model_dump(mode="json", exclude={"seed", "of"})
+    return [
+        f"{key}: is another in {_entry(others[0])}; entries of one arm ({arm}) differ in `seed` and `of` alone"
+        for key in sorted(own.keys() | theirs.keys())
+        if own.get(key) != theirs.get(key)
+    ]
+
+
 def nearest(word: str, words: list[str]) -> str:
     """A question that names the nearest word, or nothing."""
     close = difflib.get_close_matches(word, words, 1, 0.6)

@@ -21,7 +21,7 @@ from pipeline.core.settings import RunSettings
 from pipeline.core.stage import ALONE, NAME, SECTION_OF, STAGES, Instance, Plan, Stage, StageParams, stage_named
 from pipeline.core.workspace import ROOT
 from pipeline.errors import Refused
-from pipeline.plan.faults import PlanError, deletion, explained, nearest, nobody_makes
+from pipeline.plan.faults import PlanError, deletion, explained, nearest, nobody_makes, unequal
 from pipeline.plan.map import filled
 from pipeline.tables import ids
 
@@ -130,6 +130,7 @@ def _connect(
             faults.extend(f"{where}: {text}" for text in _check_models(instance, plan))
             faults.extend(f"{where}: {text}" for text in instance.params.check(plan))
             faults.extend(f"{where}: {text}" for text in _check_gates(instance, plan))
+            faults.extend(f"{where}: {text}" for text in unequal(instance, plan))
     return plan
 
 

@@ -8,7 +8,7 @@ from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, Pos
 
 from pipeline.contracts import EXAMPLES, SIGNALS
 from pipeline.core.methods import Choice, Use, UseObjective
-from pipeline.core.stage import Input, StageParams
+from pipeline.core.stage import NAME, Input, StageParams
 from pipeline.kinds.backend import LOCAL
 
 
@@ -45,10 +45,14 @@ class Objective(Choice):
 
 
 class StudentParams(Recipe):
-    """A recipe with what it is applied to: the rows, the model it starts from, the objectives."""
+    """A recipe with what it is applied to: the rows, the model it starts from, the objectives.
+
+    Entries of one `arm` differ in nothing but their seeds; the report joins them into one line.
+    """
 
     of: str
     student: str
+    arm: str | None = Field(default=None, pattern=NAME)
     objectives: tuple[Objective, ...] = Field(min_length=1)
 
     def inputs(self) -> dict[str, Input]:

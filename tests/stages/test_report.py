@@ -11,6 +11,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from pipeline.commands.results import result_table
@@ -20,8 +21,10 @@ from pipeline.core.settings import RunSettings
 from pipeline.core.stage import ALONE, SECTION_OF, Plan
 from pipeline.plan.disk import write
 from pipeline.plan.resolve import resolve
+from pipeline.plan.unroll import copies_of, unrolled
 from pipeline.report import arms, facts
 from pipeline.report.facts import Tables
+from pipeline.report.statistics import over_seeds
 from pipeline.tables.parquet import Scan
 from tests.stages import report_data
 
@@ -214,3 +217,72 @@ def test_a_run_with_nothing_in_it_still_has_a_page(tmp_path: Path) -> None:
     assert "there is no verdict" in page
     assert "Nothing was evaluated." in page
     assert json.loads((data / "reports" / "metrics.json").read_text("utf-8")) == {}
+
+
+@pytest.fixture(scope="module")
+def several(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same run with three seeds of every student."""
+    data = tmp_path_factory.mktemp("seeds") / "data"
+    params = {k: v for k, v in report_data.PARAMS.items() if k in {*SECTION_OF.values(), "seed"}}
+    make(data, report_data.build(data, unrolled(params, copies_of(params, [1, 2, 3]))))
+    return data
+
+
+def test_an_arm_is_one_line_with_intervals_over_seeds_and_items(several: Path) -> None:
+    found = json.loads((several / "reports" / "metrics.json").read_text("utf-8"))
+    assert set(found) == {"base", "teacher", "random_sft", "coverage_sft", "kd"}
+
+    def right(name: str) -> dict[str, float]:
+        return {r["item_id"]: r["metric"] for r in Scan(EVALS, (several / "evals" / name,)).pylist()}
+
+    def table(arm: str) -> np.ndarray:
+        rows = [right(name) for name in ([arm] if arm == "base" else [f"{arm}_s{seed}" for seed in (1, 2, 3)])]
+        return np.array([[row[item] for item in sorted(row)] for row in rows])
+
+    kd = found["kd"]
+    assert kd["seeds"] == 3 and kd["accuracy"] == pytest.approx(table("kd").mean(), abs=1e-6)
+    assert [kd[f"of_kd_s{seed}"] for seed in (1, 2, 3)] == pytest.approx(list(table("kd").mean(axis=1)), abs=1e-6)
+    for second in ("random_sft", "coverage_sft", "base"):
+        over = over_seeds(table("kd") - table(second))
+        ends = [kd[f"{key}minus_{second}"] for key in ("", "low_over_seeds_", "high_over_seeds_")]
+        assert ends == pytest.approx([over.value, over.low, over.high], abs=1e-6)
+        assert kd[f"low_minus_{second}"] < kd[f"minus_{second}"] < kd[f"high_minus_{second}"]
+    assert "seeds" not in found["base"]
+
+
+def test_page_and_table_show_an_arm_once(several: Path) -> None:
+    words = " ".join(Elements((several / "reports" / "report.html").read_text("utf-8")).words.split())
+    assert "3 seeds: 1, 2, 3" in words and "over seeds alone" in words
+    lines = result_table(several).splitlines()
+    assert lines[0].split() == ["model", "accuracy", "95", "%", "interval", "seeds", "items", "ECE"]
+    assert sorted(line.split()[0] for line in lines[1:7] if line) == [
+        "base",
+        "coverage_sft",
+        "kd",
+        "random_sft",
+        "teacher",
+    ]
+    [told] = [line for line in lines if line.startswith("kd against random_sft: helps, +")]
+    assert "over seeds +" in told and told.endswith("3 seeds)")
+
+
+def test_one_control_of_another_seed_is_compared_with_one_seed(tmp_path: Path) -> None:
+    params = {k: v for k, v in report_data.PARAMS.items() if k in {*SECTION_OF.values(), "seed"}}
+    params = unrolled(params, copies_of(params, [1, 2, 3], ["kd"]))
+    compared(tmp_path, params)
+    pairs = {(c.first.name, c.second.name): c.pairs for c in arms.comparisons(arms.read(tmp_path))}
+    assert pairs["kd", "base"] == ((0, 0), (1, 0), (2, 0))
+    assert pairs["kd", "random_sft"] == pairs["coverage_sft", "random_sft"] == ((0, 0),)
+
+
+def test_seeds_are_paired_by_seed(tmp_path: Path) -> None:
+    params = {k: v for k, v in report_data.PARAMS.items() if k in {*SECTION_OF.values(), "seed"}}
+    params = unrolled(params, copies_of(params, [1, 2, 3], ["kd"]))
+    params = unrolled(params, copies_of(params, [3, 2], ["coverage_sft"]))
+    compared(tmp_path, params)
+    [pairs] = [
+        c.pairs
+        for c in arms.comparisons(arms.read(tmp_path))
+        if (c.first.name, c.second.name) == ("kd", "coverage_sft")
+    ]
+    assert pairs == ((1, 0), (2, 1))

@@ -75,6 +75,10 @@ class StageParams(Choice):
         """What the backend of the model that this instance writes gives; nothing if it writes none."""
         return frozenset()
 
+    def budget(self) -> dict[str, int]:
+        """What this instance may take, by unit. Students are held against each other at equal budgets."""
+        return {}
+
     def check(self, plan: Any) -> list[str]:
         """Faults that show only beside the other instances (`plan.Plan`)."""
         return []
@@ -150,6 +154,8 @@ class Instance:
             "output": self.output,
             "code": self.code,
         }
+        if budget := self.params.budget():
+            content["budget"] = budget
         return json.dumps(content, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
 
 

@@ -8,6 +8,7 @@ that learned from the text alone. Students of one `arm:` differ in their seeds a
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -56,7 +57,7 @@ class Arm:
     examples: tuple[str, ...]
     selections: tuple[str, ...]
     selectors: tuple[str, ...]
-    budget: tuple[tuple[str, float], ...]
+    budget: tuple[tuple[str, int], ...]
     teachers: tuple[str, ...]
     objectives: tuple[str, ...]
     epochs: float
@@ -174,11 +175,9 @@ def _arm(plan: Mapping[str, Any], plans: Mapping[str, Mapping[str, Any]]) -> Arm
     for folder in selections:
         answered = [table.rpartition("/")[2] for table in plans[folder]["inputs"]["responses"]]
         teachers.update(plans[folder]["params"]["models"] or answered)
-    budgets: dict[str, float] = {}
-    for select in chosen:
-        for key, value in {**select, **select["use"]["arguments"]}.items():
-            if key.startswith("budget") and value is not None:
-                budgets[key] = budgets.get(key, 0) + value
+    budgets: Counter[str] = Counter()
+    for folder in selections:
+        budgets.update(plans[folder].get("budget", {}))
     return Arm(
         model=plan["instance"],
         name=params["arm"] or plan["instance"],

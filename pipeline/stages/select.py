@@ -49,6 +49,10 @@ class Params(StageParams):
     def output(self, instance: str) -> str:
         return f"selections/{self.of}/{instance}"
 
+    def budget(self) -> dict[str, int]:
+        units = {"rows": self.budget_rows, "tokens": self.budget_tokens}
+        return {unit: most for unit, most in units.items() if most is not None}
+
     def arguments(self, marker: str) -> dict[str, str]:
         """The selector's arguments of one of the types of `kinds/selector.py`: name -> text."""
         fields = self.use.method.arguments.model_fields

@@ -7,6 +7,8 @@ import csv
 import json
 import re
 import shutil
+import sys
+import types
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -16,9 +18,11 @@ import pytest
 
 from pipeline.commands.results import result_table
 from pipeline.contracts import EVALS, EXAMPLES, SELECTIONS
+from pipeline.core import methods
 from pipeline.core.driver import run_instance
 from pipeline.core.settings import RunSettings
 from pipeline.core.stage import ALONE, SECTION_OF, Plan
+from pipeline.plan import resolve as resolving
 from pipeline.plan.disk import write
 from pipeline.plan.resolve import resolve
 from pipeline.plan.unroll import copies_of, unrolled
@@ -67,6 +71,27 @@ def test_a_control_has_the_same_budget(tmp_path: Path) -> None:
     params = copy.deepcopy(report_data.PARAMS)
     params["select"]["random"]["budget_tokens"] = 1999
     assert not [c for c in compared(tmp_path, params) if c[0] == "control"]
+
+
+def test_a_selectors_own_parameter_is_no_budget(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A selector with a `budget_share` of its own is held against the control that may take as much."""
+
+    def shared(*, by: str, prefer: float, budget_share: float = 0.5) -> object:
+        return None
+
+    shared.__stillhouse__ = ("selector", {})  # type: ignore[attr-defined]
+    mine = types.ModuleType("pipeline.selectors.mine")
+    mine.shared = shared  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "pipeline.selectors.mine", mine)
+    real = methods.available
+    monkeypatch.setattr(methods, "available", lambda kind: (*real(kind), *(["mine.shared"] * (kind == "selector"))))
+    monkeypatch.setattr(resolving, "_identity", lambda declared, params: "")
+    params = copy.deepcopy(report_data.PARAMS)
+    params["select"]["coverage"].update(use="mine.shared", budget_share=0.25)
+    assert ("control", "coverage_sft", "random_sft") in compared(tmp_path, params)
+    methods.find.cache_clear()
+    plan = json.loads((tmp_path / "plan/select/coverage.json").read_text("utf-8"))
+    assert plan["budget"] == {"tokens": 2000} and plan["params"]["use"]["arguments"]["budget_share"] == 0.25
 
 
 def test_a_control_that_learned_in_the_same_way_is_preferred(tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ from typing import Any, Literal
 
 from pydantic import computed_field
 
-from pipeline.contracts import Table
+from pipeline.contracts import SCORES, Table
 from pipeline.core.methods import Choice, Use
 from pipeline.core.settings import RunSettings
 from pipeline.tables import ids
@@ -41,11 +41,30 @@ NAME = r"^[a-z][a-z0-9_]*$"
 
 @dataclass(frozen=True)
 class Input:
-    """What a stage reads: a folder under `data/`, and the table its rows are of, or None for a folder of files."""
+    """What a stage reads: a folder under `data/`, and the table its rows are of, or None for a folder of files.
+
+    `missing` says what to write into the parameters where nothing makes it.
+    """
 
     folder: str
     table: Table | None = None
     optional: bool = False
+    missing: str = ""
+
+
+def gate_of(of: str) -> Input:
+    """What lets a table pass, or stops those that wait for it."""
+    missing = (
+        f"data/{of} is read here and no quality entry checks it. Add to params.yaml:\n"
+        f"      quality:\n        {of.replace('/', '_')}:\n          of: {of}\n          suite: {of.split('/')[0]}"
+    )
+    return Input(f"gates/{of}", missing=missing)
+
+
+def scores_of(of: str) -> Input:
+    """Every score of the answers in a folder."""
+    entry = f"agreement: {{of: {of}, use: consistency.agreement}}"
+    return Input(f"scores/{of}", SCORES, missing=f"nothing scores {of}. Add an entry to score, for example `{entry}`")
 
 
 class StageParams(Choice):

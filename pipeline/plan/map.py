@@ -14,6 +14,7 @@ from typing import Any
 
 import yaml
 
+from pipeline.core.graph import touching
 from pipeline.errors import Refused
 
 
@@ -100,10 +101,5 @@ def makers(found: Mapping[str, Entry], label: str) -> list[str]:
     return [
         other
         for other, entry in found.items()
-        if other != label and any(touch(dep, out) for dep in found[label].deps for out in entry.outs)
+        if other != label and any(touching(dep, out) for dep in found[label].deps for out in entry.outs)
     ]
-
-
-def touch(one: str, other: str) -> bool:
-    """Whether two folders are the same, or one lies in the other."""
-    return one == other or one.startswith(other + "/") or other.startswith(one + "/")

@@ -14,11 +14,12 @@ from typing import Any
 
 import yaml
 
+from pipeline.core.graph import touching
 from pipeline.core.stage import ALONE, SECTION_OF, STAGES, stage_named
 from pipeline.core.workspace import ROOT
 from pipeline.errors import Refused
 from pipeline.plan.faults import nearest
-from pipeline.plan.map import entries, fill, filled, makers, read, touch
+from pipeline.plan.map import entries, fill, filled, makers, read
 
 # (section, name) -> name of a copy -> the keys that it changes.
 Copies = dict[tuple[str, str], dict[str, dict[str, Any]]]
@@ -165,7 +166,7 @@ def _changed(
         for maker in reads[label]:
             for old, new in outs.get(maker, {}).items():
                 for template in declared["deps"]:
-                    if touch(fill(template, {"key": name, "item": entry}), old):
+                    if touching(fill(template, {"key": name, "item": entry}), old):
                         _follow(template, entry, changes, old.split("/"), new.split("/"), f"{section}.{name}", maker)
         fields = stage_named(stage).params.model_fields
         changes |= {key: value for key, value in (("seed", seed), ("arm", name)) if key in fields}

@@ -8,7 +8,7 @@ from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, Pos
 
 from pipeline.contracts import EXAMPLES, SIGNALS
 from pipeline.core.methods import Choice, Use, UseObjective
-from pipeline.core.stage import NAME, Input, StageParams
+from pipeline.core.stage import NAME, Input, StageParams, gate_of
 from pipeline.kinds.backend import LOCAL
 
 
@@ -58,7 +58,7 @@ class StudentParams(Recipe):
     def inputs(self) -> dict[str, Input]:
         return {
             "rows": Input(self.of, SIGNALS if self.of.startswith("signals/") else EXAMPLES),
-            "gates": Input(f"gates/{self.of}"),
+            "gates": gate_of(self.of),
             "student": Input(f"models/{self.student}"),
         }
 

@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable
 
 from pipeline.core.stage import Plan
 
 
-def tables_under(folder: str, makers: Mapping[str, str]) -> list[str]:
+def inside(one: str, other: str) -> bool:
+    """Whether a folder is another one or lies in it: the relation on which the graph rests."""
+    return one == other or one.startswith(other + "/")
+
+
+def touching(one: str, other: str) -> bool:
+    """Whether two folders have something in common: they are the same, or one lies in the other."""
+    return inside(one, other) or inside(other, one)
+
+
+def tables_under(folder: str, makers: Iterable[str]) -> list[str]:
     """The outputs that are this folder, lie under it, or hold it."""
-    return sorted(o for o in makers if o == folder or o.startswith(folder + "/") or folder.startswith(o + "/"))
+    return sorted(o for o in makers if touching(o, folder))
 
 
 def upstream(plan: Plan) -> dict[str, list[str]]:
@@ -31,10 +41,10 @@ def gives(plan: Plan, model: str) -> frozenset[str]:
 
 def scorers_of(plan: Plan, of: str) -> list[str]:
     """The names of the scores that `scores_wide` has for the answers in a folder."""
-    return [i.name for i in plan.instances.values() if i.output.startswith(f"scores/{of}/")]
+    return [i.name for i in plan.instances.values() if inside(i.output, f"scores/{of}")]
 
 
 def entries_of(plan: Plan, of: str) -> list[str]:
     """The entries of generate that answer in a folder, as the column `entry` names them."""
-    outputs = [i for i in plan.instances.values() if i.output == of or i.output.startswith(f"{of}/")]
+    outputs = [i for i in plan.instances.values() if inside(i.output, of)]
     return sorted({i.name for i in outputs if i.stage == "generate"})

@@ -123,19 +123,19 @@ def _fill(
             given[argument] = folders[0] if folders else None
         else:
             scans[argument] = Scan(source.table, folders)
-    extra = {"how": how, "notes": notes, "name": instance.name, "out": scratch, "data": data}
-    wanted = inspect.signature(declared.function).parameters
-    given.update({k: v for k, v in extra.items() if k in wanted})
+    given |= {"how": how, "notes": notes, "name": instance.name, "out": scratch, "data": data}
+    # What a stage waits for and does not look at, such as a gate, it does not name.
+    asked = inspect.signature(declared.function).parameters
+    given = {argument: value for argument, value in given.items() if argument in asked}
+    tables = list(scans.values())
+    scans = {argument: scan for argument, scan in scans.items() if argument in asked}
 
     if declared.by == "tree":
         declared.function(instance.params, **given, **scans)
         return None
     assert declared.writes is not None
     if declared.by == "table":
-        # The first input is the pool's own; another, such as a benchmark, may be cut otherwise.
-        parts = getattr(instance.params, "parts", None) or next((s.parts for s in scans.values()), 1)
-        if "prompt_id" not in declared.writes.columns:
-            parts = 1
+        parts = instance.params.parts_of(tables) if "prompt_id" in declared.writes.columns else 1
         return parquet.write(declared.writes, scratch, parts, declared.function(instance.params, **given, **scans))
 
     counts = {argument: scan.parts for argument, scan in scans.items()}

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from pipeline.core.stage import Plan
+from pipeline.core.methods import available, find
+from pipeline.core.stage import Instance, Plan
 
 
 def inside(one: str, other: str) -> bool:
@@ -33,10 +34,47 @@ def upstream(plan: Plan) -> dict[str, list[str]]:
 
 def gives(plan: Plan, model: str) -> frozenset[str]:
     """What a model's backend gives: `generate`, `read`, `token_logprobs`, `topk_logprobs`, `full_logits`, ..."""
-    for instance in plan.instances.values():
-        if instance.output == f"models/{model}":
-            return instance.params.gives()
-    return frozenset()
+    return frozenset().union(*(maker.params.gives() for maker in _makers(plan, [f"models/{model}"])))
+
+
+def named(plan: Plan, instance: Instance, kind: str) -> frozenset[str]:
+    """The methods of a kind that the rows of an instance may name, or the cards of the models that it needs.
+
+    Rows name a verifier in the column `verifier`, so they are those that it writes and reads, of every table upstream
+    that has such a column.
+    """
+    writers, waiting = {instance.label: instance}, [instance]
+    while waiting:
+        reader = waiting.pop()
+        columns = [a for a, source in reader.params.inputs().items() if source.table and kind in source.table.columns]
+        for maker in _makers(plan, [folder for argument in columns for folder in reader.inputs[argument]]):
+            if maker.label not in writers:
+                writers[maker.label] = maker
+                waiting.append(maker)
+    found = [_named_by(plan, maker, kind) for maker in (*writers.values(), *_models(plan, instance))]
+    return frozenset().union(*(available(kind) if names is None else names for names in found))
+
+
+def _named_by(plan: Plan, maker: Instance, kind: str) -> frozenset[str] | None:
+    """What an instance's rows or card name; where it does not say, what the models name that it is made of."""
+    names, made_of = maker.params.names(kind), _models(plan, maker)
+    if kind == "backend" and made_of:
+        # A model of another kind than a language model is run by its network's own backend.
+        networks = _named_by(plan, maker, "network") or frozenset()
+        names = frozenset(filter(None, (find("network", n).traits.get("backend") for n in networks))) or names
+    if names is not None or not made_of:
+        return names
+    below = [_named_by(plan, model, kind) for model in made_of]
+    return None if None in below else frozenset().union(*(some for some in below if some is not None))
+
+
+def _models(plan: Plan, instance: Instance) -> list[Instance]:
+    return _makers(plan, [f"models/{model}" for model in instance.params.needs()])
+
+
+def _makers(plan: Plan, outputs: Iterable[str]) -> list[Instance]:
+    wanted = set(outputs)
+    return [instance for instance in plan.instances.values() if instance.output in wanted]
 
 
 def scorers_of(plan: Plan, of: str) -> list[str]:

@@ -1,14 +1,17 @@
-"""The fingerprint of code: what it says, not how it is laid out.
+"""The fingerprint of code: what it says, not how it is laid out nor where it lies.
 
 An instance's identity holds the fingerprint of its stage's module, of its methods' modules, and of every module of
-this package that they import. Comments, docstrings and layout do not count, so editing them re-runs nothing. Files that
-are no Python and stand beside a module that names them, such as a page's template, count by their bytes.
+this package that they import. Comments, docstrings and layout do not count, so editing them re-runs nothing. Names of
+modules and statements of import do not either, so moving a file re-runs nothing: a module is known by what it says, and
+an imported name by its name there and what that module says. Files that are no Python and stand beside a module that
+names them, such as a page's template, count by their bytes.
 """
 
 from __future__ import annotations
 
 import ast
 import functools
+import re
 from pathlib import Path
 
 from pipeline.tables import ids
@@ -16,11 +19,12 @@ from pipeline.tables import ids
 PACKAGE = Path(__file__).parents[1]
 # These say how a stage is run and checked. The contracts enter by the schemas of the tables a stage reads and writes.
 HOW = {"core", "memo", "plan", "commands", "errors", "display", "contracts", "__init__", "__main__"}
+NOTHING = ast.dump(ast.Module([], []))
 
 
 def fingerprint(modules: list[str]) -> str:
     """One hash over the syntax trees of these modules (`pipeline.stages.score`) and all they import from here."""
-    return ids.digest([[name, _tree(name), _beside(name)] for name in closure(modules)])
+    return ids.digest(sorted({said for said in map(_digest, closure(modules)) if said is not None}))
 
 
 def closure(modules: list[str]) -> list[str]:
@@ -31,13 +35,27 @@ def closure(modules: list[str]) -> list[str]:
         name = waiting.pop()
         if name not in found:
             found.add(name)
-            waiting.extend(m for m in _imports(name) if m.removeprefix("pipeline.").split(".")[0] not in HOW)
+            waiting.extend(module for module, _, _ in _imports(name) if _counts(module))
     return sorted(found)
+
+
+def forget() -> None:
+    """Forget all files that were read: another package is to be read, or other files in its place."""
+    for cached in (_parsed, _imports, _bare, _says, _digest, _beside):
+        cached.cache_clear()
 
 
 def _file(module: str) -> Path:
     path = PACKAGE.joinpath(*module.split(".")[1:])
     return path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
+
+
+def _ours(module: str) -> bool:
+    return module.startswith("pipeline.") and _file(module).exists()
+
+
+def _counts(module: str) -> bool:
+    return _ours(module) and module.split(".")[1] not in HOW
 
 
 @functools.cache
@@ -46,17 +64,60 @@ def _parsed(module: str) -> ast.Module:
 
 
 @functools.cache
-def _imports(module: str) -> tuple[str, ...]:
-    names: list[str] = []
+def _imports(module: str) -> tuple[tuple[str, str, str], ...]:
+    """Module, name in it ("" for all of it), and name here, of all that a module imports, wherever it does."""
+    found: list[tuple[str, str, str]] = []
     for node in ast.walk(_parsed(module)):
-        if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == "pipeline":
-            below = [f"{node.module}.{a.name}" for a in node.names]
-            names.extend(m for m in below if _file(m).exists())
-            if node.module != "pipeline" and _file(node.module).exists():
-                names.append(node.module)
+        if isinstance(node, ast.ImportFrom) and node.module:
+            for name in node.names:
+                below, here = f"{node.module}.{name.name}", name.asname or name.name
+                found.append((below, "", here) if _ours(below) else (node.module, name.name, here))
         elif isinstance(node, ast.Import):
-            names.extend(a.name for a in node.names if a.name.startswith("pipeline.") and _file(a.name).exists())
-    return tuple(names)
+            found.extend((name.name, "", name.asname or name.name) for name in node.names)
+    return tuple(found)
+
+
+@functools.cache
+def _bare(module: str) -> str:
+    """A module's syntax tree without imports and docstrings."""
+    return ast.dump(_Bare().visit(ast.parse(_file(module).read_text("utf-8"))))
+
+
+@functools.cache
+def _says(module: str) -> str:
+    return ids.digest(_bare(module), _beside(module))
+
+
+@functools.cache
+def _digest(module: str) -> str | None:
+    """What a module says, with what every imported name stands for; None if that is nothing, as in most `__init__`s."""
+    whole = {here: _says(of) for of, name, here in _imports(module) if not name and _counts(of)}
+    names = sorted({
+        (here, name, _says(of) if _counts(of) else "" if _ours(of) else of)
+        for of, name, here in _imports(module)
+        if here not in whole and of != "__future__"
+    })  # fmt: skip
+    if _bare(module) == NOTHING and not names:
+        return None
+    bare = re.sub(r"(?<=Name\(id=')\w+", lambda name: whole.get(name[0], name[0]), _bare(module))
+    return ids.digest(bare, names, _beside(module))
+
+
+class _Bare(ast.NodeTransformer):
+    """Takes docstrings and imports out of a tree."""
+
+    def visit_Import(self, node: ast.Import) -> None:
+        return None
+
+    def visit_ImportFrom(self, node: ast.ImportFrom) -> None:
+        return None
+
+    def generic_visit(self, node: ast.AST) -> ast.AST:
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            first = node.body[0] if node.body else None
+            if isinstance(first, ast.Expr) and isinstance(getattr(first.value, "value", None), str):
+                node.body = node.body[1:]
+        return super().generic_visit(node)
 
 
 @functools.cache
@@ -72,14 +133,3 @@ def _beside(module: str) -> list[list[str]]:
         for file in sorted(files)
         if file.suffix not in (".py", ".pyc")
     ]
-
-
-@functools.cache
-def _tree(module: str) -> str:
-    tree = ast.parse(_file(module).read_text("utf-8"))
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
-            first = node.body[0] if node.body else None
-            if isinstance(first, ast.Expr) and isinstance(getattr(first.value, "value", None), str):
-                node.body = node.body[1:] or [ast.Pass()]
-    return ids.digest(ast.dump(tree))

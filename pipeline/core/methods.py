@@ -4,6 +4,9 @@
 arguments are the method's parameters, its docstring names the paper, and the folder is the registry: nothing is
 listed twice. A user's own method is one function in `pipeline/<kind>s/mine.py`.
 
+A kind is a file too: `pipeline/kinds/<kind>.py` says what its methods are given and give, by a type that is named as
+the kind, and has their marker. Nothing else lists the kinds.
+
     @scorer(reads=("answer",))
     def agreement(*, normalise: Literal["none", "number"] = "none") -> Scorer: ...
 """
@@ -20,26 +23,21 @@ import typing
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, Generic, TypeVar
 
-from pydantic import BaseModel, ConfigDict, create_model, model_validator
-from pydantic_core import PydanticCustomError
+from pydantic import BaseModel, ConfigDict, GetJsonSchemaHandler, create_model, model_validator
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema, PydanticCustomError
 
 from pipeline.errors import Refused
 
 ROOT = Path(__file__).parents[1]
-KINDS = {
-    "origin": "origins",
-    "source": "sources",
-    "verifier": "verifiers",
-    "backend": "backends",
-    "scorer": "scorers",
-    "reader": "readers",
-    "selector": "selectors",
-    "objective": "objectives",
-    "network": "networks",
-    "feed": "feeds",
-}
+# Kind -> the folder of its families.
+KINDS = {file.stem: f"{file.stem}s" for file in sorted((ROOT / "kinds").glob("[a-z]*.py"))}
+# The family that is the user's own, in every folder.
+MINE = "mine"
+
+K = TypeVar("K")
 
 
 @dataclass(frozen=True)
@@ -54,11 +52,21 @@ class Method:
 
     @property
     def module(self) -> str:
-        return f"pipeline.{KINDS[self.kind]}.{self.name.split('.')[0]}"
+        return module_of(self.kind, self.name)
+
+    @property
+    def finds(self) -> tuple[str, ...]:
+        """The kinds of methods that it finds by a column that it reads, such as a row's verifier."""
+        return tuple(kind for kind in KINDS if kind in self.traits.get("reads", ()))
 
     @property
     def about(self) -> str:
         return inspect.cleandoc(self.factory.__doc__ or "")
+
+
+def module_of(kind: str, name: str) -> str:
+    """The module of a method's family."""
+    return f"pipeline.{KINDS[kind]}.{name.split('.')[0]}"
 
 
 def marker(kind: str) -> Callable[..., Callable[[Callable[..., Any]], Callable[..., Any]]]:
@@ -106,8 +114,8 @@ def find(kind: str, name: str) -> Method:
         near = difflib.get_close_matches(name, available(kind), 1, 0.4)
         hint = f"; did you mean {near[0]}?" if near else "."
         raise Refused(f"no {kind} is called {name!r}{hint} There are: {', '.join(available(kind)) or 'none'}")
-    family, function_name = name.split(".")
-    function = getattr(importlib.import_module(f"pipeline.{KINDS[kind]}.{family}"), function_name)
+    function_name = name.split(".")[1]
+    function = getattr(importlib.import_module(module_of(kind, name)), function_name)
     marked, traits = function.__stillhouse__
     if marked != kind:
         raise Refused(f"{name} is a {marked}, not a {kind}")
@@ -126,64 +134,52 @@ def _arguments(function: Callable[..., Any]) -> type[BaseModel]:
     return create_model(function.__name__, __config__=config, **fields)
 
 
-class Use(BaseModel):
-    """A method that a parameter names, with validated arguments. Subclasses fix the kind."""
+class Use(BaseModel, Generic[K]):
+    """A method that a parameter names, with its arguments, checked and filled: `use: Use[Scorer]`.
+
+    The type says the kind: it is the file in `kinds/` that the type stands in.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
-    kind: ClassVar[str]
     name: str
     arguments: dict[str, Any] = {}
 
-    @model_validator(mode="after")
-    def _check(self) -> Use:
+    @classmethod
+    def kind(cls) -> str:
+        """The kind of the methods that may be named here."""
+        [of] = cls.__pydantic_generic_metadata__["args"]
+        return of.__module__.rpartition(".")[2]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _filled(cls, given: Any) -> Any:
+        # A parameter that takes a method and none of its arguments is the name alone.
+        given = {"name": given} if isinstance(given, str) else given
+        if not isinstance(given, Mapping) or not isinstance(given.get("name"), str):
+            return given
         try:
-            method = self.method
+            method = find(cls.kind(), given["name"])
         except Refused as error:
             raise PydanticCustomError("method", "{text}", {"text": str(error)}) from error
-        unknown = self.arguments.keys() - method.arguments.model_fields.keys()
+        arguments = given.get("arguments", {})
+        unknown = arguments.keys() - method.arguments.model_fields.keys()
         if unknown:
             takes = ", ".join(method.arguments.model_fields) or "no parameters"
-            text = f"{self.name} has no parameter {', '.join(sorted(map(repr, unknown)))}; it takes {takes}"
+            text = f"{method.name} has no parameter {', '.join(sorted(map(repr, unknown)))}; it takes {takes}"
             raise PydanticCustomError("method", "{text}", {"text": text})
-        filled = method.arguments.model_validate(self.arguments)
-        self.arguments.update(filled.model_dump(mode="json"))
-        return self
+        return {**given, "arguments": method.arguments.model_validate(arguments).model_dump(mode="json")}
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        return {"enum": list(available(cls.kind()))}
 
     @property
     def method(self) -> Method:
-        return find(self.kind, self.name)
+        return find(self.kind(), self.name)
 
-    def build(self) -> Any:
+    def build(self) -> K:
         """The method, made with its arguments."""
         return self.method.factory(**self.method.arguments.model_validate(self.arguments).model_dump())
-
-
-class UseOrigin(Use):
-    kind = "origin"
-
-
-class UseSource(Use):
-    kind = "source"
-
-
-class UseScorer(Use):
-    kind = "scorer"
-
-
-class UseReader(Use):
-    kind = "reader"
-
-
-class UseSelector(Use):
-    kind = "selector"
-
-
-class UseObjective(Use):
-    kind = "objective"
-
-
-class UseFeed(Use):
-    kind = "feed"
 
 
 class Choice(BaseModel):
@@ -200,3 +196,10 @@ class Choice(BaseModel):
         own = {k: v for k, v in given.items() if k in names and k != "use"}
         rest = {k: v for k, v in given.items() if k not in names}
         return {**own, "use": {"name": given["use"], "arguments": rest}}
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        made = handler.resolve_ref_schema(handler(schema))
+        if "use" in cls.model_fields:
+            made["additionalProperties"] = True
+        return made

@@ -16,7 +16,7 @@ import hashlib
 import importlib
 import inspect
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -28,7 +28,7 @@ from pipeline.contracts import SCORES, Table
 from pipeline.core.methods import Choice, Use
 from pipeline.core.settings import RunSettings
 from pipeline.tables import ids
-from pipeline.tables.parquet import folder_digest
+from pipeline.tables.parquet import Scan, folder_digest
 
 STAGES = tuple(sorted(p.stem for p in (Path(__file__).parents[1] / "stages").glob("[a-z]*.py")))
 # A gate is made for every entry of quality, so that neither can be forgotten; report has one instance, itself.
@@ -98,6 +98,16 @@ class StageParams(Choice):
         """What this instance may take, by unit. Students are held against each other at equal budgets."""
         return {}
 
+    def names(self, kind: str) -> frozenset[str] | None:
+        """The methods of a kind that what this instance writes names, in a model's card or in its rows. None stands for
+        those that the models name which it needs, or for any if it needs none."""
+        return frozenset()
+
+    def parts_of(self, tables: Sequence[Scan]) -> int:
+        """How many parts a table gets that is made as a whole, from the tables that are read: as many as the first,
+        which is the pool's own; another, such as a benchmark, may be cut otherwise."""
+        return tables[0].parts if tables else 1
+
     def check(self, plan: Plan) -> list[str]:
         """Faults that show only beside the other instances."""
         return []
@@ -114,7 +124,7 @@ class Stage:
     by: Literal["part", "table", "tree"]
     exactness: Exactness
     imports: tuple[str, ...]
-    kinds: tuple[str, ...]
+    finds: tuple[str, ...]
 
 
 def stage(
@@ -123,10 +133,10 @@ def stage(
     by: Literal["part", "table", "tree"],
     exactness: Exactness = "exact",
     imports: tuple[str, ...] = (),
-    kinds: tuple[str, ...] = (),
+    finds: tuple[str, ...] = (),
 ) -> Callable[[Callable[..., Any]], Stage]:
-    """Declare a stage. `imports`: heavy packages it needs. `kinds`: kinds of methods that its rows, not its
-    parameters, may name, whose code is so part of its identity."""
+    """Declare a stage. `imports`: heavy packages it needs. `finds`: kinds of methods that its rows or its models, not
+    its parameters, name; the code of those that may be named is part of its identity."""
 
     def declare(function: Callable[..., Any]) -> Stage:
         module = inspect.getmodule(function)
@@ -139,7 +149,7 @@ def stage(
             by=by,
             exactness=exactness,
             imports=imports,
-            kinds=kinds,
+            finds=finds,
         )
 
     return declare

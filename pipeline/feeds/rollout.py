@@ -13,7 +13,7 @@ from pipeline.kinds.feed import Draw, Feed, feed
 from pipeline.tables import ids
 
 
-@feed(keeps_signals=False)
+@feed(reads=("example_id", "token_ids", "spans", "verifier", "reference"), keeps_signals=False)
 def on_policy(
     *,
     share: Annotated[float, Field(ge=0, le=1)] = 0.5,

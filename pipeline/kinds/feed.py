@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import pyarrow as pa
 
@@ -11,6 +12,8 @@ from pipeline.core.methods import marker
 from pipeline.kinds.backend import Sampling
 from pipeline.kinds.objective import Step
 
+# Traits: `reads`, the columns of the rows that are looked at, with `verifier` where a reward is asked for;
+# `keeps_signals`, whether the rows that it gives are those that stored signals are of.
 feed = marker("feed")
 
 
@@ -30,5 +33,12 @@ class Draw:
     reward: Callable[[int, Sequence[int]], float | None]
 
 
-# A feed that keeps what it drew has `kept()`, a table that is written beside the model, and `restore(table)`.
-Feed = Callable[[Draw], pa.Table]
+class Feed(Protocol):
+    """Gives the rows of a step.
+
+    A feed that keeps what it drew has `kept()`, a table that is written beside the model, and `restore(table)`.
+    """
+
+    def __call__(self, draw: Draw, /) -> pa.Table:
+        """The rows, with the columns of `examples`."""
+        ...

@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, Protocol
 
 from pipeline.core.methods import marker
 
-Card = dict[str, str]
+Card = dict[str, Any]
 # What runs a model folder in this process.
 Engine = Literal["transformers", "vllm"]
 BACKENDS: dict[Engine, str] = {"transformers": "local.model", "vllm": "vllm.engine"}
 
-Origin = Callable[[Path], Card]
 Dtype = Literal["float32", "bfloat16"]
 
+
+class Origin(Protocol):
+    """Puts a model into an empty folder."""
+
+    def __call__(self, out: Path, /) -> Card:
+        """Fill the folder; returns the model's card."""
+        ...
+
+
+# Traits: `gives` and `backend`, what the card's backend gives and how it is called, each as it is or as a function
+# of the arguments; `network`, which the card names, a causal language model if it names none; `files`, from the
+# arguments to the user's own files that are read; `packages` that are needed.
 origin = marker("origin")

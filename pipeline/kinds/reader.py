@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 from pipeline.core.methods import marker
 from pipeline.kinds.backend import Reading
 
-Reader = Callable[[Reading], dict[str, Any]]
 
+class Reader(Protocol):
+    """Gives the columns of one answer's score: `score`, `quantities`, and `detail` or `vector` if it has them."""
+
+    def __call__(self, reading: Reading, /) -> dict[str, Any]:
+        """The columns of one row."""
+        ...
+
+
+# Traits: `needs`, what the reading model must give; `embedding`, whether its states are wanted.
 reader = marker("reader")

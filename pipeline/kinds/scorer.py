@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from typing import Protocol
 
 import numpy as np
 import pyarrow as pa
 
 from pipeline.core.methods import marker
 
-# From a whole part of responses (the columns that the scorer reads) to the columns of the table `scores`: `score`,
-# `quantities`, and `detail` or `vector` if it has them, as lists or arrays with one value per row.
-Scorer = Callable[[pa.Table], dict[str, pa.Array]]
+
+class Scorer(Protocol):
+    """Scores a whole part of responses at once; all answers to a prompt lie in one part."""
+
+    def __call__(self, rows: pa.Table, /) -> dict[str, pa.Array]:
+        """From the columns that the scorer reads to those of the table `scores`: `score`, `quantities`, and `detail` or
+        `vector` if it has them, as lists or arrays with one value per row."""
+        ...
 
 
 def quantities_of(**columns: np.ndarray) -> pa.MapArray:
@@ -25,4 +30,5 @@ def quantities_of(**columns: np.ndarray) -> pa.MapArray:
     return pa.MapArray.from_arrays(np.arange(rows + 1, dtype=np.int32) * width, names, pa.array(values.ravel()))
 
 
+# Traits: `reads`, the columns of responses that are read.
 scorer = marker("scorer")

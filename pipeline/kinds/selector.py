@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Protocol
 
 import numpy as np
 
@@ -73,7 +73,12 @@ class Decision:
     reason: np.ndarray
 
 
-Selector = Callable[[Candidates, Budget, int], Decision]
+class Selector(Protocol):
+    """Decides about every candidate."""
+
+    def __call__(self, candidates: Candidates, budget: Budget, seed: int, /) -> Decision:
+        """A decision that keeps the budget; whatever is drawn is drawn by the seed."""
+        ...
 
 
 def spend(order: Sequence[int] | np.ndarray, cost: np.ndarray, limit: float) -> list[int]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Protocol
 
 from pipeline.core.methods import marker
 
@@ -32,4 +33,15 @@ class BadRow:
 
 Rows = Iterator[GivenRow | BadRow]
 
+
+class Source(Protocol):
+    """Gives rows once, in an order that is always the same."""
+
+    def __iter__(self) -> Rows:
+        """The rows, each as it is read."""
+        ...
+
+
+# Traits: `files`, from the arguments to the user's own files that are read; `verifiers`, those that its rows may name,
+# without which any may be.
 source = marker("source")

@@ -8,7 +8,7 @@ from pathlib import Path
 from pydantic import NonNegativeInt, PositiveInt
 
 from pipeline.kinds.backend import LOCAL
-from pipeline.kinds.origin import Card, origin
+from pipeline.kinds.origin import BACKENDS, Card, origin
 from pipeline.model.folder import finish
 
 SPECIAL = ("<pad>", "<s>", "</s>", "<unk>", "<assistant>")
@@ -20,7 +20,7 @@ TEMPLATE = (
 )
 
 
-@origin(gives=LOCAL)
+@origin(gives=LOCAL, backend=BACKENDS["transformers"])
 def gpt2(
     *,
     alphabet: str,

@@ -18,12 +18,17 @@ from pipeline.model.folder import TOKENIZER_FILES, finish
 WEIGHTS = ("*.safetensors", "*.safetensors.index.json", "config.json", "generation_config.json")
 
 
+def engine_backend(arguments: Mapping[str, Any]) -> str:
+    """What runs a model folder."""
+    return BACKENDS[arguments.get("engine", "transformers")]
+
+
 def engine_gives(arguments: Mapping[str, Any]) -> frozenset[str]:
     """What a model folder gives depends on the engine that it is run with."""
-    return frozenset(find("backend", BACKENDS[arguments.get("engine", "transformers")]).traits["gives"])
+    return frozenset(find("backend", engine_backend(arguments)).traits["gives"])
 
 
-@origin(gives=engine_gives, files=lambda arguments: [f"data/embedded/{arguments['name']}"])
+@origin(gives=engine_gives, backend=engine_backend, files=lambda arguments: [f"data/embedded/{arguments['name']}"])
 def embedded(*, name: Literal["teacher", "base"], engine: Engine = "transformers") -> Origin:
     """A model that ships with this repository, in `data/embedded/`.
 
@@ -33,7 +38,7 @@ def embedded(*, name: Literal["teacher", "base"], engine: Engine = "transformers
     return folder(path=f"data/embedded/{name}", engine=engine)
 
 
-@origin(gives=engine_gives, files=lambda arguments: [arguments["path"]])
+@origin(gives=engine_gives, backend=engine_backend, files=lambda arguments: [arguments["path"]])
 def folder(*, path: str, dtype: Dtype = "float32", engine: Engine = "transformers") -> Origin:
     """A transformers folder: safetensors, config, fast tokenizer, chat template. `engine` runs it, in this process.
 
@@ -60,7 +65,7 @@ def folder(*, path: str, dtype: Dtype = "float32", engine: Engine = "transformer
     return fill
 
 
-@origin(gives=("generate",))
+@origin(gives=("generate",), backend="recorded.solutions")
 def solutions() -> Origin:
     """No model: the answers that came with the prompts (`recorded.solutions`).
 

@@ -15,7 +15,7 @@ from pipeline.model.folder import PLACES, finish
 SPECIAL = ("<pad>", "<unk>", "<cls>")
 
 
-@origin(gives=LOCAL, network="classifier.text")
+@origin(gives=LOCAL, network="classifier.text", backend="network.local")
 def bert(
     *,
     alphabet: str,

@@ -7,7 +7,6 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from pipeline.core.methods import available
 from pipeline.core.settings import RunSettings
 from pipeline.core.stage import ALONE, NAME, SECTION_OF, STAGES, Instance, Plan, stage_named
 from pipeline.core.workspace import TABLE_FOLDERS
@@ -97,16 +96,9 @@ def schema() -> dict[str, Any]:
     for stage_name in STAGES:
         if SECTION_OF[stage_name] != stage_name or stage_name == ALONE:
             continue
-        params = stage_named(stage_name).params
-        entry = params.model_json_schema()
-        use = params.model_fields.get("use")
-        if use is not None and use.annotation is not None:
-            names = available(use.annotation.kind)
-            entry["properties"]["use"] = {"enum": list(names)}
-            entry["additionalProperties"] = True
         properties[stage_name] = {
             "type": "object",
-            "additionalProperties": entry,
+            "additionalProperties": stage_named(stage_name).params.model_json_schema(),
             "propertyNames": {"pattern": NAME},
         }
     return {

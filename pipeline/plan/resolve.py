@@ -8,16 +8,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import yaml
 from pydantic import ValidationError
 
-from pipeline.core.graph import gives, inside, tables_under, upstream
+from pipeline.core.graph import gives, inside, named, tables_under, upstream
 from pipeline.core.identity import fingerprint
-from pipeline.core.methods import KINDS, available
+from pipeline.core.methods import module_of
 from pipeline.core.settings import RunSettings
 from pipeline.core.stage import ALONE, NAME, SECTION_OF, STAGES, Instance, Plan, Stage, StageParams, stage_named
 from pipeline.core.workspace import ROOT
@@ -48,10 +48,13 @@ def resolve(given: Mapping[str, Any], only: str | None = None) -> Plan:
     drafts, settings, faults = read(filled(given, ROOT))
     if faults:
         raise PlanError(faults)
-    plan, faults = connect(drafts, settings, only)
+    plan, faults = connect(drafts, settings)
     faults = faults or cycles(plan) or [fault for i in plan.instances.values() for fault in beside(i, plan)]
     if faults:
         raise PlanError(faults)
+    for label, instance in plan.instances.items():
+        if only in (None, label):
+            plan.instances[label] = replace(instance, code=_identity(instance, plan))
     return plan
 
 
@@ -120,7 +123,7 @@ def _draft(stage: Stage, name: Any, entry: Any, seed: int) -> Draft | list[str]:
         return explained(at, error, fields)
 
 
-def connect(drafts: Sequence[Draft], settings: RunSettings, only: str | None) -> tuple[Plan, list[str]]:
+def connect(drafts: Sequence[Draft], settings: RunSettings) -> tuple[Plan, list[str]]:
     """The plan, in which every instance knows the tables that it reads, and which of them nobody makes."""
     plan, faults = Plan(settings), []
     makers: dict[str, str] = {}
@@ -143,7 +146,7 @@ def connect(drafts: Sequence[Draft], settings: RunSettings, only: str | None) ->
             params=draft.params,
             inputs=inputs,
             output=draft.params.output(draft.name),
-            code=_identity(draft.stage, draft.params) if only in (None, draft.label) else "",
+            code="",
         )
     return plan, faults
 
@@ -154,12 +157,13 @@ def beside(instance: Instance, plan: Plan) -> list[str]:
     return [f"{where(instance.stage, instance.name)}: {text}" for text in texts]
 
 
-def _identity(declared: Stage, params: StageParams) -> str:
+def _identity(instance: Instance, plan: Plan) -> str:
     """The fingerprint of all code and schemas that decide what an instance writes."""
-    modules = [f"pipeline.stages.{declared.name}", *(use.method.module for use in params.methods())]
-    for kind in declared.kinds:
-        modules.extend(sorted({f"pipeline.{KINDS[kind]}.{n.split('.')[0]}" for n in available(kind)}))
-    shapes = [str(s.table.schema) for s in params.inputs().values() if s.table]
+    declared, methods = stage_named(instance.stage), [use.method for use in instance.params.methods()]
+    modules = [f"pipeline.stages.{declared.name}", *(method.module for method in methods)]
+    for kind in {*declared.finds, *(kind for method in methods for kind in method.finds)}:
+        modules.extend(module_of(kind, name) for name in named(plan, instance, kind))
+    shapes = [str(s.table.schema) for s in instance.params.inputs().values() if s.table]
     shapes += [str(declared.writes.schema)] if declared.writes else []
     return ids.digest(fingerprint(modules), shapes)
 

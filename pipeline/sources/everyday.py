@@ -209,7 +209,7 @@ TASKS: Mapping[TaskName, Task] = {
 }
 
 
-@source()
+@source(verifiers=tuple(sorted({task.verifier for task in TASKS.values()})))
 def tasks(
     *,
     rows: PositiveInt,

@@ -23,6 +23,8 @@ UPPER = (100, 500, 1000)
 # in a row mean that there is nothing left, not bad luck.
 REPEATS = 20_000
 
+VERIFIER = "text.marked"
+
 Level = Literal[0, 1, 2]
 DomainName = Literal["add", "mul", "mod", "sort", "shift", "count", "logic", "rev"]
 Cell = tuple[DomainName, Level]
@@ -220,13 +222,13 @@ def row(domain: DomainName, level: int, prompt: str, slip: bool) -> dict[str, ob
         "domain": domain,
         "level": level,
         "group": DOMAINS[domain].key(prompt),
-        "verifier": "text.marked",
+        "verifier": VERIFIER,
         "reference": DOMAINS[domain].solve(prompt, False)[1],
         "solution": solution(domain, prompt, slip),
     }
 
 
-@source()
+@source(verifiers=(VERIFIER,))
 def tasks(
     *,
     rows: PositiveInt,

@@ -5,15 +5,18 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
-from pipeline.core.methods import UseOrigin
+from pipeline.core.methods import Use
 from pipeline.core.settings import Endpoint
 from pipeline.core.stage import Input, Plan, WatchedParams, stage
 from pipeline.errors import Refused
+from pipeline.kinds.origin import Origin
+from pipeline.model.folder import CAUSAL
 
 
 class Params(WatchedParams):
-    use: UseOrigin
+    use: Use[Origin]
 
     def inputs(self) -> dict[str, Input]:
         return {}
@@ -22,8 +25,17 @@ class Params(WatchedParams):
         return f"models/{instance}"
 
     def gives(self) -> frozenset[str]:
-        gives = self.use.method.traits["gives"]
-        return frozenset(gives(self.use.arguments) if callable(gives) else gives)
+        return frozenset(self._trait("gives"))
+
+    def names(self, kind: str) -> frozenset[str] | None:
+        named = {"backend": self._trait("backend"), "network": self._trait("network") or CAUSAL}
+        if kind not in named:
+            return frozenset()
+        return None if named[kind] is None else frozenset({named[kind]})
+
+    def _trait(self, name: str) -> Any:
+        declared = self.use.method.traits.get(name)
+        return declared(self.use.arguments) if callable(declared) else declared
 
     def check(self, plan: Plan) -> list[str]:
         """Parameters that do not go together, among themselves or with those of the model's endpoint."""

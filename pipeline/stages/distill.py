@@ -24,9 +24,13 @@ class Params(StudentParams):
         return {**super().needs(), self.teacher: frozenset({"full_logits"})}
 
 
-@stage(writes=None, by="tree", exactness="repeatable", imports=("torch", "transformers", "transformers.trainer"))
-def distill(
-    params: Params, rows: Scan, student: Path, teacher: Path, gates: Path, out: Path, how: How, name: str
-) -> None:
+@stage(
+    writes=None,
+    by="tree",
+    exactness="repeatable",
+    imports=("torch", "transformers", "transformers.trainer"),
+    finds=("network",),
+)
+def distill(params: Params, rows: Scan, student: Path, teacher: Path, out: Path, how: How, name: str) -> None:
     """A plain transformers folder with its tokenizer, `model.json` and the curve of its training."""
     fit(params, rows, student, teacher, out, how, name)

@@ -37,7 +37,7 @@ class Params(StageParams):
 
 
 @stage(
-    writes=EVALS, by="part", exactness="repeatable", imports=("torch", "transformers"), kinds=("verifier", "backend")
+    writes=EVALS, by="part", exactness="repeatable", imports=("torch", "transformers"), finds=("verifier", "backend")
 )
 def evaluate(params: Params, prompts: Scan, model: Path, how: How) -> Iterator[pa.RecordBatch]:
     """The greedy answer to every item, right or wrong, with the probability that the model gave to it."""

@@ -80,7 +80,7 @@ class Params(StageParams):
 
 
 @stage(
-    writes=RESPONSES, by="part", exactness="recorded", imports=("torch", "transformers"), kinds=("verifier", "backend")
+    writes=RESPONSES, by="part", exactness="recorded", imports=("torch", "transformers"), finds=("verifier", "backend")
 )
 def generate(params: Params, prompts: Scan, drops: Scan, model: Path, how: How, name: str) -> Iterator[pa.RecordBatch]:
     """Every prompt that was not dropped, answered k times; an answer once received is never asked for again."""

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
 import pyarrow as pa
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt, field_validator
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt
 
 from pipeline.contracts import PROMPTS
-from pipeline.core.methods import UseSource, find
+from pipeline.core.methods import Use
 from pipeline.core.stage import NAME, Input, Plan, WatchedParams, stage
 from pipeline.errors import Refused
-from pipeline.kinds.source import BadRow
+from pipeline.kinds.source import BadRow, Source
+from pipeline.kinds.verifier import Verifier
 from pipeline.tables import ids
+from pipeline.tables.parquet import Scan
 from pipeline.text.intake import Column, Intake
 from pipeline.text.ngrams import plain
 
@@ -32,32 +34,33 @@ class Split(BaseModel):
 
 class Params(WatchedParams):
     pool: str = Field(pattern=NAME)
-    use: UseSource
+    use: Use[Source]
     parts: PositiveInt = 1
     columns: dict[Column, str] = Field(default={})
     domain: str | None = None
-    verifier: str | None = None
+    verifier: Use[Verifier] | None = None
     system: str | None = None
     split: Split | None = None
     limit: PositiveInt | None = None
     max_prompt_chars: PositiveInt = 100_000
     on_bad_row: Literal["fail", "quarantine"] = "fail"
 
-    @field_validator("verifier")
-    @classmethod
-    def _known(cls, name: str | None) -> str | None:
-        if name is not None:
-            try:
-                find("verifier", name)
-            except Refused as error:
-                raise ValueError(str(error)) from error
-        return name
-
     def inputs(self) -> dict[str, Input]:
         return {}
 
     def output(self, instance: str) -> str:
         return f"prompts/{self.pool}/{instance}"
+
+    def names(self, kind: str) -> frozenset[str] | None:
+        if kind != "verifier":
+            return super().names(kind)
+        declared = self.use.method.traits.get("verifiers")
+        if declared is None or "verifier" in self.columns:
+            return None
+        return frozenset(declared) | ({self.verifier.name} if self.verifier else set())
+
+    def parts_of(self, tables: Sequence[Scan]) -> int:
+        return self.parts
 
     def check(self, plan: Plan) -> list[str]:
         faults = super().check(plan)
@@ -70,10 +73,11 @@ class Params(WatchedParams):
         return faults
 
 
-@stage(writes=PROMPTS, by="table", kinds=("verifier",))
+@stage(writes=PROMPTS, by="table", finds=("verifier",))
 def ingest(params: Params, notes: dict, name: str, data: Path) -> Iterator[pa.RecordBatch]:
     """Every row becomes a prompt or is named as bad; none is passed over in silence."""
-    intake = Intake(params.columns, params.domain or name, params.verifier, params.system, params.max_prompt_chars)
+    verifier = params.verifier.name if params.verifier else None
+    intake = Intake(params.columns, params.domain or name, verifier, params.system, params.max_prompt_chars)
     good: list[dict] = []
     bad: list[BadRow] = []
     for given in params.use.build():
@@ -83,6 +87,7 @@ def ingest(params: Params, notes: dict, name: str, data: Path) -> Iterator[pa.Re
         else:
             good.append(read)
     _answer_for(bad, len(good), params, name, notes, data)
+    _check_verifiers(good, params, name)
     _name_groups(good)
     if params.split is not None:
         held_out = params.split.take == "held_out"
@@ -116,6 +121,17 @@ def _answer_for(bad: list[BadRow], good: int, params: Params, name: str, notes: 
     file.write_text("\n".join(rows) + "\n", "utf-8")
     notes["quarantined"] = {why: len(places) for why, places in causes.items()}
     notes["quarantine"] = f"{file.parent.name}/{file.name}"
+
+
+def _check_verifiers(rows: list[dict], params: Params, name: str) -> None:
+    """What a source declares decides whose code is part of the identity of all that is made of its rows."""
+    declared = params.names("verifier")
+    undeclared = sorted({row["verifier"] for row in rows if row["verifier"]} - (declared or set()))
+    if declared is not None and undeclared:
+        raise Refused(
+            f"ingest.{name}: {params.use.name} gave rows with the verifier {', '.join(undeclared)}, which it does not "
+            f"declare. Name it in `@source(verifiers=...)`, or declare none, so that rows may name any."
+        )
 
 
 def _some(places: list[str]) -> str:

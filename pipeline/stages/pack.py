@@ -37,13 +37,16 @@ class Params(StageParams):
     def output(self, instance: str) -> str:
         return f"examples/{instance}"
 
+    def needs(self) -> dict[str, frozenset[str]]:
+        return {self.student: frozenset()}
+
 
 COLUMNS = [
     "response_id", "prompt_id", "domain", "messages", "content", "answer", "verifier", "reference", "inputs", "outputs",
 ]  # fmt: skip
 
 
-@stage(writes=EXAMPLES, by="part", kinds=("verifier", "network"))
+@stage(writes=EXAMPLES, by="part", finds=("verifier", "network"))
 def pack(params: Params, responses: Scan, selection: Scan, tokenizer: Path) -> Iterator[pa.RecordBatch]:
     """One example per kept response; loss on the answer and its end token. Equal examples become one.
 

@@ -42,7 +42,7 @@ class Params(StageParams):
         return Want(top_k=self.top_k, taps=self.taps)
 
 
-@stage(writes=SIGNALS, by="part", exactness="repeatable", imports=("torch", "transformers"), kinds=("backend",))
+@stage(writes=SIGNALS, by="part", exactness="repeatable", imports=("torch", "transformers"), finds=("backend",))
 def probe(params: Params, examples: Scan, model: Path, how: How) -> Iterator[pa.RecordBatch]:
     """The K likeliest outcomes at each place, their log-probabilities and the mass of all others, at temperature 1; and
     by tap what else the model computes there."""

@@ -9,10 +9,11 @@ import pyarrow as pa
 
 from pipeline.asking.read import read_all
 from pipeline.contracts import RESPONSES, SCORES
-from pipeline.core.methods import UseReader
+from pipeline.core.methods import Use
 from pipeline.core.run import How
 from pipeline.core.stage import Input, StageParams, stage
 from pipeline.kinds.backend import Tokens, Want
+from pipeline.kinds.reader import Reader
 from pipeline.model.chat import Chat
 from pipeline.tables.parquet import Scan
 
@@ -22,7 +23,7 @@ COLUMNS = ["response_id", "prompt_id", "messages", "content", "inputs"]
 class Params(StageParams):
     of: str
     model: str
-    use: UseReader
+    use: Use[Reader]
 
     def inputs(self) -> dict[str, Input]:
         return {"responses": Input(self.of, RESPONSES), "model": Input(f"models/{self.model}")}
@@ -34,7 +35,7 @@ class Params(StageParams):
         return {self.model: frozenset({"read", *self.use.method.traits["needs"]})}
 
 
-@stage(writes=SCORES, by="part", exactness="repeatable", imports=("torch", "transformers"), kinds=("backend",))
+@stage(writes=SCORES, by="part", exactness="repeatable", imports=("torch", "transformers"), finds=("backend",))
 def read(params: Params, responses: Scan, model: Path, how: How) -> Iterator[pa.RecordBatch]:
     """Every answer is rendered with the reading model's own template; answers that failed get a null score.
 

@@ -8,14 +8,15 @@ import pyarrow as pa
 from pydantic import Field
 
 from pipeline.contracts import RESPONSES, SCORES
-from pipeline.core.methods import UseScorer
+from pipeline.core.methods import Use
 from pipeline.core.stage import Input, StageParams, stage
+from pipeline.kinds.scorer import Scorer
 from pipeline.tables.parquet import Scan
 
 
 class Params(StageParams):
     of: str = Field(pattern="^responses/")
-    use: UseScorer
+    use: Use[Scorer]
 
     def inputs(self) -> dict[str, Input]:
         return {"responses": Input(self.of, RESPONSES)}
@@ -24,7 +25,7 @@ class Params(StageParams):
         return f"scores/{self.of}/{instance}"
 
 
-@stage(writes=SCORES, by="part", kinds=("verifier",))
+@stage(writes=SCORES, by="part")
 def score(params: Params, responses: Scan) -> Iterator[pa.RecordBatch]:
     """A scorer sees a whole part at once: all answers to a prompt, of every model, lie in the same part."""
     reads = params.use.method.traits["reads"]

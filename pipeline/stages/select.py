@@ -12,7 +12,7 @@ from pydantic import Field, PositiveInt, model_validator
 
 from pipeline.contracts import GAPS, RESPONSES, SELECTIONS
 from pipeline.core import graph
-from pipeline.core.methods import UseSelector
+from pipeline.core.methods import Use
 from pipeline.core.stage import Input, Plan, StageParams, gate_of, scores_of, stage
 from pipeline.errors import Refused
 from pipeline.kinds.selector import Budget, Candidates, Decision, Selector
@@ -25,7 +25,7 @@ class Params(StageParams):
     of: str
     entries: tuple[str, ...] | None = Field(default=None, alias="from", min_length=1)
     where: str = "true"
-    use: UseSelector
+    use: Use[Selector]
     budget_tokens: PositiveInt | None = None
     budget_rows: PositiveInt | None = None
     one_per_prompt: bool = True
@@ -79,7 +79,7 @@ class Params(StageParams):
 
 @stage(writes=SELECTIONS, by="table", imports=("duckdb",))
 def select(
-    params: Params, responses: Scan, scores: Scan, gates: Path, gaps: Scan, data: Path, name: str
+    params: Params, responses: Scan, scores: Scan, gaps: Scan, data: Path, name: str
 ) -> Iterator[pa.RecordBatch]:
     """Every answer in `of` gets one row; those that may be kept go to the selector as candidates."""
     numbers, vectors, weights = (params.arguments(marker) for marker in ("number", "vector", "gaps"))
@@ -128,7 +128,7 @@ def select(
         | {table: _array(chosen[f"gaps:{table}"]) for table in weights.values()},
     )
     budget = Budget(params.budget_rows, params.budget_tokens, params.one_per_prompt)
-    choose: Selector = params.use.build()
+    choose = params.use.build()
     decision = held_to(budget, choose(candidates, budget, ids.seed_of(params.seed, "select", name)), candidates)
     kept, weight = np.zeros(len(ids_), bool), np.zeros(len(ids_))
     kept[place], weight[place], reason[place] = decision.kept, decision.weight, decision.reason

@@ -15,7 +15,13 @@ class Params(StudentParams):
     pass
 
 
-@stage(writes=None, by="tree", exactness="repeatable", imports=("torch", "transformers", "transformers.trainer"))
-def train(params: Params, rows: Scan, student: Path, gates: Path, out: Path, how: How, name: str) -> None:
+@stage(
+    writes=None,
+    by="tree",
+    exactness="repeatable",
+    imports=("torch", "transformers", "transformers.trainer"),
+    finds=("network",),
+)
+def train(params: Params, rows: Scan, student: Path, out: Path, how: How, name: str) -> None:
     """A plain transformers folder with its tokenizer, `model.json` and the curve of its training."""
     fit(params, rows, student, None, out, how, name)

@@ -7,9 +7,12 @@ from typing import Literal
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from pipeline.contracts import EXAMPLES, SIGNALS
-from pipeline.core.methods import Choice, Use, UseFeed, UseObjective, available, find
+from pipeline.core.methods import Choice, Use, available, find
 from pipeline.core.stage import NAME, Input, Plan, StageParams, gate_of
 from pipeline.kinds.backend import LOCAL
+from pipeline.kinds.feed import Feed
+from pipeline.kinds.objective import Objective
+from pipeline.kinds.origin import BACKENDS
 
 
 class Adapter(Choice):
@@ -45,7 +48,7 @@ class Term(Choice):
     """
 
     weight: float = 1.0
-    use: UseObjective
+    use: Use[Objective]
     of: str = "student"
     against: str | None = None
     head: str = "main"
@@ -72,7 +75,7 @@ class Follow(Choice):
 class Feeding(Choice):
     """Where the rows of a step come from, if not from the table alone."""
 
-    use: UseFeed
+    use: Use[Feed]
 
 
 class StudentParams(Recipe):
@@ -123,6 +126,10 @@ class StudentParams(Recipe):
 
     def gives(self) -> frozenset[str]:
         return frozenset(LOCAL)
+
+    def names(self, kind: str) -> frozenset[str] | None:
+        named = {"backend": frozenset({BACKENDS["transformers"]}), "network": None}
+        return named.get(kind, frozenset())
 
     def check(self, plan: Plan) -> list[str]:
         live = hasattr(self, "teacher")

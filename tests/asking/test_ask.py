@@ -134,18 +134,13 @@ def edited(monkeypatch: pytest.MonkeyPatch, module: Path, old: str, new: str) ->
         return text
 
     monkeypatch.setattr(Path, "read_text", read_text)
-    forget()
-
-
-def forget() -> None:
-    for cached in (identity._parsed, identity._imports, identity._beside, identity._tree):
-        cached.cache_clear()
+    identity.forget()
 
 
 @pytest.fixture
 def fresh_code() -> Iterator[None]:
     yield
-    forget()
+    identity.forget()
 
 
 @pytest.mark.parametrize("backend", ["local.model", "vllm.engine"])

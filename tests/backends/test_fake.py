@@ -7,17 +7,18 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.core.methods import UseOrigin
+from pipeline.core.methods import Use
 from pipeline.core.run import How
 from pipeline.core.settings import RunSettings
 from pipeline.errors import Refused
 from pipeline.kinds.backend import Answer, GenerateRequest, Sampling, engine_of, open_model
+from pipeline.kinds.origin import Origin
 
 SAMPLED, GREEDY = Sampling(1.0, 1.0, 32), Sampling(0.0, 1.0, 32)
 
 
 def answers(folder: Path, sampling: Sampling, *texts: str, **arguments: float) -> list[Answer]:
-    card = UseOrigin(name="fake.words", arguments=arguments).build()(folder)
+    card = Use[Origin](name="fake.words", arguments=arguments).build()(folder)
     (folder / "model.json").write_text(json.dumps(card), "utf-8")
     asked = [
         GenerateRequest(f"r{i}", f"p{i}", [{"role": "user", "content": text}], sample=0, seed=i)

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 from filelock import FileLock
 
 from pipeline.contracts import RESPONSES, SCORES
+from pipeline.core import driver
 from pipeline.core.driver import run_instance
 from pipeline.core.settings import RunSettings
-from pipeline.core.stage import Instance, stage_named
+from pipeline.core.stage import Instance, StageParams, stage_named
 from pipeline.errors import Refused, TryAgain
 from pipeline.tables import ids, parquet
 from pipeline.tables.parquet import Scan
@@ -71,6 +74,23 @@ def test_one_and_three_workers_write_the_same_bytes(data: Path) -> None:
     assert run(data, executor="processes", workers=3)["rows"] == 120
     assert bytes_of(data / OUTPUT) == one
     assert Scan(SCORES, (data / OUTPUT,)).count() == 120
+
+
+def test_a_stage_is_given_what_it_asks_for(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And no more: an input that it only waits for, such as a gate, does not stand in its signature."""
+    asked: dict[str, object] = {}
+
+    def score(params: StageParams, name: str) -> Iterator[pa.RecordBatch]:
+        asked.update(name=name, params=params)
+        yield SCORES.rows([])
+
+    alone = replace(stage_named("score"), function=score, by="table")
+    monkeypatch.setattr(driver, "stage_named", lambda name: alone)
+    instance = agreement()
+    run(data, instance)
+    assert asked == {"name": "agreement", "params": instance.params}
+    # The table has as many parts as what is read, asked for or not.
+    assert sorted(bytes_of(data / OUTPUT)) == [parquet.part_name(i) for i in range(PARTS)]
 
 
 def test_a_failed_run_leaves_what_was_there(data: Path) -> None:

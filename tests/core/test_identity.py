@@ -40,14 +40,12 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., st
         for path, content in {**files, **({name: text} if name else {})}.items():
             (tmp_path / path).parent.mkdir(exist_ok=True)
             (tmp_path / path).write_text(content, "utf-8")
-        for cached in (identity._parsed, identity._imports, identity._beside, identity._tree):
-            cached.cache_clear()
+        identity.forget()
         return identity.fingerprint(["pipeline.stages.work"])
 
     # What was read from the real package must not be taken for the small one's, nor the other way round.
     yield fingerprint
-    for cached in (identity._parsed, identity._imports, identity._beside, identity._tree):
-        cached.cache_clear()
+    identity.forget()
 
 
 @pytest.mark.parametrize(
@@ -87,6 +85,43 @@ def test_what_changes_something_changes_the_identity(package: Callable[..., str]
 )
 def test_other_code_does_not_count(package: Callable[..., str], name: str, text: str) -> None:
     assert package(name, text) == package()
+
+
+@pytest.mark.parametrize("old", ["near.py", "kinds/family.py"])
+def test_a_module_that_moves_changes_no_identity(package: Callable[..., str], tmp_path: Path, old: str) -> None:
+    """Whether its name or names in it are imported: what it says is in the closure, wherever it lies."""
+    before = package()
+    (tmp_path / "rooms").mkdir()
+    (tmp_path / "rooms" / "__init__.py").write_text('"""Rooms."""', "utf-8")
+    (tmp_path / old).rename(tmp_path / "rooms" / "moved.py")
+    moved = STAGE.replace("near.twice", "moved.twice").replace(
+        "from pipeline import near", "from pipeline.rooms import moved"
+    )
+    if old != "near.py":
+        moved = STAGE.replace("family.LIMIT", "LIMIT").replace("kinds import family", "rooms.moved import LIMIT")
+        (tmp_path / "stages" / "work.py").write_text(
+            STAGE.replace("kinds import family", "kinds.family import LIMIT").replace("family.LIMIT", "LIMIT"), "utf-8"
+        )
+        (tmp_path / "kinds" / "family.py").write_text("LIMIT = 3\n", "utf-8")
+        identity.forget()
+        before = identity.fingerprint(["pipeline.stages.work"])
+        (tmp_path / "kinds" / "family.py").unlink()
+    (tmp_path / "stages" / "work.py").write_text(moved, "utf-8")
+    identity.forget()
+    assert identity.fingerprint(["pipeline.stages.work"]) == before
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("import far\n", "import far as near, near as far\n"),
+        ("import far\n", "import far\n    from math import floor\n"),
+    ],
+)
+def test_what_a_name_stands_for_counts(package: Callable[..., str], old: str, new: str) -> None:
+    """Although nothing else changes where it is used, and both modules are in the closure anyway."""
+    text = "def twice(x):\n    from pipeline import far\n    return far.ADD + x\n"
+    assert package("near.py", text.replace(old, new)) != package("near.py", text)
 
 
 def test_a_file_that_a_module_names_counts(package: Callable[..., str], tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import shutil
@@ -14,8 +15,10 @@ from pydantic import ValidationError
 
 import pipeline
 from pipeline.core import methods
-from pipeline.core.methods import UseScorer, UseSelector
+from pipeline.core.methods import Use
 from pipeline.errors import Refused
+from pipeline.kinds.scorer import Scorer
+from pipeline.kinds.selector import Selector
 
 PACKAGE = Path(pipeline.__file__).parent
 MINE = '''
@@ -35,7 +38,7 @@ USE = """
 import json
 from pipeline.plan.resolve import load, resolve
 from pathlib import Path
-from pipeline.core.methods import UseScorer
+
 given = load(Path("params.yaml"))
 given["score"]["agreement"] = {"of": "responses/train", "use": "mine.length", "least": 5}
 resolved = resolve(given)
@@ -52,6 +55,26 @@ def test_every_kind_has_methods_that_can_be_found() -> None:
             assert method.module.rsplit(".", 1)[-1] == name.split(".")[0]
 
 
+@pytest.mark.parametrize("kind", methods.KINDS)
+def test_a_kind_is_a_file_with_its_marker_and_its_type(kind: str) -> None:
+    """So that a new kind is one file and the folder of its families, and `Use[Type]` says the kind."""
+    module = importlib.import_module(f"pipeline.kinds.{kind}")
+    assert callable(getattr(module, kind))
+    assert Use[getattr(module, kind.capitalize())].kind() == kind
+    assert (PACKAGE / methods.KINDS[kind] / "__init__.py").exists()
+
+
+def test_what_is_filled_in_is_nothing_of_the_users() -> None:
+    given = {"name": "consistency.agreement", "arguments": {}}
+    assert Use[Scorer].model_validate(given).arguments == {"normalise": "none"}
+    assert given == {"name": "consistency.agreement", "arguments": {}}
+
+
+def test_a_method_is_made_with_its_arguments() -> None:
+    chosen = Use[Selector](name="mixture.coverage", arguments={"by": "score", "prefer": 1})
+    assert chosen.arguments == {"by": "score", "prefer": 1.0} and callable(chosen.build())
+
+
 def test_an_unknown_name_lists_what_there_is_and_the_nearest() -> None:
     with pytest.raises(Refused) as refused:
         methods.find("scorer", "consistency.agrement")
@@ -62,16 +85,16 @@ def test_an_unknown_name_lists_what_there_is_and_the_nearest() -> None:
 
 def test_a_method_of_another_kind_is_not_found() -> None:
     with pytest.raises(ValidationError, match="no selector is called"):
-        UseSelector.model_validate({"name": "consistency.agreement"})
+        Use[Selector].model_validate({"name": "consistency.agreement"})
 
 
 def test_arguments_are_checked_and_filled() -> None:
-    filled = UseScorer.model_validate({"name": "consistency.agreement"}).arguments
+    filled = Use[Scorer].model_validate({"name": "consistency.agreement"}).arguments
     assert filled == methods.find("scorer", "consistency.agreement").arguments().model_dump(mode="json")
     with pytest.raises(ValidationError, match="has no parameter 'normalize'; it takes"):
-        UseScorer.model_validate({"name": "consistency.agreement", "arguments": {"normalize": "none"}})
+        Use[Scorer].model_validate({"name": "consistency.agreement", "arguments": {"normalize": "none"}})
     with pytest.raises(ValidationError, match="normalise"):
-        UseScorer.model_validate({"name": "consistency.agreement", "arguments": {"normalise": "nonsense"}})
+        Use[Scorer].model_validate({"name": "consistency.agreement", "arguments": {"normalise": "nonsense"}})
 
 
 def test_a_lazy_module_is_imported_when_it_is_used() -> None:

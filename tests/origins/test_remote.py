@@ -9,11 +9,12 @@ import pytest
 from huggingface_hub import constants
 from pydantic import ValidationError
 
-from pipeline.core.methods import UseOrigin, find
+from pipeline.core.methods import Use, find
 from pipeline.core.settings import RunSettings
 from pipeline.core.stage import stage_named
 from pipeline.errors import Refused
 from pipeline.kinds.backend import engine_of
+from pipeline.kinds.origin import Origin
 from tests.commands.test_doctor import plan_of, served, tokenizer, weights
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -42,7 +43,7 @@ def test_an_endpoint_gives_what_its_entry_says_that_it_can() -> None:
 def test_an_endpoint_is_known_by_its_declared_name_and_version(tmp_path: Path) -> None:
     folder = tokenizer(tmp_path / "tokenizer")
     arguments = {"model": "m", "version": "1", "tokenizer": str(folder), "logprobs": True}
-    use = UseOrigin(name="remote.endpoint", arguments=arguments)
+    use = Use[Origin](name="remote.endpoint", arguments=arguments)
     (tmp_path / "out").mkdir()
     card = use.build()(tmp_path / "out")
     assert (card["model_id"], card["backend"], card["token_ids"]) == ("m@1", "http.openai", True)
@@ -52,8 +53,10 @@ def test_an_endpoint_is_known_by_its_declared_name_and_version(tmp_path: Path) -
 
 def test_an_endpoint_with_one_price_or_a_broken_tokenizer_is_refused(tmp_path: Path) -> None:
     with pytest.raises(Refused, match="price_out together"):
-        UseOrigin(name="remote.endpoint", arguments={"model": "m", "version": "1", "price_in": 1.0}).build()
-    use = UseOrigin(name="remote.endpoint", arguments={"model": "m", "version": "1", "tokenizer": str(tmp_path / "no")})
+        Use[Origin](name="remote.endpoint", arguments={"model": "m", "version": "1", "price_in": 1.0}).build()
+    use = Use[Origin](
+        name="remote.endpoint", arguments={"model": "m", "version": "1", "tokenizer": str(tmp_path / "no")}
+    )
     (tmp_path / "out").mkdir()
     with pytest.raises(Refused, match=r"tokenizer\.json"):
         use.build()(tmp_path / "out")
@@ -84,7 +87,7 @@ def test_the_template_that_renders_prompts_here_shapes_the_answers(tmp_path: Pat
         arguments = {"model": "m", "version": "1", "api": api, "tokenizer": str(folder)}
         out = tmp_path / f"out{number}"
         out.mkdir()
-        engines.append(engine_of(UseOrigin(name="remote.endpoint", arguments=arguments).build()(out)))
+        engines.append(engine_of(Use[Origin](name="remote.endpoint", arguments=arguments).build()(out)))
     assert engines[0] == engines[1]
     assert engines[3] == engines[4]
     assert len(set(engines)) == 3
@@ -93,7 +96,7 @@ def test_the_template_that_renders_prompts_here_shapes_the_answers(tmp_path: Pat
 @pytest.mark.parametrize("wrong", [{"revision": "main"}, {"revision": COMMIT, "trust_remote_code": True}])
 def test_a_hub_model_needs_a_commit_and_never_brings_code(wrong: dict) -> None:
     with pytest.raises(ValidationError):
-        UseOrigin(name="remote.hub", arguments={"repo": "org/model", **wrong})
+        Use[Origin](name="remote.hub", arguments={"repo": "org/model", **wrong})
 
 
 def test_a_hub_model_comes_from_the_cache_and_is_known_by_its_weights(tmp_path: Path, cache: Path) -> None:
@@ -101,8 +104,8 @@ def test_a_hub_model_comes_from_the_cache_and_is_known_by_its_weights(tmp_path: 
     (cache / "models--org--model" / "snapshots" / COMMIT / "modeling.py").write_text("raise SystemExit")
     cards = []
     for use in (
-        UseOrigin(name="remote.hub", arguments={"repo": "org/model", "revision": COMMIT}),
-        UseOrigin(name="local.folder", arguments={"path": str(weights(tokenizer(tmp_path / "same")))}),
+        Use[Origin](name="remote.hub", arguments={"repo": "org/model", "revision": COMMIT}),
+        Use[Origin](name="local.folder", arguments={"path": str(weights(tokenizer(tmp_path / "same")))}),
     ):
         out = tmp_path / use.name
         out.mkdir()
@@ -113,7 +116,7 @@ def test_a_hub_model_comes_from_the_cache_and_is_known_by_its_weights(tmp_path: 
 
 def test_a_hub_model_that_is_not_cached_is_refused_offline(tmp_path: Path, cache: Path) -> None:
     (tmp_path / "out").mkdir()
-    use = UseOrigin(name="remote.hub", arguments={"repo": "org/model", "revision": COMMIT})
+    use = Use[Origin](name="remote.hub", arguments={"repo": "org/model", "revision": COMMIT})
     with pytest.raises(Refused, match="HF_HUB_OFFLINE=0"):
         use.build()(tmp_path / "out")
     assert not list((tmp_path / "out").iterdir())

@@ -12,6 +12,7 @@ import pytest
 import yaml
 
 from pipeline.core import identity
+from pipeline.core.methods import available
 from pipeline.errors import Refused
 from pipeline.plan.disk import current, set_aside, write
 from pipeline.plan.disk import schema as plan_schema
@@ -38,9 +39,9 @@ def test_the_reports_template_is_part_of_the_reports_identity_alone(
 ) -> None:
     before, real = resolve(given), Path.read_bytes
     monkeypatch.setattr(Path, "read_bytes", lambda self: real(self) + b"<!-- -->" * (self.name == "report.html"))
-    identity._beside.cache_clear()
+    identity.forget()
     after = resolve(given)
-    identity._beside.cache_clear()
+    identity.forget()
     assert [label for label, i in before.instances.items() if i.code != after.instances[label].code] == [
         "report@report"
     ]
@@ -232,6 +233,8 @@ def test_an_old_plan_is_refused_by_the_key_that_differs(given: dict[str, Any], t
 def test_the_schema_knows_every_section_and_method(given: dict[str, Any]) -> None:
     schema = plan_schema()
     assert set(given) <= set(schema["properties"])
-    score = schema["properties"]["score"]["additionalProperties"]
-    assert "consistency.agreement" in score["properties"]["use"]["enum"]
+    sections = {name: schema["properties"][name]["additionalProperties"] for name in ("score", "train", "ingest")}
+    assert {"enum": list(available("scorer"))} in sections["score"]["$defs"].values()
+    assert {"enum": list(available("objective"))} in sections["train"]["$defs"].values()
+    assert {"enum": list(available("verifier"))} in sections["ingest"]["$defs"].values()
     json.dumps(schema)

@@ -7,8 +7,9 @@ from collections import Counter
 
 import pytest
 
-from pipeline.core.methods import UseSource
+from pipeline.core.methods import Use
 from pipeline.errors import Refused
+from pipeline.kinds.source import Source
 from pipeline.kinds.verifier import verifier_named
 from pipeline.sources import everyday
 from pipeline.tables import ids
@@ -16,7 +17,7 @@ from pipeline.text.intake import Intake
 
 
 def rows(n: int = 400, **arguments: object) -> list[dict]:
-    use = UseSource(name="everyday.tasks", arguments={"rows": n, "seed": 5, **arguments})
+    use = Use[Source](name="everyday.tasks", arguments={"rows": n, "seed": 5, **arguments})
     return [given.columns for given in use.build()]
 
 
@@ -100,7 +101,7 @@ def test_the_commonest_answer_is_a_baseline_that_never_reads_the_question() -> N
 
 def test_all_rows_become_prompts() -> None:
     intake = Intake({}, "everyday", None, None, 10_000)
-    use = UseSource(name="everyday.tasks", arguments={"rows": 50, "seed": 1})
+    use = Use[Source](name="everyday.tasks", arguments={"rows": 50, "seed": 1})
     assert all(isinstance(intake.read(given), dict) for given in use.build())
 
 

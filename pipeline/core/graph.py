@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 
-from pipeline.core.methods import available
+from pipeline.core.methods import available, find
 from pipeline.core.stage import Instance, Plan
 
 
-def tables_under(folder: str, makers: Mapping[str, str]) -> list[str]:
+def inside(one: str, other: str) -> bool:
+    """Whether a folder is another one or lies in it: the relation on which the graph rests."""
+    return one == other or one.startswith(other + "/")
+
+
+def touching(one: str, other: str) -> bool:
+    """Whether two folders have something in common: they are the same, or one lies in the other."""
+    return inside(one, other) or inside(other, one)
+
+
+def tables_under(folder: str, makers: Iterable[str]) -> list[str]:
     """The outputs that are this folder, lie under it, or hold it."""
-    return sorted(o for o in makers if o == folder or o.startswith(folder + "/") or folder.startswith(o + "/"))
+    return sorted(o for o in makers if touching(o, folder))
 
 
 def upstream(plan: Plan) -> dict[str, list[str]]:
@@ -54,6 +64,10 @@ def named_by_model(plan: Plan, model: str, kind: str) -> frozenset[str]:
 def _named_by(plan: Plan, maker: Instance, kind: str) -> frozenset[str] | None:
     """What an instance's rows or card name; where it does not say, what the models name that it is made of."""
     names, made_of = maker.params.names(kind), _models(plan, maker)
+    if kind == "backend" and made_of:
+        # A model of another kind than a language model is run by its network's own backend.
+        networks = _named_by(plan, maker, "network") or frozenset()
+        names = frozenset(filter(None, (find("network", n).traits.get("backend") for n in networks))) or names
     if names is not None or not made_of:
         return names
     below = [_named_by(plan, model, kind) for model in made_of]
@@ -73,10 +87,10 @@ def _makers(plan: Plan, outputs: Iterable[str]) -> list[Instance]:
 
 def scorers_of(plan: Plan, of: str) -> list[str]:
     """The names of the scores that `scores_wide` has for the answers in a folder."""
-    return [i.name for i in plan.instances.values() if i.output.startswith(f"scores/{of}/")]
+    return [i.name for i in plan.instances.values() if inside(i.output, f"scores/{of}")]
 
 
 def entries_of(plan: Plan, of: str) -> list[str]:
     """The entries of generate that answer in a folder, as the column `entry` names them."""
-    outputs = [i for i in plan.instances.values() if i.output == of or i.output.startswith(f"{of}/")]
+    outputs = [i for i in plan.instances.values() if inside(i.output, of)]
     return sorted({i.name for i in outputs if i.stage == "generate"})

@@ -24,7 +24,7 @@ from typing import Any, Literal
 
 from pydantic import computed_field
 
-from pipeline.contracts import Table
+from pipeline.contracts import SCORES, Table
 from pipeline.core.methods import Choice, Use
 from pipeline.core.settings import RunSettings
 from pipeline.tables import ids
@@ -41,11 +41,30 @@ NAME = r"^[a-z][a-z0-9_]*$"
 
 @dataclass(frozen=True)
 class Input:
-    """What a stage reads: a folder under `data/`, and the table its rows are of, or None for a folder of files."""
+    """What a stage reads: a folder under `data/`, and the table its rows are of, or None for a folder of files.
+
+    `missing` says what to write into the parameters where nothing makes it.
+    """
 
     folder: str
     table: Table | None = None
     optional: bool = False
+    missing: str = ""
+
+
+def gate_of(of: str) -> Input:
+    """What lets a table pass, or stops those that wait for it."""
+    missing = (
+        f"data/{of} is read here and no quality entry checks it. Add to params.yaml:\n"
+        f"      quality:\n        {of.replace('/', '_')}:\n          of: {of}\n          suite: {of.split('/')[0]}"
+    )
+    return Input(f"gates/{of}", missing=missing)
+
+
+def scores_of(of: str) -> Input:
+    """Every score of the answers in a folder."""
+    entry = f"agreement: {{of: {of}, use: consistency.agreement}}"
+    return Input(f"scores/{of}", SCORES, missing=f"nothing scores {of}. Add an entry to score, for example `{entry}`")
 
 
 class StageParams(Choice):
@@ -74,6 +93,10 @@ class StageParams(Choice):
     def gives(self) -> frozenset[str]:
         """What the backend of the model that this instance writes gives; nothing if it writes none."""
         return frozenset()
+
+    def budget(self) -> dict[str, int]:
+        """What this instance may take, by unit. Students are held against each other at equal budgets."""
+        return {}
 
     def names(self, kind: str) -> frozenset[str] | None:
         """The methods of a kind that what this instance writes names, in a model's card or in its rows. None stands for
@@ -160,6 +183,8 @@ class Instance:
             "output": self.output,
             "code": self.code,
         }
+        if budget := self.params.budget():
+            content["budget"] = budget
         return json.dumps(content, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
 
 

@@ -36,6 +36,7 @@ TOKENS = "tokens"
     takes=("text",),
     gives=("student_NV", "target_N", "teacher", "logprob_N", "reference_N", "features", "teacher_features"),
     heads=("main",),
+    backend="network.local",
 )
 def text() -> Network:
     """A sequence classifier over text, such as BERT: the place is the whole text, the outcomes are class names.

@@ -8,8 +8,8 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from pipeline.core.graph import tables_under
-from pipeline.core.stage import SECTION_OF, Input, Instance, Plan, StageParams
+from pipeline.core.graph import inside, tables_under
+from pipeline.core.stage import SECTION_OF, Input, Instance, Plan
 from pipeline.errors import Refused
 
 
@@ -22,23 +22,12 @@ class PlanError(Refused):
         super().__init__(f"{source} has {count}; nothing was run:\n" + "\n".join(f"  - {f}" for f in self.faults))
 
 
-def nobody_makes(source: Input, params: StageParams, makers: Mapping[str, str]) -> str:
+def nobody_makes(source: Input, makers: Mapping[str, str]) -> str:
     """What to add to the parameters where nothing makes what an entry reads."""
-    top, _, rest = source.folder.partition("/")
-    if top == "gates":
-        return (
-            f"data/{rest} is read here and no quality entry checks it. Add to params.yaml:\n"
-            f"      quality:\n        {rest.replace('/', '_')}:\n"
-            f"          of: {rest}\n          suite: {rest.split('/')[0]}"
-        )
-    if top == "scores":
-        entry = f"agreement: {{of: {rest}, use: consistency.agreement}}"
-        return f"nothing scores {rest}. Add an entry to score, for example `{entry}`"
-    if top == "drops":
-        return f"no curate entry is called {rest}. Add `curate: {{{rest}: {{against: <the pool of the benchmark>}}}}`"
+    top = source.folder.partition("/")[0]
     near = nearest(source.folder, list(makers))
-    made = ", ".join(sorted(o for o in makers if o.startswith(top + "/"))) or "none"
-    return f"nothing makes data/{source.folder}{near} (there are: {made})"
+    made = ", ".join(sorted(o for o in makers if inside(o, top))) or "none"
+    return source.missing or f"nothing makes data/{source.folder}{near} (there are: {made})"
 
 
 def deletion(instance: Instance, plan: Plan) -> str:
@@ -66,8 +55,28 @@ def deletion(instance: Instance, plan: Plan) -> str:
     return f"delete {', '.join(sorted(entries))}" + "".join(f"; then {text}" for text in mentions)
 
 
+def where(stage: str, name: str) -> str:
+    """An entry as faults name it: `train.kd`."""
+    return f"{SECTION_OF[stage]}.{name}"
+
+
 def _entry(instance: Instance) -> str:
-    return f"{SECTION_OF[instance.stage]}.{instance.name}"
+    return where(instance.stage, instance.name)
+
+
+def unequal(instance: Instance, plan: Plan) -> list[str]:
+    """What students of one arm differ in beside their seeds: the report would take it for chance."""
+    arm = getattr(instance.params, "arm", None)
+    if arm is None:
+        return []
+    own = instance.params.model_dump(mode="json", exclude={"seed", "of"})
+    others = [i for i in plan.instances.values() if getattr(i.params, "arm", None) == arm]
+    theirs = others[0].params.model_dump(mode="json", exclude={"seed", "of"})
+    return [
+        f"{key}: is another in {_entry(others[0])}; entries of one arm ({arm}) differ in `seed` and `of` alone"
+        for key in sorted(own.keys() | theirs.keys())
+        if own.get(key) != theirs.get(key)
+    ]
 
 
 def nearest(word: str, words: list[str]) -> str:
@@ -76,11 +85,11 @@ def nearest(word: str, words: list[str]) -> str:
     return f"; did you mean {close[0]}?" if close else ""
 
 
-def explained(where: str, error: ValidationError, fields: Mapping[str, Any]) -> list[str]:
+def explained(at: str, error: ValidationError, fields: Mapping[str, Any]) -> list[str]:
     """A pydantic error, one line per fault, with the key path and what is allowed."""
     texts = []
     for fault in error.errors():
-        path = ".".join([where, *(str(p) for p in fault["loc"] if p != "name")])
+        path = ".".join([at, *(str(p) for p in fault["loc"] if p != "name")])
         if fault["type"] == "extra_forbidden":
             last = str(fault["loc"][-1])
             allowed = [f for f in fields if f not in ("seed", "instance")] if len(fault["loc"]) == 1 else []

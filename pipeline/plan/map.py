@@ -14,6 +14,7 @@ from typing import Any
 
 import yaml
 
+from pipeline.core.graph import touching
 from pipeline.errors import Refused
 
 
@@ -28,13 +29,13 @@ class Entry:
 
 def filled(given: Mapping[str, Any], root: Path) -> dict[str, Any]:
     """The parameters with the sections that they leave out and the map has; all are missing where there is no map."""
-    path = root / "dvc.yaml"
-    return _filled(given, _read(path)) if path.exists() else dict(given)
+    return _filled(given, read(root)) if (root / "dvc.yaml").exists() else dict(given)
 
 
-def _read(path: Path) -> dict[str, Any]:
+def read(root: Path) -> dict[str, Any]:
+    """The map as it is written, with its templates."""
     # Every stage reads the map when it starts; libyaml takes a tenth of the time.
-    return yaml.load(path.read_text("utf-8"), getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+    return yaml.load((root / "dvc.yaml").read_text("utf-8"), getattr(yaml, "CSafeLoader", yaml.SafeLoader))
 
 
 def _filled(given: Mapping[str, Any], drawn: Mapping[str, Any]) -> dict[str, Any]:
@@ -49,7 +50,7 @@ def _filled(given: Mapping[str, Any], drawn: Mapping[str, Any]) -> dict[str, Any
 
 def entries(given: Mapping[str, Any], root: Path) -> dict[str, Entry]:
     """`dvc.yaml` with its templates filled from these parameters, by label (`train@kd`), upstream first."""
-    drawn = _read(root / "dvc.yaml")
+    drawn = read(root)
     sections = _filled(given, drawn)
     found = {}
     for stage, declared in drawn["stages"].items():
@@ -64,12 +65,14 @@ def entries(given: Mapping[str, Any], root: Path) -> dict[str, Entry]:
 def _entry(declared: Mapping[str, Any], values: Mapping[str, Any]) -> Entry:
     def paths(section: str) -> tuple[str, ...]:
         listed = [next(iter(p)) if isinstance(p, dict) else p for p in declared.get(section, [])]
-        return tuple(sorted(_text(path, values) for path in listed))
+        return tuple(sorted(fill(path, values) for path in listed))
 
-    return Entry(_text(declared["cmd"], values), paths("deps"), paths("outs"))
+    return Entry(fill(declared["cmd"], values), paths("deps"), paths("outs"))
 
 
-def _text(template: str, values: Mapping[str, Any]) -> str:
+def fill(template: str, values: Mapping[str, Any]) -> str:
+    """A template with what its `${...}` name in these values."""
+
     def value(found: re.Match[str]) -> str:
         here: Any = values
         for word in found[1].split("."):
@@ -98,10 +101,5 @@ def makers(found: Mapping[str, Entry], label: str) -> list[str]:
     return [
         other
         for other, entry in found.items()
-        if other != label and any(touch(dep, out) for dep in found[label].deps for out in entry.outs)
+        if other != label and any(touching(dep, out) for dep in found[label].deps for out in entry.outs)
     ]
-
-
-def touch(one: str, other: str) -> bool:
-    """Whether two folders are the same, or one lies in the other."""
-    return one == other or one.startswith(other + "/") or other.startswith(one + "/")

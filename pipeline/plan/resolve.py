@@ -7,22 +7,22 @@ nearest name. Every other stage depends on its own JSON and its input tables, no
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import yaml
 from pydantic import ValidationError
 
-from pipeline.core.graph import gives, named, tables_under, upstream
+from pipeline.core.graph import gives, inside, named, tables_under, upstream
 from pipeline.core.identity import fingerprint
 from pipeline.core.methods import find, module_of
 from pipeline.core.settings import RunSettings
 from pipeline.core.stage import ALONE, NAME, SECTION_OF, STAGES, Instance, Plan, Stage, StageParams, stage_named
 from pipeline.core.workspace import ROOT
 from pipeline.errors import Refused
-from pipeline.plan.faults import PlanError, deletion, explained, nearest, nobody_makes
+from pipeline.plan.faults import PlanError, deletion, explained, nearest, nobody_makes, unequal, where
 from pipeline.plan.map import filled
 from pipeline.tables import ids
 
@@ -45,12 +45,41 @@ def resolve(given: Mapping[str, Any], only: str | None = None) -> Plan:
 
     With `only` the label of an instance, no other gets the fingerprint of its code, which is half of the work.
     """
-    given = filled(given, ROOT)
-    faults: list[str] = []
+    drafts, settings, faults = read(filled(given, ROOT))
+    if faults:
+        raise PlanError(faults)
+    plan, faults = connect(drafts, settings)
+    faults = faults or cycles(plan) or [fault for i in plan.instances.values() for fault in beside(i, plan)]
+    if faults:
+        raise PlanError(faults)
+    for label, instance in plan.instances.items():
+        if only in (None, label):
+            plan.instances[label] = replace(instance, code=_identity(instance, plan))
+    return plan
+
+
+@dataclass(frozen=True)
+class Draft:
+    """One entry, valid by itself, as the instance of a stage."""
+
+    stage: Stage
+    name: str
+    params: StageParams
+
+    @property
+    def label(self) -> str:
+        return f"{self.stage.name}@{self.name}"
+
+    @property
+    def where(self) -> str:
+        return where(self.stage.name, self.name)
+
+
+def read(given: Mapping[str, Any]) -> tuple[list[Draft], RunSettings, list[str]]:
+    """Every entry as an instance, the section `run:`, and what is wrong with them one by one."""
     sections = sorted(set(SECTION_OF.values()) - {ALONE})
-    for key in given:
-        if key not in (*sections, "run", "seed"):
-            faults.append(f"{key}: no such section{nearest(str(key), [*sections, 'run', 'seed'])}")
+    known = [*sections, "run", "seed"]
+    faults = [f"{key}: no such section{nearest(str(key), known)}" for key in given if key not in known]
     seed = given.get("seed", 0)
     if not isinstance(seed, int) or isinstance(seed, bool):
         faults.append(f"seed: must be a whole number, not {seed!r}")
@@ -59,82 +88,73 @@ def resolve(given: Mapping[str, Any], only: str | None = None) -> Plan:
     try:
         settings = RunSettings.model_validate(given.get("run") or {})
     except ValidationError as error:
-        faults.extend(explained("run", error, RunSettings.model_fields))
-
-    drafts: dict[str, tuple[Stage, str, StageParams]] = {}
-    for stage_name in STAGES:
-        declared = stage_named(stage_name)
-        section = SECTION_OF[stage_name]
-        entries = {ALONE: {}} if stage_name == ALONE else given.get(section)
-        if not isinstance(entries, dict):
-            if stage_name == section:
-                what = f"must be a mapping, not {entries!r}" if section in given else "is missing"
-                faults.append(f"{section}: {what}; a section without entries is written `{section}: {{}}`")
-            continue
-        for name, entry in entries.items():
-            where = f"{section}.{name}"
-            if not re.match(NAME, str(name)):
-                if stage_name == section:
-                    faults.append(
-                        f"{where}: an instance's name is a stage name, a folder and an SQL column: lower-case letters, "
-                        f"digits and _, beginning with a letter"
-                    )
-                continue
-            if not isinstance(entry, dict):
-                faults.append(f"{where}: must be a mapping, not {entry!r}")
-                continue
-            if "seed" in declared.params.model_fields:
-                entry = {"seed": seed, **entry}
-            if "instance" in declared.params.model_fields:
-                entry = {**entry, "instance": str(name)}
-            try:
-                drafts[f"{stage_name}@{name}"] = (declared, str(name), declared.params.model_validate(entry))
-            except ValidationError as error:
-                if stage_name == section:
-                    faults.extend(explained(where, error, declared.params.model_fields))
-    if faults:
-        raise PlanError(faults)
-    plan = _connect(drafts, settings, faults, only)
-    if faults:
-        raise PlanError(faults)
-    return plan
+        faults += explained("run", error, RunSettings.model_fields)
+    drafts = []
+    for stage in map(stage_named, STAGES):
+        section = SECTION_OF[stage.name]
+        entries = {ALONE: {}} if stage.name == ALONE else given.get(section)
+        if isinstance(entries, dict):
+            found = [_draft(stage, name, entry, seed) for name, entry in entries.items()]
+            drafts += [draft for draft in found if isinstance(draft, Draft)]
+            wrong = [fault for draft in found if not isinstance(draft, Draft) for fault in draft]
+        else:
+            what = f"must be a mapping, not {entries!r}" if section in given else "is missing"
+            wrong = [f"{section}: {what}; a section without entries is written `{section}: {{}}`"]
+        # Quality and gate are of the same entries, whose faults are told once.
+        faults += wrong if stage.name == section else []
+    return drafts, settings, faults
 
 
-def _connect(
-    drafts: dict[str, tuple[Stage, str, StageParams]], settings: RunSettings, faults: list[str], only: str | None
-) -> Plan:
-    """Find which tables each instance reads, and what cannot work between instances."""
+def _draft(stage: Stage, name: Any, entry: Any, seed: int) -> Draft | list[str]:
+    """One entry by itself, or its faults."""
+    at = where(stage.name, name)
+    if not re.match(NAME, str(name)):
+        return [
+            f"{at}: an instance's name is a stage name, a folder and an SQL column: lower-case letters, "
+            f"digits and _, beginning with a letter"
+        ]
+    if not isinstance(entry, dict):
+        return [f"{at}: must be a mapping, not {entry!r}"]
+    fields = stage.params.model_fields
+    given = ({"seed": seed} if "seed" in fields else {}) | entry | ({"instance": name} if "instance" in fields else {})
+    try:
+        return Draft(stage, name, stage.params.model_validate(given))
+    except ValidationError as error:
+        return explained(at, error, fields)
+
+
+def connect(drafts: Sequence[Draft], settings: RunSettings) -> tuple[Plan, list[str]]:
+    """The plan, in which every instance knows the tables that it reads, and which of them nobody makes."""
+    plan, faults = Plan(settings), []
     makers: dict[str, str] = {}
-    for label, (_, name, params) in drafts.items():
-        output = params.output(name)
+    for draft in drafts:
+        output = draft.params.output(draft.name)
         if output in makers:
-            faults.append(f"{label} and {makers[output]} both write data/{output}; rename one")
-        makers[output] = label
-
-    plan = Plan(settings)
-    for label, (declared, name, params) in drafts.items():
-        where = f"{SECTION_OF[declared.name]}.{name}"
+            faults.append(f"{draft.label} and {makers[output]} both write data/{output}; rename one")
+        makers[output] = draft.label
+    for draft in drafts:
         inputs: dict[str, tuple[str, ...]] = {}
-        for argument, source in params.inputs().items():
+        for argument, source in draft.params.inputs().items():
             tables = tables_under(source.folder, makers)
             if not tables and not source.optional:
-                faults.append(f"{where}: {nobody_makes(source, params, makers)}")
+                faults.append(f"{draft.where}: {nobody_makes(source, makers)}")
             folder = (source.folder,) if tables or not source.optional else ()
             inputs[argument] = tuple(tables) if source.table else folder
-        plan.instances[label] = Instance(declared.name, name, params, inputs, params.output(name), "")
-    if not faults:
-        _check_cycles(plan, faults)
-    if not faults:
-        for instance in plan.instances.values():
-            where = f"{SECTION_OF[instance.stage]}.{instance.name}"
-            faults.extend(f"{where}: {text}" for text in _check_models(instance, plan))
-            faults.extend(f"{where}: {text}" for text in instance.params.check(plan))
-            faults.extend(f"{where}: {text}" for text in _check_gates(instance, plan))
-    if not faults:
-        for label, instance in plan.instances.items():
-            if only in (None, label):
-                plan.instances[label] = replace(instance, code=_identity(instance, plan))
-    return plan
+        plan.instances[draft.label] = Instance(
+            stage=draft.stage.name,
+            name=draft.name,
+            params=draft.params,
+            inputs=inputs,
+            output=draft.params.output(draft.name),
+            code="",
+        )
+    return plan, faults
+
+
+def beside(instance: Instance, plan: Plan) -> list[str]:
+    """What is wrong with an instance beside the others."""
+    texts = [*_models(instance, plan), *instance.params.check(plan), *_gates(instance, plan), *unequal(instance, plan)]
+    return [f"{where(instance.stage, instance.name)}: {text}" for text in texts]
 
 
 def _identity(instance: Instance, plan: Plan) -> str:
@@ -151,26 +171,29 @@ def _identity(instance: Instance, plan: Plan) -> str:
     return ids.digest(fingerprint(modules), shapes)
 
 
-def _check_cycles(plan: Plan, faults: list[str]) -> None:
+def cycles(plan: Plan) -> list[str]:
+    """Instances that wait for each other."""
     reads = upstream(plan)
-    state: dict[str, int] = {}
+    state: dict[str, Literal["open", "done"]] = {}
+    faults = []
 
     def visit(label: str, path: list[str]) -> None:
-        if state.get(label) == 1:
+        if state.get(label) == "open":
             faults.append("these entries wait for each other: " + " -> ".join([*path[path.index(label) :], label]))
-            return
         if label in state:
             return
-        state[label] = 1
+        state[label] = "open"
         for other in reads[label]:
             visit(other, [*path, label])
-        state[label] = 2
+        state[label] = "done"
 
     for label in plan.instances:
         visit(label, [])
+    return faults
 
 
-def _check_models(instance: Instance, plan: Plan) -> list[str]:
+def _models(instance: Instance, plan: Plan) -> list[str]:
+    """What an instance needs of a model that does not give it."""
     texts = []
     for model, needed in instance.params.needs().items():
         lacking = needed - gives(plan, model)
@@ -183,14 +206,13 @@ def _check_models(instance: Instance, plan: Plan) -> list[str]:
     return texts
 
 
-def _check_gates(instance: Instance, plan: Plan) -> list[str]:
-    """Every table that a gated stage reads must lie under the `of:` of some quality entry that it waits for."""
-    gates = [f for fs in instance.inputs.values() for f in fs if f == "gates" or f.startswith("gates/")]
-    texts = []
-    for gate in gates:
-        of = gate.removeprefix("gates/")
-        checked = [i.params.of for i in plan.of("quality") if i.params.of == of or i.params.of.startswith(of + "/")]  # type: ignore[attr-defined]
-        for folder in (f for fs in instance.inputs.values() for f in fs if f == of or f.startswith(of + "/")):
-            if not any(folder == c or folder.startswith(c + "/") for c in checked):
-                texts.append(f"data/{folder} is read and not checked; let a quality entry say `of: {of}`")
-    return texts
+def _gates(instance: Instance, plan: Plan) -> list[str]:
+    """Tables that a gated stage reads and that lie under the `of:` of no quality entry that it waits for."""
+    folders = [folder for folders in instance.inputs.values() for folder in folders]
+    checked = [i.output.removeprefix("gates/").rpartition("/")[0] for i in plan.of("gate")]
+    return [
+        f"data/{folder} is read and not checked; let a quality entry say `of: {of}`"
+        for of in (gate.removeprefix("gates/") for gate in folders if inside(gate, "gates"))
+        for folder in folders
+        if inside(folder, of) and not any(inside(folder, c) for c in checked if inside(c, of))
+    ]

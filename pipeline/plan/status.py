@@ -19,10 +19,11 @@ from typing import Any, Literal
 
 import yaml
 
+from pipeline.core.graph import touching
 from pipeline.core.stage import Plan
 from pipeline.core.workspace import TABLE_FOLDERS
 from pipeline.plan.disk import SCHEMA, differing, schema_text
-from pipeline.plan.map import entries, makers, touch
+from pipeline.plan.map import entries, makers
 
 PLAN = "data/plan"
 State = Literal["clean", "must", "may", "missing"]
@@ -86,7 +87,7 @@ class _Walk:
             why.append("its entry in dvc.yaml")
         for dep in entry.deps:
             # What will be written again or restored cannot be compared yet.
-            unsure = any(touch(dep, out) for out in waited) or self._lacks(dep)
+            unsure = any(touching(dep, out) for out in waited) or self._lacks(dep)
             if dep not in self._planned and dep != PLAN and dep in deps and not unsure and self._hash(dep) != deps[dep]:
                 why.append(f"{dep} is not what it read")
         lost = [out for out in entry.outs if not (self._root / out).exists()]
@@ -125,7 +126,7 @@ class _Walk:
     def _lacks(self, path: str) -> bool:
         """Whether something under a path is missing that the cache will give back."""
         lost = [s for s in self._found.values() if s.state == "missing"]
-        return any(touch(path, out) for s in lost for out in s.why)
+        return any(touching(path, out) for s in lost for out in s.why)
 
     def _in_cache(self, md5: str | None) -> bool:
         return md5 is not None and (self._root / ".dvc" / "cache" / "files" / "md5" / md5[:2] / md5[2:]).exists()

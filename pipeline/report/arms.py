@@ -2,21 +2,23 @@
 
 A student is compared with the base it was trained from; with every control, which is a student of the same base from
 a random selection of the same budget; and, if it learned from a distribution, with a student of the same examples
-that learned from the text alone.
+that learned from the text alone. Students of one `arm:` differ in their seeds alone: they are one line.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
 RANDOM = "sampling.random"
 TRAINERS = ("train", "distill")
-# What two arms of one question are meant to differ in.
-ASKED = {"of", "objectives", "teacher"}
+# What two arms of one question are meant to differ in, and what names one.
+ASKED = {"of", "objectives", "turns", "beside", "shadow", "feed", "teacher", "arm"}
 
 Kind = Literal["control", "same examples", "base"]
 KINDS: tuple[Kind, ...] = ("control", "same examples", "base")
@@ -24,23 +26,38 @@ KINDS: tuple[Kind, ...] = ("control", "same examples", "base")
 
 @dataclass(frozen=True)
 class Evaluation:
-    """A table of `evals`: which model was judged on which pool."""
+    """A table of `evals`: which model was judged on which pool, and how."""
 
     name: str
     model: str
     pool: str
+    how: str = ""
+
+
+@dataclass(frozen=True)
+class Line:
+    """A line of the results: one evaluation, or those of an arm's students, in the order of their seeds."""
+
+    name: str
+    members: tuple[Evaluation, ...]
+
+    @property
+    def pool(self) -> str:
+        return self.members[0].pool
 
 
 @dataclass(frozen=True)
 class Arm:
-    """A trained student and all that it came from."""
+    """A trained student and all that it came from; `name` is what students share that differ in their seeds."""
 
     model: str
+    name: str
+    seed: int
     base: str
     examples: tuple[str, ...]
     selections: tuple[str, ...]
     selectors: tuple[str, ...]
-    budget: tuple[tuple[str, float], ...]
+    budget: tuple[tuple[str, int], ...]
     teachers: tuple[str, ...]
     objectives: tuple[str, ...]
     epochs: float
@@ -59,12 +76,13 @@ class Arm:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Two evaluations on one pool whose difference answers a question."""
+    """Two lines on one pool whose difference answers a question, and which of their members are compared."""
 
     kind: Kind
-    first: Evaluation
-    second: Evaluation
+    first: Line
+    second: Line
     also_differs: tuple[str, ...] = ()
+    pairs: tuple[tuple[int, int], ...] = ((0, 0),)
 
 
 @dataclass(frozen=True)
@@ -84,6 +102,42 @@ class Lineage:
         """Every model that some student learned from."""
         return tuple(sorted({name for arm in self.arms.values() for name in arm.teachers}))
 
+    @cached_property
+    def lines(self) -> tuple[Line, ...]:
+        """The lines of the results: what was judged in the same way, of one arm, is one."""
+        alike: dict[tuple[str, ...], list[Evaluation]] = {}
+        for e in self.evaluations:
+            arm = self.arms.get(e.model)
+            alike.setdefault((e.name,) if arm is None else (arm.name, e.pool, e.how), []).append(e)
+        # One model judged twice in the same way is two lines, not two seeds.
+        several = [group for group in alike.values() if 1 < len(group) == len({e.model for e in group})]
+        alone = [e for group in alike.values() if group not in several for e in group]
+        lines: dict[str, tuple[Evaluation, ...]] = {e.name: (e,) for e in alone}
+        for group in several:
+            members = tuple(sorted(group, key=lambda e: (self.arms[e.model].seed, e.name)))
+            lines[self._name(members, lines)] = members
+        return tuple(Line(name, members) for name, members in sorted(lines.items()))
+
+    def _name(self, members: Sequence[Evaluation], taken: Collection[str]) -> str:
+        """What the members' names have in common but for their seeds; else their arm's, or the first member's."""
+        stems = {e.name.removesuffix(f"_s{self.arms[e.model].seed}") for e in members}
+        arm = self.arms[members[0].model].name
+        wanted = [*(stems if len(stems) == 1 else ()), arm, f"{arm}_{members[0].pool}"]
+        return next((name for name in wanted if name not in taken), members[0].name)
+
+    def pairs(self, first: Line, second: Line) -> tuple[tuple[int, int], ...]:
+        """Which members of two lines to compare: those of one seed, and with a model that has none every one.
+
+        Where no seed is common, one is as good as another: the first with the first, and so on.
+        """
+        ones, twos = range(len(first.members)), range(len(second.members))
+        if any(e.model not in self.arms for line in (first, second) for e in line.members):
+            # What was not trained here has one member and no seed.
+            return tuple((i, j) for i in ones for j in twos)
+        seeds = [[self.arms[e.model].seed for e in line.members] for line in (first, second)]
+        common = tuple((i, seeds[1].index(seed)) for i, seed in enumerate(seeds[0]) if seed in seeds[1])
+        return common or tuple(zip(ones, twos, strict=False))
+
 
 def read(data: Path) -> Lineage:
     """The lineage of a run from the JSONs that `plan` wrote; plans are by the folder that an instance writes."""
@@ -92,12 +146,17 @@ def read(data: Path) -> Lineage:
         plan = json.loads(path.read_text("utf-8"))
         plans[plan["output"]] = plan
     evaluations = tuple(
-        Evaluation(p["instance"], p["params"]["model"], p["params"]["pool"])
+        Evaluation(p["instance"], p["params"]["model"], p["params"]["pool"], _how(p["params"]))
         for p in plans.values()
         if p["stage"] == "evaluate"
     )
     arms = {p["instance"]: _arm(p, plans) for p in plans.values() if p["stage"] in TRAINERS}
     return Lineage(plans, evaluations, arms)
+
+
+def _how(params: Mapping[str, Any]) -> str:
+    """All that an evaluation is asked for, but for the model."""
+    return json.dumps({key: value for key, value in params.items() if key != "model"}, sort_keys=True)
 
 
 def _arm(plan: Mapping[str, Any], plans: Mapping[str, Mapping[str, Any]]) -> Arm:
@@ -116,53 +175,59 @@ def _arm(plan: Mapping[str, Any], plans: Mapping[str, Mapping[str, Any]]) -> Arm
     for folder in selections:
         answered = [table.rpartition("/")[2] for table in plans[folder]["inputs"]["responses"]]
         teachers.update(plans[folder]["params"]["entries"] or answered)
-    budgets: dict[str, float] = {}
-    for select in chosen:
-        for key, value in {**select, **select["use"]["arguments"]}.items():
-            if key.startswith("budget") and value is not None:
-                budgets[key] = budgets.get(key, 0) + value
+    budgets: Counter[str] = Counter()
+    for folder in selections:
+        budgets.update(plans[folder].get("budget", {}))
     return Arm(
         model=plan["instance"],
+        name=params["arm"] or plan["instance"],
+        seed=params["seed"],
         base=params["student"],
         examples=tuple(sorted(examples)),
         selections=tuple(sorted(selections)),
         selectors=tuple(sorted(select["use"]["name"] for select in chosen)),
         budget=tuple(sorted(budgets.items())),
         teachers=tuple(sorted(teachers)),
-        objectives=tuple(term["use"]["name"] for term in params["objectives"]),
+        objectives=tuple(term["use"]["name"] for turn in params["turns"] or [params] for term in turn["objectives"]),
         epochs=params["epochs"],
         recipe={key: value for key, value in params.items() if key not in ASKED},
     )
 
 
 def comparisons(lineage: Lineage) -> list[Comparison]:
-    """Every pair of evaluations on one pool that answers a question, the questions about controls first."""
-    found = []
-    for first in lineage.evaluations:
-        arm = lineage.arms.get(first.model)
-        if arm is None:
+    """Every pair of lines on one pool that answers a question, the questions about controls first."""
+    found: list[Comparison] = []
+    for first in lineage.lines:
+        if first.members[0].model not in lineage.arms:
             continue
-        rivals = [e for e in lineage.evaluations if e.pool == first.pool and e.model != first.model]
-        judged = {e.model: lineage.arms[e.model] for e in rivals if e.model in lineage.arms}
-        for second in rivals:
-            found.extend(_compare(arm, first, second, judged))
+        rivals = [line for line in lineage.lines if line.pool == first.pool and line is not first]
+        found.extend(c for second in rivals if (c := _compare(lineage, first, second, rivals)) is not None)
     return sorted(found, key=lambda c: (KINDS.index(c.kind), c.first.name, c.second.name))
 
 
-def _compare(arm: Arm, first: Evaluation, second: Evaluation, judged: Mapping[str, Arm]) -> list[Comparison]:
-    if second.model == arm.base:
-        return [Comparison("base", first, second)]
-    other = judged.get(second.model)
+def _compare(lineage: Lineage, first: Line, second: Line, rivals: Sequence[Line]) -> Comparison | None:
+    """The question that two lines answer, which is that of their first members to be compared."""
+    pairs = lineage.pairs(first, second)
+    one, two = first.members[pairs[0][0]].model, second.members[pairs[0][1]].model
+    arm, other = lineage.arms[one], lineage.arms.get(two)
+    if one == two:
+        return None
+    if two == arm.base:
+        return Comparison("base", first, second, (), pairs)
     if other is None or other.base != arm.base:
-        return []
+        return None
     differs = tuple(
         sorted(k for k in arm.recipe.keys() | other.recipe.keys() if arm.recipe.get(k) != other.recipe.get(k))
     )
     if arm.examples == other.examples:
-        return [Comparison("same examples", first, second, differs)] if other.supervised > arm.supervised else []
+        more = other.supervised > arm.supervised
+        return Comparison("same examples", first, second, differs, pairs) if more else None
     if arm.random or not other.random or arm.budget != other.budget:
-        return []
+        return None
     # A control that learned in the same way isolates the selection; where there is one, the others say less.
+    judged = [lineage.arms[e.model] for line in rivals for e in line.members if e.model in lineage.arms]
     same = (arm.base, arm.budget, arm.objectives)
-    alike = any(a.random and (a.base, a.budget, a.objectives) == same for a in judged.values())
-    return [] if alike and other.objectives != arm.objectives else [Comparison("control", first, second, differs)]
+    alike = any(a.random and (a.base, a.budget, a.objectives) == same for a in judged)
+    if alike and other.objectives != arm.objectives:
+        return None
+    return Comparison("control", first, second, differs, pairs)

@@ -63,10 +63,11 @@ def draw(spec: Spec, rows: Rows, title: str) -> Markup:
 
 
 def differences(answers: Sequence[Answered]) -> Markup:
-    """Every difference with its interval, beside 0."""
+    """Every difference with its interval, the wider of two, beside 0."""
     rows = [
         {"pair": f"{a.comparison.first.name} \u2212 {a.comparison.second.name}", "value": 100 * a.difference.value,
-         "low": 100 * a.difference.low, "high": 100 * a.difference.high, "verdict": a.verdict}
+         "low": 100 * min(i.low for i in a.intervals), "high": 100 * max(i.high for i in a.intervals),
+         "verdict": a.verdict}
         for a in answers
     ]  # fmt: skip
     y = {"field": "pair", "type": "nominal", "sort": None, "title": None}
@@ -89,7 +90,7 @@ def differences(answers: Sequence[Answered]) -> Markup:
 def domains(judged: Mapping[str, Judged], shown: Sequence[str]) -> Markup:
     """Accuracy per model and domain as a field of tiles."""
     rows = [
-        {"model": name, "domain": domain, "accuracy": found.domains[domain].value}
+        {"model": name, "domain": domain, "accuracy": found.domains[domain]}
         for name, found in judged.items()
         for domain in shown
         if domain in found.domains

@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from pipeline.core.graph import inside
 from pipeline.report.arms import Lineage
 from pipeline.tables.parquet import Scan
 
@@ -39,7 +40,7 @@ class Tables:
 
     def under(self, folder: str) -> list[tuple[str, Scan]]:
         """The tables that are this folder or lie under it."""
-        return [(name, s) for name, s in self.scans.items() if name == folder or name.startswith(folder + "/")]
+        return [(name, s) for name, s in self.scans.items() if inside(name, folder)]
 
     def rows(self, folder: str, columns: Sequence[str]) -> pa.Table | None:
         """Some columns of all tables under a folder; None if there are none."""

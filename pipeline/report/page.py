@@ -100,7 +100,6 @@ def render(found: Found) -> str:
         charts=charts,
         coverage_domains=coverage_domains(found.coverage),
         most_domains=MOST_DOMAINS,
-        model_of={e.name: e.model for e in found.lineage.evaluations},
         columns=list(dict.fromkeys(key for row in found.results.metrics.values() for key in row)),
     )
     return page.translate(VISIBLE)
@@ -113,18 +112,22 @@ def headline(answers: Sequence[Answered]) -> list[Answered]:
 
 
 def about(found: Found) -> dict[str, str]:
-    """Evaluation -> where its model comes from, in a few words."""
+    """Line of the results -> where its model comes from, in a few words."""
     lineage, told = found.lineage, {}
-    for evaluation in lineage.evaluations:
-        arm = lineage.arms.get(evaluation.model)
+    for line in lineage.lines:
+        arm = lineage.arms.get(line.members[0].model)
         if arm is not None:
             selections = ", ".join(name.rpartition("/")[2] for name in arm.selections)
-            told[evaluation.name] = f"{arm.base} trained with {' + '.join(arm.objectives)} on {selections}"
-        elif evaluation.model in lineage.teachers:
-            told[evaluation.name] = "teaches"
+            told[line.name] = f"{arm.base} trained with {' + '.join(arm.objectives)} on {selections}"
+            if len(line.members) > 1:
+                seeds = ", ".join(str(lineage.arms[e.model].seed) for e in line.members)
+                again = {lineage.arms[e.model].selections for e in line.members} != {arm.selections}
+                told[line.name] += f"{', and so on' if again else ''}; {len(line.members)} seeds: {seeds}"
+        elif line.members[0].model in lineage.teachers:
+            told[line.name] = "teaches"
         else:
             bases = {a.base for a in lineage.arms.values()}
-            told[evaluation.name] = "what the students start from" if evaluation.model in bases else "as acquired"
+            told[line.name] = "what the students start from" if line.members[0].model in bases else "as acquired"
     return told
 
 
@@ -132,8 +135,8 @@ def domains(found: Found) -> list[str]:
     """The domains that are shown, those with most items first to be kept, in the order of their names."""
     sizes: dict[str, int] = {}
     for judged in found.results.judged.values():
-        for row in judged.rows.values():
-            sizes[str(row["domain"])] = sizes.get(str(row["domain"]), 0) + 1
+        for domain in judged.of_domain:
+            sizes[domain] = sizes.get(domain, 0) + 1
     return sorted(sorted(sizes, key=lambda d: (-sizes[d], d))[:MOST_DOMAINS])
 
 

@@ -12,9 +12,9 @@ import numpy as np
 import pyarrow as pa
 from pydantic import Field, model_validator
 
-from pipeline.contracts import GAPS, RESPONSES, SCORES
+from pipeline.contracts import GAPS, RESPONSES
 from pipeline.core import graph
-from pipeline.core.stage import Input, Plan, StageParams, stage
+from pipeline.core.stage import Input, Plan, StageParams, scores_of, stage
 from pipeline.errors import Refused
 from pipeline.tables import rules, sql
 from pipeline.tables.parquet import Scan
@@ -41,7 +41,7 @@ class Params(StageParams):
     def inputs(self) -> dict[str, Input]:
         return {
             "responses": Input(self.of, RESPONSES),
-            "scores": Input(f"scores/{self.of}", SCORES),
+            "scores": scores_of(self.of),
         }
 
     def output(self, instance: str) -> str:

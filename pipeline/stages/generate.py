@@ -39,7 +39,12 @@ class Params(StageParams):
     def inputs(self) -> dict[str, Input]:
         return {
             "prompts": Input(f"prompts/{self.pool}", PROMPTS),
-            "drops": Input(f"drops/{self.pool}", DROPS),
+            "drops": Input(
+                f"drops/{self.pool}",
+                DROPS,
+                missing=f"no curate entry is called {self.pool}. "
+                f"Add `curate: {{{self.pool}: {{against: <the pool of the benchmark>}}}}`",
+            ),
             "model": Input(f"models/{self.model}"),
         }
 

@@ -37,6 +37,9 @@ class Params(StageParams):
     def output(self, instance: str) -> str:
         return f"examples/{instance}"
 
+    def needs(self) -> dict[str, frozenset[str]]:
+        return {self.student: frozenset()}
+
 
 COLUMNS = [
     "response_id", "prompt_id", "domain", "messages", "content", "answer", "verifier", "reference", "inputs", "outputs",

@@ -118,7 +118,7 @@ def _plots(folder: Path, results: Results, curves: Sequence[facts.Curve]) -> Non
         lines = ([point["step"], *(point.get(key) for key in keys)] for point in curve.points)
         _csv(folder / "loss" / f"{curve.model}.csv", ["step", *keys], lines)
     for name, judged in results.judged.items():
-        rows = ([domain, round(share.value, DIGITS)] for domain, share in judged.domains.items())
+        rows = ([domain, round(share, DIGITS)] for domain, share in judged.domains.items())
         _csv(folder / "domains" / f"{name}.csv", ["domain", "accuracy"], rows)
 
 

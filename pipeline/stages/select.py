@@ -10,10 +10,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import Field, PositiveInt, model_validator
 
-from pipeline.contracts import GAPS, RESPONSES, SCORES, SELECTIONS
+from pipeline.contracts import GAPS, RESPONSES, SELECTIONS
 from pipeline.core import graph
 from pipeline.core.methods import Use
-from pipeline.core.stage import Input, Plan, StageParams, stage
+from pipeline.core.stage import Input, Plan, StageParams, gate_of, scores_of, stage
 from pipeline.errors import Refused
 from pipeline.kinds.selector import Budget, Candidates, Decision, Selector
 from pipeline.tables import ids, sql
@@ -41,13 +41,17 @@ class Params(StageParams):
     def inputs(self) -> dict[str, Input]:
         return {
             "responses": Input(self.of, RESPONSES),
-            "scores": Input(f"scores/{self.of}", SCORES),
-            "gates": Input(f"gates/{self.of}"),
+            "scores": scores_of(self.of),
+            "gates": gate_of(self.of),
             "gaps": Input("gaps", GAPS, optional=True),
         }
 
     def output(self, instance: str) -> str:
         return f"selections/{self.of}/{instance}"
+
+    def budget(self) -> dict[str, int]:
+        units = {"rows": self.budget_rows, "tokens": self.budget_tokens}
+        return {unit: most for unit, most in units.items() if most is not None}
 
     def arguments(self, marker: str) -> dict[str, str]:
         """The selector's arguments of one of the types of `kinds/selector.py`: name -> text."""

@@ -9,7 +9,7 @@ from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, Pos
 from pipeline.contracts import EXAMPLES, SIGNALS
 from pipeline.core import graph
 from pipeline.core.methods import Choice, Use, available, find
-from pipeline.core.stage import Input, Plan, StageParams
+from pipeline.core.stage import NAME, Input, Plan, StageParams, gate_of
 from pipeline.kinds.backend import LOCAL
 from pipeline.kinds.feed import Feed
 from pipeline.kinds.objective import Objective
@@ -83,11 +83,12 @@ class StudentParams(Recipe):
     """A recipe with what it is applied to: the rows, the model it starts from, what it learns from.
 
     `objectives` alone is one turn that trains the student. `beside` are further parts, and whose weights each begins
-    with.
+    with. Entries of one `arm` differ in nothing but their seeds; the report joins them into one line.
     """
 
     of: str
     student: str
+    arm: str | None = Field(default=None, pattern=NAME)
     objectives: tuple[Term, ...] = ()
     turns: tuple[Turn, ...] = ()
     beside: dict[str, Literal["student", "teacher"]] = Field(default={})
@@ -111,7 +112,7 @@ class StudentParams(Recipe):
     def inputs(self) -> dict[str, Input]:
         return {
             "rows": Input(self.of, SIGNALS if self.of.startswith("signals/") else EXAMPLES),
-            "gates": Input(f"gates/{self.of}"),
+            "gates": gate_of(self.of),
             "student": Input(f"models/{self.student}"),
         }
 

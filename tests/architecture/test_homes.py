@@ -37,6 +37,7 @@ COVERED = {
     "commands/screen.py": "commands/test_parser.py",
     "commands/status.py": "e2e/test_commands.py",
     "commands/tidy.py": "e2e/test_commands.py",
+    "commands/unroll.py": "plan/test_unroll.py",
     "commands/use.py": "commands/test_parser.py",
     "core/graph.py": "plan/test_identities.py",
     "core/settings.py": "core/test_run.py",

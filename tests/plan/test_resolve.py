@@ -113,6 +113,10 @@ WRONG: dict[str, tuple[Change, str]] = {
     "a teacher without its distribution": (
         lambda p: p["train"]["kd"].update(of="examples/coverage"), "say `of: signals/<examples>/<probe>`"
     ),
+    "students of one arm that differ": (
+        lambda p: p["train"]["kd"].update(arm="x") or p["train"].update(more={**p["train"]["kd"], "epochs": 9}),
+        "train.more: epochs: is another in train.kd; entries of one arm (x) differ in `seed` and `of` alone",
+    ),
     "a rule of two statements": (
         lambda p: p["select"]["coverage"].update(where="true; DROP TABLE responses"), "select.coverage: "
     ),

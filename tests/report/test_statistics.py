@@ -143,3 +143,6 @@ def test_verdict_is_decided_by_the_interval_alone() -> None:
     assert verdict(Interval(-0.1, -0.2, -0.01)) == "does not help"
     assert verdict(Interval(0.0, 0.0, 0.0)) == "does not help"
     assert verdict(Interval(0.1, -0.01, 0.2)) == "inconclusive"
+    helps, fails, open_ = Interval(0.1, 0.01, 0.2), Interval(-0.1, -0.2, -0.01), Interval(0.1, -0.01, 0.2)
+    assert [verdict(helps, other) for other in (helps, open_, fails)] == ["helps", "inconclusive", "inconclusive"]
+    assert verdict(fails, fails) == "does not help"

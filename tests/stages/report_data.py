@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -111,14 +112,18 @@ def build(data: Path, params: dict[str, Any] = PARAMS, prompts: int = 60, items:
     share = {r["response_id"]: s for r, s in agreement}
     for name, allowed in (("random", 0.0), ("coverage", 0.5)):
         _selection(data, name, [row for rows in answers.values() for row in rows], share, allowed)
-    for name in LIFT:
-        _write(data, f"evals/{name}", _evals(bench, name, {d: STUDENT[d] + LIFT[name] for d in STUDENT}))
-    _write(data, "evals/teacher", _evals(bench, "teacher", TEACHER))
-    for name in ("random_sft", "coverage_sft", "kd"):
+    for name in params["evaluate"]:
+        lift = LIFT.get(re.sub(r"_s\d+$", "", name), 0.0)
+        _write(
+            data,
+            f"evals/{name}",
+            _evals(bench, name, TEACHER if name == "teacher" else {d: STUDENT[d] + lift for d in STUDENT}),
+        )
+    for name in params["train"]:
         steps = [
             {
                 "step": s,
-                "loss": (1.4 if name == "kd" else 0.9) * math.exp(-s / 60) + 0.3 + rng.normal(0, 0.02),
+                "loss": (1.4 if name.startswith("kd") else 0.9) * math.exp(-s / 60) + 0.3 + rng.normal(0, 0.02),
                 "lr": 1e-3,
             }
             for s in range(10, 410, 10)

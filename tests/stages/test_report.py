@@ -7,21 +7,28 @@ import csv
 import json
 import re
 import shutil
+import sys
+import types
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from pipeline.commands.results import result_table
 from pipeline.contracts import EVALS, EXAMPLES, SELECTIONS
+from pipeline.core import methods
 from pipeline.core.driver import run_instance
 from pipeline.core.settings import RunSettings
 from pipeline.core.stage import ALONE, SECTION_OF, Plan
+from pipeline.plan import resolve as resolving
 from pipeline.plan.disk import write
 from pipeline.plan.resolve import resolve
+from pipeline.plan.unroll import copies_of, unrolled
 from pipeline.report import arms, facts
 from pipeline.report.facts import Tables
+from pipeline.report.statistics import over_seeds
 from pipeline.tables.parquet import Scan
 from tests.stages import report_data
 
@@ -64,6 +71,27 @@ def test_a_control_has_the_same_budget(tmp_path: Path) -> None:
     params = copy.deepcopy(report_data.PARAMS)
     params["select"]["random"]["budget_tokens"] = 1999
     assert not [c for c in compared(tmp_path, params) if c[0] == "control"]
+
+
+def test_a_selectors_own_parameter_is_no_budget(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A selector with a `budget_share` of its own is held against the control that may take as much."""
+
+    def shared(*, by: str, prefer: float, budget_share: float = 0.5) -> object:
+        return None
+
+    shared.__stillhouse__ = ("selector", {})  # type: ignore[attr-defined]
+    mine = types.ModuleType("pipeline.selectors.mine")
+    mine.shared = shared  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "pipeline.selectors.mine", mine)
+    real = methods.available
+    monkeypatch.setattr(methods, "available", lambda kind: (*real(kind), *(["mine.shared"] * (kind == "selector"))))
+    monkeypatch.setattr(resolving, "_identity", lambda declared, params: "")
+    params = copy.deepcopy(report_data.PARAMS)
+    params["select"]["coverage"].update(use="mine.shared", budget_share=0.25)
+    assert ("control", "coverage_sft", "random_sft") in compared(tmp_path, params)
+    methods.find.cache_clear()
+    plan = json.loads((tmp_path / "plan/select/coverage.json").read_text("utf-8"))
+    assert plan["budget"] == {"tokens": 2000} and plan["params"]["use"]["arguments"]["budget_share"] == 0.25
 
 
 def test_a_control_that_learned_in_the_same_way_is_preferred(tmp_path: Path) -> None:
@@ -214,3 +242,72 @@ def test_a_run_with_nothing_in_it_still_has_a_page(tmp_path: Path) -> None:
     assert "there is no verdict" in page
     assert "Nothing was evaluated." in page
     assert json.loads((data / "reports" / "metrics.json").read_text("utf-8")) == {}
+
+
+@pytest.fixture(scope="module")
+def several(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same run with three seeds of every student."""
+    data = tmp_path_factory.mktemp("seeds") / "data"
+    params = {k: v for k, v in report_data.PARAMS.items() if k in {*SECTION_OF.values(), "seed"}}
+    make(data, report_data.build(data, unrolled(params, copies_of(params, [1, 2, 3]))))
+    return data
+
+
+def test_an_arm_is_one_line_with_intervals_over_seeds_and_items(several: Path) -> None:
+    found = json.loads((several / "reports" / "metrics.json").read_text("utf-8"))
+    assert set(found) == {"base", "teacher", "random_sft", "coverage_sft", "kd"}
+
+    def right(name: str) -> dict[str, float]:
+        return {r["item_id"]: r["metric"] for r in Scan(EVALS, (several / "evals" / name,)).pylist()}
+
+    def table(arm: str) -> np.ndarray:
+        rows = [right(name) for name in ([arm] if arm == "base" else [f"{arm}_s{seed}" for seed in (1, 2, 3)])]
+        return np.array([[row[item] for item in sorted(row)] for row in rows])
+
+    kd = found["kd"]
+    assert kd["seeds"] == 3 and kd["accuracy"] == pytest.approx(table("kd").mean(), abs=1e-6)
+    assert [kd[f"of_kd_s{seed}"] for seed in (1, 2, 3)] == pytest.approx(list(table("kd").mean(axis=1)), abs=1e-6)
+    for second in ("random_sft", "coverage_sft", "base"):
+        over = over_seeds(table("kd") - table(second))
+        ends = [kd[f"{key}minus_{second}"] for key in ("", "low_over_seeds_", "high_over_seeds_")]
+        assert ends == pytest.approx([over.value, over.low, over.high], abs=1e-6)
+        assert kd[f"low_minus_{second}"] < kd[f"minus_{second}"] < kd[f"high_minus_{second}"]
+    assert "seeds" not in found["base"]
+
+
+def test_page_and_table_show_an_arm_once(several: Path) -> None:
+    words = " ".join(Elements((several / "reports" / "report.html").read_text("utf-8")).words.split())
+    assert "3 seeds: 1, 2, 3" in words and "over seeds alone" in words
+    lines = result_table(several).splitlines()
+    assert lines[0].split() == ["model", "accuracy", "95", "%", "interval", "seeds", "items", "ECE"]
+    assert sorted(line.split()[0] for line in lines[1:7] if line) == [
+        "base",
+        "coverage_sft",
+        "kd",
+        "random_sft",
+        "teacher",
+    ]
+    [told] = [line for line in lines if line.startswith("kd against random_sft: helps, +")]
+    assert "over seeds +" in told and told.endswith("3 seeds)")
+
+
+def test_one_control_of_another_seed_is_compared_with_one_seed(tmp_path: Path) -> None:
+    params = {k: v for k, v in report_data.PARAMS.items() if k in {*SECTION_OF.values(), "seed"}}
+    params = unrolled(params, copies_of(params, [1, 2, 3], ["kd"]))
+    compared(tmp_path, params)
+    pairs = {(c.first.name, c.second.name): c.pairs for c in arms.comparisons(arms.read(tmp_path))}
+    assert pairs["kd", "base"] == ((0, 0), (1, 0), (2, 0))
+    assert pairs["kd", "random_sft"] == pairs["coverage_sft", "random_sft"] == ((0, 0),)
+
+
+def test_seeds_are_paired_by_seed(tmp_path: Path) -> None:
+    params = {k: v for k, v in report_data.PARAMS.items() if k in {*SECTION_OF.values(), "seed"}}
+    params = unrolled(params, copies_of(params, [1, 2, 3], ["kd"]))
+    params = unrolled(params, copies_of(params, [3, 2], ["coverage_sft"]))
+    compared(tmp_path, params)
+    [pairs] = [
+        c.pairs
+        for c in arms.comparisons(arms.read(tmp_path))
+        if (c.first.name, c.second.name) == ("kd", "coverage_sft")
+    ]
+    assert pairs == ((1, 0), (2, 1))

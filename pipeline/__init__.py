@@ -10,6 +10,7 @@ To read it, go from what the data is to what is done with it; a room imports onl
     gateway/      one address over HTTP
     origins/ sources/ verifiers/ backends/ scorers/ readers/ selectors/ objectives/    the methods, a file a family
     asking/, training/, checking/, report/    what stages are made of
+    laws/         what every method of a kind obeys
     stages/       one verb each
     plan/         `params.yaml` to instances
     commands/     what people call

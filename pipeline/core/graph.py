@@ -55,6 +55,13 @@ def named(plan: Plan, instance: Instance, kind: str) -> frozenset[str]:
     return frozenset().union(*(available(kind) if names is None else names for names in found))
 
 
+def network_of(plan: Plan, model: str) -> str | None:
+    """The network of a model, as the entry that makes it, or the one that that began with, says."""
+    for maker in _makers(plan, [f"models/{model}"]):
+        return next(iter(_named_by(plan, maker, "network") or ()), None)
+    return None
+
+
 def _named_by(plan: Plan, maker: Instance, kind: str) -> frozenset[str] | None:
     """What an instance's rows or card name; where it does not say, what the models name that it is made of."""
     names, made_of = maker.params.names(kind), _models(plan, maker)

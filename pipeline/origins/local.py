@@ -13,7 +13,7 @@ from typing import Any, Literal
 from pipeline.core.methods import find
 from pipeline.errors import Refused
 from pipeline.kinds.origin import BACKENDS, Card, Dtype, Engine, Origin, origin
-from pipeline.model.folder import TOKENIZER_FILES, finish
+from pipeline.model.folder import TOKENIZER_FILES, finish, network_of
 
 WEIGHTS = ("*.safetensors", "*.safetensors.index.json", "config.json", "generation_config.json")
 
@@ -38,7 +38,12 @@ def embedded(*, name: Literal["teacher", "base"], engine: Engine = "transformers
     return folder(path=f"data/embedded/{name}", engine=engine)
 
 
-@origin(gives=engine_gives, backend=engine_backend, files=lambda arguments: [arguments["path"]])
+def folder_network(arguments: Mapping[str, Any]) -> str:
+    """The network that a folder's own `places.json` names; a language model's has none."""
+    return network_of(Path(arguments["path"]))
+
+
+@origin(gives=engine_gives, backend=engine_backend, network=folder_network, files=lambda arguments: [arguments["path"]])
 def folder(*, path: str, dtype: Dtype = "float32", engine: Engine = "transformers") -> Origin:
     """A transformers folder: safetensors, config, fast tokenizer, chat template. `engine` runs it, in this process.
 

@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from pipeline.contracts import EXAMPLES, SIGNALS
+from pipeline.core.graph import network_of
 from pipeline.core.methods import Choice, Use, available, find
 from pipeline.core.stage import NAME, Input, Plan, StageParams, gate_of
 from pipeline.kinds.backend import LOCAL
@@ -136,7 +137,7 @@ class StudentParams(Recipe):
         stored = self.of.startswith("signals/")
         parts = {"student", *self.beside}
         roles = parts | {"start"} | ({"teacher"} if live else set()) | ({"shadow"} if self.shadow else set())
-        network = find("network", declared_network(plan, self.student))
+        network = find("network", network_of(plan, self.student) or "language.causal")
         texts = []
         for turn in self.all_turns():
             for name in set(turn.trains) - parts:
@@ -173,14 +174,3 @@ class StudentParams(Recipe):
 
 # What every network's view holds.
 ALWAYS = {"weight_N", "example_N", "set_B", "reward_B", "own", "step"}
-
-
-def declared_network(plan: Plan, model: str) -> str:
-    """The network of a model, as the entry that makes it says."""
-    for instance in plan.instances.values():
-        if instance.output == f"models/{model}":
-            if isinstance(instance.params, StudentParams):
-                return declared_network(plan, instance.params.student)
-            (origin,) = instance.params.methods()
-            return origin.method.traits.get("network", "language.causal")
-    return "language.causal"

@@ -55,11 +55,10 @@ def named(plan: Plan, instance: Instance, kind: str) -> frozenset[str]:
     return frozenset().union(*(available(kind) if names is None else names for names in found))
 
 
-def network_of(plan: Plan, model: str) -> str | None:
-    """The network of a model, as the entry that makes it, or the one that that began with, says."""
-    for maker in _makers(plan, [f"models/{model}"]):
-        return next(iter(_named_by(plan, maker, "network") or ()), None)
-    return None
+def named_by_model(plan: Plan, model: str, kind: str) -> frozenset[str]:
+    """The methods of a kind that the card of a model, or its form, may name."""
+    found = [_named_by(plan, maker, kind) for maker in _makers(plan, [f"models/{model}"])]
+    return frozenset().union(*(available(kind) if names is None else names for names in found))
 
 
 def _named_by(plan: Plan, maker: Instance, kind: str) -> frozenset[str] | None:
@@ -76,7 +75,9 @@ def _named_by(plan: Plan, maker: Instance, kind: str) -> frozenset[str] | None:
 
 
 def _models(plan: Plan, instance: Instance) -> list[Instance]:
-    return _makers(plan, [f"models/{model}" for model in instance.params.needs()])
+    """The makers of the models that an instance reads, or of which it reads a folder."""
+    folders = [source.folder.split("/") for source in instance.params.inputs().values() if source.table is None]
+    return _makers(plan, ["/".join(folder[:2]) for folder in folders if folder[0] == "models"])
 
 
 def _makers(plan: Plan, outputs: Iterable[str]) -> list[Instance]:

@@ -7,13 +7,13 @@ from typing import Literal
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from pipeline.contracts import EXAMPLES, SIGNALS
-from pipeline.core.graph import network_of
+from pipeline.core import graph
 from pipeline.core.methods import Choice, Use, available, find
 from pipeline.core.stage import NAME, Input, Plan, StageParams, gate_of
 from pipeline.kinds.backend import LOCAL
 from pipeline.kinds.feed import Feed
 from pipeline.kinds.objective import Objective
-from pipeline.kinds.origin import BACKENDS
+from pipeline.model.folder import CAUSAL
 
 
 class Adapter(Choice):
@@ -129,15 +129,15 @@ class StudentParams(Recipe):
         return frozenset(LOCAL)
 
     def names(self, kind: str) -> frozenset[str] | None:
-        named = {"backend": frozenset({BACKENDS["transformers"]}), "network": None}
-        return named.get(kind, frozenset())
+        # A student is run as the model that it begins as.
+        return None if kind in ("backend", "network") else frozenset()
 
     def check(self, plan: Plan) -> list[str]:
         live = hasattr(self, "teacher")
         stored = self.of.startswith("signals/")
         parts = {"student", *self.beside}
         roles = parts | {"start"} | ({"teacher"} if live else set()) | ({"shadow"} if self.shadow else set())
-        network = find("network", network_of(plan, self.student) or "language.causal")
+        network = find("network", declared_network(plan, self.student))
         texts = []
         for turn in self.all_turns():
             for name in set(turn.trains) - parts:
@@ -174,3 +174,9 @@ class StudentParams(Recipe):
 
 # What every network's view holds.
 ALWAYS = {"weight_N", "example_N", "set_B", "reward_B", "own", "step"}
+
+
+def declared_network(plan: Plan, model: str) -> str:
+    """The network of a model, as the entry that makes it says; a causal language model where it does not."""
+    named = graph.named_by_model(plan, model, "network")
+    return next(iter(named)) if len(named) == 1 else CAUSAL

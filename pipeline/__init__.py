@@ -8,12 +8,36 @@ To read it, go from what the data is to what is done with it; a room imports onl
     kinds/        what each kind of method is given and gives: read the one that you want to write
     text/, model/, memo/    text without a model; a model folder; what was asked before
     gateway/      one address over HTTP
-    origins/ sources/ verifiers/ backends/ scorers/ readers/ selectors/ objectives/    the methods, a file a family
+    origins/ sources/ verifiers/ backends/ scorers/ readers/ selectors/ objectives/ networks/ feeds/    the methods, a
+                  file a family (`docs/extending.md`)
     asking/, training/, checking/, report/    what stages are made of
     laws/         what every method of a kind obeys
     stages/       one verb each
     plan/         `params.yaml` to instances
     commands/     what people call
+
+A word for each thing:
+
+    section, entry     of `params.yaml`: `train:`, and `kd:` in it; `responses.entry` is the one of generate that asked
+    instance           an entry as DVC runs it, `train@kd`, written to `data/plan/` by plan
+    arm                trainings that differ in nothing but their seeds: one line of the report
+    table, part        rows of one schema in a folder; one of its files, with all that is about its prompts
+    prompt             a conversation that is to be answered, with the reference if there is one; pools are made of them
+    request, answer    one sample that is asked for, with a seed of its own; what came back for it
+    response           a row: a prompt, who was asked, and the answer. Scores and selections are about responses
+    score, quantities  one number for a response, higher or lower as its scorer says; the raw numbers it is made of
+    gate               what lets a checked table pass to those that train on it, or stops the run
+    example            a kept response in a student's tokens; the same with a teacher's distributions is signals
+    place              where a loss stands: a token that is learnt, or a text that is to be named
+    view               the places of a batch as an objective sees them; `reads` says which fields
+    tap                what a model computes on the way, at the places: `last`, or a module's name
+    term, turn         an objective with its weight and whom it judges; terms, the modules they train, and for how long
+    module             what learns: the student, what stands `beside` it, an objective's own (`Trainer.parts` in code)
+    shadow             an average of the student that follows it and does not learn
+    feed               what gives the rows of a step, if not the table alone
+    network, backend   how one kind of model is trained; what opens a model's folder and asks it
+    card, form         a folder's `model.json`, who it is and what opens it; its `tokenizer/`, how a text is cut for it
+    memo               what was ever asked and read, by a key of all that decides it
 """
 
 import os

@@ -28,7 +28,7 @@ class Params(StudentParams):
     writes=None,
     by="tree",
     exactness="repeatable",
-    imports=("torch", "transformers", "transformers.trainer"),
+    imports=("torch", "transformers"),
     finds=("network",),
 )
 def distill(params: Params, rows: Scan, student: Path, teacher: Path, out: Path, how: How, name: str) -> None:

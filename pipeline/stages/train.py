@@ -19,7 +19,7 @@ class Params(StudentParams):
     writes=None,
     by="tree",
     exactness="repeatable",
-    imports=("torch", "transformers", "transformers.trainer"),
+    imports=("torch", "transformers"),
     finds=("network",),
 )
 def train(params: Params, rows: Scan, student: Path, out: Path, how: How, name: str) -> None:

@@ -23,3 +23,12 @@ def test_every_file_it_links_to_exists() -> None:
     links = [link for link in re.findall(r"\]\(([^)#]+)\)", page) if "://" not in link]
     assert links
     assert [link for link in links if not (ROOT / link).exists()] == []
+
+
+def test_the_five_files_to_read_are_there() -> None:
+    page = (ROOT / "README.md").read_text("utf-8")
+    [section] = re.findall(r"^## Five files to read\n(.*?)^## ", page, re.M | re.S)
+    assert len(re.findall(r"^\d\. ", section, re.M)) == 5
+    paths = re.findall(r"`([\w./]+)`", section)
+    assert [path for path in paths if not (ROOT / path).exists()] == []
+    assert len(paths) >= 4

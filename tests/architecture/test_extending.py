@@ -1,0 +1,233 @@
+"""docs/extending.md is true: every example is found, checked, built and called, and every entry resolved by `plan`."""
+
+from __future__ import annotations
+
+import importlib
+import re
+import shutil
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+import yaml
+
+from pipeline.contracts import EXAMPLES
+from pipeline.core import identity, methods
+from pipeline.core.methods import find
+from pipeline.core.run import How
+from pipeline.core.settings import RunSettings
+from pipeline.kinds.backend import GenerateRequest, Reading, Sampling, Tokens, open_model
+from pipeline.kinds.feed import Draw
+from pipeline.kinds.objective import Reduced, Step, View
+from pipeline.kinds.selector import Budget, Candidates
+from pipeline.plan.resolve import load, resolve
+from pipeline.tables.tensors import cell
+from tests.laws import test_objectives as laws
+
+ROOT = Path(__file__).parents[2]
+PAGE = (ROOT / "docs" / "extending.md").read_text("utf-8")
+SECTIONS = dict(re.findall(r"^## (.+?)\n(.*?)(?=^## |\Z)", PAGE, re.M | re.S))
+ENTRIES = re.findall(r"^```yaml\n(.*?)^```", PAGE, re.M | re.S)
+EXAMPLES_OF = {
+    (file.split("/")[1].removesuffix("s"), name)
+    for file, block in re.findall(r"^```python\n# (\S+)\n(.*?)^```", PAGE, re.M | re.S)
+    for name in re.findall(r"^@\w+\((?:.|\n)*?\)\ndef (\w+)", block, re.M)
+}
+STEP = Step(0, 4, 0, 2)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def package(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The package with the page's files in it, where methods are found and read."""
+    package = tmp_path_factory.mktemp("copy") / "pipeline"
+    shutil.copytree(ROOT / "pipeline", package, ignore=shutil.ignore_patterns("__pycache__", "mine.py"))
+    for file, block in re.findall(r"^```python\n# (\S+)\n(.*?)^```", PAGE, re.M | re.S):
+        with (package.parent / file).open("a", encoding="utf-8") as mine:
+            mine.write(block + "\n\n")
+    rooms = [importlib.import_module(f"pipeline.{room}") for room in methods.KINDS.values()]
+    names = [f"{room.__name__}.mine" for room in rooms]
+    caches = (methods.available, methods.find)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(ROOT)
+        patch.setattr(methods, "ROOT", package)
+        patch.setattr(identity, "PACKAGE", package)
+        for room in rooms:
+            patch.setattr(room, "__path__", [str(package / room.__name__.split(".")[1]), *room.__path__])
+        for name in names:
+            patch.delitem(sys.modules, name, raising=False)
+        for cache in caches:
+            cache.cache_clear()
+        identity.forget()
+        yield package
+        for room, name in zip(rooms, names, strict=True):
+            sys.modules.pop(name, None)
+            vars(room).pop("mine", None)
+    for cache in caches:
+        cache.cache_clear()
+    identity.forget()
+
+
+def built(kind: str, name: str, **arguments: Any) -> Any:
+    method = find(kind, f"mine.{name}")
+    return method.factory(**method.arguments.model_validate(arguments).model_dump())
+
+
+def test_every_kind_has_a_section_with_an_example() -> None:
+    for kind in methods.KINDS:
+        assert f"pipeline/{methods.KINDS[kind]}/mine.py" in SECTIONS[kind.capitalize()]
+        assert kind in {of for of, _ in EXAMPLES_OF}
+    assert {
+        (kind, name.split(".")[1]) for kind in methods.KINDS for name in methods.available(kind) if "mine." in name
+    } == (EXAMPLES_OF)
+
+
+@pytest.mark.parametrize(("kind", "name"), sorted(EXAMPLES_OF))
+def test_every_example_has_a_docstring_in_three_parts_and_a_call_here(kind: str, name: str) -> None:
+    about = find(kind, f"mine.{name}").about
+    assert re.fullmatch(r"(?s).+\n\nPaper: .+\nDiffers: .+", about)
+    assert callable(globals()[f"test_{kind}_{name}"])
+
+
+def test_every_entry_is_resolved() -> None:
+    """All of the page together, beside the default run: no fault, and the code of each is part of its identity."""
+    given = load(ROOT / "params.yaml")
+    given["ingest"]["tasks"]["parts"] = 4
+    for text in ENTRIES:
+        for section, entries in yaml.safe_load(text).items():
+            for name, entry in entries.items():
+                assert name not in given.get(section, {})
+                path = entry.get("path") if section == "ingest" else None
+                given.setdefault(section, {})[name] = {**entry, **({"path": "README.md"} if path else {})}
+    plan = resolve(given)
+    used = {use.method.name for instance in plan.instances.values() for use in instance.params.methods()}
+    shown = {f"mine.{name}" for kind, name in EXAMPLES_OF if kind not in ("backend", "network", "verifier")}
+    assert shown <= used
+    assert all(instance.code for instance in plan.instances.values())
+
+
+def test_origin_parrot(tmp_path: Path) -> None:
+    assert built("origin", "parrot", word="no")(tmp_path)["model_id"] == "parrot no"
+
+
+def test_source_squares() -> None:
+    rows = list(built("source", "squares", rows=3))
+    assert [(row.source, row.columns["reference"]) for row in rows][2] == ("squares 3", "9")
+
+
+def test_verifier_yes_no() -> None:
+    verifier = built("verifier", "yes_no")
+    assert verifier.parse("Well, Yes.") == "yes" and verifier.parse("maybe") is None
+    assert verifier.equal("yes", "YES") and not verifier.equal("yes", "no") and not verifier.equal("", "")
+
+
+def test_backend_parrot(tmp_path: Path) -> None:
+    (tmp_path / "model.json").write_text('{"backend": "mine.parrot", "word": "no"}', "utf-8")
+    with open_model(tmp_path, How(RunSettings(), tmp_path, "generate@parrot")) as backend:
+        request = GenerateRequest("r", "p", [{"role": "user", "content": "Is it?"}], 0, 0)
+        [answer] = backend.generate([request], Sampling(0.0, 1.0, 8))
+        assert (answer.request_id, answer.content) == ("r", "no")
+        with pytest.raises(Exception, match="cannot read texts"):
+            backend.read([Tokens("t", [1], [0])])
+
+
+def test_scorer_words() -> None:
+    found = built("scorer", "words", least=2)(pa.table({"content": ["one", "one two", None]}))
+    assert found["score"].to_pylist() == [0.0, 1.0, None]
+    assert dict(found["quantities"].to_pylist()[1]) == {"words": 2.0, "least": 2.0}
+
+
+def test_reader_surprise() -> None:
+    row = built("reader", "surprise")(Reading("r", np.array([-0.5, -2.0], np.float32)))
+    assert row == {"score": 2.0, "quantities": [("tokens", 2.0)]}
+
+
+def test_selector_brief() -> None:
+    names = np.array(["a", "b", "c"], object)
+    column = {"agreement.score - 0.5": np.array([0.1, np.nan, 0.2])}
+    rows = Candidates(names, names, np.array(["d"] * 3, object), np.array([9, 1, 4]), column)
+    decision = built("selector", "brief", at_least="agreement.score - 0.5")(rows, Budget(tokens=5), 0)
+    assert decision.kept.tolist() == [False, False, True]
+    assert decision.reason.tolist() == ["over_budget", "below_zero", "brief"]
+
+
+def test_objective_brier() -> None:
+    view = View(student_NV=torch.zeros(1, 2), target_N=torch.tensor([1]), weight_N=torch.ones(1))
+    assert built("objective", "brier")(view).value_N.tolist() == [0.5]
+    held("brier")
+
+
+def test_objective_above() -> None:
+    objective = built("objective", "above", momentum=0.5)
+    view = View(student_NV=torch.zeros(1, 2), target_N=torch.tensor([1]), weight_N=torch.ones(1))
+    first = objective(view).value_N.item()
+    assert first == pytest.approx(2 * np.log(2))
+    objective.update(STEP, Reduced(10.0, 1, {}))
+    again = built("objective", "above", momentum=0.5)
+    again.restore(objective.state())
+    assert again.mean == 5.0 and again(view).value_N.item() == pytest.approx(np.log(2))
+    held("above")
+
+
+def test_objective_loudness() -> None:
+    objective = built("objective", "loudness")
+    own = objective.modules({"last": 3}, {"last": 2})
+    assert own.weight.shape == (1, 3)
+    torch.nn.init.zeros_(own.weight)
+    torch.nn.init.zeros_(own.bias)
+    taps = {"features": {"last": torch.ones(1, 3)}, "teacher_features": {"last": torch.tensor([[3.0, 4.0]])}}
+    assert objective(View(own=own, weight_N=torch.ones(1), **taps)).value_N.tolist() == [25.0]
+    held("loudness")
+
+
+def held(name: str) -> None:
+    """An objective of the page obeys the laws of all objectives."""
+    method = find("objective", f"mine.{name}")
+    case = laws.Case(method.name, {}, "none", method.factory(), dict(method.traits))
+    for law, applies in laws.LAWS.items():
+        if applies(case):
+            law(case)
+
+
+def test_origin_bag(tmp_path: Path) -> None:
+    card = built("origin", "bag", form="data/embedded/base", outcomes=["a", "b"])(tmp_path)
+    assert card["backend"] == "network.local" and (tmp_path / "tokenizer" / "places.json").exists()
+
+
+def test_network_bag(tmp_path: Path) -> None:
+    """It is packed, trained on, kept, opened and asked."""
+    card = built("origin", "bag", form="data/embedded/base", outcomes=["a", "b"])(tmp_path)
+    network, question = built("network", "bag"), [{"role": "user", "content": "add 1 2"}]
+    packed = network.pack(tmp_path / "tokenizer", question, "b")
+    assert packed.token_ids == [1] and packed.inputs
+    names = ("token_ids", "spans", "inputs")
+    row = {
+        "token_ids": [1],
+        "spans": [{"start": 0, "end": 1}],
+        "inputs": cell({"tokens": np.array([5, 6, 6], np.int32)}),
+    }
+    rows = pa.Table.from_pylist([row], pa.schema([EXAMPLES.schema.field(name) for name in names]))
+    model = network.load(tmp_path, "float32")
+    seen = network.look(model, network.collate(rows), ())
+    vectors = model["embed"].weight
+    torch.testing.assert_close(seen.states_ND, ((vectors[5] + 2 * vectors[6]) / 3)[None])
+    assert seen.heads["main"](seen.states_ND).shape == (1, 2)
+    (tmp_path / "model.json").write_text(f'{{"backend": "{card["backend"]}", "dtype": "float32"}}', "utf-8")
+    with open_model(tmp_path, How(RunSettings(device="cpu"), tmp_path, "evaluate@bag")) as backend:
+        [answer] = backend.generate([GenerateRequest("r", "p", question, 0, 0)], Sampling(0.0, 1.0, 8))
+        assert answer.content in ("a", "b")
+
+
+def test_feed_short_first() -> None:
+    rows = pa.table({"token_ids": [[1, 2, 3], [1], [1, 2]]})
+    feed = built("feed", "short_first")
+
+    def given(step: Step) -> list[list[int]]:
+        return feed(Draw(step, 0, rows, lambda *_: [], lambda *_: None))["token_ids"].to_pylist()
+
+    assert given(STEP) == [[1], [1, 2]]
+    assert given(Step(2, 4, 1, 2)) == rows["token_ids"].to_pylist()

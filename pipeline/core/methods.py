@@ -61,6 +61,12 @@ class Method:
         return tuple(kind for kind in KINDS if kind in (*self.traits.get("reads", ()), *self.traits.get("finds", ())))
 
     @property
+    def told(self) -> dict[str, Any]:
+        """Its traits that are words, numbers or lists: what a plan holds, for whoever reads that without the code."""
+        plain = {name: list(t) if isinstance(t, tuple | frozenset) else t for name, t in self.traits.items()}
+        return {name: trait for name, trait in plain.items() if isinstance(trait, str | bool | int | float | list)}
+
+    @property
     def about(self) -> str:
         return inspect.cleandoc(self.factory.__doc__ or "")
 

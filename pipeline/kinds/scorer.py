@@ -31,5 +31,6 @@ def quantities_of(**columns: np.ndarray) -> pa.MapArray:
 
 
 # Traits: `reads`, the columns of responses that are read; `score`, SQL that gives the score from its quantities, such
-# as `votes / samples`, which the laws hold it to.
+# as `votes / samples`, which the laws hold it to; `means`, what the report takes it for: the `agreement` of samples, or
+# whether an answer is `right`.
 scorer = marker("scorer")

@@ -49,7 +49,7 @@ class Votes:
         }
 
 
-@scorer(reads=READS, score="votes / samples")
+@scorer(reads=READS, score="votes / samples", means="agreement")
 def agreement(*, normalise: Normalise = "none") -> Scorer:
     """The share of an entry's answers to a prompt that say the same as this one; null if no answer could be read.
 

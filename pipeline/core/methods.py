@@ -97,11 +97,31 @@ def lazy(name: str) -> types.ModuleType:
 def available(kind: str) -> tuple[str, ...]:
     """The names of all methods of a kind, read from the files without importing them."""
     names = []
-    for file in sorted((ROOT / KINDS[kind]).glob("*.py")):
-        for node in ast.parse(file.read_text("utf-8")).body:
+    for file in _families(kind):
+        # A file that cannot be read has no methods; `find` says so to whoever names one of it.
+        for node in () if _unreadable(file) else ast.parse(file.read_text("utf-8")).body:
             if isinstance(node, ast.FunctionDef) and any(_is_marker(d, kind) for d in node.decorator_list):
                 names.append(f"{file.stem}.{node.name}")
     return tuple(names)
+
+
+def shipped(kind: str) -> tuple[str, ...]:
+    """The names of the methods of a kind that are not the user's own."""
+    return tuple(name for name in available(kind) if not name.startswith(f"{MINE}."))
+
+
+def _families(kind: str) -> list[Path]:
+    return sorted((ROOT / KINDS[kind]).glob("*.py"))
+
+
+def _unreadable(file: Path) -> str | None:
+    """What is wrong with the text of a family, in one sentence."""
+    try:
+        ast.parse(file.read_text("utf-8"))
+    except (SyntaxError, UnicodeDecodeError, ValueError) as error:
+        line = f"line {error.lineno}: " if isinstance(error, SyntaxError) else ""
+        return f"{file.relative_to(ROOT.parent)} is no Python ({line}{getattr(error, 'msg', error)})"
+    return None
 
 
 def _is_marker(decorator: ast.expr, kind: str) -> bool:
@@ -114,7 +134,8 @@ def find(kind: str, name: str) -> Method:
     if name not in available(kind):
         near = difflib.get_close_matches(name, available(kind), 1, 0.4)
         hint = f"; did you mean {near[0]}?" if near else "."
-        raise Refused(f"no {kind} is called {name!r}{hint} There are: {', '.join(available(kind)) or 'none'}")
+        unread = "".join(f". {text}: mend it" for text in map(_unreadable, _families(kind)) if text)
+        raise Refused(f"no {kind} is called {name!r}{hint} There are: {', '.join(available(kind)) or 'none'}{unread}")
     function_name = name.split(".")[1]
     function = getattr(importlib.import_module(module_of(kind, name)), function_name)
     marked, traits = function.__stillhouse__

@@ -18,7 +18,7 @@ import numpy as np
 import psutil
 import pytest
 
-from pipeline.core.methods import available
+from pipeline.core.methods import shipped
 from pipeline.core.run import How
 from pipeline.core.settings import Batch, Endpoint, RunSettings, Vllm
 from pipeline.errors import Refused
@@ -295,7 +295,7 @@ def said(answers: dict[str, Answer]) -> dict[str, tuple]:
 
 def test_every_backend_is_here() -> None:
     # Classes are no language: what the other one gives is under tests/backends/test_network.py.
-    assert {case.backend for case in CASES.values()} == set(available("backend")) - {"network.local"}
+    assert {case.backend for case in CASES.values()} == set(shipped("backend")) - {"network.local"}
 
 
 def test_every_request_is_answered_once(backend: Backend) -> None:

@@ -22,7 +22,7 @@ else:
     torch = lazy("torch")
 
 
-@backend(gives=LOCAL, computes=True)
+@backend(gives=LOCAL, computes=True, finds=("network",))
 @contextmanager
 def local(*, folder: Path, card: dict[str, Any], how: How) -> Iterator[NetworkModel]:
     """A classifier's folder, loaded here: it answers with the name of an outcome.

@@ -44,6 +44,7 @@ from pipeline.gateway.completions import Served
 from pipeline.memo.ledger import Ledger
 from pipeline.memo.memo import Memo
 from pipeline.model.chat import Chat
+from pipeline.model.folder import check_tokens
 from pipeline.plan.resolve import load, resolve
 from pipeline.stages.evaluate import Params as EvaluateParams
 from pipeline.stages.generate import Params as GenerateParams
@@ -264,6 +265,8 @@ def _weights(label: str, folder: Path, advice: str) -> Check:
 
 def _template(folder: Path) -> None:
     Chat(folder).prompt([{"role": "user", "content": "Hello."}])
+    if (folder / "config.json").exists():
+        check_tokens(folder)
 
 
 def _served(instance: Instance, use: Use, how: How, offline: bool) -> Iterator[Check]:

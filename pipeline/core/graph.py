@@ -55,6 +55,12 @@ def named(plan: Plan, instance: Instance, kind: str) -> frozenset[str]:
     return frozenset().union(*(available(kind) if names is None else names for names in found))
 
 
+def named_by_model(plan: Plan, model: str, kind: str) -> frozenset[str]:
+    """The methods of a kind that the card of a model, or its form, may name."""
+    found = [_named_by(plan, maker, kind) for maker in _makers(plan, [f"models/{model}"])]
+    return frozenset().union(*(available(kind) if names is None else names for names in found))
+
+
 def _named_by(plan: Plan, maker: Instance, kind: str) -> frozenset[str] | None:
     """What an instance's rows or card name; where it does not say, what the models name that it is made of."""
     names, made_of = maker.params.names(kind), _models(plan, maker)
@@ -69,7 +75,9 @@ def _named_by(plan: Plan, maker: Instance, kind: str) -> frozenset[str] | None:
 
 
 def _models(plan: Plan, instance: Instance) -> list[Instance]:
-    return _makers(plan, [f"models/{model}" for model in instance.params.needs()])
+    """The makers of the models that an instance reads, or of which it reads a folder."""
+    folders = [source.folder.split("/") for source in instance.params.inputs().values() if source.table is None]
+    return _makers(plan, ["/".join(folder[:2]) for folder in folders if folder[0] == "models"])
 
 
 def _makers(plan: Plan, outputs: Iterable[str]) -> list[Instance]:

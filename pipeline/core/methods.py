@@ -56,8 +56,9 @@ class Method:
 
     @property
     def finds(self) -> tuple[str, ...]:
-        """The kinds of methods that it finds by a column that it reads, such as a row's verifier."""
-        return tuple(kind for kind in KINDS if kind in self.traits.get("reads", ()))
+        """The kinds of methods that it finds by a name: in a column that it reads, such as a row's verifier, or where
+        its trait `finds` says."""
+        return tuple(kind for kind in KINDS if kind in (*self.traits.get("reads", ()), *self.traits.get("finds", ())))
 
     @property
     def about(self) -> str:

@@ -27,7 +27,7 @@ from pathlib import Path
 SOCKET = "STILLHOUSE_WARM"
 PACKAGES = (
     "numpy", "pyarrow.parquet", "duckdb", "pydantic", "torch", "transformers.models.auto.modeling_auto",
-    "transformers.models.gpt2.modeling_gpt2", "transformers.trainer", "great_expectations",
+    "transformers.models.gpt2.modeling_gpt2", "great_expectations",
 )  # fmt: skip
 
 

@@ -25,7 +25,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, field_validator, model_validator
 
 from pipeline.core import identity
-from pipeline.core.methods import find, marker
+from pipeline.core.methods import available, find, marker, module_of
 from pipeline.core.run import How
 from pipeline.tables import ids
 from pipeline.tables.ids import Cell
@@ -167,7 +167,10 @@ def engine_of(card: dict[str, Any]) -> str:
     `shaped_by`, and, where it `computes` the answers itself, the code that does."""
     method = find("backend", card["backend"])
     shaped_by = {key: card.get(key) for key in method.traits.get("shaped_by", ())}
-    own = identity.fingerprint([method.module]) if method.traits.get("computes") else None
+    own = None
+    if method.traits.get("computes"):
+        found = (module_of(kind, name) for kind in method.finds for name in available(kind))
+        own = identity.fingerprint([method.module, *found])
     return ids.digest("engine", card["backend"], shaped_by, own)
 
 

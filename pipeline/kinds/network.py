@@ -67,6 +67,10 @@ class Network(Protocol):
         """The states at the places of a collated batch; an unknown tap is refused with those that there are."""
         ...
 
+    def width(self, model: torch.nn.Module) -> int:
+        """How many outcomes a place has."""
+        ...
+
     def save(self, model: torch.nn.Module, out: Path) -> None:
         """Write the weights and the configuration into a folder."""
         ...

@@ -23,7 +23,7 @@ class Origin(Protocol):
         ...
 
 
-# Traits: `gives` and `backend`, what the card's backend gives and how it is called, each as it is or as a function
-# of the arguments; `network`, which the card names, a causal language model if it names none; `files`, from the
-# arguments to the user's own files that are read; `packages` that are needed.
+# Traits: `gives`, what the card's backend gives; `backend` and `network`, the methods that the card or the model's form
+# names, one or several that it may be, without which any may be. Each is as it is or a function of the arguments.
+# `files`, from the arguments to the user's own files that are read; `packages` that are needed.
 origin = marker("origin")

@@ -7,6 +7,8 @@ import json
 import shutil
 from pathlib import Path
 
+from tokenizers import Tokenizer
+
 from pipeline.errors import Refused
 from pipeline.kinds.origin import BACKENDS, Card, Engine
 from pipeline.model.chat import Chat
@@ -34,6 +36,20 @@ def hashes(form: Path) -> tuple[str, str]:
     return ids.digest("template", None), ids.digest("form", chat.tokenizer_hash, json.loads(places.read_text("utf-8")))
 
 
+def check_tokens(folder: Path) -> None:
+    """Refuse a model whose tokenizer has a token that its embedding has no row for."""
+    config = json.loads((folder / "config.json").read_text("utf-8"))
+    rows = config.get("vocab_size", config.get("text_config", {}).get("vocab_size"))
+    tokens = Tokenizer.from_file(str(folder / "tokenizer.json")).get_vocab(with_added_tokens=True)
+    token = max(tokens, key=lambda name: tokens[name], default=None)
+    if rows is not None and token is not None and tokens[token] >= rows:
+        raise Refused(
+            f"its tokenizer has the token {token!r} with the id {tokens[token]}, and its embedding has {rows} rows. "
+            f"Resize it with `model.resize_token_embeddings(len(tokenizer))` and save both, or take the token out of "
+            f"tokenizer.json"
+        )
+
+
 def finish(out: Path, dtype: str, engine: Engine = "transformers") -> Card:
     """Give a transformers folder its `tokenizer/`; returns its card.
 
@@ -47,6 +63,7 @@ def finish(out: Path, dtype: str, engine: Engine = "transformers") -> Card:
         and "chat_template" not in json.loads((out / "tokenizer_config.json").read_text("utf-8"))
     ):
         raise Refused("the model has no chat template; put a chat_template.jinja beside its tokenizer.json")
+    check_tokens(out)
     (out / "tokenizer").mkdir()
     for name in TOKENIZER_FILES:
         if (out / name).exists():

@@ -110,6 +110,10 @@ class Text:
             features["last"] = states_ND
         return Seen(states_ND, {"main": head}, features)
 
+    def width(self, model: torch.nn.Module) -> int:
+        net: Any = model
+        return int(net.config.num_labels)
+
     def save(self, model: torch.nn.Module, out: Path) -> None:
         net: Any = model
         net.save_pretrained(out)

@@ -94,6 +94,10 @@ class Causal:
             return Seen(logits, {"main": torch.nn.Identity()}, features)
         return Seen(states_ND, {"main": head}, features)
 
+    def width(self, model: torch.nn.Module) -> int:
+        net: Any = model
+        return int(net.get_output_embeddings().weight.shape[0])
+
     def save(self, model: torch.nn.Module, out: Path) -> None:
         net: Any = model
         net.save_pretrained(out)

@@ -13,7 +13,7 @@ from pipeline.kinds.origin import origin
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
-@origin(gives=("generate",), backend="fake.words")
+@origin(gives=("generate",), backend="fake.words", network=())
 def words(*, wrong: Share = 0.25, delay_s: NonNegativeFloat = 0.0) -> Callable[[Path], dict[str, Any]]:
     """A fake teacher (`fake.words`): answers made of the prompt's words, and the results of its sums.
 

@@ -9,7 +9,7 @@ from pydantic import NonNegativeInt, PositiveInt
 
 from pipeline.kinds.backend import LOCAL
 from pipeline.kinds.origin import BACKENDS, Card, origin
-from pipeline.model.folder import finish
+from pipeline.model.folder import CAUSAL, finish
 
 SPECIAL = ("<pad>", "<s>", "</s>", "<unk>", "<assistant>")
 # The prompt is padded with spaces to one width, so that an answer begins at one position.
@@ -20,7 +20,7 @@ TEMPLATE = (
 )
 
 
-@origin(gives=LOCAL, backend=BACKENDS["transformers"])
+@origin(gives=LOCAL, backend=BACKENDS["transformers"], network=CAUSAL)
 def gpt2(
     *,
     alphabet: str,

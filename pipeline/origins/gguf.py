@@ -19,6 +19,7 @@ from pydantic import StringConstraints
 from pipeline.core.methods import lazy
 from pipeline.errors import Refused
 from pipeline.kinds.origin import Card, Dtype, Engine, Origin, origin
+from pipeline.model.folder import CAUSAL
 from pipeline.origins.local import engine_backend, engine_gives, folder
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ PRE_TOKENIZERS: dict[str, Callable[[], pre_tokenizers.PreTokenizer]] = {
 }  # fmt: skip
 
 
-@origin(gives=engine_gives, backend=engine_backend, packages=("gguf",))
+@origin(gives=engine_gives, backend=engine_backend, network=CAUSAL, packages=("gguf",))
 def package(
     *, package: str, file: str, sha256: Sha256, dtype: Dtype = "float32", engine: Engine = "transformers"
 ) -> Origin:

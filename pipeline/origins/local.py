@@ -13,7 +13,7 @@ from typing import Any, Literal
 from pipeline.core.methods import find
 from pipeline.errors import Refused
 from pipeline.kinds.origin import BACKENDS, Card, Dtype, Engine, Origin, origin
-from pipeline.model.folder import TOKENIZER_FILES, finish
+from pipeline.model.folder import CAUSAL, NETWORK, TOKENIZER_FILES, finish, network_of
 
 WEIGHTS = ("*.safetensors", "*.safetensors.index.json", "config.json", "generation_config.json")
 
@@ -28,7 +28,12 @@ def engine_gives(arguments: Mapping[str, Any]) -> frozenset[str]:
     return frozenset(find("backend", engine_backend(arguments)).traits["gives"])
 
 
-@origin(gives=engine_gives, backend=engine_backend, files=lambda arguments: [f"data/embedded/{arguments['name']}"])
+@origin(
+    gives=engine_gives,
+    backend=engine_backend,
+    network=CAUSAL,
+    files=lambda arguments: [f"data/embedded/{arguments['name']}"],
+)
 def embedded(*, name: Literal["teacher", "base"], engine: Engine = "transformers") -> Origin:
     """A model that ships with this repository, in `data/embedded/`.
 
@@ -38,7 +43,22 @@ def embedded(*, name: Literal["teacher", "base"], engine: Engine = "transformers
     return folder(path=f"data/embedded/{name}", engine=engine)
 
 
-@origin(gives=engine_gives, backend=engine_backend, files=lambda arguments: [arguments["path"]])
+def folder_network(arguments: Mapping[str, Any]) -> str:
+    """What a folder's form says that its places are."""
+    return network_of(Path(arguments["path"]))
+
+
+def folder_backend(arguments: Mapping[str, Any]) -> str:
+    """What runs a folder, which may be a classifier's."""
+    return engine_backend(arguments) if folder_network(arguments) == CAUSAL else NETWORK
+
+
+@origin(
+    gives=engine_gives,
+    backend=folder_backend,
+    network=folder_network,
+    files=lambda arguments: [arguments["path"]],
+)
 def folder(*, path: str, dtype: Dtype = "float32", engine: Engine = "transformers") -> Origin:
     """A transformers folder: safetensors, config, fast tokenizer, chat template. `engine` runs it, in this process.
 
@@ -65,7 +85,7 @@ def folder(*, path: str, dtype: Dtype = "float32", engine: Engine = "transformer
     return fill
 
 
-@origin(gives=("generate",), backend="recorded.solutions")
+@origin(gives=("generate",), backend="recorded.solutions", network=())
 def solutions() -> Origin:
     """No model: the answers that came with the prompts (`recorded.solutions`).
 

@@ -12,7 +12,7 @@ from pydantic import NonNegativeFloat, PositiveInt, StringConstraints
 from pipeline.errors import Refused, TryAgain
 from pipeline.kinds.origin import Card, Dtype, Engine, Origin, origin
 from pipeline.model.chat import Chat
-from pipeline.model.folder import TOKENIZER_FILES
+from pipeline.model.folder import NETWORK, TOKENIZER_FILES
 from pipeline.origins.local import WEIGHTS, engine_backend, engine_gives, folder
 from pipeline.tables import ids
 
@@ -25,7 +25,7 @@ def gives(arguments: Mapping[str, Any]) -> frozenset[str]:
     return frozenset({"generate"}.union(*(given for key, given in declared.items() if arguments.get(key))))
 
 
-@origin(gives=gives, backend="http.openai")
+@origin(gives=gives, backend="http.openai", network=())
 def endpoint(
     *,
     model: str,
@@ -88,7 +88,7 @@ def endpoint(
     return fill
 
 
-@origin(gives=engine_gives, backend=engine_backend)
+@origin(gives=engine_gives, backend=lambda arguments: (engine_backend(arguments), NETWORK))
 def hub(
     *,
     repo: str,

@@ -10,12 +10,12 @@ from pydantic import PositiveInt
 
 from pipeline.kinds.backend import LOCAL
 from pipeline.kinds.origin import Card, origin
-from pipeline.model.folder import PLACES, finish
+from pipeline.model.folder import NETWORK, PLACES, finish
 
 SPECIAL = ("<pad>", "<unk>", "<cls>")
 
 
-@origin(gives=LOCAL, network="classifier.text", backend="network.local")
+@origin(gives=LOCAL, backend=NETWORK, network="classifier.text")
 def bert(
     *,
     alphabet: str,

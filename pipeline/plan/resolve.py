@@ -17,7 +17,7 @@ from pydantic import ValidationError
 
 from pipeline.core.graph import gives, inside, named, tables_under, upstream
 from pipeline.core.identity import fingerprint
-from pipeline.core.methods import module_of
+from pipeline.core.methods import find, module_of
 from pipeline.core.settings import RunSettings
 from pipeline.core.stage import ALONE, NAME, SECTION_OF, STAGES, Instance, Plan, Stage, StageParams, stage_named
 from pipeline.core.workspace import ROOT
@@ -159,10 +159,13 @@ def beside(instance: Instance, plan: Plan) -> list[str]:
 
 def _identity(instance: Instance, plan: Plan) -> str:
     """The fingerprint of all code and schemas that decide what an instance writes."""
-    declared, methods = stage_named(instance.stage), [use.method for use in instance.params.methods()]
-    modules = [f"pipeline.stages.{declared.name}", *(method.module for method in methods)]
-    for kind in {*declared.finds, *(kind for method in methods for kind in method.finds)}:
-        modules.extend(module_of(kind, name) for name in named(plan, instance, kind))
+    declared, used = stage_named(instance.stage), [use.method for use in instance.params.methods()]
+    if "backend" in declared.finds:
+        # What runs a model may find the model's network.
+        used += [find("backend", name) for name in named(plan, instance, "backend")]
+    modules = [f"pipeline.stages.{declared.name}", *(method.module for method in used)]
+    for kind in {*declared.finds, *(kind for method in used for kind in method.finds)}:
+        modules += [module_of(kind, name) for name in named(plan, instance, kind)]
     shapes = [str(s.table.schema) for s in instance.params.inputs().values() if s.table]
     shapes += [str(declared.writes.schema)] if declared.writes else []
     return ids.digest(fingerprint(modules), shapes)

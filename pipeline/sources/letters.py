@@ -17,7 +17,7 @@ OUTCOMES = "abcd"
 REPEATS = 20_000
 
 
-@source()
+@source(verifiers=("text.exact",))
 def commonest(
     *,
     rows: PositiveInt,

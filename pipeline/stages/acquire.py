@@ -12,7 +12,6 @@ from pipeline.core.settings import Endpoint
 from pipeline.core.stage import Input, Plan, WatchedParams, stage
 from pipeline.errors import Refused
 from pipeline.kinds.origin import Origin
-from pipeline.model.folder import CAUSAL
 
 
 class Params(WatchedParams):
@@ -28,10 +27,10 @@ class Params(WatchedParams):
         return frozenset(self._trait("gives"))
 
     def names(self, kind: str) -> frozenset[str] | None:
-        named = {"backend": self._trait("backend"), "network": self._trait("network") or CAUSAL}
-        if kind not in named:
+        if kind not in ("backend", "network"):
             return frozenset()
-        return None if named[kind] is None else frozenset({named[kind]})
+        named = self._trait(kind)
+        return frozenset([named] if isinstance(named, str) else named) if named is not None else None
 
     def _trait(self, name: str) -> Any:
         declared = self.use.method.traits.get(name)

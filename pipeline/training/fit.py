@@ -53,10 +53,7 @@ def fit(params: StudentParams, rows: Scan, student: Path, teacher: Path | None, 
     kept = how.checkpoints / name
     place = kept / ids.digest(how.code, params.model_dump(mode="json"), inputs, packages, device, how.settings.threads)
     place.mkdir(parents=True, exist_ok=True)
-    held = Rows.of(rows, place / "rows.arrow")
-    if not len(held):
-        raise Refused(f"{how.label}: data/{params.of} has no rows; look at the reasons in its selection")
-    trainer = _trainer(params, held, student, teacher, how, device)
+    trainer = _trainer(params, rows, place / "rows.arrow", student, teacher, how, device)
     curve = trainer.run(Checkpoints(place), how.settings.checkpoint_steps, how.progress)
     net: Any = trainer.parts["student"]
     if params.adapter is not None:
@@ -77,11 +74,16 @@ def fit(params: StudentParams, rows: Scan, student: Path, teacher: Path | None, 
             shutil.rmtree(old)
 
 
-def _trainer(params: StudentParams, rows: Rows, student: Path, teacher: Path | None, how: How, device: str) -> Trainer:
+def _trainer(
+    params: StudentParams, table: Scan, file: Path, student: Path, teacher: Path | None, how: How, device: str
+) -> Trainer:
     """Open the models, build the objectives, and make the modules that are trained with them."""
     networks = {"student": find("network", network_of(student / "tokenizer")).factory()}
     torch.manual_seed(ids.seed_of(params.seed, "adapter"))
     net = networks["student"].load(student, "float32")
+    rows = Rows.of(table, file, networks["student"].width(net))
+    if not len(rows):
+        raise Refused(f"{how.label}: data/{params.of} has no rows; look at the reasons in its selection")
     parts: dict[str, nn.Module] = {"student": net if params.adapter is None else with_adapter(net, params.adapter)}
     fixed: dict[str, nn.Module] = {}
     if teacher is not None:

@@ -7,12 +7,13 @@ from typing import Literal
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from pipeline.contracts import EXAMPLES, SIGNALS
+from pipeline.core import graph
 from pipeline.core.methods import Choice, Use, available, find
 from pipeline.core.stage import NAME, Input, Plan, StageParams, gate_of
 from pipeline.kinds.backend import LOCAL
 from pipeline.kinds.feed import Feed
 from pipeline.kinds.objective import Objective
-from pipeline.kinds.origin import BACKENDS
+from pipeline.model.folder import CAUSAL
 
 
 class Adapter(Choice):
@@ -128,8 +129,8 @@ class StudentParams(Recipe):
         return frozenset(LOCAL)
 
     def names(self, kind: str) -> frozenset[str] | None:
-        named = {"backend": frozenset({BACKENDS["transformers"]}), "network": None}
-        return named.get(kind, frozenset())
+        # A student is run as the model that it begins as.
+        return None if kind in ("backend", "network") else frozenset()
 
     def check(self, plan: Plan) -> list[str]:
         live = hasattr(self, "teacher")
@@ -176,11 +177,6 @@ ALWAYS = {"weight_N", "example_N", "set_B", "reward_B", "own", "step"}
 
 
 def declared_network(plan: Plan, model: str) -> str:
-    """The network of a model, as the entry that makes it says."""
-    for instance in plan.instances.values():
-        if instance.output == f"models/{model}":
-            if isinstance(instance.params, StudentParams):
-                return declared_network(plan, instance.params.student)
-            (origin,) = instance.params.methods()
-            return origin.method.traits.get("network", "language.causal")
-    return "language.causal"
+    """The network of a model, as the entry that makes it says; a causal language model where it does not."""
+    named = graph.named_by_model(plan, model, "network")
+    return next(iter(named)) if len(named) == 1 else CAUSAL

@@ -17,7 +17,7 @@ from pipeline.errors import Refused
 from pipeline.tables.lists import lengths, values
 from pipeline.tables.parquet import Scan
 
-# Rows of one record batch; taking a row touches its batch alone.
+# Rows of a record batch, at most; taking a row touches its batch alone.
 BATCH = 1024
 
 
@@ -28,6 +28,8 @@ class Rows:
         reader = pa.ipc.open_file(pa.memory_map(str(file)))
         self.batches = [reader.get_batch(i) for i in range(reader.num_record_batches)]
         self.schema = reader.schema
+        # The first row of each batch.
+        self.starts = np.cumsum([0, *(batch.num_rows for batch in self.batches)])[:-1]
         ids = [
             batch["example_id"].cast(pa.binary()).to_numpy(zero_copy_only=False).astype("S") for batch in self.batches
         ]
@@ -37,7 +39,7 @@ class Rows:
     def of(cls, scan: Scan, file: Path, columns: int | None = None) -> Rows:
         """Write the rows of a scan to one file, checked, and map it; `columns` is how many outcomes the student has."""
         with pa.ipc.new_file(str(file), scan.table.schema) as writer:
-            for batch in _even(_checked(scan, columns), scan.table.schema):
+            for batch in _checked(scan, columns):
                 writer.write_batch(batch)
         return cls(file)
 
@@ -46,7 +48,9 @@ class Rows:
 
     def take(self, numbers: Sequence[int] | np.ndarray) -> pa.Table:
         """Some rows, by their numbers, in this order."""
-        batch, offset = np.divmod(self.order[np.asarray(numbers)], BATCH)
+        place = self.order[np.asarray(numbers)]
+        batch = np.searchsorted(self.starts, place, side="right") - 1
+        offset = place - self.starts[batch]
         pieces, places = [], []
         for i in np.unique(batch):
             there = np.flatnonzero(batch == i)
@@ -62,19 +66,6 @@ class Rows:
             batch["prompt_id"].cast(pa.binary()).to_numpy(zero_copy_only=False).astype("S") for batch in self.batches
         ]
         return np.concatenate(found)[self.order] if found else np.empty(0, "S1")
-
-
-def _even(batches: Iterator[pa.RecordBatch], schema: pa.Schema) -> Iterator[pa.RecordBatch]:
-    """The same rows in batches of BATCH; the last one has what is left."""
-    held: list[pa.RecordBatch] = []
-    for batch in batches:
-        held.append(batch)
-        while (rows := sum(b.num_rows for b in held)) >= BATCH:
-            table = pa.Table.from_batches(held, schema)
-            yield from table.slice(0, BATCH).combine_chunks().to_batches()
-            held = table.slice(BATCH).to_batches() if rows > BATCH else []
-    if held:
-        yield from pa.Table.from_batches(held, schema).combine_chunks().to_batches()
 
 
 def _checked(scan: Scan, columns: int | None) -> Iterator[pa.RecordBatch]:

@@ -29,7 +29,7 @@ def small(params: dict[str, Any]) -> dict[str, Any]:
     for entry in params["select"].values():
         entry["budget_tokens"] = 2000
     for entry in params["train"].values():
-        entry["epochs"] = 1
+        entry.update(epochs=1, batch_rows=8)
     for entry in params["quality"].values():
         entry.pop("bounds", None)
     return params

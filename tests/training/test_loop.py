@@ -242,12 +242,33 @@ def test_muon_moves_a_layer_by_its_shape_however_its_weight_is_stored(decay: flo
         assert 1.4 < up < 2.4 and 0.7 < down < 1.2
 
 
+def test_muon_is_torchs_on_weights_as_torch_keeps_them() -> None:
+    """To the rounding of bfloat16, in which torch's computes; several steps, so that momentum counts."""
+    torch.manual_seed(1)
+    start = [torch.randn(shape) for shape in ((12, 8), (8, 12), (8, 12))]
+    ours, theirs = ([torch.nn.Parameter(w.clone()) for w in start] for _ in range(2))
+    group = {"lr": 0.02, "weight_decay": 0.1}
+    mine = optimizers.Muon([
+        {"params": ours[:1], "length": (12 / 8) ** 0.5, **group}, {"params": ours[1:], "length": 1.0, **group},
+    ])  # fmt: skip
+    torchs = torch.optim.Muon(theirs, lr=0.02, weight_decay=0.1, adjust_lr_fn="original")
+    for step in range(4):
+        torch.manual_seed(step)
+        for a, b in zip(ours, theirs, strict=True):
+            a.grad = torch.randn_like(a)
+            b.grad = a.grad.clone()
+        mine.step()
+        torchs.step()
+    for w, a, b in zip(start, ours, theirs, strict=True):
+        assert (a - b).norm() < 0.02 * (b - w).norm()
+
+
 @pytest.mark.parametrize("tied", [True, False])
 def test_muon_takes_no_embedding_and_no_head(tied: bool) -> None:
     model = Transposed(as_gpt2=False, tied=tied)
     optimizer = optimizers.optimizer_for(model, recipe(optimizer="muon"))
     assert isinstance(optimizer, optimizers.Pair)
-    (muon,) = (o for o in optimizer.optimizers if isinstance(o, torch.optim.Muon))
+    (muon,) = (o for o in optimizer.optimizers if isinstance(o, optimizers.Muon))
     taken = {id(p) for group in muon.param_groups for p in group["params"]}
     assert taken == {id(model.up.weight), id(model.down.weight)}
 
@@ -259,7 +280,7 @@ def test_an_untied_llama_trains_its_head_with_adamw() -> None:
     )  # fmt: skip
     model = transformers.LlamaForCausalLM(config)
     optimizer = optimizers.optimizer_for(model, recipe(optimizer="muon"))
-    (muon,) = (o for o in optimizer.optimizers if isinstance(o, torch.optim.Muon))
+    (muon,) = (o for o in optimizer.optimizers if isinstance(o, optimizers.Muon))
     names = {id(p): name for name, p in model.named_parameters()}
     taken = {names[id(p)] for group in muon.param_groups for p in group["params"]}
     assert taken and not any("embed_tokens" in name or "lm_head" in name for name in taken)

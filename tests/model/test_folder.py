@@ -1,0 +1,63 @@
+"""A model folder: what is refused before anything runs, and what its form is."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from pipeline.commands.doctor import _weights
+from pipeline.core.methods import find
+from pipeline.errors import Refused
+from pipeline.model.chat import Chat
+from pipeline.model.folder import CAUSAL, finish, hashes, network_of
+from pipeline.origins.local import folder
+
+ROOT = Path(__file__).parents[2]
+
+
+def brought(place: Path, *tokens: str) -> Path:
+    """The shipped base student with more tokens in its tokenizer, as if chat tokens were added and nothing resized."""
+    shutil.copytree(ROOT / "data" / "embedded" / "base", place)
+    file = place / "tokenizer.json"
+    content = json.loads(file.read_text("utf-8"))
+    first = 1 + max(content["model"]["vocab"].values())
+    for number, token in enumerate(tokens, first):
+        content["model"]["vocab"][token] = number
+    file.write_text(json.dumps(content), "utf-8")
+    return place
+
+
+def test_a_token_beyond_the_embedding_is_refused_by_acquire_and_doctor(tmp_path: Path) -> None:
+    rows = json.loads((ROOT / "data/embedded/base/config.json").read_text("utf-8"))["vocab_size"]
+    known = Chat(ROOT / "data/embedded/base").tokenizer.get_vocab_size()
+    place = brought(tmp_path / "own", *(f"<|new{i}|>" for i in range(rows - known + 1)))
+    (tmp_path / "out").mkdir()
+    words = rf"token '<\|new\d+\|>' with the id {rows}, and its embedding has {rows} rows. Resize it"
+    with pytest.raises(Refused, match=words):
+        folder(path=str(place))(tmp_path / "out")
+    with pytest.raises(Refused, match=words):
+        _weights("acquire@own", place, "correct `path`")
+
+
+def test_as_many_tokens_as_rows_are_fine(tmp_path: Path) -> None:
+    shutil.copytree(ROOT / "data" / "embedded" / "base", tmp_path / "own")
+    finish(tmp_path / "own", "float32")
+
+
+def test_a_form_tells_its_network_and_its_hashes(tmp_path: Path) -> None:
+    make = find("origin", "text.bert").factory
+    shape = {"alphabet": "abcd", "width": 8, "layers": 1, "heads": 1, "context": 16, "seed": 1}
+    forms = []
+    for names in (("a", "b"), ("b", "a")):
+        out = tmp_path / "".join(names)
+        out.mkdir()
+        card = make(outcomes=names, **shape)(out)
+        assert card["backend"] == "network.local"
+        forms.append(out / "tokenizer")
+    assert [network_of(form) for form in forms] == ["classifier.text"] * 2
+    assert hashes(forms[0])[1] != hashes(forms[1])[1], "the same columns under other names are another form"
+    base = ROOT / "data" / "embedded" / "base"
+    assert network_of(base) == CAUSAL and hashes(base) == (Chat(base).template_hash, Chat(base).tokenizer_hash)

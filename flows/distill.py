@@ -82,7 +82,7 @@ def judge(name: str, outcome: Outcome) -> State:
         text = fenced("\n".join(outcome.said))
         create_markdown_artifact(text, key=key("gate", name), description=f"{name} let nothing pass")
         return Failed(name="Gate failed", message=last)
-    text = f"exit code {outcome.code}: {last} (all of it: {outcome.log})"
+    text = f"exit code {outcome.code}: {last} (the whole log: {outcome.log})"
     if outcome.code in WORTH_A_RETRY:
         raise TryAgain(text)
     return Failed(name="Cap reached", message=last) if outcome.code == CAP else Failed(message=text)

@@ -203,7 +203,7 @@ def plain(line: str) -> str:
 
 
 class Throttle:
-    """Passes at most so many lines a second on, and always the last ones; a forwarded line costs 5 ms and 500 bytes."""
+    """Forwards at most this many lines a second, and always the last ones; each costs 5 ms and 500 bytes."""
 
     def __init__(self, hear: Callable[[str], None], log: Path, per_second: int = 20) -> None:
         self._hear, self._log, self._per_second = hear, log, per_second

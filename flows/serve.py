@@ -38,7 +38,7 @@ def reports(folder: Path, port: int) -> Iterator[str]:
 def main(arguments: list[str] | None = None) -> int:
     """Serve until Ctrl-C or SIGTERM, and leave no process behind."""
     parser = argparse.ArgumentParser(prog="python -m flows.serve", description=__doc__)
-    parser.add_argument("--cron", help="when to run by itself; never, without it")
+    parser.add_argument("--cron", help="when to run by itself; without it, never")
     parser.add_argument("--port", type=int, default=4200, help="of the server and its pages (4200)")
     parser.add_argument("--reports-port", type=int, default=4220, help="of data/reports (4220)")
     given = parser.parse_args(arguments)

@@ -28,7 +28,7 @@ def running() -> str | None:
     if named := os.environ.get("PREFECT_API_URL"):
         return named
     url = _noted().read_text("utf-8") if _noted().exists() else None
-    return url if url and _answers(url) else None
+    return url if url and _is_up(url) else None
 
 
 @contextmanager
@@ -43,7 +43,7 @@ def server(port: int, patience_s: float = 120.0) -> Iterator[str]:
     home = _noted().parent
     home.mkdir(parents=True, exist_ok=True)
     url = f"http://{HOST}:{port}/api"
-    if _answers(url):
+    if _is_up(url):
         raise ServerError(
             f"{url} already answers; set PREFECT_API_URL={url} to use that server, or take another --port"
         )
@@ -56,7 +56,7 @@ def server(port: int, patience_s: float = 120.0) -> Iterator[str]:
         )  # fmt: skip
     try:
         deadline = time.monotonic() + patience_s
-        while not _answers(url):
+        while not _is_up(url):
             if child.poll() is not None or time.monotonic() > deadline:
                 raise ServerError(f"Prefect's server did not start on {url}; {home / 'server.log'} says why")
             time.sleep(0.2)
@@ -72,7 +72,7 @@ def server(port: int, patience_s: float = 120.0) -> Iterator[str]:
             child.wait()
 
 
-def _answers(url: str) -> bool:
+def _is_up(url: str) -> bool:
     try:
         return httpx.get(f"{url}/health", timeout=2).is_success
     except httpx.HTTPError:

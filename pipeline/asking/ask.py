@@ -85,7 +85,7 @@ def ask(model: Path, requests: Sequence[GenerateRequest], sampling: Sampling, ho
                 if fault is not None and attempt < _attempts(sampling):
                     continue
                 if fault is not None:
-                    text = f"its answer has not the form of `structured` after {attempt} attempts: {fault}"
+                    text = f"the answer does not have the form that `structured` demands ({attempt} attempts): {fault}"
                     answer = replace(answer, content=None, finish_reason="error", error=text)
                 if attempt > 1:
                     answer = replace(answer, request_id=key, attempts=attempt)
@@ -93,7 +93,7 @@ def ask(model: Path, requests: Sequence[GenerateRequest], sampling: Sampling, ho
                 del waiting[key]
     again = sum(answer.attempts > 1 for answer in answers.values())
     if again:
-        how.say(f"{again} of {len(answers)} answers were asked for again to have the form of `structured`")
+        how.say(f"{again} of {len(answers)} answers were asked for again, to get the form that `structured` demands")
     builds = Counter(answer.fingerprint for answer in answers.values() if answer.fingerprint is not None)
     if len(builds) > 1:
         counts = ", ".join(f"{count} by {build}" for build, count in builds.most_common())

@@ -21,7 +21,7 @@ class Meter:
         self.started = time.monotonic()
 
     def count(self, answers: Sequence[Answer]) -> None:
-        """So many answers more."""
+        """Count these answers."""
         for answer in answers:
             self.done += 1
             self.failed += answer.error is not None

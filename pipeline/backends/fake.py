@@ -36,7 +36,7 @@ class _Words:
         """Greedy answers depend on the prompt alone, sampled ones on the request's seed too; tokens are words."""
         for request in requests:
             prompt = " ".join(message["content"] for message in request.messages)
-            said = self._said(prompt, request.seed if sampling.temperature else 0)
+            said = self._words_for(prompt, request.seed if sampling.temperature else 0)
             kept = said[: sampling.max_tokens]
             text, stopped = sampling.until_stop(" ".join(kept))
             time.sleep(self.delay_s)
@@ -48,7 +48,7 @@ class _Words:
                 completion_tokens=len(kept),
             )
 
-    def _said(self, prompt: str, seed: int) -> list[str]:
+    def _words_for(self, prompt: str, seed: int) -> list[str]:
         draw = ids.generator(seed, "fake", prompt)
         if found := SUM.search(prompt):
             a, b = int(found[1]), int(found[3])

@@ -112,7 +112,7 @@ class Gateway:
         self.models()
 
         def understand(job: Job[list[GenerateRequest]], reply: Reply) -> list[Answer]:
-            answers = self._answers(job.asked, reply)
+            answers = self._answers_in(job.asked, reply)
             if self.served.structured and sampling.structured is not None:
                 for answer in answers:
                     self.format.check_form(answer, sampling.structured)
@@ -128,7 +128,7 @@ class Gateway:
         yield from Rounds(self.connection, self.pace, self.ledger, self.format.path, jobs, understand, give_up)
         if self.pace.refusals > refusals:
             self.how.say(
-                f"{self.url} refused {self.pace.refusals - refusals} times to take more at once; it takes about "
+                f"{self.url} refused more requests at once {self.pace.refusals - refusals} times; it takes about "
                 f"{self.pace.level:.0f}"
             )
 
@@ -158,7 +158,7 @@ class Gateway:
             prompt_tokens = len(orjson.dumps(messages))
         return prompt_tokens + completion_tokens, self.served.cost(prompt_tokens, completion_tokens) or 0.0
 
-    def _answers(self, asked: Sequence[GenerateRequest], reply: Reply) -> list[Answer]:
+    def _answers_in(self, asked: Sequence[GenerateRequest], reply: Reply) -> list[Answer]:
         """An HTTP reply as answers; raises `Passing` to ask again and `Refused` to end the run."""
         rejected = self.connection.check(reply)
         if rejected is not None:

@@ -40,7 +40,7 @@ from pipeline.model.taps import Taps
 ROWS = 8
 # Prompts shorter than this are batched with those of their own length, and not padded.
 PAD_FROM = 64
-# A batch is read with at most so many tokens, or READ_ROW tokens for each of batch_rows where that is more.
+# A batch is read with at most this many tokens, or READ_ROW tokens for each of batch_rows where that is more.
 READ_TOKENS, READ_ROW = 4096, 8
 # Logits held at once while reading, and those of them looked at together: 64 Mi float32 are 256 MiB.
 MAX_LOGITS, CHUNK = 1 << 26, 1 << 20
@@ -117,7 +117,7 @@ class LocalModel:
             yield from answers
 
     def arrivals(self, requests: Sequence[GenerateRequest], sampling: Sampling) -> Iterator[list[Answer]]:
-        """The same, a batch at a time."""
+        """Answer every request once, a batch at a time."""
         again = [] if self.compared else list(requests[:: math.ceil(len(requests) / AGAIN) or 1])
         first: dict[str, list[int] | None] = {request.request_id: None for request in again}
         for answers in self._generate(requests, sampling, self.batch_rows):

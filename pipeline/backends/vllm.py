@@ -134,9 +134,9 @@ class VllmModel:
 
     def generate(self, requests: Sequence[GenerateRequest], sampling: Sampling) -> Iterator[Answer]:
         """Answer every request once; a prompt that leaves no room for an answer is an answer with an error."""
-        yield from self._run(self._asked(requests, sampling))
+        yield from self._run(self._jobs_of(requests, sampling))
 
-    def _asked(self, requests: Sequence[GenerateRequest], sampling: Sampling) -> Iterator[_Job[Answer] | Answer]:
+    def _jobs_of(self, requests: Sequence[GenerateRequest], sampling: Sampling) -> Iterator[_Job[Answer] | Answer]:
         form = None if sampling.structured is None else _form(sampling.structured)
         prompt_id, token_ids = None, []
         # Samples of one prompt follow each other, so that they find its prefix cached.

@@ -112,7 +112,7 @@ PAGE = """
 def pages(name: str, verdict: Mapping[str, Any], document: Mapping[str, Any]) -> dict[str, str]:
     """File name -> page: the verdict in short, and Great Expectations' own account of it."""
     environment = Environment(autoescape=True)
-    environment.filters.update(said=_said, observed=observed)
+    environment.filters.update(said=_template_filled, observed=observed)
     page = environment.from_string(PAGE)
     shared = {"policy": Markup(POLICY), "style": Markup(STYLE), "verdict": verdict}
     drawn = {
@@ -131,7 +131,7 @@ def observed(finding: Mapping[str, Any]) -> str:
     return f"{finding['unexpected']} of {finding['checked']} rows fail"
 
 
-def _said(block: Mapping[str, Any]) -> Markup:
+def _template_filled(block: Mapping[str, Any]) -> Markup:
     """A text with `$names` in it: both it and the values are escaped, the values are set off."""
     text = block["string_template"]
     given = {**(text.get("params") or {}), "html_success_icon": ""}

@@ -324,7 +324,7 @@ class CheckParams(StageParams):
     @classmethod
     def _fits(cls, suite: str, info: ValidationInfo) -> str:
         if suite not in SUITES:
-            raise ValueError(f"no suite is called so; there are {', '.join(SUITES)}")
+            raise ValueError(f"there is no suite of this name; there are {', '.join(SUITES)}")
         table = str(info.data.get("of", suite)).split("/")[0]
         if table != suite:
             raise ValueError(f"data/{info.data['of']} is a table of {table}; write `suite: {table}`")
@@ -356,7 +356,7 @@ class CheckParams(StageParams):
             expectation = next((e for e in suite.expectations if e.name == name and e.bound), None)
             if expectation is None:
                 known = ", ".join(suite.bounds)
-                raise ValueError(f"{name} is no bound of the suite {suite.table.name}; it has {known}")
+                raise ValueError(f"the suite {suite.table.name} has no bound {name}; it has {known}")
             if expectation.bound == "mostly" and not 0 < value <= 1:
                 raise ValueError(f"{name} is a share of the rows, above 0 and at most 1")
         return bounds
@@ -376,7 +376,7 @@ class CheckParams(StageParams):
 
 @functools.cache
 def _fault_of(rule: str, table: str) -> str | None:
-    """Why a text is no condition over a suite's columns, asked of DuckDB over empty tables."""
+    """Why a text is not a condition over a suite's columns, asked of DuckDB over empty tables."""
     from pipeline.tables import sql
     from pipeline.tables.rules import check_expression  # DuckDB is loaded for an entry with rules only
 
@@ -389,6 +389,6 @@ def _fault_of(rule: str, table: str) -> str | None:
     except Refused as error:
         return str(error)
     except sql.duckdb.Error as error:
-        return f"{rule!r} is no condition over {table}: {str(error).splitlines()[0]}"
+        return f"{rule!r} is not a condition over {table}: {str(error).splitlines()[0]}"
     types = [type_ for _, type_, *_ in described[1:]]
     return None if types == ["BOOLEAN"] else f"{rule!r} must be a condition; it is {', '.join(types)}"

@@ -20,7 +20,7 @@ def ask(folder: Path, text: str, how: How, max_tokens: int = 512) -> str:
     """A model's greedy answer to one question, safe to print on a terminal."""
     if not (folder / "model.json").exists():
         maker = f"`dvc repro acquire@{folder.name}` or `dvc repro train@{folder.name}`"
-        raise Refused(f"{folder} is no model folder; {maker} makes it")
+        raise Refused(f"{folder} is not a model folder; {maker} makes it")
     with open_model(folder, how) as backend:
         answer = one_answer(backend, text, max_tokens)
     if answer.error is not None:

@@ -39,7 +39,7 @@ def needed(plan: Plan, label: str, data: Path) -> list[str]:
     costly = [other for other in labels if plan.instances[other].stage not in CHEAP]
     for other in costly:
         if not (data / plan.instances[other].output).is_dir():
-            raise Refused(f"{label} asks what {other} makes, which has not run: `dvc repro {other}` first")
+            raise Refused(f"{label} needs what {other} makes, and {other} has not run: run `dvc repro {other}` first")
     return [other for other in labels if other not in costly]
 
 
@@ -54,7 +54,7 @@ def bring_up_to_date(labels: Sequence[str], root: Path) -> None:
     )
     if done.returncode != 0:
         said = "\n".join(f"  {line}" for line in done.stdout.strip().split("\n")[-20:])
-        raise Refused(f"`dvc repro {' '.join(labels)}` failed, and its tables are what is asked about:\n{said}")
+        raise Refused(f"`dvc repro {' '.join(labels)}` failed, and its tables are needed here:\n{said}")
 
 
 def asked_at_once(settings: RunSettings) -> RunSettings:

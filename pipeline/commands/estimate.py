@@ -85,7 +85,7 @@ class Cap:
 
 @dataclass(frozen=True)
 class Estimates:
-    """All of it."""
+    """Every entry, their total and the caps."""
 
     entries: tuple[Estimate, ...]
     total: dict[str, Interval | None]
@@ -175,7 +175,7 @@ def ready(plan: Plan, entries: Sequence[Instance], data: Path) -> tuple[dict[str
 
 
 def estimate(plan: Plan, entries: Sequence[Instance], data: Path, root: Path, rows: int) -> Estimates:
-    """Probe every entry with one answer to each of so many prompts, and say what the rest will take."""
+    """Probe every entry with one answer to each of this many prompts, and say what the rest will take."""
     settings, draws, found = asked_at_once(plan.settings), [], []
     for entry in entries:
         how = _Timed(settings, root, f"estimate@{entry.name}")
@@ -246,7 +246,7 @@ def _estimate(work: _Work, endpoint: Endpoint | None, how: _Timed, rows: int) ->
         remaining=remaining,
         probe=len(asked),
         failed=len(answers) - len(good),
-        pace=_told(pace, endpoint, work.processes) if remaining else "nothing remains to be asked",
+        pace=_pace_line(pace, endpoint, work.processes) if remaining else "nothing remains to be asked",
         **{name: None if draw is None else _interval(*draw) for name, draw in draws.items()},
     )
     return found, draws
@@ -345,7 +345,7 @@ def _pace(work: _Work, card: dict[str, Any], asked: Sequence[Answer], seconds: f
     return pace
 
 
-def _told(pace: _Pace | None, endpoint: Endpoint | None, processes: int) -> str:
+def _pace_line(pace: _Pace | None, endpoint: Endpoint | None, processes: int) -> str:
     """What the hours rest on."""
     if endpoint is not None and endpoint.batch is not None:
         return "the provider's batch files take up to their window, mostly 24 hours"
@@ -403,13 +403,14 @@ def lines(found: Estimates) -> Iterator[str]:
         )
         if entry.failed:
             yield f"  failed     {entry.failed} of the probe's requests; what they cost is not in this"
-        yield f"  tokens     {_said(entry.tokens, _count)}" + (
-            f": {_said(entry.prompt_tokens, _count)} asked, {_said(entry.completion_tokens, _count)} answered"
+        yield f"  tokens     {_with_interval(entry.tokens, _count)}" + (
+            f": {_with_interval(entry.prompt_tokens, _count)} asked, "
+            f"{_with_interval(entry.completion_tokens, _count)} answered"
             if entry.prompt_tokens and entry.completion_tokens
             else ""
         )
         yield f"  money      {_money(entry)}"
-        yield f"  time       {_said(entry.hours, _duration)}, {entry.pace}"
+        yield f"  time       {_with_interval(entry.hours, _duration)}, {entry.pace}"
     if len(found.entries) > 1:
         yield "all together"
         for what, name, unit in (
@@ -417,7 +418,7 @@ def lines(found: Estimates) -> Iterator[str]:
             ("money", "cost_usd", _dollars),
             ("time", "hours", _duration),
         ):
-            yield f"  {what:<9}  {_said(found.total[name], unit)}" + (
+            yield f"  {what:<9}  {_with_interval(found.total[name], unit)}" + (
                 ", one after the other" if name == "hours" else ""
             )
     for cap in found.caps:
@@ -427,7 +428,7 @@ def lines(found: Estimates) -> Iterator[str]:
 
 def _cap_line(cap: Cap) -> str:
     unit = _dollars if cap.unit == "max_cost" else _count
-    where, to_come = f"run.endpoints.{cap.endpoint}.{cap.unit}", _said(cap.needed, unit)
+    where, to_come = f"run.endpoints.{cap.endpoint}.{cap.unit}", _with_interval(cap.needed, unit)
     said = f"{where} is {unit(cap.cap)}: {unit(cap.spent)} spent, {to_come} to come"
     if cap.reached == "yes":
         return f"{said}. The run would stop there, in {cap.at}, keep all, and go on when the cap is raised"
@@ -439,10 +440,10 @@ def _cap_line(cap: Cap) -> str:
 def _money(entry: Estimate) -> str:
     if entry.cost_usd is None:
         return f"not known: acquire.{entry.model} has no price_in and price_out"
-    return _said(entry.cost_usd, _dollars)
+    return _with_interval(entry.cost_usd, _dollars)
 
 
-def _said(interval: Interval | None, unit: Any) -> str:
+def _with_interval(interval: Interval | None, unit: Any) -> str:
     if interval is None:
         return "not known"
     low, high = unit(interval.low), unit(interval.high)

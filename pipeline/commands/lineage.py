@@ -104,7 +104,7 @@ def _node(lineage: Lineage, data: Path, folder: str) -> Node:
         label=f"{plan['stage']}@{plan['instance']}",
         methods=tuple(sorted(_methods(plan["params"]))),
         rows=sum(pq.read_metadata(file).num_rows for file in files) if files else None,
-        kept=_kept(files) if plan["stage"] == "select" and files else None,
+        kept=_kept_rows(files) if plan["stage"] == "select" and files else None,
         record=_record(data, plan),
         # A source may be a folder inside an output, such as a model's tokenizer.
         inputs=tuple(o for o in lineage.plans if any(inside(s, o) for s in sources)),
@@ -123,7 +123,7 @@ def _methods(given: object) -> Iterable[str]:
             yield from _methods(value)
 
 
-def _kept(files: Sequence[Path]) -> int:
+def _kept_rows(files: Sequence[Path]) -> int:
     return sum(sum(pq.ParquetFile(file).read(columns=["kept"])["kept"].to_pylist()) for file in files)
 
 
@@ -144,7 +144,7 @@ def tree(nodes: Sequence[Node]) -> list[str]:
 
     def tell(folder: str, first: str, rest: str) -> None:
         told.add(folder)
-        lines.append(first + _told(by_folder[folder]))
+        lines.append(first + _node_line(by_folder[folder]))
         above = [f for f in by_folder[folder].inputs if f in told]
         below = [f for f in by_folder[folder].inputs if f not in told]
         for i, one in enumerate(below):
@@ -169,7 +169,7 @@ def tree(nodes: Sequence[Node]) -> list[str]:
     ]
 
 
-def _told(node: Node) -> str:
+def _node_line(node: Node) -> str:
     told = [node.folder, f"[{': '.join(filter(None, (node.label, ', '.join(node.methods))))}]"]
     if node.kept is not None:
         told.append(f"{node.kept} of {node.rows} rows kept")

@@ -89,10 +89,10 @@ def preview(plan: Plan, entry: Instance, data: Path, root: Path, rows: int) -> P
     chosen = spread(pool, rows)
     how = How(asked_at_once(plan.settings), root, f"preview@{entry.name}")
     model = data / entry.inputs["model"][0]
-    from_memo = _known(chosen, params, model, how)
+    from_memo = _in_memo(chosen, params, model, how)
     with tempfile.TemporaryDirectory() as folder:
         scratch = Path(folder)
-        responses = _answers(entry, params, chosen, model, how, scratch)
+        responses = _ask_samples(entry, params, chosen, model, how, scratch)
         scores = _scores(plan, entry, responses, scratch)
         pack = pack_of(plan, entry)
         outside = _outside(plan, pack, responses, scores, scratch) if pack else {}
@@ -125,14 +125,16 @@ def preview(plan: Plan, entry: Instance, data: Path, root: Path, rows: int) -> P
     )
 
 
-def _known(pool: pa.Table, params: GenerateParams, model: Path, how: How) -> Counter[str]:
+def _in_memo(pool: pa.Table, params: GenerateParams, model: Path, how: How) -> Counter[str]:
     """How many answers to each prompt the memo holds."""
     requests = requests_for(pool, model, params.sampling(), params.k, params.seed)
     found = known(requests, params.sampling(), how)
     return Counter(request.prompt_id for request in requests if request.request_id in found)
 
 
-def _answers(entry: Instance, params: GenerateParams, pool: pa.Table, model: Path, how: How, scratch: Path) -> pa.Table:
+def _ask_samples(
+    entry: Instance, params: GenerateParams, pool: pa.Table, model: Path, how: How, scratch: Path
+) -> pa.Table:
     """The stage `generate` on a pool of these prompts; a failure is shown and no reason to stop."""
     parquet.write(PROMPTS, scratch / "prompts", 1, pool.to_batches())
     parquet.write(DROPS, scratch / "drops", 1, [])

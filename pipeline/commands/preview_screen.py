@@ -102,7 +102,7 @@ def _about(row: Row, shown: Preview, full: bool) -> list[tuple[str, Text]]:
         lines.append(("failed", Text(_cut(first["error"], most), "red")))
     else:
         lines.append(("answer", Text(_cut(first["content"] or "(empty)", most))))
-        lines.append(("read", _read(first, row.right[0])))
+        lines.append(("read", _answer_text(first, row.right[0])))
     if shown.k > 1:
         lines.append(("samples", Text(_agreement(row))))
     if row.scores:
@@ -133,7 +133,7 @@ def _quoted(text: str) -> str:
     return f'"{text if len(text) <= MOST_SHORT else text[:MOST_SHORT] + "..."}"'
 
 
-def _read(row: dict[str, Any], right: bool | None) -> Text:
+def _answer_text(row: dict[str, Any], right: bool | None) -> Text:
     """The short answer that the verifier reads, and whether it is right."""
     text = Text("nothing could be read" if row["answer"] is None else _quoted(row["answer"]))
     if right is None:
@@ -179,7 +179,7 @@ def _trained(example: Trained, student: str | None, full: bool) -> Text:
     if not full and len(before) > MOST_CHARACTERS:
         before = f"[cut: the last {MOST_CHARACTERS} of {len(before)} characters] ... {before[-MOST_CHARACTERS:]}"
     count = "all" if example.trained == example.total else f"{example.trained} of {example.total}"
-    unknown = f"; its tokenizer knows {example.unknown} of them not" if example.unknown else ""
+    unknown = f"; {example.unknown} of them are unknown to its tokenizer" if example.unknown else ""
     text = Text(f"{count} tokens, between {BEGIN} and {END}, in the template of {student}{unknown}\n")
     text.append(before, "dim").append(BEGIN, "bold")
     for number, token in enumerate(head):
@@ -200,9 +200,9 @@ def summary(shown: Preview) -> list[tuple[str, str]]:
     trained = sum(not isinstance(row.trained, str) for row in shown.rows)
     lines = [("answers", f"{n} to {len(shown.rows)} prompts, {memo} of them from memo; all are kept for the run")]
     lines.append(("right", f"{sum(known)} of {len(known)} ({sum(known) / len(known):.0%})" if known else "not known"))
-    lines.append(("cut off", _share(sum(s["finish_reason"] == "length" for s in samples), n) + " (finish length)"))
+    lines.append(("cut off", _count_of(sum(s["finish_reason"] == "length" for s in samples), n) + " (finish length)"))
     cause = f": {failed[0]['error']}" if failed else ""
-    lines.append(("failed", _share(len(failed), n) + cause))
+    lines.append(("failed", _count_of(len(failed), n) + cause))
     lines.append(("training", f"{trained} of {len(shown.rows)} first answers may be trained on"))
     sums = [
         (f"{total / len(answered):.1f} {what}", 1000 * shown.k * total / len(answered))
@@ -221,7 +221,7 @@ def summary(shown: Preview) -> list[tuple[str, str]]:
     return lines
 
 
-def _share(count: int, n: int) -> str:
+def _count_of(count: int, n: int) -> str:
     return f"{count} of {n}"
 
 

@@ -36,13 +36,13 @@ def result_table(data: Path) -> str:
         seeds = f"{row.get('seeds', '-'):>5}  " if several else ""
         figures = f"{100 * row['accuracy']:>8.1f}  {interval:>14}  {seeds}{row['n']:>6}  {error:>5}"
         lines.append(f"{name:<{width}}  {figures}")
-        told += [_told(name, row, key.removeprefix("minus_")) for key in row if key.startswith("minus_")]
+        told += [_difference_line(name, row, key.removeprefix("minus_")) for key in row if key.startswith("minus_")]
     return "\n".join(
         [*lines, "", *(told or ["no two models answer a question"]), "", f"report: {reports / 'report.html'}"]
     )
 
 
-def _told(name: str, row: Mapping[str, float], second: str) -> str:
+def _difference_line(name: str, row: Mapping[str, float], second: str) -> str:
     """A comparison in one line; of several seeds with its interval over seeds too."""
     found = intervals(row, second)
     ends = "; over seeds ".join(f"{100 * i.low:+.1f} to {100 * i.high:+.1f}" for i in found)

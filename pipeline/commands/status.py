@@ -11,7 +11,7 @@ from pipeline.plan.resolve import load, resolve
 from pipeline.plan.status import standings
 
 ABOUT = "what `dvc repro` would run now, and why"
-MORE = "An instance that must run is taken from DVC's run cache where the same was run before."
+MORE = "An instance that must run is restored from DVC's run cache if the same was run before."
 
 
 def arguments(command: argparse.ArgumentParser) -> None:
@@ -28,8 +28,8 @@ def run(as_json: bool) -> None:
         return
     said = {
         "must": "must run: {}",
-        "may": "may run, if the bytes differ of what it reads from {}",
-        "missing": "runs not: dvc takes {} from its cache",
+        "may": "may run, if what it reads from {} comes out different",
+        "missing": "does not run; DVC restores {} from its cache",
     }
     open_ = [s for s in found if s.state != "clean"]
     width = max((len(s.label) for s in open_), default=0)

@@ -439,7 +439,7 @@ def _page(raw: bytes) -> tuple[list[dict[str, Any]], bool]:
 
 
 def _entry(line: bytes) -> dict[str, Any] | None:
-    """One line of a file, or None if it is no JSON object."""
+    """One line of a file, or None if it is not a JSON object."""
     try:
         entry = orjson.loads(line)
     except orjson.JSONDecodeError:

@@ -49,7 +49,7 @@ class Served(BaseModel):
 
 
 class Unreadable(ValueError):
-    """What came back is no completion; asking again may help."""
+    """What came back is not a completion; asking again may help."""
 
 
 @dataclass
@@ -149,7 +149,7 @@ class Completions:
         except Unreadable:
             raise
         except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
-            raise Unreadable(f"an answer that is no completion ({type(error).__name__}: {error})") from None
+            raise Unreadable(f"an answer that is not a completion ({type(error).__name__}: {error})") from None
 
     def _in_order(self, choices: list[dict[str, Any]], n: int) -> list[dict[str, Any]]:
         if len(choices) != n:
@@ -281,7 +281,7 @@ class Completions:
         except (Unreadable, Refused):
             raise
         except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
-            raise Unreadable(f"a reading that is none ({type(error).__name__}: {error})") from None
+            raise Unreadable(f"a reading that cannot be used ({type(error).__name__}: {error})") from None
         tail = 1.0 - np.exp(logprobs_NK.astype(np.float64)).sum(-1)
         return Reading(tokens.id, target, ids_NK, logprobs_NK, np.maximum(tail, 0.0).astype(np.float32))
 

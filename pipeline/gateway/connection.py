@@ -242,7 +242,7 @@ class Connection:
             raise CapReached(f"the account behind the model {self.name} is used up: {where}. What came is kept.")
         if 300 <= status < 400:
             elsewhere = self.safe(reply.headers.get("Location", "nowhere"))
-            raise Refused(f"{where} sends us to {elsewhere}; write the address it means into params.yaml")
+            raise Refused(f"{where} redirects to {elsewhere}; write that address into params.yaml")
         if code in UNKNOWN_PARAMETER:
             raise Refused(f"the endpoint of the model {self.name} does not take a parameter it was sent: {where}")
 
@@ -284,7 +284,7 @@ def _proxy_for(url: str) -> str | None:
 
 
 def backoff(tries: int) -> float:
-    """Seconds to wait after so many failures in a row; never the same for two who failed together."""
+    """Seconds to wait after this many failures in a row; never the same for two who failed together."""
     return min(LONGEST_BACKOFF_S, BACKOFF_S * 2 ** min(tries, 16)) * (0.5 + random.random() / 2)
 
 

@@ -51,7 +51,7 @@ class Sampling:
         return text[:cut], cut is not None
 
     def content(self) -> dict[str, Any]:
-        """All of it as JSON-able content, for ids."""
+        """Every field as JSON-able content, for ids."""
         form = None if self.structured is None else self.structured.model_dump(mode="json")
         return {**self.__dict__, "structured": form}
 
@@ -183,7 +183,7 @@ def open_model(folder: Path, how: How) -> AbstractContextManager[Backend]:
 class Structured(BaseModel):
     """A JSON schema, a regular expression for the whole answer, or a list of answers to choose from: one of them.
 
-    A sampled answer that has not the form is asked for again, with another seed, up to `attempts` times in all.
+    A sampled answer without the form is asked for again, with another seed, up to `attempts` times in all.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -205,7 +205,7 @@ class Structured(BaseModel):
             try:
                 jsonschema.validators.validator_for(schema).check_schema(schema)
             except jsonschema.SchemaError as error:
-                raise ValueError(f"is no JSON schema: {error.message}") from error
+                raise ValueError(f"is not a JSON schema: {error.message}") from error
         return schema
 
     @field_validator("regex")
@@ -215,11 +215,11 @@ class Structured(BaseModel):
             try:
                 re.compile(pattern)
             except re.error as error:
-                raise ValueError(f"is no regular expression: {error}") from error
+                raise ValueError(f"is not a regular expression: {error}") from error
         return pattern
 
     def fault(self, content: str) -> str | None:
-        """Why an answer has not the form, in one line; None if it has."""
+        """Why an answer does not have the form, in one line; None if it has it."""
         if self.choice is not None:
             return None if content in self.choice else f"it is none of {', '.join(self.choice)}"
         if self.regex is not None:
@@ -227,7 +227,7 @@ class Structured(BaseModel):
         try:
             jsonschema.validate(json.loads(content), self.json_schema)
         except json.JSONDecodeError as error:
-            return f"it is no JSON: {error}"
+            return f"it is not JSON: {error}"
         except jsonschema.ValidationError as error:
             return f"it does not keep to the schema at {error.json_path}: {error.message[:200]}"
         return None

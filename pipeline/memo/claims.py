@@ -20,7 +20,7 @@ from pipeline.memo.store import Store
 
 @contextmanager
 def claimed(store: Store, keys: Sequence[str]) -> Iterator[set[str]]:
-    """Those of these keys that are not known and that nobody else asks for: this block's until it ends."""
+    """Claim the keys that are neither known nor claimed, until the block ends."""
     own = store.path.with_name(f"claim-{uuid4().hex[:16]}")
     with store.explained():
         own.parent.mkdir(parents=True, exist_ok=True)

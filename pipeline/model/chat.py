@@ -122,8 +122,8 @@ class Chat:
         if not whole.startswith(before):
             raise Refused(
                 f"the chat template of {self.folder} renders an answered conversation that does not begin with the "
-                f"unanswered one, so the trained tokens cannot be told. Use a template whose generation prompt is a "
-                f"prefix of the assistant's turn."
+                f"unanswered one, so it is not clear which tokens to train on. Use a template whose generation prompt "
+                f"is a prefix of the assistant's turn."
             )
         encoded = self.tokenizer.encode(whole, add_special_tokens=False)
         start = next((i for i, (_, end) in enumerate(encoded.offsets) if end > len(before)), len(encoded.ids))

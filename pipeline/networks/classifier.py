@@ -81,7 +81,7 @@ class Text:
         return tokens
 
     def batch(self, read: Sequence[np.ndarray]) -> dict[str, torch.Tensor]:
-        """The same, of texts in tokens."""
+        """What `look` needs of texts in tokens."""
         sizes = np.array([len(tokens) for tokens in read])
         width = math.ceil(max(1, int(sizes.max())) / BUCKET) * BUCKET
         return {

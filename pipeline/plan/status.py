@@ -69,7 +69,7 @@ class _Walk:
         why = [] if code == self._hash("pipeline") else ["the code in pipeline/"]
         why += differing(locked["params"]["params.yaml"], self._given)
         if not why and self._hash(PLAN) != locked["outs"][0]["md5"]:
-            why = [f"{PLAN} is not as it was written"]
+            why = [f"{PLAN} has changed since it was written"]
         return Standing("plan", "must" if why else "clean", tuple(why))
 
     def _stands(self, label: str) -> Standing:
@@ -89,11 +89,12 @@ class _Walk:
             # What will be written again or restored cannot be compared yet.
             unsure = any(touching(dep, out) for out in waited) or self._lacks(dep)
             if dep not in self._planned and dep != PLAN and dep in deps and not unsure and self._hash(dep) != deps[dep]:
-                why.append(f"{dep} is not what it read")
+                why.append(f"{dep} has changed since it was read")
         lost = [out for out in entry.outs if not (self._root / out).exists()]
         kept = all(self._in_cache(outs.get(out)) for out in lost)
         if not why:
-            why += [f"{out} is not what it wrote" for out in outs if out not in lost and self._hash(out) != outs[out]]
+            changed = [out for out in outs if out not in lost and self._hash(out) != outs[out]]
+            why += [f"{out} has changed since it was written" for out in changed]
         if why or (lost and not kept):
             return Standing(label, "must", tuple(why or [f"{out} is missing" for out in lost]))
         if waits:

@@ -128,7 +128,7 @@ def gaps(rows: Sequence[Mapping[str, Any]], student: str, teacher: str) -> Marku
         if row[key] is not None
     ]
     y = {"field": "domain", "type": "nominal", "sort": None, "title": None}
-    x = _share("share", "share of answers that are solved")
+    x = _share_axis("share", "share of answers that are solved")
     x["scale"] = {"domain": [0, 1]}
     layers = [
         {"mark": {"type": "line", "color": "var(--line)", "strokeWidth": 4},
@@ -169,7 +169,7 @@ def coverage(found: Sequence[Coverage], shown: Sequence[str]) -> Markup:
     rows = [{"domain": d, "of": c.name, "share": c.shares.get(d, 0.0)} for c in found for d in shown]
     encoding = {
         "y": {"field": "domain", "type": "nominal", "sort": list(shown), "title": None},
-        "x": _share("share", "share of the tokens"),
+        "x": _share_axis("share", "share of the tokens"),
         "yOffset": {"field": "of", "type": "nominal", "sort": names},
         "color": _series("of", names),
     }
@@ -219,7 +219,7 @@ def calibration(judged: Mapping[str, Judged]) -> Markup:
         for name, found in shown.items()
         for b in found.bins
     ]
-    x, y = _share("confidence", "confidence"), _share("accuracy", "accuracy")
+    x, y = _share_axis("confidence", "confidence"), _share_axis("accuracy", "accuracy")
     x["scale"] = y["scale"] = {"domain": [0, 1]}
     x["axis"] = y["axis"] = {"format": ".0%", "values": [0, 0.5, 1]}
     ends = {"x": {"datum": 0}, "y": {"datum": 0}, "x2": {"datum": 1}, "y2": {"datum": 1}}
@@ -244,7 +244,7 @@ def _number(name: str, title: str) -> Spec:
     }
 
 
-def _share(name: str, title: str) -> Spec:
+def _share_axis(name: str, title: str) -> Spec:
     return {"field": name, "type": "quantitative", "title": title, "axis": {"format": ".0%", "tickCount": 5}}
 
 

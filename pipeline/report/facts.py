@@ -77,7 +77,7 @@ def funnel(lineage: Lineage, tables: Tables) -> list[Step]:
         if rows is not None:
             group = f"answers of {plan['instance']}"
             finished = rows.filter(pc.equal(rows["finish_reason"], "stop"))
-            steps += [_answers(group, "received", rows), _answers(group, "finished", finished)]
+            steps += [_answers_step(group, "received", rows), _answers_step(group, "finished", finished)]
     for folder, scan in tables.under("selections"):
         rows = _choosable(scan)
         group = f"selection {scan.names[0]}"
@@ -93,7 +93,7 @@ def _choosable(scan: Scan) -> pa.Table:
     return rows.filter(pc.not_equal(rows["reason"], OTHER_ENTRY))
 
 
-def _answers(group: str, name: str, rows: pa.Table) -> Step:
+def _answers_step(group: str, name: str, rows: pa.Table) -> Step:
     tokens = sum(pc.sum(rows[c]).as_py() or 0 for c in ("prompt_tokens", "completion_tokens"))
     return Step(group, name, _distinct(rows), len(rows), tokens)
 
@@ -225,7 +225,7 @@ def _texts(tables: Tables, folder: str, key: str, wanted: list[str]) -> dict[str
 
 @dataclass(frozen=True)
 class Level:
-    """Answers of one level of agreement, of which so many are known to be right or wrong."""
+    """Answers of one level of agreement, and how many of them are known to be right or wrong."""
 
     agreement: float
     n: int

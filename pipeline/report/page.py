@@ -168,7 +168,7 @@ def percent(value: float | None, digits: int = 1) -> str:
 
 
 def decimals(value: float | None, digits: int = 3) -> str:
-    """A number with so many decimals; a dash if there is none."""
+    """A number with this many decimals; a dash if there is none."""
     return "\u2013" if value is None or value != value else f"{value:.{digits}f}"
 
 

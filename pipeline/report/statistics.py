@@ -17,9 +17,9 @@ from numpy.typing import ArrayLike
 Verdict = Literal["helps", "does not help", "inconclusive"]
 LEVEL = 0.95
 RESAMPLES = 10_000
-# Below so many different values a resample is drawn as counts of them, which is the same law and far cheaper.
+# Below this many different values a resample is drawn as counts of them, which is the same law and far cheaper.
 FEW = 64
-# A block of resamples holds at most so many draws: 32 MB of indices.
+# A block of resamples holds at most this many draws: 32 MB of indices.
 BLOCK = 4_000_000
 
 

@@ -22,7 +22,7 @@ TaskName = Literal["extract_number", "plural", "past_tense", "next_number", "num
 Draw = Callable[[], float]
 
 SYSTEM = "Answer with one word or number."
-# So many repeats in a row mean that a task has nothing new left, not bad luck.
+# This many repeats in a row mean that a task has nothing new left, not bad luck.
 REPEATS = 5_000
 
 NAMES = "Mia Tom Ana Ben Eva Leo Sara Max Nora Paul Rosa Sam Lily Omar Kate Hugo Ines Ivan Jane Karl".split()
@@ -253,7 +253,7 @@ def messages(task: TaskName, question: str) -> list[dict[str, str]]:
 
 
 def questions(task: TaskName, seed: int, n: int) -> list[tuple[str, str, str]]:
-    """n different questions that are not among the worked turns; refuses if the task has not so many."""
+    """n different questions that are not among the worked turns; refuses if the task has fewer."""
     draw = random.Random(ids.seed_of(seed, "everyday.tasks", task)).random
     shown = {question for question, _ in TASKS[task].shown}
     found: dict[str, tuple[str, str, str]] = {}

@@ -13,7 +13,7 @@ from pipeline.sources.procedural import Dice
 from pipeline.tables import ids
 
 OUTCOMES = "abcd"
-# So many repeats in a row mean that there are no other words.
+# This many repeats in a row mean that there are no other words.
 REPEATS = 20_000
 
 

@@ -19,7 +19,7 @@ from pipeline.tables import ids
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 UPPER = (100, 500, 1000)
-# The smallest kind has 128 distinct tasks, the largest that a user may want whole some thousands: so many repeats
+# The smallest kind has 128 distinct tasks, the largest that a user may want whole some thousands: this many repeats
 # in a row mean that there is nothing left, not bad luck.
 REPEATS = 20_000
 
@@ -257,7 +257,7 @@ def tasks(
 
 
 def new_prompts(dice: Dice, domain: DomainName, level: int, n: int, operands: str, seen: set[str]) -> Iterator[str]:
-    """n prompts that were not seen, not at a lower level either; refuses if the kind has not so many."""
+    """n prompts that were not seen, not at a lower level either; refuses if the kind has fewer."""
     kind, made, repeats = DOMAINS[domain], 0, 0
     while made < n:
         prompt = kind.draw(dice, level)

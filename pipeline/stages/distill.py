@@ -10,7 +10,6 @@ from pathlib import Path
 from pipeline.core.run import How
 from pipeline.core.stage import Input, stage
 from pipeline.tables.parquet import Scan
-from pipeline.training.fit import fit
 from pipeline.training.recipe import StudentParams
 
 
@@ -33,4 +32,7 @@ class Params(StudentParams):
 )
 def distill(params: Params, rows: Scan, student: Path, teacher: Path, out: Path, how: How, name: str) -> None:
     """A plain transformers folder with its tokenizer, `model.json` and the curve of its training."""
+    # Here, because `plan` names every stage and must not load torch.
+    from pipeline.training.fit import fit
+
     fit(params, rows, student, teacher, out, how, name)

@@ -106,8 +106,8 @@ def _measured(answers: list[dict[str, Any]], params: Params) -> dict[str, Any]:
     tokens = [a["tokens"] for a in teacher]
     return {
         "n": len(both),
-        "teacher_pass": _share(a["solved"] for a in teacher),
-        "student_pass": _share(a["solved"] for a in student),
+        "teacher_pass": _solved_share(a["solved"] for a in teacher),
+        "student_pass": _solved_share(a["solved"] for a in student),
         "teacher_ppl": teacher_ppl,
         "student_ppl": student_ppl,
         "ratio": student_ppl / teacher_ppl if teacher_ppl and student_ppl else None,
@@ -115,7 +115,7 @@ def _measured(answers: list[dict[str, Any]], params: Params) -> dict[str, Any]:
     }
 
 
-def _share(solved: Iterable[bool | None]) -> float | None:
+def _solved_share(solved: Iterable[bool | None]) -> float | None:
     known = [s for s in solved if s is not None]
     return sum(known) / len(known) if known else None
 

@@ -7,7 +7,6 @@ from pathlib import Path
 from pipeline.core.run import How
 from pipeline.core.stage import stage
 from pipeline.tables.parquet import Scan
-from pipeline.training.fit import fit
 from pipeline.training.recipe import StudentParams
 
 
@@ -24,4 +23,7 @@ class Params(StudentParams):
 )
 def train(params: Params, rows: Scan, student: Path, out: Path, how: How, name: str) -> None:
     """A plain transformers folder with its tokenizer, `model.json` and the curve of its training."""
+    # Here, because `plan` names every stage and must not load torch.
+    from pipeline.training.fit import fit
+
     fit(params, rows, student, None, out, how, name)

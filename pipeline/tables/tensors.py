@@ -96,7 +96,7 @@ def _fetched(name: str, uri: str | None, folder: Path | None) -> bytes:
         raise Refused(f"the array {name!r} has neither bytes nor a place where they lie")
     path = PurePosixPath(uri)
     if folder is None or path.is_absolute() or ".." in path.parts:
-        raise Refused(f"the array {name!r} lies at {uri!r}, which is no place inside the folder of its data")
+        raise Refused(f"the array {name!r} lies at {uri!r}, which is not inside the folder of its data")
     try:
         return (folder / path).read_bytes()
     except OSError as error:

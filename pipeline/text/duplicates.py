@@ -19,7 +19,7 @@ HASHES = 128
 # A pair at the threshold is missed with this probability; pairs above it, less often.
 MISSED = 0.01
 BLOCK = 8_000
-# Texts of one bucket are compared with so many of those that follow, so that a bucket costs linear time.
+# Texts of one bucket are compared with this many of those that follow, so that a bucket costs linear time.
 WINDOW = 64
 
 

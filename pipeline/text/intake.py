@@ -112,7 +112,7 @@ def _cell(row: Mapping[str, object], column: str) -> list[dict[str, object]] | N
         return None
     strange = [repr(name) for name, v in value.items() if not isinstance(v, np.ndarray | bytes)]
     if strange:
-        raise Unusable(f"{column} must be arrays, and {', '.join(strange)} is none")
+        raise Unusable(f"{column} must be arrays, and {', '.join(strange)} is not one")
     try:
         return tensors.cell(value)
     except Refused as error:

@@ -29,7 +29,7 @@ def math() -> Verifier:
 
 class _Expression:
     def parse(self, text: str) -> str | None:
-        return next((found for found in reversed(_read(text)) if isinstance(found, str) and found), None)
+        return next((found for found in reversed(_expressions(text)) if isinstance(found, str) and found), None)
 
     def equal(self, answer: str, reference: str) -> bool:
         right = _read_short(reference)
@@ -37,11 +37,11 @@ class _Expression:
 
 
 @lru_cache(100_000)
-def _read(text: str) -> tuple[Basic | MatrixBase | str, ...]:
+def _expressions(text: str) -> tuple[Basic | MatrixBase | str, ...]:
     """math-verify's reading: candidates as expressions, then as text."""
     return tuple(math_verify.parse(text))
 
 
 def _read_short(text: str) -> tuple[Basic | MatrixBase | str, ...]:
     """The reading of a short answer, which has lost its dollar signs."""
-    return _read(text) if "$" in text or "\\boxed" in text else _read(f"${text}$")
+    return _expressions(text) if "$" in text or "\\boxed" in text else _expressions(f"${text}$")

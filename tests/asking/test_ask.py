@@ -221,7 +221,7 @@ def test_an_answer_without_the_form_is_asked_for_again(
     assert {a.content for a in fine} == {good}
     assert {a.attempts for a in fine} >= {1, 2}
     failed = [a for a in first.values() if a.error is not None]
-    assert all(a.attempts == 4 and "not the form" in (a.error or "") for a in failed)
+    assert all(a.attempts == 4 and "does not have the form" in (a.error or "") for a in failed)
     assert "asked for again" in capsys.readouterr().err
     asked = len(told.requests)
     assert ask(model, requests, sampling, how) == first

@@ -126,7 +126,7 @@ def test_a_hung_socket_is_given_up_and_asked_again(server: Server) -> None:
 
 @pytest.mark.parametrize(
     ("fault", "says"),
-    [("500", "HTTP 500"), ("truncated", "no completion"), ("cut", "broke"), ("choices", "parameter n")],
+    [("500", "HTTP 500"), ("truncated", "not a completion"), ("cut", "broke"), ("choices", "parameter n")],
 )
 def test_a_request_that_fails_for_good_is_an_answer_with_an_error(server: Server, fault: str, says: str) -> None:
     failed, good = answers(server.url, f"{fault} | fails for good", "good", retries=1)
@@ -330,7 +330,7 @@ def test_retry_after_may_be_a_date_or_nonsense() -> None:
 
 
 def test_a_redirect_is_not_followed(server: Server) -> None:
-    with pytest.raises(Refused, match=r"HTTP 307.*sends us to"):
+    with pytest.raises(Refused, match=r"HTTP 307.*redirects to"):
         answers(server.url, "307 | elsewhere")
 
 

@@ -192,7 +192,7 @@ def test_given_texts_are_read_where_the_server_can(server: Server, tmp_path: Pat
         read = {reading.id: reading for reading in backend.read(wanted, Want(top_k=3))}
         [plain] = backend.read(wanted[:1])
         assert list(backend.read([])) == []
-        with pytest.raises(Refused, match="embeddings"):
+        with pytest.raises(Refused, match="give its states"):
             backend.read(wanted, Want(embedding=True))
     assert read.keys() == {t.id for t in wanted}
     reading = read["t7"]

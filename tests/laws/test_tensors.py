@@ -106,8 +106,8 @@ def test_an_array_without_a_name_is_refused() -> None:
         ({"dtype": "f64"}, "which is not f64 of the shape"),
         ({"data": b"\1" * 24}, "are not those that its digest names"),
         ({"data": None, "uri": None}, "has neither bytes nor a place"),
-        ({"data": None, "uri": "/etc/passwd"}, "no place inside the folder"),
-        ({"data": None, "uri": "../mask.bin"}, "no place inside the folder"),
+        ({"data": None, "uri": "/etc/passwd"}, "not inside the folder"),
+        ({"data": None, "uri": "../mask.bin"}, "not inside the folder"),
         ({"data": None, "uri": "gone.bin"}, "cannot be read from .*gone.bin: No such file"),
         ({"data": None, "uri": "other.bin"}, "in other.bin are not those that its digest names"),
         ({"data": None, "uri": "short.bin"}, "has 3 bytes, which is not i32"),
@@ -127,7 +127,7 @@ def test_what_lies_elsewhere_is_read_from_the_folder_and_only_there(tmp_path: Pa
     (tmp_path / "deep" / "mask.bin").write_bytes(made["data"])
     away = {**made, "data": None, "uri": "deep/mask.bin"}
     assert same(arrays([away], tmp_path)["mask"], arrays([made])["mask"])
-    with pytest.raises(Refused, match="no place inside the folder"):
+    with pytest.raises(Refused, match="not inside the folder"):
         arrays([away])
 
 

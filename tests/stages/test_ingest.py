@@ -302,7 +302,7 @@ def test_a_column_of_that_name_without_arrays_is_the_users_own() -> None:
         {"prompt": "a", "inputs": {"image": np.zeros(1), "label": "x"}},
         {"prompt": "b", "inputs": {"image": np.array([{}], object)}},
     )  # fmt: skip
-    assert isinstance(mixed, BadRow) and mixed.why == "inputs must be arrays, and 'label' is none"
+    assert isinstance(mixed, BadRow) and mixed.why == "inputs must be arrays, and 'label' is not one"
     assert isinstance(objects, BadRow) and "'image' holds Python objects" in objects.why
 
 

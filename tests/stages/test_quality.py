@@ -301,7 +301,7 @@ def test_tables_of_two_pools_with_one_name_are_both_read(tmp_path: Path) -> None
         ({"expect": [{"name": "x", "rule": "content IN (SELECT content FROM '/etc/passwd')"}]}, "no view"),
         ({"expect": [{"name": "x", "rule": "random() < 0.5"}]}, "may differ from run to run"),
         ({"expect": [{"name": "x", "rule": '"random"() < 0.5'}]}, "may differ from run to run"),
-        ({"expect": [{"name": "x", "rule": "count(*) > 3"}]}, "no condition"),
+        ({"expect": [{"name": "x", "rule": "count(*) > 3"}]}, "not a condition"),
         ({"expect": [{"name": "x", "rule": "sample"}]}, "it is BIGINT"),
         ({"expect": [{"name": "seeds", "rule": "true"}]}, "is taken"),
         ({"expct": []}, "expct"),

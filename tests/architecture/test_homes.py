@@ -99,7 +99,6 @@ COVERED = {
     "kinds/feed.py": "training/test_fit.py",
     "origins/text.py": "model/test_folder.py",
     "sources/letters.py": "e2e/test_recipes.py",
-    "backends/network.py": "e2e/test_recipes.py",
     "networks/classifier.py": "laws/test_networks.py",
     "training/chunks.py": "training/test_loop.py",
     "training/checkpoints.py": "training/test_loop.py",

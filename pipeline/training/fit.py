@@ -32,7 +32,7 @@ from pipeline.tables import ids
 from pipeline.tables.parquet import Scan, folder_digest, part_name
 from pipeline.training.adapter import with_adapter
 from pipeline.training.checkpoints import Checkpoints
-from pipeline.training.loop import Trainer, Turn
+from pipeline.training.loop import OWN, Trainer, Turn
 from pipeline.training.places import places
 from pipeline.training.recipe import StudentParams
 from pipeline.training.rows import Rows
@@ -114,10 +114,10 @@ def _trainer(
         if hasattr(term.objective, "modules"):
             torch.manual_seed(ids.seed_of(params.seed, "own", number))
             term.own = term.objective.modules(*_widths(term, rows, {**parts, **fixed}, networks))
-            parts[f"own{number}"] = term.own
+            parts[f"{OWN}{number}"] = term.own
             for turn in turns:
                 if term in turn.terms:
-                    turn.trains = (*turn.trains, f"own{number}")
+                    turn.trains = (*turn.trains, f"{OWN}{number}")
     feed = None if params.feed is None else params.feed.use.build()
     draws = None if feed is None else _Sampler(parts["student"], rows, student, how).draw
     return Trainer(parts, networks, turns, rows, params, device, fixed, feed, draws, shadow)

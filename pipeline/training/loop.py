@@ -34,6 +34,8 @@ from pipeline.training.terms import Role, Term, items, loss_of
 
 # The share of its rate that the last step has.
 LAST_RATE = 0.02
+# What the names of objectives' own modules begin with, among the parts.
+OWN = "own:"
 
 
 @dataclass
@@ -97,7 +99,7 @@ class Trainer:
         # An objective's own module is no stack of blocks.
         plain = self.recipe.model_copy(update={"optimizer": "adamw"})
         self.optimizers = {
-            n: optimizer_for(p, plain if n.startswith("own") else self.recipe) for n, p in self.parts.items()
+            n: optimizer_for(p, plain if n.startswith(OWN) else self.recipe) for n, p in self.parts.items()
         }
         self.rates = {name: [g["lr"] for g in o.param_groups] for name, o in self.optimizers.items()}
         checkpoints.holds(self.parts, self.shadow, self.optimizers, terms, self.feed)
@@ -170,7 +172,7 @@ class Trainer:
         return {
             name: Role(model, self.networks.get(name, self.networks["student"]), name in turn.trains)
             for name, model in models.items()
-            if not name.startswith("own")
+            if not name.startswith(OWN)
         }
 
     def _precision(self) -> AbstractContextManager[object]:

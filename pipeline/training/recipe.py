@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Literal
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
@@ -143,6 +144,8 @@ class StudentParams(Recipe):
             for name in set(turn.trains) - parts:
                 texts.append(f"trains {name!r}, which is no part; there are {', '.join(sorted(parts))}")
         for name, begins in self.beside.items():
+            if name in RESERVED or not re.fullmatch(NAME, name):
+                texts.append(f"beside.{name}: a part's name is a lower-case word, and none of {', '.join(RESERVED)}")
             if begins == "teacher" and not live:
                 texts.append(f"beside.{name} begins as the teacher, and there is none: move the entry to `distill:`")
         for term in self.terms():
@@ -167,11 +170,28 @@ class StudentParams(Recipe):
                     f"{name} compares with a teacher's distribution, and {self.of} holds none: say "
                     f"`of: signals/<examples>/<probe>`, or move the entry to `distill:` with a `teacher:`"
                 )
+        texts += [f"{name} reads the teacher's tap {tap!r}; {text}" for name, tap, text in self._lacks_taps(plan, live)]
         if self.feed and stored and not self.feed.use.method.traits.get("keeps_signals", False):
             texts.append(f"{self.feed.use.name} draws rows that the stored signals are not of: use `distill:`")
         return texts
 
+    def _lacks_taps(self, plan: Plan, live: bool) -> list[tuple[str, str, str]]:
+        """Terms whose taps of a teacher are not in the stored signals, with what would mend it."""
+        if live or self.shadow is not None:
+            return []
+        probes = [i for i in plan.of("probe") if i.output == self.of]
+        stored = {tap for probe in probes for tap in probe.params.taps}  # type: ignore[attr-defined]
+        return [
+            (term.use.name, tap, f"let {'probe.' + probes[0].name if probes else 'a probe'} say `taps: [{tap}]`")
+            for term in self.terms()
+            if "teacher_features" in term.use.method.traits["reads"] and term.against is None
+            for tap in [term.use.arguments.get("teacher_tap", "")]
+            if tap not in stored
+        ]
 
+
+# Names that mean something else among the roles.
+RESERVED = ("student", "teacher", "shadow", "start")
 # What every network's view holds.
 ALWAYS = {"weight_N", "example_N", "set_B", "reward_B", "own", "step"}
 

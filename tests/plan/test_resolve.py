@@ -69,6 +69,35 @@ WRONG: dict[str, tuple[Change, str]] = {
     "a missing key": (lambda p: p["generate"]["base"].pop("k"), "generate.base.k: is missing"),
     "a wrong type": (lambda p: p["generate"]["base"].update(k="many"), "generate.base.k: Input should be a valid"),
     "a number out of range": (lambda p: p["generate"]["base"].update(k=0), "generate.base.k: Input should be greater"),
+    "a part with a role's name": (
+        lambda p: p["train"]["kd"].update(beside={"shadow": "student"}), "train.kd: beside.shadow: a part's name is"
+    ),
+    "a part that begins as no teacher": (
+        lambda p: p["train"]["kd"].update(beside={"peer": "teacher"}), "beside.peer begins as the teacher, and there is"
+    ),
+    "a turn that trains nobody": (
+        lambda p: p["train"]["kd"].update(
+            objectives=[], turns=[{"trains": ["peer"], "objectives": [{"use": "supervised.cross_entropy"}]}]
+        ),
+        "train.kd: trains 'peer', which is no part; there are student",
+    ),
+    "neither objectives nor turns": (
+        lambda p: p["train"]["kd"].update(objectives=[]), "write either `objectives:` or `turns:`"
+    ),
+    "a term against nobody": (
+        lambda p: p["train"]["kd"]["objectives"][0].update(against="teacher"), "divergence.forward names 'teacher'"
+    ),
+    "a tap that no probe stores": (
+        lambda p: p["train"]["kd"]["objectives"].append({"use": "feature.hidden"}),
+        "feature.hidden reads the teacher's tap 'last'; let probe.teacher say `taps: [last]`",
+    ),
+    "rollouts on stored signals": (
+        lambda p: p["train"]["kd"].update(feed={"use": "rollout.on_policy"}), "draws rows that the stored signals are"
+    ),
+    "all outcomes without a live model": (
+        lambda p: p["train"]["coverage_sft"].update(objectives=[{"use": "schedule.ps_kd"}]),
+        "needs a live model: say `shadow:`",
+    ),
     "an unknown method": (
         lambda p: p["score"]["format"].update(use="heuristic.fromat"), "did you mean heuristic.format?"
     ),

@@ -11,6 +11,7 @@ To read it, go from what the data is to what is done with it; a room imports onl
     origins/ sources/ verifiers/ backends/ scorers/ readers/ selectors/ objectives/ networks/ feeds/    the methods, a
                   file a family (`docs/extending.md`)
     asking/, training/, checking/, report/    what stages are made of
+    laws/         what every method of a kind obeys
     stages/       one verb each
     plan/         `params.yaml` to instances
     commands/     what people call

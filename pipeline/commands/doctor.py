@@ -203,14 +203,13 @@ def _memo(how: How) -> Iterator[Check]:
 def _model(instance: Instance, plan: Plan, data: Path, how: How, offline: bool) -> Iterator[Check]:
     """What one entry of `acquire` needs, wherever its model comes from."""
     [use] = instance.params.methods()
-    given = use.arguments
+    given, traits = use.arguments, use.method.traits
     try:
-        if use.name == "local.embedded":
-            yield _weights(instance.label, data / "embedded" / given["name"], "run `git checkout data/embedded`")
-        elif use.name == "local.folder":
-            yield _weights(instance.label, Path(given["path"]), "correct `path`")
-        elif use.name == "remote.hub" and os.environ.get("HF_HUB_OFFLINE") == "1":
-            yield Check(instance.label, "warn", f"{given['repo']} must be in the local cache: HF_HUB_OFFLINE is not 0")
+        for folder in _folders(use, data):
+            yield _weights(instance.label, folder, traits["mend"])
+        if "fetched" in traits and os.environ.get("HF_HUB_OFFLINE") == "1":
+            text = f"{given[traits['fetched']]} must be in the local cache: HF_HUB_OFFLINE is not 0"
+            yield Check(instance.label, "warn", text)
         if given.get("tokenizer"):
             _template(Path(given["tokenizer"]))
         if given.get("engine") == "vllm" and importlib.util.find_spec("vllm") is None:
@@ -218,7 +217,7 @@ def _model(instance: Instance, plan: Plan, data: Path, how: How, offline: bool) 
             text = f"is run with vLLM (`engine: vllm`), which is not installed here: {install}"
             yield Check(instance.label, "warn" if offline else "fail", text)
         yield from _context(instance, plan, data)
-        if use.name == "remote.endpoint":
+        if traits.get("served"):
             yield from _served(instance, use, how, offline)
     except Refused as error:
         yield Check(instance.label, "fail", str(error))
@@ -231,8 +230,7 @@ def _context(instance: Instance, plan: Plan, data: Path) -> Iterator[Check]:
     if given.get("context") is not None:
         limits.append((given["context"], f"acquire.{instance.name}.context"))
     places = [data / "models" / instance.name]
-    if use.name in ("local.embedded", "local.folder"):
-        places.append(Path(given["path"]) if "path" in given else data / "embedded" / given["name"])
+    places += _folders(use, data)
     for place in places:
         with suppress(OSError, ValueError, KeyError):
             limit = json.loads((place / "config.json").read_text("utf-8"))["max_position_embeddings"]
@@ -251,6 +249,12 @@ def _context(instance: Instance, plan: Plan, data: Path) -> Iterator[Check]:
                 f"max_tokens {params.max_tokens} leaves no room for a prompt in a context of {most} ({where}): lower it"
             )
             yield Check(entry.label, "warn", text)
+
+
+def _folders(use: Use, data: Path) -> list[Path]:
+    """The model folders that an origin copies, where it copies any."""
+    traits = use.method.traits
+    return [data.parent / path for path in traits["files"](use.arguments)] if "mend" in traits else []
 
 
 def _weights(label: str, folder: Path, advice: str) -> Check:
@@ -329,9 +333,13 @@ def _endpoint(label: str, folder: Path, card: dict[str, Any], how: How) -> Itera
 
 
 def _strange_endpoints(plan: Plan) -> Iterator[Check]:
-    served = {i.name for i in plan.of("acquire") if any(m.name == "remote.endpoint" for m in i.params.methods())}
+    served = {i.name for i in plan.of("acquire") if any(m.method.traits.get("served") for m in i.params.methods())}
     for name in sorted(plan.settings.endpoints.keys() - served):
-        yield Check(f"run.endpoints.{name}", "warn", "no acquire entry of this name uses remote.endpoint")
+        yield Check(
+            f"run.endpoints.{name}",
+            "warn",
+            "no acquire entry of this name is of a served model",
+        )
 
 
 def arguments(command: argparse.ArgumentParser) -> None:

@@ -147,7 +147,11 @@ def chosen(plan: Plan, names: Sequence[str]) -> list[Instance]:
 
 def served(plan: Plan) -> dict[str, str]:
     """Label of an `acquire` entry of a served model -> its endpoint's name."""
-    return {i.label: i.name for i in plan.of("acquire") if any(u.name == "remote.endpoint" for u in i.params.methods())}
+    return {
+        i.label: i.name
+        for i in plan.of("acquire")
+        if any(use.method.traits.get("served") for use in i.params.methods())
+    }
 
 
 def _model(entry: Instance) -> str:

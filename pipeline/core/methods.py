@@ -61,6 +61,12 @@ class Method:
         return tuple(kind for kind in KINDS if kind in (*self.traits.get("reads", ()), *self.traits.get("finds", ())))
 
     @property
+    def told(self) -> dict[str, Any]:
+        """Its traits that are words, numbers or lists: what a plan holds, for whoever reads that without the code."""
+        plain = {name: list(t) if isinstance(t, tuple | frozenset) else t for name, t in self.traits.items()}
+        return {name: trait for name, trait in plain.items() if isinstance(trait, str | bool | int | float | list)}
+
+    @property
     def about(self) -> str:
         return inspect.cleandoc(self.factory.__doc__ or "")
 
@@ -97,11 +103,31 @@ def lazy(name: str) -> types.ModuleType:
 def available(kind: str) -> tuple[str, ...]:
     """The names of all methods of a kind, read from the files without importing them."""
     names = []
-    for file in sorted((ROOT / KINDS[kind]).glob("*.py")):
-        for node in ast.parse(file.read_text("utf-8")).body:
+    for file in _families(kind):
+        # A file that cannot be read has no methods; `find` says so to whoever names one of it.
+        for node in () if _unreadable(file) else ast.parse(file.read_text("utf-8")).body:
             if isinstance(node, ast.FunctionDef) and any(_is_marker(d, kind) for d in node.decorator_list):
                 names.append(f"{file.stem}.{node.name}")
     return tuple(names)
+
+
+def shipped(kind: str) -> tuple[str, ...]:
+    """The names of the methods of a kind that are not the user's own."""
+    return tuple(name for name in available(kind) if not name.startswith(f"{MINE}."))
+
+
+def _families(kind: str) -> list[Path]:
+    return sorted((ROOT / KINDS[kind]).glob("*.py"))
+
+
+def _unreadable(file: Path) -> str | None:
+    """What is wrong with the text of a family, in one sentence."""
+    try:
+        ast.parse(file.read_text("utf-8"))
+    except (SyntaxError, UnicodeDecodeError, ValueError) as error:
+        line = f"line {error.lineno}: " if isinstance(error, SyntaxError) else ""
+        return f"{file.relative_to(ROOT.parent)} is no Python ({line}{getattr(error, 'msg', error)})"
+    return None
 
 
 def _is_marker(decorator: ast.expr, kind: str) -> bool:
@@ -113,7 +139,8 @@ def find(kind: str, name: str) -> Method:
     """The method of a kind with this name; an unknown name lists what exists and the nearest."""
     if name not in available(kind):
         hint = nearest(name, available(kind), 0.4) or "."
-        raise Refused(f"no {kind} is called {name!r}{hint} There are: {', '.join(available(kind)) or 'none'}")
+        unread = "".join(f". {text}: mend it" for text in map(_unreadable, _families(kind)) if text)
+        raise Refused(f"no {kind} is called {name!r}{hint} There are: {', '.join(available(kind)) or 'none'}{unread}")
     function_name = name.split(".")[1]
     function = getattr(importlib.import_module(module_of(kind, name)), function_name)
     marked, traits = function.__stillhouse__

@@ -181,6 +181,11 @@ class Instance:
             "output": self.output,
             "code": self.code,
         }
+        traits: dict[str, dict[str, Any]] = {}
+        for use in self.params.methods():
+            traits.setdefault(use.kind(), {})[use.name] = use.method.told
+        if traits:
+            content["traits"] = traits
         if budget := self.params.budget():
             content["budget"] = budget
         return json.dumps(content, indent=1, sort_keys=True, ensure_ascii=False) + "\n"

@@ -25,5 +25,7 @@ class Origin(Protocol):
 
 # Traits: `gives`, what the card's backend gives; `backend` and `network`, the methods that the card or the model's form
 # names, one or several that it may be, without which any may be. Each is as it is or a function of the arguments.
-# `files`, from the arguments to the user's own files that are read; `packages` that are needed.
+# `files`, from the arguments to the user's own files that are read: a model folder with `mend`, what to do where it is
+# broken. `packages` that are needed. `served`: it has an address in `run.endpoints`. `fetched`: the argument that names
+# what the hub's cache must hold.
 origin = marker("origin")

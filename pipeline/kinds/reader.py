@@ -16,5 +16,6 @@ class Reader(Protocol):
         ...
 
 
-# Traits: `needs`, what the reading model must give; `embedding`, whether its states are wanted.
+# Traits: `needs`, what the reading model must give; `embedding`, whether its states are wanted; `means`,
+# what the report takes it for: `nll`, with the quantities `nll_sum` and `tokens`.
 reader = marker("reader")

@@ -30,5 +30,7 @@ def quantities_of(**columns: np.ndarray) -> pa.MapArray:
     return pa.MapArray.from_arrays(np.arange(rows + 1, dtype=np.int32) * width, names, pa.array(values.ravel()))
 
 
-# Traits: `reads`, the columns of responses that are read.
+# Traits: `reads`, the columns of responses that are read; `score`, SQL that gives the score from its quantities, such
+# as `votes / samples`, which the laws hold it to; `means`, what the report takes it for: the `agreement` of samples, or
+# whether an answer is `right`.
 scorer = marker("scorer")

@@ -137,4 +137,5 @@ def shares(weights: Mapping[str, float], available: Mapping[str, float], limit: 
     return share
 
 
+# Traits: `random`, whether the seed matters; `control`, whether others are to be compared with a selection of it.
 selector = marker("selector")

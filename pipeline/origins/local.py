@@ -33,6 +33,7 @@ def engine_gives(arguments: Mapping[str, Any]) -> frozenset[str]:
     backend=engine_backend,
     network=CAUSAL,
     files=lambda arguments: [f"data/embedded/{arguments['name']}"],
+    mend="run `git checkout data/embedded`",
 )
 def embedded(*, name: Literal["teacher", "base"], engine: Engine = "transformers") -> Origin:
     """A model that ships with this repository, in `data/embedded/`.
@@ -58,6 +59,7 @@ def folder_backend(arguments: Mapping[str, Any]) -> str:
     backend=folder_backend,
     network=folder_network,
     files=lambda arguments: [arguments["path"]],
+    mend="correct `path`",
 )
 def folder(*, path: str, dtype: Dtype = "float32", engine: Engine = "transformers") -> Origin:
     """A transformers folder: safetensors, config, fast tokenizer, chat template. `engine` runs it, in this process.

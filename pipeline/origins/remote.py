@@ -25,7 +25,7 @@ def gives(arguments: Mapping[str, Any]) -> frozenset[str]:
     return frozenset({"generate"}.union(*(given for key, given in declared.items() if arguments.get(key))))
 
 
-@origin(gives=gives, backend="http.openai", network=())
+@origin(gives=gives, backend="http.openai", network=(), served=True)
 def endpoint(
     *,
     model: str,
@@ -88,7 +88,7 @@ def endpoint(
     return fill
 
 
-@origin(gives=engine_gives, backend=lambda arguments: (engine_backend(arguments), NETWORK))
+@origin(gives=engine_gives, backend=lambda arguments: (engine_backend(arguments), NETWORK), fetched="repo")
 def hub(
     *,
     repo: str,

@@ -8,7 +8,7 @@ from pipeline.kinds.backend import Reading
 from pipeline.kinds.reader import Reader, reader
 
 
-@reader(needs=("token_logprobs",))
+@reader(needs=("token_logprobs",), means="nll")
 def nll() -> Reader:
     """Mean negative log-likelihood per answer token, in nats; the quantities are the sum and the number of tokens.
 

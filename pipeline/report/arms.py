@@ -1,7 +1,7 @@
 """What a report compares: where every student came from, as the plan tells it, and which pairs answer a question.
 
 A student is compared with the base it was trained from; with every control, which is a student of the same base from
-a random selection of the same budget; and, if it learned from a distribution, with a student of the same examples
+a control selection of the same budget; and, if it learned from a distribution, with a student of the same examples
 that learned from the text alone. Students of one `arm:` differ in their seeds alone: they are one line.
 """
 
@@ -15,7 +15,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
-RANDOM = "sampling.random"
 TRAINERS = ("train", "distill")
 # What two arms of one question are meant to differ in, and what names one.
 ASKED = {"of", "objectives", "turns", "beside", "shadow", "feed", "teacher", "arm"}
@@ -48,7 +47,10 @@ class Line:
 
 @dataclass(frozen=True)
 class Arm:
-    """A trained student and all that it came from; `name` is what students share that differ in their seeds."""
+    """A trained student and all that it came from; `name` is what students share that differ in their seeds.
+
+    `control`: all it was trained on was chosen by a control. `supervised`: it learned from the text of answers alone.
+    """
 
     model: str
     name: str
@@ -56,22 +58,13 @@ class Arm:
     base: str
     examples: tuple[str, ...]
     selections: tuple[str, ...]
-    selectors: tuple[str, ...]
+    control: bool
     budget: tuple[tuple[str, int], ...]
     teachers: tuple[str, ...]
     objectives: tuple[str, ...]
+    supervised: bool
     epochs: float
     recipe: Mapping[str, Any]
-
-    @property
-    def random(self) -> bool:
-        """Whether all it was trained on was chosen at random."""
-        return bool(self.selectors) and set(self.selectors) == {RANDOM}
-
-    @property
-    def supervised(self) -> bool:
-        """Whether it learned from the text of the answers alone."""
-        return all(name.startswith("supervised.") for name in self.objectives)
 
 
 @dataclass(frozen=True)
@@ -171,7 +164,6 @@ def _arm(plan: Mapping[str, Any], plans: Mapping[str, Mapping[str, Any]]) -> Arm
         examples.append(folder)
         pack = plans[folder]["params"]
         selections.append(f"selections/{pack['of']}/{pack['by']}")
-    chosen = [plans[folder]["params"] for folder in selections]
     for folder in selections:
         answered = [table.rpartition("/")[2] for table in plans[folder]["inputs"]["responses"]]
         teachers.update(plans[folder]["params"]["entries"] or answered)
@@ -185,13 +177,20 @@ def _arm(plan: Mapping[str, Any], plans: Mapping[str, Mapping[str, Any]]) -> Arm
         base=params["student"],
         examples=tuple(sorted(examples)),
         selections=tuple(sorted(selections)),
-        selectors=tuple(sorted(select["use"]["name"] for select in chosen)),
+        control=bool(selections) and all(trait(plans[s], "selector", "control", False) for s in selections),
         budget=tuple(sorted(budgets.items())),
         teachers=tuple(sorted(teachers)),
         objectives=tuple(term["use"]["name"] for turn in params["turns"] or [params] for term in turn["objectives"]),
+        supervised=all(told["teacher"] == "none" for told in plan["traits"]["objective"].values()),
         epochs=params["epochs"],
         recipe={key: value for key, value in params.items() if key not in ASKED},
     )
+
+
+def trait(plan: Mapping[str, Any], kind: str, name: str, default: Any = None) -> Any:
+    """What the one method of a kind in a plan says of itself."""
+    [told] = plan["traits"][kind].values()
+    return told.get(name, default)
 
 
 def comparisons(lineage: Lineage) -> list[Comparison]:
@@ -222,12 +221,12 @@ def _compare(lineage: Lineage, first: Line, second: Line, rivals: Sequence[Line]
     if arm.examples == other.examples:
         more = other.supervised > arm.supervised
         return Comparison("same examples", first, second, differs, pairs) if more else None
-    if arm.random or not other.random or arm.budget != other.budget:
+    if arm.control or not other.control or arm.budget != other.budget:
         return None
     # A control that learned in the same way isolates the selection; where there is one, the others say less.
     judged = [lineage.arms[e.model] for line in rivals for e in line.members if e.model in lineage.arms]
     same = (arm.base, arm.budget, arm.objectives)
-    alike = any(a.random and (a.base, a.budget, a.objectives) == same for a in judged)
+    alike = any(a.control and (a.base, a.budget, a.objectives) == same for a in judged)
     if alike and other.objectives != arm.objectives:
         return None
     return Comparison("control", first, second, differs, pairs)

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.core.graph import inside
-from pipeline.report.arms import Lineage
+from pipeline.report.arms import Lineage, trait
 from pipeline.tables.parquet import Scan
 
 EXAMPLES_PER_REASON = 2
@@ -261,8 +261,8 @@ def agreement(lineage: Lineage, tables: Tables) -> list[Agreement]:
     """The distribution of every agreement score over the entries that teach, with what a verifier knows of it."""
     found = []
     teachers = {name for arm in lineage.arms.values() for name in arm.teachers}
-    scorers = [plan for plan in lineage.of("score") if plan["params"]["use"]["name"] == "consistency.agreement"]
-    verifiers = [plan for plan in lineage.of("score") if plan["params"]["use"]["name"].startswith("verifier.")]
+    scorers = [plan for plan in lineage.of("score") if trait(plan, "scorer", "means") == "agreement"]
+    verifiers = [plan for plan in lineage.of("score") if trait(plan, "scorer", "means") == "right"]
     for plan in scorers:
         of = plan["params"]["of"]
         judges = [v["output"] for v in verifiers if v["params"]["of"] == of]
@@ -282,7 +282,7 @@ def held_out_nll(lineage: Lineage, tables: Tables) -> dict[str, dict[str, float]
     for plan in lineage.of("read"):
         of, model = plan["params"]["of"], plan["params"]["model"]
         rows = tables.rows(plan["output"], ["quantities"])
-        if plan["params"]["use"]["name"] != "likelihood.nll" or rows is None:
+        if trait(plan, "reader", "means") != "nll" or rows is None:
             continue
         read = [dict(quantities) for quantities in rows["quantities"].to_pylist() if quantities]
         if read:

@@ -49,7 +49,7 @@ class Votes:
         }
 
 
-@scorer(reads=READS)
+@scorer(reads=READS, score="votes / samples", means="agreement")
 def agreement(*, normalise: Normalise = "none") -> Scorer:
     """The share of an entry's answers to a prompt that say the same as this one; null if no answer could be read.
 
@@ -68,7 +68,7 @@ def agreement(*, normalise: Normalise = "none") -> Scorer:
     return score
 
 
-@scorer(reads=READS)
+@scorer(reads=READS, score="entropy")
 def entropy(*, normalise: Normalise = "none") -> Scorer:
     """How divided an entry's answers to a prompt are: their entropy, in nats; null if this one could not be read.
 
@@ -83,7 +83,7 @@ def entropy(*, normalise: Normalise = "none") -> Scorer:
     return score
 
 
-@scorer(reads=READS)
+@scorer(reads=READS, score="margin")
 def margin(*, normalise: Normalise = "none") -> Scorer:
     """How clear the majority is: its share less that of the second answer; null if this one could not be read.
 

@@ -10,7 +10,7 @@ from pydantic import PositiveInt
 from pipeline.kinds.scorer import Scorer, quantities_of, scorer
 
 
-@scorer(reads=("content", "answer", "finish_reason", "error"))
+@scorer(reads=("content", "answer", "finish_reason", "error"), score="has_answer * stopped")
 def format(*, repeated_words: PositiveInt = 3) -> Scorer:
     """1 if a short answer could be read and the model ended by itself, 0 if not; null if the request failed.
 

@@ -9,7 +9,7 @@ from pipeline.kinds.scorer import Scorer, quantities_of, scorer
 from pipeline.kinds.verifier import metric_of
 
 
-@scorer(reads=("verifier", "reference", "answer", "error"))
+@scorer(reads=("verifier", "reference", "answer", "error"), score="correct", means="right")
 def correct() -> Scorer:
     """1 if the prompt's verifier finds the answer right, 0 if not or if it read none; null without verifier or
     reference, or if the request failed. Quantities: correct, has_answer.

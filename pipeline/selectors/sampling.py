@@ -7,7 +7,7 @@ import numpy as np
 from pipeline.kinds.selector import Budget, Candidates, Decision, Selector, decide, selector, shuffled, spend
 
 
-@selector(random=True)
+@selector(random=True, control=True)
 def random() -> Selector:
     """Uniformly random answers within the budget; with one per prompt, of random prompts.
 

@@ -20,7 +20,7 @@ from torch.autograd.function import once_differentiable
 # Bytes of a chunk's logits: an objective makes up to ten tensors of that size.
 CHUNK = {"cpu": 2 << 20, "cuda": 512 << 20}
 # Places of a block, or those of a chunk where these are more. A product of fewer is mostly the reading of the head.
-BLOCK = {"cpu": 192, "cuda": 2048}
+BLOCK = {"cpu": 256, "cuda": 2048}
 
 # (logits [C, V], the slice of their places, the frozen networks' logits [C, V] there) to a scalar.
 Value = Callable[..., Tensor]
@@ -95,7 +95,9 @@ class _Work:
         self.head, self.value, self.weights, self.others = _Head(head), value, weights, others
         self.frozen = [(states_ND, _Head(module)) for states_ND, module in frozen]
         self.rows = rows or max(1, CHUNK.get(device, CHUNK["cuda"]) // (4 * vocabulary))
-        self.block = block or max(self.rows, BLOCK.get(device, BLOCK["cuda"]))
+        places = BLOCK.get(device, BLOCK["cuda"])
+        # Every frozen network takes another buffer of the block's size.
+        self.block = block or max(self.rows, places if not frozen else places * 3 // 2 // (1 + len(frozen)))
 
     def run(self, states_ND: Tensor, sums: list[Any] | None) -> Tensor:
         total = torch.zeros((), dtype=_wide(states_ND.dtype), device=states_ND.device)

@@ -20,7 +20,8 @@ from pipeline.kinds.feed import Draw, Feed
 from pipeline.kinds.network import Network
 from pipeline.kinds.objective import Step
 from pipeline.tables import ids
-from pipeline.training.batches import layout
+from pipeline.tables.lists import lengths, whole
+from pipeline.training.batches import POSITIONS, micro_batches
 from pipeline.training.checkpoints import Checkpoints
 from pipeline.training.optimizers import optimizer_for
 from pipeline.training.order import Order
@@ -128,9 +129,7 @@ class Trainer:
         rows = self.rows.take(order.at(step.number))
         if self.feed is not None and self.draws is not None:
             rows = self.feed(self.draws(step, recipe.seed, rows))
-        # What depends on other rows must see them all.
-        whole = any(not term.alone for term in turn.terms)
-        batches = [rows] if whole else [rows.take(some) for some in layout(rows, recipe.batch_rows, self.device)]
+        batches = [rows.take(some) for some in self._layout(turn, rows)]
         stood = [places(batch) for batch in batches]
         totals = {unit: over_ranks(count) for unit, count in items(p.counts for p in stood).items()}
         roles, network, loss = self._roles(turn), self.networks["student"], 0.0
@@ -156,6 +155,13 @@ class Trainer:
             "lr": recipe.learning_rate * rate,
             "grad_norm": math.hypot(*norms),
         }
+
+    def _layout(self, turn: Turn, rows: pa.Table) -> list[list[int]]:
+        """The rows of each micro-batch; sets stay whole, and what depends on all other rows sees them all."""
+        if any(not term.alone and term.item != "set" for term in turn.terms):
+            return [list(range(len(rows)))]
+        sets = rows["prompt_id"].to_pylist() if any(term.item == "set" for term in turn.terms) else None
+        return micro_batches(lengths(whole(rows, "token_ids")), POSITIONS[self.device], sets)
 
     def _roles(self, turn: Turn) -> dict[str, Role]:
         models = {**self.parts, **self.fixed}

@@ -31,7 +31,7 @@ from pipeline.core.stage import stage_named
 for stage in STAGES:
     stage_named(stage)
 for kind in methods.KINDS:
-    for name in methods.available(kind):
+    for name in methods.shipped(kind):
         methods.find(kind, name)
 print(*[name for name in {HEAVY!r} if name in sys.modules])
 """

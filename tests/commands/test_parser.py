@@ -14,7 +14,7 @@ from pipeline.__main__ import main
 from pipeline.commands import screen
 from pipeline.commands.parser import commands, parser
 from pipeline.contracts import RESPONSES
-from pipeline.core.methods import KINDS, available
+from pipeline.core.methods import KINDS, shipped
 from pipeline.memo.ledger import Ledger
 from pipeline.plan.map import entries
 from pipeline.plan.resolve import load, resolve
@@ -173,7 +173,7 @@ def test_use_refuses_a_wrong_recipe_by_its_name(repository: Path, capsys: pytest
 def test_methods_lists_every_method_once(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["methods", "--markdown"]) == 0
     rows = [line for line in capsys.readouterr().out.splitlines() if line.startswith("| `")]
-    assert [row.split("`")[1] for row in rows] == [name for kind in KINDS for name in available(kind)]
+    assert [row.split("`")[1] for row in rows] == [name for kind in KINDS for name in shipped(kind)]
     assert all(row.replace("\\|", "").count("|") == 4 for row in rows)
 
 

@@ -49,8 +49,8 @@ print(json.dumps([chosen.params.model_dump(), chosen.code]))
 
 def test_every_kind_has_methods_that_can_be_found() -> None:
     for kind in methods.KINDS:
-        assert methods.available(kind), kind
-        for name in methods.available(kind):
+        assert methods.shipped(kind), kind
+        for name in methods.shipped(kind):
             method = methods.find(kind, name)
             assert method.module.rsplit(".", 1)[-1] == name.split(".")[0]
 

@@ -8,7 +8,7 @@ import transformers  # noqa: F401
 
 import tests.faults.conftest  # noqa: F401
 from pipeline.core import identity
-from pipeline.core.methods import KINDS, available
+from pipeline.core.methods import KINDS, shipped
 from pipeline.core.stage import STAGES, stage_named
 
 for name in STAGES:
@@ -16,5 +16,5 @@ for name in STAGES:
 # The syntax trees that an instance's identity is made of.
 identity.fingerprint(
     ["pipeline.stages.generate"]
-    + [f"pipeline.{KINDS[kind]}.{name.split('.')[0]}" for kind in ("backend", "verifier") for name in available(kind)]
+    + [f"pipeline.{KINDS[kind]}.{name.split('.')[0]}" for kind in ("backend", "verifier") for name in shipped(kind)]
 )

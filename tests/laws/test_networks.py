@@ -14,7 +14,7 @@ import torch
 import transformers
 
 from pipeline.contracts import EXAMPLES
-from pipeline.core.methods import available, find
+from pipeline.core.methods import find, shipped
 from pipeline.errors import Refused
 from pipeline.tables.tensors import arrays, cell
 from pipeline.training.places import places
@@ -120,7 +120,7 @@ every = pytest.mark.parametrize("case", CASES, ids=str)
 
 
 def test_every_network_has_models_here() -> None:
-    assert set(available("network")) == {case.network for case in CASES}
+    assert set(shipped("network")) == {case.network for case in CASES}
 
 
 @every

@@ -4,88 +4,72 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from pipeline.core.methods import available, find
-from pipeline.kinds.selector import Budget, Candidates, Decision, shares
+from pipeline.kinds.selector import Budget, Candidates, Decision, Selector, shares
+from pipeline.laws import selector as laws
+from pipeline.laws.law import Broken
+from pipeline.laws.selector import Case, Law, candidates
 from pipeline.selectors import diversity, mixture, rank, sampling
+from tests.laws.ours import held, named, ours
 
-SELECTORS = {
-    "sampling.random": {},
-    "rank.top": {"by": "score"},
-    "mixture.coverage": {"by": "score", "prefer": 0.5},
-    "mixture.gaps": {"gaps": "main", "by": "score", "prefer": 0.5, "floor": 0.2},
-    "diversity.k_center": {"vector": "vector", "labelled": "none"},
-    "diversity.pcoreset": {"vector": "vector", "labelled": "none"},
+[RANK, *_] = laws.cases(next(method for method in ours("selector") if method.name == "rank.top"))
+
+
+@pytest.mark.parametrize(("law", "case"), held("selector"), ids=named)
+def test_law(law: Law, case: Case) -> None:
+    law(case)
+
+
+def decided(change: Callable[[Candidates, Budget, int, Decision], Decision]) -> Selector:
+    """The sound selector, whose decisions are changed."""
+    return lambda rows, budget, seed: change(rows, budget, seed, RANK.selector(rows, budget, seed))
+
+
+def whole(rows: Candidates, budget: Budget, seed: int, found: Decision) -> Decision:
+    return replace(found, kept=np.ones(len(rows), bool), weight=np.ones(len(rows)))
+
+
+def drawn(rows: Candidates, budget: Budget, seed: int, found: Decision) -> Decision:
+    kept = np.zeros(len(rows), bool)
+    kept[seed % max(len(rows), 1)] = True
+    return replace(found, kept=kept, weight=kept.astype(float))
+
+
+def written(rows: Candidates, budget: Budget, seed: int, found: Decision) -> Decision:
+    rows["score"][:] = 0
+    return found
+
+
+BROKEN: dict[str, tuple[Law, Selector]] = {
+    "no reason": (
+        laws.every_candidate_is_answered,
+        decided(lambda r, b, s, d: replace(d, reason=np.full(len(r), "", object))),
+    ),
+    "the kept alone": (
+        laws.every_candidate_is_answered,
+        decided(lambda r, b, s, d: Decision(d.kept[d.kept], d.weight[d.kept], d.reason[d.kept])),
+    ),
+    "everything": (laws.the_budget_is_kept, decided(whole)),
+    "nothing": (
+        laws.what_is_over_budget_would_not_fit,
+        decided(lambda r, b, s, d: Decision(d.kept & False, d.weight * 0, np.full(len(r), "over_budget", object))),
+    ),
+    "the first always": (laws.an_empty_set_is_decided, lambda r, b, s: Decision(*[np.ones(1, bool)] * 3)),
+    "undeclared chance": (laws.the_seed_matters_only_where_it_is_declared, decided(drawn)),
+    "in place": (laws.what_it_is_given_stays, decided(written)),
 }
-BUDGETS = [Budget(), Budget(rows=7), Budget(tokens=200), Budget(tokens=200, one_per_prompt=False), Budget(tokens=1)]
 
 
-def candidates(seed: int = 0, prompts: int = 20, siblings: int = 4) -> Candidates:
-    """Answers with uneven costs, scores with ties and nulls, and vectors that are distributions, some alike."""
-    rng = np.random.default_rng(seed)
-    n = prompts * siblings
-    names = np.array([f"{i:08x}" for i in rng.choice(2**31, n, replace=False)], object)
-    prompt = np.array([f"p{i // siblings:03d}" for i in range(n)], object)
-    domain = np.array([f"d{int(p[1:]) % 3}" for p in prompt], object)
-    score = rng.integers(0, 9, n) / 8
-    score[rng.random(n) < 0.1] = np.nan
-    vector = rng.dirichlet(np.ones(5), n)
-    vector[n // 2 :] = vector[: n - n // 2]
-    columns = {
-        "score": score,
-        "vector": vector,
-        "none": np.zeros(n),
-        "main": np.array([{"d0": 0.6, "d1": 0.3, "d2": 0.1}[d] for d in domain]),
-    }
-    tokens = rng.integers(5, 30, n)
-    order = np.argsort(names)
-    return Candidates(
-        names[order], prompt[order], domain[order], tokens[order], {k: c[order] for k, c in columns.items()}
-    )
-
-
-def choose(name: str, rows: Candidates, budget: Budget, seed: int = 3) -> Decision:
-    return find("selector", name).factory(**SELECTORS[name])(rows, budget, seed)
-
-
-def test_every_selector_is_under_the_laws() -> None:
-    assert set(SELECTORS) == {n for n in available("selector") if not n.startswith("mine.")}
-
-
-@pytest.mark.parametrize("budget", BUDGETS, ids=str)
-@pytest.mark.parametrize("name", SELECTORS)
-def test_every_candidate_is_answered_within_the_budget(name: str, budget: Budget) -> None:
-    rows = candidates()
-    decision = choose(name, rows, budget)
-    assert len(decision.kept) == len(decision.weight) == len(decision.reason) == len(rows)
-    assert all(decision.reason)
-    assert np.array_equal(decision.weight > 0, decision.kept)
-    assert budget.cost_of(rows)[decision.kept].sum() <= budget.limit
-    if budget.one_per_prompt:
-        assert len(set(rows.prompts[decision.kept])) == decision.kept.sum()
-    else:
-        # Nothing that was passed over for want of room would still fit.
-        left = budget.limit - rows.tokens[decision.kept].sum()
-        assert (rows.tokens[decision.reason == "over_budget"] > left).all()
-
-
-@pytest.mark.parametrize("name", SELECTORS)
-def test_an_empty_set_is_decided(name: str) -> None:
-    rows = candidates()
-    nothing = np.zeros(0, int)
-    none = Candidates(*(a[nothing] for a in (rows.ids, rows.prompts, rows.domains, rows.tokens)),
-                      {k: c[nothing] for k, c in rows.columns.items()})  # fmt: skip
-    assert len(choose(name, none, Budget(rows=3)).kept) == 0
-
-
-@pytest.mark.parametrize("name", SELECTORS)
-def test_the_seed_matters_only_where_it_is_declared(name: str) -> None:
-    rows, budget = candidates(), Budget(rows=9)
-    kept = {choose(name, rows, budget, seed).kept.tobytes() for seed in range(5)}
-    assert (len(kept) > 1) == find("selector", name).traits["random"]
+@pytest.mark.parametrize("fault", BROKEN)
+def test_a_broken_selector_breaks_a_law(fault: str) -> None:
+    law, selector = BROKEN[fault]
+    with pytest.raises(Broken):
+        law(replace(RANK, selector=selector))
 
 
 def test_candidates_out_of_order_are_refused() -> None:

@@ -20,7 +20,7 @@ from pipeline.contracts import RESPONSES
 from pipeline.core.run import How
 from pipeline.core.settings import Endpoint, RunSettings
 from pipeline.errors import Refused, TryAgain
-from pipeline.kinds.backend import Answer, GenerateRequest, Sampling, Tokens, engine_of
+from pipeline.kinds.backend import Answer, GenerateRequest, Sampling, Tokens, Want, engine_of
 from pipeline.memo.memo import Memo, reading_key, request_key
 from pipeline.memo.store import FILE
 from pipeline.tables import ids, parquet, tensors
@@ -215,12 +215,12 @@ def test_the_keys_of_what_was_paid_for_never_change() -> None:
     assert request_key("p", "m@1", sampling, 3, 17, "e") == "500c877c28561e64fed3b5264bb84210"
     assert request_key("p", "m@1", sampling, 3, 17, "e", [1, 2]) == "351b83dc14f217456e4d9c1e8c015b04"
     read = Tokens("x", [1, 2, 3], [2])
-    assert reading_key(read, "m@1", "e", 4, False) == "d5e935e38070e561057f585c4d7732e6"
+    assert reading_key(read, "m@1", "e", Want(top_k=4)) == "d5e935e38070e561057f585c4d7732e6"
 
 
 def test_equal_tokens_about_different_arrays_are_read_apart() -> None:
     pictures = [tensors.cell({"image": np.full((2, 2), value, np.uint8)}) for value in (0, 0, 1)]
-    keys = [reading_key(Tokens("x", [3], [0], picture), "m", "e", 4, False) for picture in [*pictures, None]]
+    keys = [reading_key(Tokens("x", [3], [0], picture), "m", "e", Want(top_k=4)) for picture in [*pictures, None]]
     assert keys[0] == keys[1]
     assert len(set(keys)) == 3
 

@@ -94,6 +94,21 @@ def test_a_selectors_own_parameter_is_no_budget(tmp_path: Path, monkeypatch: pyt
     assert plan["budget"] == {"tokens": 2000} and plan["params"]["use"]["arguments"]["budget_share"] == 0.25
 
 
+def test_any_selector_may_be_a_control(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It says so by a trait; no name is known to the report."""
+    params = copy.deepcopy(report_data.PARAMS)
+    params["select"]["random"].update(use="rank.top", by="agreement.score")
+    assert not [c for c in compared(tmp_path, params) if c[0] == "control"]
+    monkeypatch.setitem(methods.find("selector", "rank.top").traits, "control", True)  # type: ignore[arg-type]
+    assert ("control", "coverage_sft", "random_sft") in compared(tmp_path, params)
+
+
+def test_what_learns_without_a_teacher_says_so_by_its_trait(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two students of the same examples that both learn from the text alone do not ask what a distribution is worth."""
+    monkeypatch.setitem(methods.find("objective", "divergence.forward").traits, "teacher", "none")  # type: ignore[arg-type]
+    assert not [c for c in compared(tmp_path, report_data.PARAMS) if c[0] == "same examples"]
+
+
 def test_a_control_that_learned_in_the_same_way_is_preferred(tmp_path: Path) -> None:
     params = copy.deepcopy(report_data.PARAMS)
     params["probe"]["random"] = {"of": "random", "model": "teacher", "top_k": 4}

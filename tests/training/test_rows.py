@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +12,11 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from pipeline.contracts import EXAMPLES, SIGNALS  # noqa: E402
+from pipeline.contracts import SIGNALS  # noqa: E402
 from pipeline.errors import Refused  # noqa: E402
 from pipeline.tables import ids, parquet  # noqa: E402
 from pipeline.tables.parquet import Scan  # noqa: E402
-from pipeline.training.batches import layout  # noqa: E402
+from pipeline.training.batches import APART, BUCKET, micro_batches  # noqa: E402
 from pipeline.training.places import places  # noqa: E402
 from pipeline.training.rows import BATCH, Rows  # noqa: E402
 
@@ -122,18 +123,39 @@ def test_two_probes_of_different_k_are_refused_together(tmp_path: Path) -> None:
         Rows.of(Scan(SIGNALS, folders), tmp_path / "rows.arrow")
 
 
-def test_a_step_is_laid_out_by_length_and_whole(tmp_path: Path) -> None:
+def test_a_step_is_laid_out_by_length() -> None:
     lengths = [400, 30, 380, 31, 600, 29, 32, 390]
-    made = [
-        row(i, token_ids=[1] * n, spans=[{"start": n - 1, "end": n}], topk_ids=[[1, 2, 3]], topk_logprobs=[[-1.0] * 3],
-            tail_mass=[0.1], target_logprob=[-1.0], example_id=f"{i:032d}")
-        for i, n in enumerate(lengths)
-    ]  # fmt: skip
-    held = Rows.of(scan(tmp_path, made, 1), tmp_path / "rows.arrow")
-    pieces = layout(held.take(range(8)), 8, "cpu")
-    assert sorted(np.concatenate(pieces).tolist()) == list(range(8))
+    pieces = micro_batches(lengths, 1024)
+    assert sorted(row for piece in pieces for row in piece) == list(range(8))
     sizes = [[lengths[i] for i in piece] for piece in pieces]
-    assert all(max(some) * len(some) <= 1024 or len(some) == 1 for some in sizes)
+    assert all(max(some) * len(some) <= 1100 or len(some) == 1 for some in sizes)
     padding = sum(max(some) * len(some) for some in sizes) / sum(lengths)
     assert padding < 1.05 < 8 * max(lengths) / sum(lengths)
-    assert EXAMPLES.columns.keys() <= SIGNALS.columns.keys()
+    assert pieces == micro_batches(np.array(lengths), 1024)
+
+
+def test_a_set_stays_in_one_micro_batch() -> None:
+    pieces = micro_batches([40, 600, 41, 590, 42, 30], 1024, ["a", "a", "b", "b", "c", "c"])
+    assert sorted(map(sorted, pieces)) in ([[0, 1], [2, 3], [4, 5]], [[0, 1, 2, 3], [4, 5]])
+
+
+def test_the_cut_is_the_cheapest_of_all() -> None:
+    """Against every way to cut the order of the lengths."""
+    for seed in range(20):
+        lengths = np.random.default_rng(seed).integers(5, 500, 7)
+        order = sorted(range(7), key=lambda i: math.ceil(lengths[i] / BUCKET), reverse=True)
+
+        def cost(pieces: list[list[int]], lengths: np.ndarray = lengths) -> float:
+            widths = [math.ceil(max(lengths[i] for i in piece) / BUCKET) * BUCKET for piece in pieces]
+            fits = all(w * len(p) <= 1024 or len(p) == 1 for w, p in zip(widths, pieces, strict=True))
+            return sum(w * len(p) + APART for w, p in zip(widths, pieces, strict=True)) if fits else np.inf
+
+        every = []
+        for cuts in range(64):
+            pieces, piece = [], [order[0]]
+            for at, row in enumerate(order[1:]):
+                if cuts >> at & 1:
+                    pieces, piece = [*pieces, piece], []
+                piece.append(row)
+            every.append(cost([*pieces, piece]))
+        assert cost(micro_batches(lengths, 1024)) == min(every)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from pipeline.core.methods import available
+from pipeline.core.methods import shipped
 from pipeline.kinds.verifier import answer_of, metric_of, verifier_named
 
 READS = {
@@ -51,7 +51,7 @@ EQUAL = {
 
 
 def test_every_verifier_has_cases() -> None:
-    assert set(READS) == set(EQUAL) == set(available("verifier"))
+    assert set(READS) == set(EQUAL) == set(shipped("verifier"))
 
 
 @pytest.mark.parametrize(("name", "text", "answer"), [(n, *case) for n, cases in READS.items() for case in cases])
@@ -64,7 +64,7 @@ def test_equal(name: str, answer: str, reference: str, right: bool) -> None:
     assert verifier_named(name).equal(answer, reference) is right
 
 
-@pytest.mark.parametrize("name", available("verifier"))
+@pytest.mark.parametrize("name", shipped("verifier"))
 def test_nothing_equals_nothing(name: str) -> None:
     assert not verifier_named(name).equal("", "")
 

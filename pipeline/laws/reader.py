@@ -1,0 +1,77 @@
+"""Laws of readers: one finite number per answer, of the reading alone, with what it was made from."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, fields
+from typing import Any
+
+import numpy as np
+
+from pipeline.contracts import SCORES
+from pipeline.core.methods import Method
+from pipeline.kinds.backend import Reading
+from pipeline.kinds.reader import Reader
+from pipeline.laws.law import arguments, build, must
+
+KNOWN = frozenset({"score", "quantities", "detail", "vector"})
+
+
+@dataclass(frozen=True)
+class Case:
+    """A reader with arguments."""
+
+    method: Method
+    arguments: dict[str, Any]
+    reader: Reader
+
+    def __str__(self) -> str:
+        return "-".join([self.method.name, *(f"{k}={v}" for k, v in self.arguments.items())])
+
+
+def cases(method: Method) -> Iterator[Case]:
+    """A reader with several arguments."""
+    return (Case(method, given, build(method, given)) for given in arguments(method, {}))
+
+
+def reading(method: Method, seed: int = 0, tokens: int = 5) -> Reading:
+    """What a model would say of an answer, as far as the reader needs it."""
+    draw = np.random.default_rng(seed)
+    logprob, states = -draw.exponential(size=tokens).astype(np.float32), draw.normal(size=8).astype(np.float32)
+    return Reading("r", logprob, embedding=states if method.traits.get("embedding") else None)
+
+
+def it_gives_a_row_of_scores(case: Case) -> None:
+    """It gives the columns of a score: `score`, `quantities`, and `detail` or `vector`. Add no other."""
+    for tokens in (1, 5):
+        row = case.reader(reading(case.method, tokens=tokens))
+        must(set(row) <= KNOWN, f"it gives {', '.join(sorted(set(row) - KNOWN))}")
+        SCORES.rows([{"response_id": "r", "prompt_id": "p", **row}])
+
+
+def every_number_is_finite(case: Case) -> None:
+    """Score and quantities are finite, of one token as of many. Divide by no count that may be 0."""
+    for tokens in (1, 5, 400):
+        row = case.reader(reading(case.method, tokens=tokens))
+        for number in (row["score"], *dict(row["quantities"]).values()):
+            must(number is None or math.isfinite(number), f"{tokens} tokens give {number}")
+
+
+def only_the_reading_counts(case: Case) -> None:
+    """It remembers nothing, and changes nothing of what it is given. Keep no state between two readings."""
+    given, before = reading(case.method), reading(case.method)
+    first = case.reader(given)
+    other = case.reader(reading(case.method, seed=1))
+    must(case.reader(given) == first, "a second call gives another row")
+    must(other != first, "another reading gives the same row")
+    for f in fields(Reading):
+        a, b = getattr(given, f.name), getattr(before, f.name)
+        if isinstance(a, np.ndarray):
+            must(np.array_equal(a, b), f"it writes into {f.name}")
+
+
+Law = Callable[[Case], None]
+LAWS: dict[Law, Callable[[Case], bool]] = dict.fromkeys(
+    (it_gives_a_row_of_scores, every_number_is_finite, only_the_reading_counts), lambda case: True
+)

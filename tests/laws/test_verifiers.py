@@ -1,0 +1,50 @@
+"""Every verifier keeps the laws of `laws/verifier.py`, and each of these can be broken."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from pipeline.core.methods import find
+from pipeline.laws import verifier as laws
+from pipeline.laws.law import Broken
+from pipeline.laws.verifier import Case, Law
+from tests.laws.ours import held, named
+
+[SOUND] = laws.cases(find("verifier", "text.exact"))
+
+
+@pytest.mark.parametrize(("law", "case"), held("verifier"), ids=named)
+def test_law(law: Law, case: Case) -> None:
+    law(case)
+
+
+class Wrong:
+    """A sound verifier with something else in its place."""
+
+    def __init__(self, **other: object) -> None:
+        self.parse, self.equal = SOUND.verifier.parse, SOUND.verifier.equal
+        self.__dict__.update(other)
+
+
+BROKEN = {
+    "an empty text": (laws.any_text_is_read, Wrong(parse=str.strip)),
+    "counts calls": (laws.any_text_is_read, Wrong(parse=lambda text, calls=[]: calls.append(1) or str(len(calls)))),
+    "always right": (laws.nothing_equals_nothing, Wrong(equal=lambda answer, reference: True)),
+    "never right": (laws.an_answer_is_right_by_itself, Wrong(equal=lambda answer, reference: False)),
+    "a number": (laws.right_is_yes_or_no, Wrong(equal=lambda answer, reference: len(answer))),
+}
+
+
+@pytest.mark.parametrize("fault", BROKEN)
+def test_a_broken_verifier_breaks_a_law(fault: str) -> None:
+    law, verifier = BROKEN[fault]
+    with pytest.raises(Broken):
+        law(replace(SOUND, verifier=verifier))
+
+
+def test_parameters_break_a_law() -> None:
+    method = replace(SOUND.method, arguments=find("scorer", "heuristic.format").arguments)
+    with pytest.raises(Broken, match="it takes repeated_words"):
+        laws.it_takes_no_parameters(replace(SOUND, method=method))

@@ -1,8 +1,10 @@
-"""Text of models and users made safe to show, on a terminal and on a page."""
+"""Text of models and users made safe to show, on a terminal and on a page; and figures and names for people."""
 
 from __future__ import annotations
 
+import difflib
 import re
+from collections.abc import Iterable, Sequence
 
 # For `str.translate`; tab and line break stay what they are.
 VISIBLE = {
@@ -19,3 +21,22 @@ HIDDEN = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 def printable(text: str) -> str:
     """Text without the control characters that a terminal would obey; errors may quote what a model wrote."""
     return HIDDEN.sub("", text)
+
+
+def duration(seconds: float) -> str:
+    """Seconds for people: 4.2 s, 42 s, 3 min 05 s, 2 h 10 min."""
+    if seconds < 99.5:
+        return f"{seconds:.2g} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest:02d} s" if minutes < 100 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def nearest(word: str, words: Iterable[str], like: float = 0.6) -> str:
+    """A question that names the nearest word, or nothing."""
+    close = difflib.get_close_matches(word, list(words), 1, like)
+    return f"; did you mean {close[0]}?" if close else ""
+
+
+def listed(words: Sequence[str], most: int = 5) -> str:
+    """The first of many words, and how many more there are."""
+    return ", ".join(words[:most]) + (f" and {len(words) - most} more" if len(words) > most else "")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -64,7 +64,13 @@ def requests_for(prompts: pa.Table, model: Path, sampling: Sampling, k: int, see
     return requests
 
 
-def ask(model: Path, requests: Sequence[GenerateRequest], sampling: Sampling, how: How) -> dict[str, Answer]:
+# Hears of answers as they arrive, and of when their asking began (`time.monotonic`).
+Arrived = Callable[[Sequence[Answer], float], None]
+
+
+def ask(
+    model: Path, requests: Sequence[GenerateRequest], sampling: Sampling, how: How, arrived: Arrived | None = None
+) -> dict[str, Answer]:
     """The answer to every request, from the memo where it is there; the model is opened only if it must be.
 
     An answer without the form that `sampling.structured` demands is asked for again with another seed; every attempt
@@ -74,7 +80,7 @@ def ask(model: Path, requests: Sequence[GenerateRequest], sampling: Sampling, ho
     waiting = {request.request_id: request for request in requests}
     attempt = 0
     with ExitStack() as stack:
-        asker = _Asker(model, sampling, how, stack)
+        asker = _Asker(model, sampling, how, stack, arrived)
         while waiting:
             attempt += 1
             tried = {key: _attempt(request, attempt) for key, request in waiting.items()}
@@ -160,8 +166,10 @@ def _fault(answer: Answer, sampling: Sampling) -> str | None:
 class _Asker:
     """The memo in front of a model, which is opened when it is first asked."""
 
-    def __init__(self, model: Path, sampling: Sampling, how: How, stack: ExitStack) -> None:
-        self.model, self.sampling, self.how, self.stack = model, sampling, how, stack
+    def __init__(
+        self, model: Path, sampling: Sampling, how: How, stack: ExitStack, arrived: Arrived | None = None
+    ) -> None:
+        self.model, self.sampling, self.how, self.stack, self.arrived = model, sampling, how, stack, arrived
         self.memo = Memo(how.memo)
         self.backend: Backend | None = None
 
@@ -196,9 +204,9 @@ class _Asker:
         if self.backend is None:
             self.backend = self.stack.enter_context(open_model(self.model, self.how))
         meter = Meter(len(missing), self.how)
-        for arrived in _arrivals(self.backend, requests, self.sampling):
+        for together in _arrivals(self.backend, requests, self.sampling):
             fresh = {}
-            for answer in arrived:
+            for answer in together:
                 request = missing.pop(answer.request_id)
                 answers[answer.request_id] = answer
                 # A request that failed is asked again next time: only answers are kept.
@@ -207,7 +215,9 @@ class _Asker:
             # A put costs no fsync.
             if fresh:
                 self.memo.put(fresh)
-            meter.count(arrived)
+            meter.count(together)
+            if self.arrived is not None:
+                self.arrived(together, meter.started)
         if missing:
             lost = next(iter(missing))
             raise RuntimeError(f"{card_of(self.model)['backend']} did not answer {len(missing)} requests: {lost}, ...")

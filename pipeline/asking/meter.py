@@ -6,6 +6,7 @@ import time
 from collections.abc import Sequence
 
 from pipeline.core.run import How
+from pipeline.display import duration
 from pipeline.kinds.backend import (
     Answer,
 )
@@ -38,10 +39,5 @@ class Meter:
             parts.append(f"${self.cost:,.4g}")
         parts.append(f"{self.failed / self.done:.1%} failed")
         if self.done < self.total:
-            parts.append(f"{_duration(seconds / self.done * (self.total - self.done))} left")
+            parts.append(f"{duration(seconds / self.done * (self.total - self.done))} left")
         return ", ".join(parts)
-
-
-def _duration(seconds: float) -> str:
-    hours, minutes = divmod(round(seconds / 60), 60)
-    return f"{round(seconds)} s" if seconds < 90 else f"{hours} h {minutes} min" if hours else f"{minutes} min"

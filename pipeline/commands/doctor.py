@@ -38,7 +38,7 @@ from pipeline.core.run import How
 from pipeline.core.settings import Endpoint
 from pipeline.core.stage import Instance, Plan, stage_named
 from pipeline.core.workspace import DATA, PARAMS, memo_root
-from pipeline.display import printable
+from pipeline.display import listed, printable
 from pipeline.errors import Refused
 from pipeline.gateway.completions import Served
 from pipeline.memo.ledger import Ledger
@@ -115,7 +115,7 @@ def _packages(root: Path, plan: Plan) -> Iterator[Check]:
         if found is not None and found.split("+")[0] != pinned.split("+")[0]:
             differing.append(f"{name} {found} (pinned {pinned})")
     if differing:
-        shown = ", ".join(differing[:5]) + (f" and {len(differing) - 5} more" if len(differing) > 5 else "")
+        shown = listed(differing)
         yield Check("packages", "warn", f"results may differ from the recorded ones: {shown}. Run `make setup`")
     if not faults and not differing:
         yield Check("packages", "ok", "all as declared and pinned")

@@ -19,15 +19,15 @@ import numpy as np
 import orjson
 
 from pipeline.asking.ask import ask, known, requests_for
-from pipeline.asking.meter import Meter
 from pipeline.backends.http import endpoint_of
 from pipeline.commands.entries import asked_at_once, bring_up_to_date, needed, pool_asked
 from pipeline.commands.screen import at_least_one, show, show_json
 from pipeline.contracts import PROMPTS
 from pipeline.core.run import How
-from pipeline.core.settings import Endpoint, RunSettings, limit_threads
+from pipeline.core.settings import Endpoint, limit_threads
 from pipeline.core.stage import Instance, Plan
 from pipeline.core.workspace import DATA, PARAMS, ROOT, memo_root
+from pipeline.display import duration
 from pipeline.errors import Refused
 from pipeline.kinds.backend import Answer, GenerateRequest, Sampling, card_of, engine_of
 from pipeline.memo.ledger import Ledger, Spent
@@ -113,18 +113,14 @@ class _Work:
     processes: int
 
 
-class _Timed(How):
-    """Notes when answers arrive: the start of an asking -> seconds after it."""
+class _Clock:
+    """Hears of answers as they arrive: the start of an asking -> seconds after it."""
 
-    def __init__(self, settings: RunSettings, root: Path, label: str) -> None:
-        super().__init__(settings, root, label)
+    def __init__(self) -> None:
         self.arrivals: dict[float, list[float]] = defaultdict(list)
 
-    def progress(self, done: int, total: int, note: object = "") -> None:
-        if isinstance(note, Meter):
-            times = self.arrivals[note.started]
-            times += [time.monotonic() - note.started] * (done - len(times))
-        super().progress(done, total, note)
+    def __call__(self, answers: Sequence[Answer], started: float) -> None:
+        self.arrivals[started] += [time.monotonic() - started] * len(answers)
 
     def seconds(self, in_flight: int | None) -> float:
         """How long the answers took; with requests in flight at once, the time of each, summed.
@@ -178,7 +174,7 @@ def estimate(plan: Plan, entries: Sequence[Instance], data: Path, root: Path, ro
     """Probe every entry with one answer to each of this many prompts, and say what the rest will take."""
     settings, draws, found = asked_at_once(plan.settings), [], []
     for entry in entries:
-        how = _Timed(settings, root, f"estimate@{entry.name}")
+        how = How(settings, root, f"estimate@{entry.name}")
         # Of an endpoint with batch files `settings` no longer say so; the plan does.
         at_endpoint = f"acquire@{_model(entry)}" in served(plan)
         endpoint = endpoint_of(_model(entry), plan.settings) if at_endpoint else None
@@ -206,13 +202,14 @@ def _work(entry: Instance, plan: Plan, data: Path) -> _Work:
 Draws = dict[str, tuple[float, np.ndarray] | None]
 
 
-def _estimate(work: _Work, endpoint: Endpoint | None, how: _Timed, rows: int) -> tuple[Estimate, Draws]:
+def _estimate(work: _Work, endpoint: Endpoint | None, how: How, rows: int) -> tuple[Estimate, Draws]:
     """The estimate of one entry, and each quantity with its resampled values, from which sums over entries are made."""
     card = card_of(work.model)
     # Ids are hashes, so the first prompts by id are prompts by chance, and the same ones each time.
     probe = [request for request in work.requests if request.sample == 0][:rows]
     before = known(probe, work.sampling, how)
-    answers = ask(work.model, probe, work.sampling, how)
+    clock = _Clock()
+    answers = ask(work.model, probe, work.sampling, how, clock)
     good = [answer for answer in answers.values() if answer.error is None]
     if not good:
         raise Refused(
@@ -220,7 +217,7 @@ def _estimate(work: _Work, endpoint: Endpoint | None, how: _Timed, rows: int) ->
         )
     asked = [answers[r.request_id] for r in probe if r.request_id not in before]
     in_flight = min(endpoint.concurrency, max(len(asked), 1)) if endpoint else None
-    pace = _pace(work, card, asked, how.seconds(in_flight), how)
+    pace = _pace(work, card, asked, clock.seconds(in_flight), how)
     held = known(work.requests, work.sampling, how)
     waiting = Counter(r.prompt_id for r in work.requests if r.request_id not in held)
     remaining = waiting.total()
@@ -410,13 +407,13 @@ def lines(found: Estimates) -> Iterator[str]:
             else ""
         )
         yield f"  money      {_money(entry)}"
-        yield f"  time       {_with_interval(entry.hours, _duration)}, {entry.pace}"
+        yield f"  time       {_with_interval(entry.hours, _hours)}, {entry.pace}"
     if len(found.entries) > 1:
         yield "all together"
         for what, name, unit in (
             ("tokens", "tokens", _count),
             ("money", "cost_usd", _dollars),
-            ("time", "hours", _duration),
+            ("time", "hours", _hours),
         ):
             yield f"  {what:<9}  {_with_interval(found.total[name], unit)}" + (
                 ", one after the other" if name == "hours" else ""
@@ -463,9 +460,8 @@ def _dollars(value: float) -> str:
     return f"${value:,.2f}" if value >= 0.1 else f"${value:.2g}"
 
 
-def _duration(hours: float) -> str:
-    seconds = hours * 3600
-    return f"{hours:.3g} h" if seconds >= 5400 else f"{seconds / 60:.3g} min" if seconds >= 90 else f"{seconds:.2g} s"
+def _hours(hours: float) -> str:
+    return duration(3600 * hours)
 
 
 def arguments(command: argparse.ArgumentParser) -> None:

@@ -8,7 +8,6 @@ and how these were judged.
 from __future__ import annotations
 
 import argparse
-import difflib
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -22,6 +21,7 @@ from pipeline.commands.screen import show, show_json
 from pipeline.core.graph import inside
 from pipeline.core.stage import stage_named
 from pipeline.core.workspace import DATA
+from pipeline.display import nearest
 from pipeline.errors import Refused
 from pipeline.report import arms
 from pipeline.report.arms import Lineage
@@ -63,10 +63,10 @@ def find(data: Path, wanted: str) -> list[Node] | dict[str, Any]:
     if ID.fullmatch(wanted):
         return row(lineage, data, wanted)
     labels = {f"{p['stage']}@{p['instance']}" for p in lineage.plans.values()}
-    near = difflib.get_close_matches(wanted, labels | {label.partition("@")[2] for label in labels}, 1)
-    known = f"did you mean {near[0]}?" if near else f"there are {', '.join(sorted(labels))}."
+    near = nearest(wanted, labels | {label.partition("@")[2] for label in labels})
+    known = near or f"; there are {', '.join(sorted(labels))}."
     raise Refused(
-        f"nothing is called {wanted!r}; {known} "
+        f"nothing is called {wanted!r}{known} "
         f"A row is named by its prompt_id, response_id or example_id, or by its first 6 or more characters"
     )
 

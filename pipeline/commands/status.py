@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
 
 from pipeline.commands.screen import show, show_json
 from pipeline.core.workspace import PARAMS, ROOT
+from pipeline.display import listed
 from pipeline.plan.resolve import load, resolve
 from pipeline.plan.status import standings
 
@@ -33,9 +33,5 @@ def run(as_json: bool) -> None:
     }
     open_ = [s for s in found if s.state != "clean"]
     width = max((len(s.label) for s in open_), default=0)
-    show(f"{s.label:<{width}}  {said[s.state].format(_some(s.why))}" for s in open_)
+    show(f"{s.label:<{width}}  {said[s.state].format(listed(s.why, 4))}" for s in open_)
     show([f"{len(found) - len(open_)} of {len(found)} instances are up to date"])
-
-
-def _some(words: Sequence[str], most: int = 4) -> str:
-    return ", ".join(words[:most]) + (f" and {len(words) - most} more" if len(words) > most else "")

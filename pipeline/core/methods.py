@@ -14,7 +14,6 @@ the kind, and has their marker. Nothing else lists the kinds.
 from __future__ import annotations
 
 import ast
-import difflib
 import functools
 import importlib
 import inspect
@@ -29,6 +28,7 @@ from pydantic import BaseModel, ConfigDict, GetJsonSchemaHandler, create_model, 
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, PydanticCustomError
 
+from pipeline.display import nearest
 from pipeline.errors import Refused
 
 ROOT = Path(__file__).parents[1]
@@ -138,8 +138,7 @@ def _is_marker(decorator: ast.expr, kind: str) -> bool:
 def find(kind: str, name: str) -> Method:
     """The method of a kind with this name; an unknown name lists what exists and the nearest."""
     if name not in available(kind):
-        near = difflib.get_close_matches(name, available(kind), 1, 0.4)
-        hint = f"; did you mean {near[0]}?" if near else "."
+        hint = nearest(name, available(kind), 0.4) or "."
         unread = "".join(f". {text}: mend it" for text in map(_unreadable, _families(kind)) if text)
         raise Refused(f"no {kind} is called {name!r}{hint} There are: {', '.join(available(kind)) or 'none'}{unread}")
     function_name = name.split(".")[1]

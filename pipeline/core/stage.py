@@ -12,7 +12,6 @@ method says which they are with its trait `files`, a function from its arguments
 
 from __future__ import annotations
 
-import hashlib
 import importlib
 import inspect
 import json
@@ -27,8 +26,7 @@ from pydantic import computed_field
 from pipeline.contracts import SCORES, Table
 from pipeline.core.methods import Choice, Use
 from pipeline.core.settings import RunSettings
-from pipeline.tables import ids
-from pipeline.tables.parquet import Scan, folder_digest
+from pipeline.tables.parquet import Scan, digest, folder_digest
 
 STAGES = tuple(sorted(p.stem for p in (Path(__file__).parents[1] / "stages").glob("[a-z]*.py")))
 # A gate is made for every entry of quality, so that neither can be forgotten; report has one instance, itself.
@@ -202,7 +200,8 @@ class WatchedParams(StageParams):
     @cached_property
     def digests(self) -> dict[str, str]:
         """Path -> what is in it, so that a changed file runs the stage again."""
-        return {path: _digest(Path(path)) for path in self._files() if Path(path).exists()}
+        files = [(path, Path(path)) for path in self._files()]
+        return {name: folder_digest(p) if p.is_dir() else digest(p) for name, p in files if p.exists()}
 
     def _files(self) -> list[str]:
         files = self.use.method.traits.get("files")
@@ -214,13 +213,6 @@ class WatchedParams(StageParams):
             for path in self._files()
             if not Path(path).exists()
         ]
-
-
-def _digest(path: Path) -> str:
-    if path.is_dir():
-        return folder_digest(path)
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=ids.ID_BYTES)).hexdigest()
 
 
 @dataclass

@@ -13,6 +13,7 @@ from pipeline.errors import Refused
 from pipeline.kinds.origin import BACKENDS, Card, Engine
 from pipeline.model.chat import Chat
 from pipeline.tables import ids
+from pipeline.tables.parquet import digest, short_hash
 
 CAUSAL = "language.causal"
 # What runs a model of another network.
@@ -68,14 +69,14 @@ def finish(out: Path, dtype: str, engine: Engine = "transformers") -> Card:
     for name in TOKENIZER_FILES:
         if (out / name).exists():
             shutil.copyfile(out / name, out / "tokenizer" / name)
-    digest = hashlib.blake2b(digest_size=16)
+    total = short_hash()
     tokenizer = [out / name for name in TOKENIZER_FILES if (out / name).exists()]
     for file in [*sorted(out.glob("*.safetensors")), out / "config.json", *tokenizer]:
         # save_pretrained leaves weights readable by their owner alone.
         file.chmod(0o644)
-        digest.update(file.name.encode() + hashlib.blake2b(file.read_bytes()).digest())
+        total.update(file.name.encode() + bytes.fromhex(digest(file, hashlib.blake2b)))
     if dtype != "float32":
         # The same weights at another precision answer otherwise, and must not be answered from the memo of these.
-        digest.update(dtype.encode())
+        total.update(dtype.encode())
     backend = BACKENDS[engine] if network_of(out) == CAUSAL else NETWORK
-    return {"backend": backend, "model_id": digest.hexdigest(), "dtype": dtype}
+    return {"backend": backend, "model_id": total.hexdigest(), "dtype": dtype}

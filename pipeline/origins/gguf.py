@@ -7,7 +7,6 @@ Some Python packages carry a model as a GGUF file. Converting takes a minute, so
 from __future__ import annotations
 
 import copy
-import hashlib
 import importlib.util
 import tempfile
 from collections.abc import Callable
@@ -21,6 +20,7 @@ from pipeline.errors import Refused
 from pipeline.kinds.origin import Card, Dtype, Engine, Origin, origin
 from pipeline.model.folder import CAUSAL
 from pipeline.origins.local import engine_backend, engine_gives, folder
+from pipeline.tables.parquet import digest
 
 if TYPE_CHECKING:
     import gguf
@@ -75,8 +75,7 @@ def converted(source: Path, sha256: str) -> Path:
     place = CACHE / sha256
     if place.exists():
         return place
-    with source.open("rb") as stream:
-        found = hashlib.file_digest(stream, "sha256").hexdigest()
+    found = digest(source, "sha256")
     if found != sha256:
         raise Refused(f"{source.name} has the SHA-256 {found}, not {sha256}: it is not the file that is meant")
     CACHE.mkdir(parents=True, exist_ok=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -10,6 +9,7 @@ from pydantic import ValidationError
 
 from pipeline.core.graph import inside, tables_under
 from pipeline.core.stage import SECTION_OF, Input, Instance, Plan
+from pipeline.display import nearest
 from pipeline.errors import Refused
 
 
@@ -77,12 +77,6 @@ def unequal(instance: Instance, plan: Plan) -> list[str]:
         for key in sorted(own.keys() | theirs.keys())
         if own.get(key) != theirs.get(key)
     ]
-
-
-def nearest(word: str, words: list[str]) -> str:
-    """A question that names the nearest word, or nothing."""
-    close = difflib.get_close_matches(word, words, 1, 0.6)
-    return f"; did you mean {close[0]}?" if close else ""
 
 
 def explained(at: str, error: ValidationError, fields: Mapping[str, Any]) -> list[str]:

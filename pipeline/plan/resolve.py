@@ -21,8 +21,9 @@ from pipeline.core.methods import find, module_of
 from pipeline.core.settings import RunSettings
 from pipeline.core.stage import ALONE, NAME, SECTION_OF, STAGES, Instance, Plan, Stage, StageParams, stage_named
 from pipeline.core.workspace import ROOT
+from pipeline.display import nearest
 from pipeline.errors import Refused
-from pipeline.plan.faults import PlanError, deletion, explained, nearest, nobody_makes, unequal, where
+from pipeline.plan.faults import PlanError, deletion, explained, nobody_makes, unequal, where
 from pipeline.plan.map import filled
 from pipeline.tables import ids
 

@@ -24,6 +24,7 @@ from pipeline.core.stage import Plan
 from pipeline.core.workspace import TABLE_FOLDERS
 from pipeline.plan.disk import SCHEMA, differing, schema_text
 from pipeline.plan.map import entries, makers
+from pipeline.tables.parquet import digest
 
 PLAN = "data/plan"
 State = Literal["clean", "must", "may", "missing"]
@@ -158,8 +159,7 @@ class _Walk:
 
     def _file_hash(self, file: Path) -> str:
         if file not in self._hashes:
-            with file.open("rb") as content:
-                self._hashes[file] = hashlib.file_digest(content, _md5).hexdigest()
+            self._hashes[file] = digest(file, _md5)
         return self._hashes[file]
 
     @cached_property

@@ -17,8 +17,8 @@ import yaml
 from pipeline.core.graph import touching
 from pipeline.core.stage import ALONE, SECTION_OF, STAGES, stage_named
 from pipeline.core.workspace import ROOT
+from pipeline.display import nearest
 from pipeline.errors import Refused
-from pipeline.plan.faults import nearest
 from pipeline.plan.map import entries, fill, filled, makers, read
 
 # (section, name) -> name of a copy -> the keys that it changes.

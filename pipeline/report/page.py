@@ -15,7 +15,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from pipeline.display import VISIBLE
+from pipeline.display import VISIBLE, duration
 from pipeline.report import charts, facts
 from pipeline.report.arms import Lineage
 from pipeline.report.charts import MOST_DOMAINS
@@ -185,14 +185,6 @@ def signed(value: float) -> str:
 def short(text: str, longest: int = LONGEST) -> str:
     """The beginning of a long text, and how much was left out."""
     return text if len(text) <= longest else f"{text[:longest]} … ({len(text) - longest:,} more characters)"
-
-
-def duration(seconds: float) -> str:
-    """Seconds for people: 4.2 s, 3 min 05 s, 2 h 10 min."""
-    if seconds < 100:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes} min {rest:02d} s" if minutes < 100 else f"{minutes // 60} h {minutes % 60:02d} min"
 
 
 def words(name: str) -> str:

@@ -111,7 +111,6 @@ def below(draw: Draw, n: int) -> int:
 
 def extract_number(draw: Draw) -> tuple[str, str, str]:
     """One of two counts in a sentence."""
-    """One of the two numbers of a scene."""
     first = below(draw, len(THINGS))
     other = (first + 1 + below(draw, len(THINGS) - 1)) % len(THINGS)
     counts = [2 + below(draw, 98), 2 + below(draw, 98)]
@@ -123,13 +122,11 @@ def extract_number(draw: Draw) -> tuple[str, str, str]:
 
 def plural(draw: Draw) -> tuple[str, str, str]:
     """The plural of a noun."""
-    """The plural of a noun."""
     word = list(PLURALS)[below(draw, len(PLURALS))]
     return f"What is the plural of {word}?", PLURALS[word], word
 
 
 def past_tense(draw: Draw) -> tuple[str, str, str]:
-    """The past tense of a verb."""
     """The past tense of a verb."""
     word = list(PASTS)[below(draw, len(PASTS))]
     return f"What is the past tense of {word}?", PASTS[word], word
@@ -137,13 +134,11 @@ def past_tense(draw: Draw) -> tuple[str, str, str]:
 
 def next_number(draw: Draw) -> tuple[str, str, str]:
     """The number after a number of two or three digits."""
-    """The number after one of two or three digits."""
     number = 10 + below(draw, 990)
     return f"Which number comes after {number}?", str(number + 1), str(number)
 
 
 def number_words(draw: Draw) -> tuple[str, str, str]:
-    """A number in words, to be written in digits."""
     """A number in words, to be written in digits."""
     number = 21 + below(draw, 979)
     return f"Write in digits: {in_words(number)}", str(number), str(number)

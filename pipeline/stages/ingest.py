@@ -13,12 +13,13 @@ from pydantic import BaseModel, ConfigDict, Field, PositiveInt
 from pipeline.contracts import PROMPTS
 from pipeline.core.methods import Use
 from pipeline.core.stage import NAME, Input, Plan, WatchedParams, stage
+from pipeline.display import listed
 from pipeline.errors import Refused
 from pipeline.kinds.source import BadRow, Source
 from pipeline.kinds.verifier import Verifier
 from pipeline.tables import ids
 from pipeline.tables.parquet import Scan
-from pipeline.text.intake import Column, Intake
+from pipeline.text.intake import Intake, Key
 from pipeline.text.ngrams import plain
 
 SHOWN = 5
@@ -36,7 +37,7 @@ class Params(WatchedParams):
     pool: str = Field(pattern=NAME)
     use: Use[Source]
     parts: PositiveInt = 1
-    columns: dict[Column, str] = Field(default={})
+    columns: dict[Key, str] = Field(default={})
     domain: str | None = None
     verifier: Use[Verifier] | None = None
     system: str | None = None
@@ -109,7 +110,7 @@ def _answer_for(bad: list[BadRow], good: int, params: Params, name: str, notes: 
     for row in bad:
         causes.setdefault(row.why, []).append(row.source)
     if params.on_bad_row == "fail":
-        lines = [f"  - {len(places)} x {why}: {_some(places)}" for why, places in list(causes.items())[:SHOWN]]
+        lines = [f"  - {len(places)} x {why}: {listed(places, SHOWN)}" for why, places in list(causes.items())[:SHOWN]]
         if len(causes) > SHOWN:
             lines.append(f"  - and {len(causes) - SHOWN} other causes")
         raise Refused(
@@ -132,10 +133,6 @@ def _check_verifiers(rows: list[dict], params: Params, name: str) -> None:
             f"ingest.{name}: {params.use.name} gave rows with the verifier {', '.join(undeclared)}, which it does not "
             f"declare. Name it in `@source(verifiers=...)`, or declare none, so that rows may name any."
         )
-
-
-def _some(places: list[str]) -> str:
-    return ", ".join(places[:SHOWN]) + (f" and {len(places) - SHOWN} more" if len(places) > SHOWN else "")
 
 
 def _name_groups(rows: list[dict]) -> None:

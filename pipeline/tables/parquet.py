@@ -8,12 +8,12 @@ answers to a pool) reads as one table. SQL over tables is in `tables/sql.py`.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -137,12 +137,23 @@ def write_part(table: Table, folder: Path, part: int, rows: pa.Table) -> None:
     pq.write_table(rows, folder / part_name(part), compression="zstd", row_group_size=ROW_GROUP)
 
 
+def short_hash() -> Any:
+    """An empty hash of the length of an id."""
+    return hashlib.blake2b(digest_size=ids.ID_BYTES)
+
+
+def digest(path: Path, algorithm: str | Callable[[], Any] = short_hash) -> str:
+    """The hash of a file's bytes, which are read in chunks: weights may be larger than memory."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, algorithm).hexdigest()
+
+
 def folder_digest(folder: Path) -> str:
     """A hash of a folder's files: relative names and bytes."""
-    total = hashlib.blake2b(digest_size=16)
+    total = short_hash()
     for file in walk(folder):
         total.update(str(file.relative_to(folder)).encode())
-        total.update(hashlib.blake2b(file.read_bytes(), digest_size=16).digest())
+        total.update(bytes.fromhex(digest(file)))
     return total.hexdigest()
 
 

@@ -16,7 +16,7 @@ from pipeline.tables import ids, tensors
 from pipeline.text.conversations import NotAConversation, conversation
 
 # Our names of what a row may hold; `columns:` maps them to the user's.
-Column = Literal[
+Key = Literal[
     "messages", "prompt", "system", "conversations", "instruction", "input", "output", "completion", "history", "id",
     "domain", "level", "group", "verifier", "reference", "solution",
 ]  # fmt: skip
@@ -37,7 +37,7 @@ class Intake:
     `columns` maps our names to the user's; domain, verifier and system stand for rows that have none.
     """
 
-    columns: Mapping[Column, str]
+    columns: Mapping[Key, str]
     domain: str
     verifier: str | None
     system: str | None

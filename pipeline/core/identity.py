@@ -20,6 +20,7 @@ PACKAGE = Path(__file__).parents[1]
 # These say how a stage is run and checked. The contracts enter by the schemas of the tables a stage reads and writes.
 HOW = {"core", "memo", "plan", "commands", "errors", "display", "contracts", "__init__", "__main__"}
 NOTHING = ast.dump(ast.Module([], []))
+DOCUMENTED = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
 
 
 def fingerprint(modules: list[str]) -> str:
@@ -80,7 +81,28 @@ def _imports(module: str) -> tuple[tuple[str, str, str], ...]:
 @functools.cache
 def _bare(module: str) -> str:
     """A module's syntax tree without imports and docstrings."""
-    return ast.dump(_Bare().visit(ast.parse(_file(module).read_text("utf-8"))))
+    # The tree is cut in place: what else is read from it is read before.
+    _imports(module), _beside(module)
+    tree = _parsed(module)
+    _cut(tree)
+    return ast.dump(tree)
+
+
+def _cut(node: ast.AST) -> None:
+    """Take docstrings and imports out of what is below a statement."""
+    for name in ("body", "orelse", "finalbody", "handlers", "cases"):
+        below = getattr(node, name, None)
+        if not isinstance(below, list):
+            continue
+        if name == "body" and isinstance(node, DOCUMENTED) and below and _is_text(below[0]):
+            below = below[1:]
+        setattr(node, name, [child for child in below if not isinstance(child, ast.Import | ast.ImportFrom)])
+        for child in below:
+            _cut(child)
+
+
+def _is_text(node: ast.stmt) -> bool:
+    return isinstance(node, ast.Expr) and isinstance(getattr(node.value, "value", None), str)
 
 
 @functools.cache
@@ -101,23 +123,6 @@ def _digest(module: str) -> str | None:
         return None
     bare = re.sub(r"(?<=Name\(id=')\w+", lambda name: whole.get(name[0], name[0]), _bare(module))
     return ids.digest(bare, names, _beside(module))
-
-
-class _Bare(ast.NodeTransformer):
-    """Takes docstrings and imports out of a tree."""
-
-    def visit_Import(self, node: ast.Import) -> None:
-        return None
-
-    def visit_ImportFrom(self, node: ast.ImportFrom) -> None:
-        return None
-
-    def generic_visit(self, node: ast.AST) -> ast.AST:
-        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
-            first = node.body[0] if node.body else None
-            if isinstance(first, ast.Expr) and isinstance(getattr(first.value, "value", None), str):
-                node.body = node.body[1:]
-        return super().generic_visit(node)
 
 
 @functools.cache

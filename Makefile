@@ -71,6 +71,10 @@ serve: setup  ## Prefect: the server, the flow with a schedule, and the report, 
 effect: setup  ## the effect table of the README: five seeds on an unseen benchmark, ten to thirty minutes
 	@PYTHONPATH=. python benchmarks/default_effect.py && python docs/fill_readme.py
 
+.PHONY: proofs
+proofs: setup  ## what each new method does against its control: three seeds, twenty minutes
+	@PYTHONPATH=. python benchmarks/proofs.py && python benchmarks/tables.py
+
 # What is compared with, and vLLM, outside our environment; `benchmarks/*.txt` each make one.
 PEERS := $(patsubst benchmarks/%.txt,.venv-%/.installed,$(wildcard benchmarks/peers*.txt))
 VLLM := .venv-vllm

@@ -3,8 +3,8 @@
     python benchmarks/tables.py
 
 A result is `results/<name>.json` with `date`, `machine`, `commit`, `versions`, `rounds`, `rows` (one mapping a method),
-`goals` (`goal`, `reached`, `met`) and, where there is more to say, `notes`. What is measured and how to run it again is
-the docstring of `<name>.py`.
+`goals` (`goal`, `reached`, `met`) and, where there is more to say, `notes`; `unit` says what a round is, where it is
+something else. What is measured and how to run it again is the docstring of `<name>.py`.
 """
 
 from __future__ import annotations
@@ -54,7 +54,8 @@ def section(name: str, found: dict[str, Any]) -> Iterator[str]:
     yield ""
     yield from (f"- {note}" for note in found.get("notes", ()))
     of = ", ".join(f"{package} {version}" for package, version in found["versions"].items())
-    yield f"- {found['rounds']} rounds on {found['date']}, {found['machine']}, commit {found['commit']}; {of}."
+    made = f"{found['rounds']} {found.get('unit', 'rounds')} on {found['date']}"
+    yield f"- {made}, {found['machine']}, commit {found['commit']}; {of}."
     yield ""
 
 

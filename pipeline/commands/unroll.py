@@ -23,8 +23,8 @@ def arguments(command: argparse.ArgumentParser) -> None:
     """What may follow `unroll`."""
     command.add_argument("trainings", nargs="*", metavar="training", help="such as kd; all of them if none is named")
     command.add_argument("--seeds", nargs="+", required=True, type=seeds_of, help="such as 1-3, or 201 202 203")
-    text = "begin with the entries of this section that the trainings come from, such as select"
-    command.add_argument("--from", dest="first", metavar="SECTION", help=text)
+    text = "begin with the entries of this section that the trainings come from, or with one: select, select.random"
+    command.add_argument("--from", dest="first", metavar="ENTRIES", help=text)
     text = "print the new params.yaml and write nothing"
     command.add_argument("--show", action="store_true", dest="only_show", help=text)
 

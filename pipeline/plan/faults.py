@@ -69,11 +69,14 @@ def unequal(instance: Instance, plan: Plan) -> list[str]:
     arm = getattr(instance.params, "arm", None)
     if arm is None:
         return []
-    own = instance.params.model_dump(mode="json", exclude={"seed", "of"})
-    others = [i for i in plan.instances.values() if getattr(i.params, "arm", None) == arm]
-    theirs = others[0].params.model_dump(mode="json", exclude={"seed", "of"})
+    arms = {i.name: found for i in plan.instances.values() if (found := getattr(i.params, "arm", None)) is not None}
+    first = next(i for i in plan.instances.values() if getattr(i.params, "arm", None) == arm)
+    own, theirs = (i.params.model_dump(mode="json", exclude={"seed", "of"}) for i in (instance, first))
+    for params in (own, theirs):
+        # In a chain of trainings each begins with the student of its own seed, which are students of one arm too.
+        params |= {key: ("arm", arms[params[key]]) for key in ("student", "teacher") if params.get(key) in arms}
     return [
-        f"{key}: is another in {_entry(others[0])}; entries of one arm ({arm}) differ in `seed` and `of` alone"
+        f"{key}: is another in {_entry(first)}; entries of one arm ({arm}) differ in `seed` and `of` alone"
         for key in sorted(own.keys() | theirs.keys())
         if own.get(key) != theirs.get(key)
     ]

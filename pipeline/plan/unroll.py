@@ -35,14 +35,16 @@ def copies_of(
     """Every entry that is repeated, with its copies, one per seed.
 
     `names` are trainings (`kd`, or `train.kd`), all if there are none. They are repeated with what hangs on them; or,
-    if `first` is a section, so are the entries of it that they come from, with all that hangs on these.
+    if `first` is a section or one entry of it (`select.random`), so are those that they come from, with all that hangs
+    on these.
     """
     given = filled(given, root)
     found = entries(given, root)
     reads = {label: [m for m in makers(found, label) if m != "plan"] for label in found if label not in ("plan", ALONE)}
     begins = _chosen(given, names)
     if first is not None:
-        begins = [label for label in _above(begins, reads) if label.partition("@")[0] == first]
+        meant = first.replace(".", "@")
+        begins = [label for label in _above(begins, reads) if meant in (label, label.partition("@")[0])]
         if not begins:
             raise Refused(f"no training comes from an entry of {first!r}")
     hanging = {*begins}

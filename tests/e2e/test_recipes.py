@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from graphlib import TopologicalSorter
 from pathlib import Path
+from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 
 from pipeline.commands.doctor import doctor
@@ -89,6 +92,47 @@ def test_two_teachers_each_where_it_is_asked(brought: Workspace, server: ModelSe
     sql = "select distinct entry from selections join responses using (response_id) where kept"
     said = json.loads(stillhouse(workspace, "query", sql, "--json"))
     assert {row["entry"] for row in said} == {"large", "small"}
+
+
+def tiny(params: dict[str, Any]) -> None:
+    """A recipe of a method, with a twentieth of its work."""
+    params["run"] = {"executor": "inline", "batch_rows": 256}
+    for name, entry in params["ingest"].items():
+        entry["rows"] = 160 if name == "held_out" else 240
+    for entry in params["generate"].values():
+        entry["k"] = min(entry["k"], 2)
+    for entry in params["select"].values():
+        entry.update({key: least for key, least in (("budget_tokens", 1200), ("budget_rows", 100)) if key in entry})
+    for entry in params["train"].values():
+        entry["epochs"] = 1
+    # A teacher that has hardly learnt anything says one letter to all.
+    params["quality"]["answers"]["bounds"] = {"repeats": 1.0}
+    params["evaluate"] = {
+        name: entry for name, entry in params["evaluate"].items() if entry["model"] in params["train"]
+    }
+
+
+PACKED = {"dpo": "pairs", "classifier_text": "some"}
+
+
+@pytest.mark.parametrize("recipe", PACKED)
+def test_a_method_and_its_control_run_to_the_report(env: dict[str, str], recipe: str, tmp_path: Path) -> None:
+    """A chain of trainings over sets of answers; and a graph without any language model."""
+    workspace = make_workspace(tmp_path / "repo", env, lambda params: None)
+    use(workspace, f"{recipe}.yaml", {})
+    workspace.edit(tiny)
+    workspace.repro()
+    params, found = workspace.params(), metrics(workspace)
+    assert set(found) == set(params["evaluate"])
+    assert all({"accuracy", "ece", "n"} <= row.keys() and row["n"] > 20 for row in found.values())
+    for name in params["train"]:
+        curve = workspace.data / "models" / name / "training.jsonl"
+        assert all(math.isfinite(json.loads(line)["loss"]) for line in curve.read_text("utf-8").splitlines())
+        made_of = stillhouse(workspace, "lineage", name)
+        assert all(f"ingest@{entry}" in made_of for entry in ("tasks", "words", "lessons") if entry in params["ingest"])
+    (row, *_) = pq.read_table(workspace.data / "examples" / PACKED[recipe]).to_pylist()
+    story = stillhouse(workspace, "lineage", row["prompt_id"])
+    assert row["response_ids"][0][:8] in story and row["example_id"][:8] in story
 
 
 @pytest.mark.vllm

@@ -48,12 +48,27 @@ def test_from_select_everything_after_the_selection_is_repeated(given: dict[str,
     resolve(new)
 
 
+def test_from_one_entry_nothing_above_it_is_repeated(given: dict[str, Any]) -> None:
+    """Where a teacher was trained in the graph too, its selection is above the students' own."""
+    new = unrolled(given, copies_of(given, [7], ["kd"], "select.coverage"))
+    assert [*new["select"]] == ["random", "coverage_s7"]
+    assert [*new["train"]] == ["random_sft", "coverage_sft_s7", "kd_s7"]
+    resolve(new)
+    with pytest.raises(Refused, match=r"no training comes from an entry of 'select\.random'"):
+        copies_of(given, [7], ["kd"], "select.random")
+
+
 def test_a_chain_is_followed(given: dict[str, Any]) -> None:
     given["train"]["again"] = {**given["train"]["coverage_sft"], "student": "coverage_sft"}
     given["distill"] = {"live": {**given["train"]["coverage_sft"], "teacher": "again"}}
     new = unrolled(given, copies_of(given, [1, 2], ["coverage_sft"]))
     assert new["train"]["again_s2"]["student"] == "coverage_sft_s2"
     assert new["distill"]["live_s1"] == {**given["distill"]["live"], "teacher": "again_s1", "seed": 1, "arm": "live"}
+    # The copies of `again` begin with students of one arm, and so are of one arm themselves.
+    resolve(new)
+    new["train"]["again_s2"]["student"] = "base"
+    with pytest.raises(Refused, match=r"train\.again_s2: student: is another in train\.again_s1"):
+        resolve(new)
 
 
 def test_what_cannot_be_repeated_is_named(given: dict[str, Any]) -> None:

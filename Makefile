@@ -114,6 +114,18 @@ bench-scoring: setup bench-peers  ## CPU per token that a model reads, beside lm
 bench-sampling: setup  ## CPU per token that a tiny model samples, beside transformers' generate, three minutes
 	@PYTHONPATH=. python benchmarks/sampling.py && python benchmarks/tables.py
 
+.PHONY: bench-divergence
+bench-divergence: setup bench-peers  ## CPU and memory of a distillation loss, beside dense forms, TRL and Liger, ten minutes
+	@PYTHONPATH=. python benchmarks/divergence.py && python benchmarks/tables.py
+
+.PHONY: bench-training
+bench-training: setup bench-peers  ## tokens that a CPU-second trains on, beside TRL's trainer, a quarter of an hour
+	@PYTHONPATH=. python benchmarks/training_speed.py && python benchmarks/tables.py
+
+.PHONY: bench-signals
+bench-signals: setup  ## private memory of a row of signals, beside rows as dictionaries, five minutes
+	@PYTHONPATH=. python benchmarks/signals_memory.py && python benchmarks/tables.py
+
 .PHONY: embedded
 embedded: setup  ## make the shipped teacher and base again from nothing, minutes
 	@python recipes/embedded.py

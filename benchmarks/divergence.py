@@ -274,8 +274,8 @@ def result(said: dict[int, Said]) -> dict[str, object]:
         "goals": goals,
         "notes": [
             "`ratio` is CPU over ours, the median of the rounds' ratios; `rise` is the highest resident memory of the "
-            "first step above that before it, the head's gradient included; its CPU is not counted; `furthest gradient` "
-            f"the largest error against float64 (V = {SMALL[0]:,}), relative to the largest entry.",
+            "first step above that before it, the head's gradient included; its CPU is not counted; `furthest "
+            f"gradient` the largest error against float64 (V = {SMALL[0]:,}), relative to the largest entry.",
             "A top-k teacher's loss has K + 1 outcomes and is another number; no peer trains from one.",
         ],
     }

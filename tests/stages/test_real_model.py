@@ -102,15 +102,15 @@ def test_everybody_may_read_the_model(data: Path) -> None:
 
 
 def test_the_end_of_an_answer_is_trained_on_though_it_is_the_padding_token_too(data: Path) -> None:
-    from pipeline.training.loop import collate
+    from pipeline.training.places import places
 
     config = json.loads((data / "models/smol/tokenizer_config.json").read_text("utf-8"))
     assert config["pad_token"] == config["eos_token"]
     eos = Chat(data / "models/smol/tokenizer").eos_id
-    examples = Scan(EXAMPLES, (data / "examples/voted",)).pylist()
-    labels = collate(examples)["labels"]
-    for row, example in zip(labels.tolist(), examples, strict=True):
-        trained = [token for token in row if token != -100]
+    table = Scan(EXAMPLES, (data / "examples/voted",)).read()
+    found = places(table)
+    for row, example in enumerate(table.to_pylist()):
+        trained = found.target_N[found.example_N == row].tolist()
         [span] = example["spans"]
         assert trained == example["token_ids"][span["start"] : span["end"]]
         assert trained.count(eos) == 1 and trained[-1] == eos

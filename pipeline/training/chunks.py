@@ -17,8 +17,9 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-# Bytes of a chunk's logits: an objective makes up to ten tensors of that size.
-CHUNK = {"cpu": 2 << 20, "cuda": 512 << 20}
+# Bytes of a chunk's logits: an objective makes up to ten tensors of that size. FEW: the rows that it has at least.
+CHUNK = {"cpu": 1 << 20, "cuda": 512 << 20}
+FEW = 4
 # Places of a block, or those of a chunk where these are more. A product of fewer is mostly the reading of the head.
 BLOCK = {"cpu": 256, "cuda": 2048}
 
@@ -94,10 +95,10 @@ class _Work:
     ) -> None:
         self.head, self.value, self.weights, self.others = _Head(head), value, weights, others
         self.frozen = [(states_ND, _Head(module)) for states_ND, module in frozen]
-        self.rows = rows or max(1, CHUNK.get(device, CHUNK["cuda"]) // (4 * vocabulary))
+        self.rows = rows or max(FEW, CHUNK.get(device, CHUNK["cuda"]) // (4 * vocabulary))
         places = BLOCK.get(device, BLOCK["cuda"])
         # Every frozen network takes another buffer of the block's size.
-        self.block = block or max(self.rows, places if not frozen else places * 3 // 2 // (1 + len(frozen)))
+        self.block = block or max(self.rows, places if not frozen else places * 5 // 4 // (1 + len(frozen)))
 
     def run(self, states_ND: Tensor, sums: list[Any] | None) -> Tensor:
         total = torch.zeros((), dtype=_wide(states_ND.dtype), device=states_ND.device)

@@ -14,26 +14,25 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.errors import Refused
+from pipeline.tables import ids
 from pipeline.tables.lists import lengths, values
 from pipeline.tables.parquet import Scan
 
-# Rows of a record batch, at most; taking a row touches its batch alone.
-BATCH = 1024
+# Bytes of a record batch, about, and its rows at most; taking a row touches its batch alone.
+BATCH_BYTES = 1 << 20
+BATCH_ROWS = 1024
 
 
 class Rows:
     """A table of examples or signals in the order of their ids, however it is cut into parts."""
 
     def __init__(self, file: Path) -> None:
-        reader = pa.ipc.open_file(pa.memory_map(str(file)))
-        self.batches = [reader.get_batch(i) for i in range(reader.num_record_batches)]
-        self.schema = reader.schema
-        # The first row of each batch.
-        self.starts = np.cumsum([0, *(batch.num_rows for batch in self.batches)])[:-1]
-        ids = [
-            batch["example_id"].cast(pa.binary()).to_numpy(zero_copy_only=False).astype("S") for batch in self.batches
-        ]
-        self.order = np.argsort(np.concatenate(ids), kind="stable") if ids else np.empty(0, np.int64)
+        self.reader = pa.ipc.open_file(pa.memory_map(str(file)))
+        self.schema = self.reader.schema
+        # The first row of each batch, and the end.
+        self.starts = np.cumsum([0, *(batch.num_rows for batch in self._batches())])
+        # Half of an id decides: 64 bits do not meet by chance.
+        self.order = np.argsort(self._ids("example_id", ids.ID_BYTES), kind="stable")
 
     @classmethod
     def of(cls, scan: Scan, file: Path, columns: int | None = None) -> Rows:
@@ -49,30 +48,40 @@ class Rows:
     def take(self, numbers: Sequence[int] | np.ndarray) -> pa.Table:
         """Some rows, by their numbers, in this order."""
         place = self.order[np.asarray(numbers)]
-        batch = np.searchsorted(self.starts, place, side="right") - 1
+        batch = np.searchsorted(self.starts[1:], place, side="right")
         offset = place - self.starts[batch]
-        pieces, places = [], []
-        for i in np.unique(batch):
-            there = np.flatnonzero(batch == i)
-            pieces.append(self.batches[i].take(pa.array(offset[there])))
-            places.append(there)
-        back = np.argsort(np.concatenate(places), kind="stable")
-        return pa.Table.from_batches(pieces, self.schema).combine_chunks().take(pa.array(back))
+        at = {i: self.reader.get_batch(i) for i in np.unique(batch).tolist()}
+        # A slice costs nothing, and all are copied together once; `take` would cost ten times as much.
+        pieces = [at[i].slice(start, 1) for i, start in zip(batch.tolist(), offset.tolist(), strict=True)]
+        return pa.Table.from_batches(pieces, self.schema).combine_chunks()
 
     @cached_property
     def prompt_ids(self) -> np.ndarray:
         """The prompt that each row answers, in their order."""
-        found = [
-            batch["prompt_id"].cast(pa.binary()).to_numpy(zero_copy_only=False).astype("S") for batch in self.batches
-        ]
-        return np.concatenate(found)[self.order] if found else np.empty(0, "S1")
+        return self._ids("prompt_id")[self.order]
+
+    def _ids(self, column: str, letters: int = 2 * ids.ID_BYTES) -> np.ndarray:
+        """The first letters of a column of ids, as they lie in the file."""
+        found = np.empty(self.starts[-1], f"S{letters}")
+        for start, batch in zip(self.starts, self._batches(), strict=False):
+            found[start : start + batch.num_rows] = batch[column].cast(pa.binary()).to_numpy(zero_copy_only=False)
+        return found
+
+    def _batches(self) -> Iterator[pa.RecordBatch]:
+        """One after another: held together, their descriptions alone would grow with the rows."""
+        return (self.reader.get_batch(i) for i in range(self.reader.num_record_batches))
 
 
 def _checked(scan: Scan, columns: int | None) -> Iterator[pa.RecordBatch]:
     """Every row that can be trained on; refuses one that cannot, by file and example."""
     stored: int | None = None
     for file in scan.files:
-        for batch in pq.ParquetFile(file).iter_batches(BATCH, columns=scan.table.schema.names):
+        # Read as a stream, in one thread: a group of rows may be larger than memory.
+        reader = pq.ParquetFile(file, memory_map=True, buffer_size=1 << 16)
+        groups = [reader.metadata.row_group(i) for i in range(reader.num_row_groups)]
+        row_bytes = sum(group.total_byte_size for group in groups) // max(1, reader.metadata.num_rows)
+        rows = min(BATCH_ROWS, 1 + BATCH_BYTES // max(1, row_bytes))
+        for batch in reader.iter_batches(rows, columns=scan.table.schema.names, use_threads=False):
             batch = batch.cast(scan.table.schema)
             for column, why, remedy in FAULTS:
                 if column in batch.schema.names:
@@ -98,25 +107,23 @@ def _no_place(batch: pa.RecordBatch, columns: int | None) -> np.ndarray:
     return np.bincount(_row_of(spans), sizes, minlength=len(spans)) <= 0
 
 
-def _infinite(column: str, deep: bool = False) -> Callable[[pa.RecordBatch, int | None], np.ndarray]:
-    def bad(batch: pa.RecordBatch, columns: int | None) -> np.ndarray:
-        outer = batch[column]
-        row = _row_of(outer)
-        inner = values(outer)
-        if deep:
-            row, inner = np.repeat(row, lengths(inner)), values(inner)
-        wrong = ~np.isfinite(inner.to_numpy(zero_copy_only=False))
-        return np.bincount(row[wrong], minlength=len(outer)) > 0
-
-    return bad
+def _infinite(column: str) -> Callable[[pa.RecordBatch, int | None], np.ndarray]:
+    return lambda batch, columns: _rows_of(batch[column], lambda numbers: ~np.isfinite(numbers))
 
 
 def _beyond(batch: pa.RecordBatch, columns: int | None) -> np.ndarray:
-    outer = batch["topk_ids"]
-    row = np.repeat(_row_of(outer), lengths(values(outer)))
-    inner = values(values(outer)).to_numpy()
-    wrong = (inner < 0) | (inner >= (columns or 1 << 31))
-    return np.bincount(row[wrong], minlength=len(outer)) > 0
+    return _rows_of(batch["topk_ids"], lambda ids: (ids < 0) | (ids >= (columns or 1 << 31)))
+
+
+def _rows_of(array: pa.Array, wrong: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+    """Which rows of a column of lists, or of lists of lists, have a number that is wrong."""
+    ends = array.offsets.to_numpy() - array.offsets[0].as_py()
+    inner = values(array)
+    while pa.types.is_list(inner.type):
+        ends = (inner.offsets.to_numpy() - inner.offsets[0].as_py())[ends]
+        inner = values(inner)
+    found = np.flatnonzero(wrong(inner.to_numpy(zero_copy_only=False)))
+    return np.bincount(np.searchsorted(ends, found, side="right") - 1, minlength=len(array)) > 0
 
 
 def _row_of(array: pa.ListArray) -> np.ndarray:
@@ -128,7 +135,7 @@ OVERFLOW = "Probe again; a teacher in half precision may overflow."
 # Column, which rows are at fault, and what to say of one.
 FAULTS: tuple[tuple[str, Callable[[pa.RecordBatch, int | None], np.ndarray], str], ...] = (
     ("spans", _no_place, "has no place that is learnt: its spans are empty. Pack it again, or take it out."),
-    ("topk_logprobs", _infinite("topk_logprobs", deep=True), f"stores NaN or infinite log-probabilities. {OVERFLOW}"),
+    ("topk_logprobs", _infinite("topk_logprobs"), f"stores NaN or infinite log-probabilities. {OVERFLOW}"),
     ("tail_mass", _infinite("tail_mass"), f"stores a tail mass that is NaN or infinite. {OVERFLOW}"),
     ("target_logprob", _infinite("target_logprob"), f"stores a target's log-probability that is no number. {OVERFLOW}"),
     (

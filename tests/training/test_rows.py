@@ -18,7 +18,7 @@ from pipeline.tables import ids, parquet  # noqa: E402
 from pipeline.tables.parquet import Scan  # noqa: E402
 from pipeline.training.batches import APART, BUCKET, micro_batches  # noqa: E402
 from pipeline.training.places import places  # noqa: E402
-from pipeline.training.rows import BATCH, Rows  # noqa: E402
+from pipeline.training.rows import BATCH_ROWS, Rows  # noqa: E402
 
 K = 3
 
@@ -57,14 +57,14 @@ def scan(place: Path, rows: list[dict[str, Any]], parts: int = 3, name: str = "s
 
 def test_rows_are_in_the_order_of_their_ids_however_they_are_cut(tmp_path: Path) -> None:
     """More than one batch of the file, in one part and in three."""
-    made = [row(i) for i in range(BATCH + 300)]
+    made = [row(i) for i in range(BATCH_ROWS + 300)]
     expected = [r["example_id"] for r in sorted(made, key=lambda r: r["example_id"])]
     for parts in (1, 3):
         held = Rows.of(scan(tmp_path, made, parts, f"parts{parts}"), tmp_path / "rows.arrow")
         assert held.take(range(len(held)))["example_id"].to_pylist() == expected
     chosen = [1300, 2, 700, 2, 1100]
     assert held.take(chosen)["example_id"].to_pylist() == [expected[i] for i in chosen]
-    assert len(set(held.prompt_ids)) == (BATCH + 300 + 2) // 3
+    assert len(set(held.prompt_ids)) == (BATCH_ROWS + 300 + 2) // 3
 
 
 def test_a_batch_is_what_its_rows_say(tmp_path: Path) -> None:

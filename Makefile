@@ -52,8 +52,8 @@ real: setup  ## the same graph with a real language model (`git checkout params.
 	@python -m pipeline results
 
 .PHONY: test
-test: setup  ## all tests
-	@python -m pytest -q
+test: setup  ## all tests, two at a time
+	@python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder
 
 .PHONY: check
 check: setup  ## format, lint, types, layers and the fast tests

@@ -6,8 +6,8 @@ runs inline or in processes; the driver (`driver.py`) does the rest.
     @stage(writes=SCORES, by="part")
     def score(params: Params, responses: Scan) -> Iterator[pa.RecordBatch]: ...
 
-Files outside the graph that a method reads are not watched by DVC, so their digests are part of the parameters. A
-method says which they are with its trait `files`, a function from its arguments to paths.
+A method that reads files of the user's says which with its trait `files`, a function from its arguments to paths. DVC
+watches them, and runs `plan` when they change; their digests are part of the parameters, so that what reads them runs.
 """
 
 from __future__ import annotations
@@ -26,7 +26,8 @@ from pydantic import computed_field
 from pipeline.contracts import SCORES, Table
 from pipeline.core.methods import Choice, Use
 from pipeline.core.settings import RunSettings
-from pipeline.tables.parquet import Scan, digest, folder_digest
+from pipeline.core.workspace import WATCHED, digests, unseen
+from pipeline.tables.parquet import Scan
 
 STAGES = tuple(sorted(p.stem for p in (Path(__file__).parents[1] / "stages").glob("[a-z]*.py")))
 # A gate is made for every entry of quality, so that neither can be forgotten; report has one instance, itself.
@@ -200,19 +201,16 @@ class WatchedParams(StageParams):
     @cached_property
     def digests(self) -> dict[str, str]:
         """Path -> what is in it, so that a changed file runs the stage again."""
-        files = [(path, Path(path)) for path in self._files()]
-        return {name: folder_digest(p) if p.is_dir() else digest(p) for name, p in files if p.exists()}
+        files, known = [(path, Path(path)) for path in self._files()], digests()
+        return {name: known.folder(p) if p.is_dir() else known.of(p) for name, p in files if p.exists()}
 
     def _files(self) -> list[str]:
         files = self.use.method.traits.get("files")
         return files(self.use.arguments) if files else []
 
     def check(self, plan: Plan) -> list[str]:
-        return [
-            f"path: {path} is missing; a path is relative to the folder of params.yaml"
-            for path in self._files()
-            if not Path(path).exists()
-        ]
+        roots = (*WATCHED, *plan.watched.values())
+        return [f"path: {fault}" for path in self._files() if (fault := unseen(path, roots))]
 
 
 @dataclass
@@ -221,6 +219,7 @@ class Plan:
 
     settings: RunSettings
     instances: dict[str, Instance] = field(default_factory=dict)
+    watched: Mapping[str, str] = field(default_factory=dict)
 
     def of(self, stage: str) -> list[Instance]:
         return [i for i in self.instances.values() if i.stage == stage]

@@ -33,6 +33,9 @@ def write(plan: Plan, data: Path) -> None:
         (data / "plan").replace(old)
     fresh.replace(data / "plan")
     shutil.rmtree(old, ignore_errors=True)
+    for file in (data / "watched").glob("*.json"):
+        if file.stem not in plan.watched:
+            file.unlink()
     for folder in set_aside(plan, data):
         print(f"plan: nobody owns {folder} any more; it was moved to data/.orphans")
 
@@ -92,14 +95,19 @@ def schema_text() -> str:
 
 def schema() -> dict[str, Any]:
     """A JSON schema of `params.yaml`, for editors."""
-    properties: dict[str, Any] = {"run": RunSettings.model_json_schema(), "seed": {"type": "integer"}}
+    names = {"pattern": NAME}
+    properties: dict[str, Any] = {
+        "run": RunSettings.model_json_schema(),
+        "seed": {"type": "integer"},
+        "watch": {"type": "object", "additionalProperties": {"type": "string"}, "propertyNames": names},
+    }
     for stage_name in STAGES:
         if SECTION_OF[stage_name] != stage_name or stage_name == ALONE:
             continue
         properties[stage_name] = {
             "type": "object",
             "additionalProperties": stage_named(stage_name).params.model_json_schema(),
-            "propertyNames": {"pattern": NAME},
+            "propertyNames": names,
         }
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",

@@ -46,10 +46,13 @@ def resolve(given: Mapping[str, Any], only: str | None = None) -> Plan:
 
     With `only` the label of an instance, no other gets the fingerprint of its code, which is half of the work.
     """
-    drafts, settings, faults = read(filled(given, ROOT))
+    given = filled(given, ROOT)
+    drafts, settings, faults = read(given)
+    faults += watched(given)
     if faults:
         raise PlanError(faults)
     plan, faults = connect(drafts, settings)
+    plan.watched = given.get("watch", {})
     faults = faults or cycles(plan) or [fault for i in plan.instances.values() for fault in beside(i, plan)]
     if faults:
         raise PlanError(faults)
@@ -79,7 +82,7 @@ class Draft:
 def read(given: Mapping[str, Any]) -> tuple[list[Draft], RunSettings, list[str]]:
     """Every entry as an instance, the section `run:`, and what is wrong with them one by one."""
     sections = sorted(set(SECTION_OF.values()) - {ALONE})
-    known = [*sections, "run", "seed"]
+    known = [*sections, "run", "seed", "watch"]
     faults = [f"{key}: no such section{nearest(str(key), known)}" for key in given if key not in known]
     seed = given.get("seed", 0)
     if not isinstance(seed, int) or isinstance(seed, bool):
@@ -104,6 +107,22 @@ def read(given: Mapping[str, Any]) -> tuple[list[Draft], RunSettings, list[str]]
         # Quality and gate are of the same entries, whose faults are told once.
         faults += wrong if stage.name == section else []
     return drafts, settings, faults
+
+
+def watched(given: Mapping[str, Any]) -> list[str]:
+    """What is wrong with the section `watch:`, names of files and folders of the user's."""
+    found = given.get("watch", {})
+    if not isinstance(found, dict):
+        return [f"watch: must be a mapping from names to paths, not {found!r}"]
+    faults = []
+    for name, path in found.items():
+        if not re.match(NAME, str(name)):
+            faults.append(f"watch.{name}: a name has lower-case letters, digits and _, and begins with a letter")
+        if not isinstance(path, str):
+            faults.append(f"watch.{name}: must be a path, not {path!r}")
+        elif not Path(path).exists():
+            faults.append(f"watch.{name}: {path} is missing; a path is relative to the folder of params.yaml")
+    return faults
 
 
 def _draft(stage: Stage, name: Any, entry: Any, seed: int) -> Draft | list[str]:

@@ -21,10 +21,9 @@ import yaml
 
 from pipeline.core.graph import touching
 from pipeline.core.stage import Plan
-from pipeline.core.workspace import TABLE_FOLDERS
+from pipeline.core.workspace import TABLE_FOLDERS, digests
 from pipeline.plan.disk import SCHEMA, differing, schema_text
 from pipeline.plan.map import entries, makers
-from pipeline.tables.parquet import digest
 
 PLAN = "data/plan"
 State = Literal["clean", "must", "may", "missing"]
@@ -56,6 +55,8 @@ class _Walk:
         self._owned = {root / "data" / i.output for i in plan.instances.values()}
         self._around = {parent for path in self._owned for parent in path.parents}
         self._found: dict[str, Standing] = {}
+        self._hashes: dict[Path, str] = {}
+        self._digests = digests()
 
     def all(self) -> Iterator[Standing]:
         for label in self._entries:
@@ -66,12 +67,19 @@ class _Walk:
         locked = self._lock.get("plan")
         if locked is None:
             return Standing("plan", "must", ("it never ran",))
-        [code] = [dep["md5"] for dep in locked["deps"]]
-        why = [] if code == self._hash("pipeline") else ["the code in pipeline/"]
+        entry, deps = self._entries["plan"], {dep["path"]: dep["md5"] for dep in locked["deps"]}
+        waits = [m for m in makers(self._entries, "plan") if self._found[m].state in ("must", "may")]
+        waited = {out for maker in waits for out in self._entries[maker].outs}
+        why = [] if deps.keys() == set(entry.deps) else ["its entry in dvc.yaml"]
+        for dep in deps.keys() & set(entry.deps):
+            if not any(touching(dep, out) for out in waited) and self._hash(dep) != deps[dep]:
+                why.append("the code in pipeline/" if dep == "pipeline" else f"{dep} has changed since it was read")
         why += differing(locked["params"]["params.yaml"], self._given)
         if not why and self._hash(PLAN) != locked["outs"][0]["md5"]:
             why = [f"{PLAN} has changed since it was written"]
-        return Standing("plan", "must" if why else "clean", tuple(why))
+        if why or not waits:
+            return Standing("plan", "must" if why else "clean", tuple(why))
+        return Standing("plan", "may", tuple(waits))
 
     def _stands(self, label: str) -> Standing:
         entry, locked = self._entries[label], self._lock.get(label)
@@ -145,10 +153,14 @@ class _Walk:
         return _listed(listing)
 
     def _counts(self, file: Path) -> bool:
-        below = file.relative_to(self._root)
-        if not file.is_file() or any(fnmatch.fnmatch(part, p) for part in below.parts for p in self._ignored):
+        if not file.is_file():
             return False
-        if below.parts[0] != "data" or below.parts[1] not in TABLE_FOLDERS:
+        if not file.is_relative_to(self._root):
+            return True
+        below = file.relative_to(self._root)
+        if any(fnmatch.fnmatch(part, p) for part in below.parts for p in self._ignored):
+            return False
+        if below.parts[0] != "data" or below.parts[1] not in TABLE_FOLDERS or len(below.parts) == len(("data", "", "")):
             return True
         return file.parent in self._around or any(parent in self._owned for parent in file.parents)
 
@@ -159,12 +171,8 @@ class _Walk:
 
     def _file_hash(self, file: Path) -> str:
         if file not in self._hashes:
-            self._hashes[file] = digest(file, _md5)
+            self._hashes[file] = self._digests.of(file, "md5", _md5)
         return self._hashes[file]
-
-    @cached_property
-    def _hashes(self) -> dict[Path, str]:
-        return {}
 
 
 def _md5(content: bytes = b"") -> Any:

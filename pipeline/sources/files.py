@@ -1,11 +1,19 @@
-"""Prompts from files of the user's own. A path is relative to the folder of `params.yaml`."""
+"""Prompts from files of the user's own: one, several, or all that a pattern names, packed by gzip or not.
+
+A path is relative to the folder of `params.yaml`; `*`, `?` and `[...]` make it a pattern. What is text in a file stays
+text: `NA`, `None` and `007` are what they say.
+"""
 
 from __future__ import annotations
 
+import csv as tables
+import glob
+import gzip
+import io
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -14,24 +22,77 @@ from pipeline.errors import Refused
 from pipeline.kinds.source import BadRow, GivenRow, Rows, source
 
 SHOWN = 2_000
+Paths = str | list[str]
 
 
 def read_files(given: Mapping[str, Any]) -> list[str]:
     """The files that these arguments name."""
-    return [given["path"]]
+    return files_of(given["path"])
+
+
+def files_of(path: Paths) -> list[str]:
+    """The files that a path, a pattern or a list of these names, in the order of their names; a path or pattern that
+    names none stands for itself."""
+    return [file for each in ([path] if isinstance(path, str) else path) for file in _matching(each)]
+
+
+def _matching(path: str) -> list[str]:
+    if not glob.has_magic(path):
+        return [path]
+    top = Path(path).anchor
+    return sorted(str(file) for file in Path(top).glob(path.removeprefix(top)) if file.is_file()) or [path]
 
 
 @source(files=read_files)
-def jsonl(*, path: str) -> Rows:
+def jsonl(*, path: Paths) -> Rows:
     """One JSON object per line; a broken line is a bad row, an empty line is nothing.
 
     Paper: none.
     Differs: nothing.
     """
-    with _existing(path).open("rb") as lines:
-        for number, line in enumerate(lines, 1):
-            if line.strip():
-                yield _parsed(line.removeprefix(b"\xef\xbb\xbf"), f"{path}:{number}")
+    return _each(path, json_lines)
+
+
+@source(files=read_files)
+def json_array(*, path: Paths) -> Rows:
+    """A JSON array of objects, numbered from 1.
+
+    Paper: none.
+    Differs: nothing.
+    """
+    return _each(path, array)
+
+
+@source(files=read_files)
+def csv(*, path: Paths, separator: str = ",") -> Rows:
+    """Lines of values below a line of names, in UTF-8; every value is text, and an empty one is none.
+
+    Paper: none.
+    Differs: nothing.
+    """
+    return _each(path, lambda file: separated(file, separator))
+
+
+@source(files=read_files)
+def parquet(*, path: Paths) -> Rows:
+    """The rows of a Parquet file, numbered from 1.
+
+    Paper: none.
+    Differs: nothing.
+    """
+    return _each(path, columns)
+
+
+def _each(path: Paths, read: Callable[[str], Rows]) -> Rows:
+    for file in files_of(path):
+        yield from read(file)
+
+
+def json_lines(file: str) -> Rows:
+    """The rows of a file of JSON lines."""
+    for number, line in enumerate(_lines(file), 1):
+        if line.strip():
+            yield _parsed(line.removeprefix(b"\xef\xbb\xbf"), f"{file}:{number}")
 
 
 def _parsed(line: bytes, place: str) -> GivenRow | BadRow:
@@ -42,27 +103,88 @@ def _parsed(line: bytes, place: str) -> GivenRow | BadRow:
         return BadRow(place, f"is not UTF-8 (byte {error.start} is {line[error.start]:#04x})", shown)
     except (ValueError, RecursionError) as error:
         return BadRow(place, f"is not JSON ({getattr(error, 'msg', error)})", shown)
+    return _row(row, place, shown)
+
+
+def _row(row: object, place: str, shown: str) -> GivenRow | BadRow:
     if not isinstance(row, dict):
         return BadRow(place, f"is not a JSON object but {type(row).__name__}", shown)
     return GivenRow(place, row)
 
 
-@source(files=read_files)
-def parquet(*, path: str) -> Rows:
-    """The rows of a Parquet file, numbered from 1.
+def any_json(file: str) -> Rows:
+    """The rows of a file that holds one JSON array, or JSON lines."""
+    with _opened(file) as content:
+        first = content.read(SHOWN).removeprefix(b"\xef\xbb\xbf").lstrip()[:1]
+    return array(file) if first == b"[" else json_lines(file)
 
-    Paper: none.
-    Differs: nothing.
-    """
+
+def array(file: str) -> Rows:
+    """The rows of a file that holds one JSON array."""
+    content = b"".join(_lines(file)).removeprefix(b"\xef\xbb\xbf")
+    try:
+        rows = json.loads(content.decode("utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise Refused(f"{file} is not JSON: {error}") from error
+    if not isinstance(rows, list):
+        raise Refused(f"{file} holds {type(rows).__name__} and no array; read objects a line with `files.jsonl`")
+    for number, row in enumerate(rows, 1):
+        yield _row(row, f"{file}:{number}", json.dumps(row)[:SHOWN])
+
+
+def separated(file: str, separator: str = ",") -> Rows:
+    """The rows of a file of separated values, each by the line that it ends on."""
+    # A text may be longer than what the module takes of itself.
+    tables.field_size_limit(1 << 30)
+    try:
+        with _opened(file) as packed, io.TextIOWrapper(packed, "utf-8-sig", newline="") as text:
+            lines = tables.reader(text, delimiter=separator, strict=True)
+            names = next(lines, None)
+            if names is None:
+                return
+            if len(set(names)) < len(names):
+                twice = next(name for name in names if names.count(name) > 1)
+                raise Refused(f"{file}:1: the column {twice!r} stands twice; rename one")
+            for values in lines:
+                yield from _values(names, values, f"{file}:{lines.line_num}")
+    except (tables.Error, UnicodeDecodeError) as error:
+        raise Refused(f"{file} cannot be read as values between {separator!r}: {error}") from error
+
+
+def _values(names: Sequence[str], values: Sequence[str], place: str) -> Rows:
+    if len(values) == len(names):
+        yield GivenRow(place, {name: value or None for name, value in zip(names, values, strict=True)})
+    elif values:
+        yield BadRow(place, f"has {len(values)} values under {len(names)} names", json.dumps(values)[:SHOWN])
+
+
+def columns(file: str) -> Rows:
+    """The rows of a Parquet file."""
     number = 0
     try:
-        with pq.ParquetFile(_existing(path)) as file:
-            for batch in file.iter_batches():
+        with pq.ParquetFile(_existing(file)) as table:
+            for batch in table.iter_batches():
                 for row in batch.to_pylist():
                     number += 1
-                    yield GivenRow(f"{path}:{number}", row)
+                    yield GivenRow(f"{file}:{number}", row)
     except (pa.ArrowInvalid, OSError, UnicodeDecodeError) as error:
-        raise Refused(f"{path} cannot be read as Parquet after row {number}: {error}") from error
+        raise Refused(f"{file} cannot be read as Parquet after row {number}: {error}") from error
+
+
+def _lines(file: str) -> Iterator[bytes]:
+    with _opened(file) as content:
+        try:
+            yield from content
+        except (EOFError, gzip.BadGzipFile, OSError) as error:
+            raise Refused(f"{file} cannot be unpacked: {error}") from error
+
+
+def _opened(file: str) -> BinaryIO:
+    """A file's bytes, unpacked if they are packed by gzip."""
+    place = _existing(file)
+    with place.open("rb") as content:
+        packed = content.read(2) == b"\x1f\x8b"
+    return gzip.open(place, "rb") if packed else place.open("rb")  # type: ignore[return-value]
 
 
 def _existing(path: str) -> Path:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import pyarrow as pa
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, field_validator
 
 from pipeline.contracts import PROMPTS
 from pipeline.core.methods import Use
@@ -19,6 +19,7 @@ from pipeline.kinds.source import BadRow, Source
 from pipeline.kinds.verifier import Verifier
 from pipeline.tables import ids
 from pipeline.tables.parquet import Scan
+from pipeline.text.columns import fields_of
 from pipeline.text.intake import Intake, Key
 from pipeline.text.ngrams import plain
 
@@ -38,6 +39,8 @@ class Params(WatchedParams):
     use: Use[Source]
     parts: PositiveInt = 1
     columns: dict[Key, str] = Field(default={})
+    prompt_template: str | None = None
+    last_turn: Literal["solution", "reference"] = "solution"
     domain: str | None = None
     verifier: Use[Verifier] | None = None
     system: str | None = None
@@ -45,6 +48,13 @@ class Params(WatchedParams):
     limit: PositiveInt | None = None
     max_prompt_chars: PositiveInt = 100_000
     on_bad_row: Literal["fail", "quarantine"] = "fail"
+
+    @field_validator("prompt_template")
+    @classmethod
+    def _names_columns(cls, template: str | None) -> str | None:
+        if template is not None and not fields_of(template):
+            raise ValueError("names no column; write `{question}` where the column `question` belongs")
+        return template
 
     def inputs(self) -> dict[str, Input]:
         return {}
@@ -78,7 +88,10 @@ class Params(WatchedParams):
 def ingest(params: Params, notes: dict, name: str, data: Path) -> Iterator[pa.RecordBatch]:
     """Every row becomes a prompt or is named as bad; none is passed over in silence."""
     verifier = params.verifier.name if params.verifier else None
-    intake = Intake(params.columns, params.domain or name, verifier, params.system, params.max_prompt_chars)
+    intake = Intake(
+        params.columns, params.domain or name, verifier, params.system, params.max_prompt_chars,
+        params.prompt_template, params.last_turn,
+    )  # fmt: skip
     good: list[dict] = []
     bad: list[BadRow] = []
     for given in params.use.build():

@@ -148,12 +148,12 @@ def digest(path: Path, algorithm: str | Callable[[], Any] = short_hash) -> str:
         return hashlib.file_digest(file, algorithm).hexdigest()
 
 
-def folder_digest(folder: Path) -> str:
-    """A hash of a folder's files: relative names and bytes."""
+def folder_digest(folder: Path, of: Callable[[Path], str] = digest) -> str:
+    """A hash of a folder's files: relative names and bytes, or what `of` says of these."""
     total = short_hash()
     for file in walk(folder):
         total.update(str(file.relative_to(folder)).encode())
-        total.update(bytes.fromhex(digest(file)))
+        total.update(bytes.fromhex(of(file)))
     return total.hexdigest()
 
 

@@ -19,7 +19,8 @@ def conversation(row: Mapping[str, object], *, wordless: bool = False) -> tuple[
 
     A `wordless` row asks about something else than words: it needs none of its own.
     """
-    present = {name: value for name, value in row.items() if value is not None}
+    # A file that holds rows of several shapes fills what a row has not with null, or with a list of nothing.
+    present = {name: value for name, value in row.items() if value is not None and not _empty(value)}
     if "messages" in present:
         turns = _turns(present["messages"], "messages")
     elif "conversations" in present:
@@ -46,6 +47,10 @@ def conversation(row: Mapping[str, object], *, wordless: bool = False) -> tuple[
     return turns, answer
 
 
+def _empty(value: object) -> bool:
+    return isinstance(value, list) and not value
+
+
 def _prompt(prompt: object) -> list[Message]:
     return [{"role": "user", "content": prompt}] if isinstance(prompt, str) else _turns(prompt, "prompt")
 
@@ -66,6 +71,7 @@ def _turns(turns: object, where: str) -> list[Message]:
     for turn in turns:
         if not isinstance(turn, Mapping):
             raise NotAConversation(f"a turn of {where} must be a mapping, not {type(turn).__name__}")
+        turn = {key: value for key, value in turn.items() if value is not None}
         role, content = turn.get("role", turn.get("from")), turn.get("content", turn.get("value"))
         if not isinstance(role, str) or role not in ROLES:
             raise NotAConversation(f"a turn of {where} has the role {role!r}; known are {', '.join(ROLES)}")

@@ -13,6 +13,7 @@ from pipeline.errors import Refused
 from pipeline.kinds.source import BadRow, GivenRow
 from pipeline.kinds.verifier import verifier_named
 from pipeline.tables import ids, tensors
+from pipeline.text.columns import NoColumn, filled, look, number_text
 from pipeline.text.conversations import NotAConversation, conversation
 
 # Our names of what a row may hold; `columns:` maps them to the user's.
@@ -34,7 +35,8 @@ class Unusable(ValueError):
 class Intake:
     """Turns given rows into rows of the table `prompts`, one after the other, and remembers which it has seen.
 
-    `columns` maps our names to the user's; domain, verifier and system stand for rows that have none.
+    `columns` maps our names to the user's, and `template` makes the prompt of several; domain, verifier and system
+    stand for rows that have none. The last turn of a row that ends with an answer is its solution, or its reference.
     """
 
     columns: Mapping[Key, str]
@@ -42,6 +44,8 @@ class Intake:
     verifier: str | None
     system: str | None
     max_prompt_chars: int
+    template: str | None = None
+    last_turn: Literal["solution", "reference"] = "solution"
     seen_prompts: set[str] = field(default_factory=set)
     seen_ids: set[str] = field(default_factory=set)
 
@@ -49,15 +53,17 @@ class Intake:
         """The prompt in a given row, or what is wrong with it."""
         try:
             return self._prompt(self._renamed(given.columns), given.source)
-        except (Unusable, NotAConversation) as error:
+        except (Unusable, NotAConversation, NoColumn) as error:
             shown = json.dumps(given.columns, default=str)
             return BadRow(given.source, str(error), shown[:SHOWN])
 
     def _renamed(self, given: Mapping[str, object]) -> Mapping[str, object]:
-        missing = [theirs for theirs in self.columns.values() if theirs not in given]
-        if missing:
-            raise Unusable(f"has no column {', '.join(map(repr, missing))}, which `columns:` names")
-        renamed: dict[str, object] = {ours: given[theirs] for ours, theirs in self.columns.items()}
+        try:
+            renamed: dict[str, object] = {ours: look(given, theirs) for ours, theirs in self.columns.items()}
+        except NoColumn as error:
+            raise Unusable(f"{error}, which `columns:` names") from error
+        if self.template is not None:
+            renamed["prompt"] = filled(self.template, given)
         shape = {"messages", "conversations", "prompt", "instruction"}
         # A column that the user names as the prompt stands, whatever other shape the row could be read in.
         others = {k: v for k, v in given.items() if not (shape & renamed.keys() and k in shape)}
@@ -68,6 +74,8 @@ class Intake:
         row = {**row, **{k: v for k, v in defaults.items() if row.get(k) is None}}
         inputs, truth = _cell(row, "inputs"), _cell(row, "truth")
         messages, solution = conversation(row, wordless=inputs is not None)
+        if self.last_turn == "reference" and row.get("reference") is None:
+            row, solution = {**row, "reference": solution}, None
         length = sum(len(m["content"]) for m in messages)
         if length > self.max_prompt_chars:
             raise Unusable(f"the prompt has more than max_prompt_chars {self.max_prompt_chars} characters")
@@ -97,8 +105,8 @@ class Intake:
 def _text(row: Mapping[str, object], column: str) -> str | None:
     value = row.get(column)
     # A reference is often a number, and what it says is plain.
-    if column == "reference" and isinstance(value, int | float) and not isinstance(value, bool):
-        return str(value)
+    if column == "reference" and (number := number_text(value)) is not None:
+        return number
     if value is not None and not isinstance(value, str):
         raise Unusable(f"{column} must be text, not {type(value).__name__}")
     return value

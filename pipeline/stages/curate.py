@@ -16,12 +16,16 @@ from pipeline.core.stage import Input, Plan, StageParams, stage
 from pipeline.tables import ids
 from pipeline.tables.parquet import NAMED, Scan
 from pipeline.text.answers import NUMBER
-from pipeline.text.contamination import shared_ngrams
+from pipeline.text.contamination import Template, shared_ngrams
 from pipeline.text.duplicates import near_duplicates
-from pipeline.text.ngrams import plain, without_punctuation
+from pipeline.text.ngrams import plain, without_punctuation, words_of
 
 # Benchmark items of which copies are planted, to see that they are found.
 CANARIES = 50
+# The share of prompts from which on a rule may have hit a template instead of items.
+TOLD = 0.05
+# What a typesetter makes of what a keyboard writes.
+TYPESET = str.maketrans({"'": "\u2019", '"': "\u201d", "-": "\u2013", "!": "\uff01", "?": "\uff1f", ",": "\uff0c"})
 COLUMNS = ["prompt_id", "messages", "group", "reference", "inputs"]
 Drop = dict[str, str]
 
@@ -61,6 +65,12 @@ def curate(params: Params, prompts: Scan, against: Scan, notes: dict, how: How) 
     counts = {rule: sum(drop["rule"] == rule for drop in drops) for rule in sorted({drop["rule"] for drop in drops})}
     notes.update(prompts=len(pool.ids), drops=counts, canary_recall=recall)
     how.say(", ".join(f"{n} {rule}" for rule, n in counts.items()) or "nothing to drop")
+    if counts.get("contaminated_ngram", 0) > TOLD * len(pool.ids):
+        how.say(
+            f"{counts['contaminated_ngram']} of {len(pool.ids)} prompts share {params.ngram} words in a row with a "
+            f"benchmark item; the drops say which words. If these are what your prompts have in common and no item, "
+            f"raise `ngram:`, or write `ngram: null`"
+        )
     yield DROPS.rows(drops)
 
 
@@ -153,7 +163,8 @@ def contaminated(pool: Prompts, benchmark: Prompts, ngram: int | None) -> list[D
             what = "group" if group in groups else _what(asked)
             drops.append({"prompt_id": prompt_id, "rule": "contaminated_key", "evidence": f"the {what} of {item}"})
     if ngram is not None:
-        shared = shared_ngrams(pool.words, benchmark.words, ngram)
+        template = Template(benchmark.words)
+        shared = shared_ngrams(template.without(pool.words), template.without(benchmark.words), ngram)
         drops += [
             {
                 "prompt_id": pool.ids[i],
@@ -166,15 +177,19 @@ def contaminated(pool: Prompts, benchmark: Prompts, ngram: int | None) -> list[D
 
 
 def canary_recall(benchmark: Prompts, ngram: int | None) -> float:
-    """The share of planted copies that the rules find: verbatim, in capitals, with other spacing, and, where an item
-    is long enough for the n-gram rule, inside a longer text."""
-    items, cells = benchmark.raw[:CANARIES], benchmark.cells[:CANARIES] * 3
+    """The share of planted copies that the rules find: verbatim, in capitals, with other spacing, in other typographic
+    forms, and, where an item has enough words of its own for the n-gram rule, inside a longer text, with a space before
+    and after it and without."""
+    items, cells = benchmark.raw[:CANARIES], benchmark.cells[:CANARIES] * 4
     copies = [*items.to_pylist(), *pc.utf8_upper(items).to_pylist()]
     copies += ["  " + text.replace(" ", " \n ") + " " for text in items.to_pylist()]
+    copies += [text.translate(TYPESET) for text in items.to_pylist()]
     if ngram is not None:
-        words = pc.list_value_length(pc.utf8_split_whitespace(benchmark.words[:CANARIES]))
-        long = pc.utf8_title(items.filter(pc.greater_equal(words, ngram)))
-        copies += [f"Here is one more, quoted whole. {text} And that is all of it." for text in long.to_pylist()]
+        own = words_of(Template(benchmark.words).without(benchmark.words)[:CANARIES])
+        lengths = [sum(map(bool, words)) for words in own.to_pylist()]
+        long = pc.utf8_title(items.filter(pa.array([length >= ngram for length in lengths], pa.bool_())))
+        for around in ("Here is one more, quoted whole. {} And that is all of it.", "\uff08{}\uff09"):
+            copies += [around.format(text).translate(TYPESET) for text in long.to_pylist()]
     planted = pa.table(
         {
             "prompt_id": [f"canary {i}" for i in range(len(copies))],

@@ -1,7 +1,8 @@
 """Contamination: runs of words that a text shares with a benchmark.
 
 Paper: Brown et al. 2020 (GPT-3, 13 words); Muennighoff et al. 2025 (s1, 8 words). Differs: any shared run counts, as
-in s1; hits of hashes are verified on the words themselves.
+in s1; hits of hashes are verified on the words themselves. What many benchmark items say, such as an instruction, says
+nothing about one of them: `Template` takes it out of both sides first.
 """
 
 from __future__ import annotations
@@ -10,10 +11,13 @@ from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from pipeline.text.ngrams import Grams, ngrams
 
 BLOCK = 8_000
+# A run of RUN words is of a template if more than COMMON items have it, and more than this share of all.
+RUN, COMMON, SHARE = 8, 3, 0.02
 FILTER_BITS = 24
 
 
@@ -39,6 +43,30 @@ def shared_ngrams(texts: pa.Array, benchmark: pa.Array, n: int) -> dict[int, Sha
                 if item is not None:
                     found[text] = Shared(item, words)
     return found
+
+
+class Template:
+    """The words that many items of a benchmark have in common, such as an instruction: runs of RUN words."""
+
+    def __init__(self, benchmark: pa.Array) -> None:
+        grams = ngrams(benchmark, RUN)
+        pairs = np.unique(np.stack([grams.hashes, grams.texts.astype(np.uint64)]), axis=1)
+        hashes, items = np.unique(pairs[0], return_counts=True)
+        self.hashes = hashes[items > max(COMMON, len(benchmark) * SHARE)]
+
+    def without(self, texts: pa.Array) -> pa.Array:
+        """Texts without the words of the template, one space between those that stay."""
+        if len(self.hashes) == 0:
+            return texts
+        grams = ngrams(texts, RUN)
+        common = grams.starts[np.isin(grams.hashes, self.hashes)]
+        covered = np.zeros(len(grams.words), bool)
+        for k in range(RUN):
+            covered[common + k] = True
+        left, owners = grams.words.filter(pa.array(~covered)), grams.owners[~covered]
+        offsets = np.searchsorted(owners, np.arange(len(texts) + 1))
+        lists = pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), left.dictionary_decode())
+        return pc.binary_join(lists, " ")
 
 
 class _Index:

@@ -16,18 +16,41 @@ import pyarrow.compute as pc
 MIX = np.uint64(0xD6E8FEB86659FD93)
 
 
+# Forms of one character that a keyboard, a typesetter or a wide font chooses, and characters that nobody sees.
+FORMS = str.maketrans(
+    {wide: chr(wide - 0xFEE0) for wide in range(0xFF01, 0xFF5F)}
+    | dict.fromkeys(map(ord, "\u2018\u2019\u201a\u201b\u2032\u02bc"), "'")
+    | dict.fromkeys(map(ord, "\u201c\u201d\u201e\u201f\u2033\u00ab\u00bb"), '"')
+    | dict.fromkeys(map(ord, "\u2010\u2011\u2012\u2013\u2212"), "-")
+    | dict.fromkeys(map(ord, "\u200b\u200c\u200d\u2060\ufeff\u00ad"), None)
+    | {0x2014: " - ", 0x2015: " - ", 0x2026: "...", 0x3000: " "}
+)
+# A character of a script that is written without spaces is a word here.
+SPACELESS = r"([\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}\p{Tibetan}])"
+
+
 def plain(texts: pa.Array) -> pa.Array:
-    """Texts without what does not make them another text: Unicode form, case, runs of white space."""
+    """Texts without what does not make them another text: Unicode form, typographic form, case, white space."""
     if not pc.all(pc.string_is_ascii(texts)).as_py():
         texts = pc.utf8_normalize(texts, form="NFC")
+        texts = pa.array(
+            [t if t is None or t.isascii() else t.translate(FORMS) for t in texts.to_pylist()], pa.string()
+        )
     # Up and then down: letters that meet in capitals, such as the two lower sigmas, meet here too.
     texts = pc.utf8_lower(pc.utf8_upper(texts))
     return pc.binary_join(pc.utf8_split_whitespace(pc.utf8_trim_whitespace(texts)), " ")
 
 
 def without_punctuation(texts: pa.Array) -> pa.Array:
-    """Texts without ASCII punctuation."""
-    return pc.replace_substring_regex(texts, r"[!-/:-@\[-`{-~]", "")
+    """Texts without punctuation; beside a sign of another script it parts words, as in writing without spaces."""
+    return pc.replace_substring_regex(pc.replace_substring_regex(texts, r"[!-/:-@\[-`{-~]", ""), r"\p{P}", " ")
+
+
+def words_of(texts: pa.Array) -> pa.ListArray:
+    """The words of each text, some of which may be empty."""
+    if not pc.all(pc.string_is_ascii(texts)).as_py():
+        texts = pc.replace_substring_regex(texts, SPACELESS, r" \1 ")
+    return pc.utf8_split_whitespace(texts)
 
 
 @dataclass(frozen=True)
@@ -35,7 +58,7 @@ class Grams:
     """The M word n-grams of several texts, in order of text and place.
 
     `hashes` [M]; `texts` [M] is the position of the text it is from; `starts` [M] is its first word in `words`, which
-    holds the words of all texts one after the other.
+    holds the words of all texts one after the other, and `owners` the text that each is from.
     """
 
     n: int
@@ -43,6 +66,7 @@ class Grams:
     hashes: np.ndarray
     texts: np.ndarray
     starts: np.ndarray
+    owners: np.ndarray
 
     def spelled(self, gram: int) -> str:
         """The words of an n-gram."""
@@ -51,7 +75,7 @@ class Grams:
 
 def ngrams(texts: pa.Array, n: int) -> Grams:
     """All word n-grams; a text of fewer than n words has none."""
-    lists = pc.utf8_split_whitespace(texts)
+    lists = words_of(texts)
     words = pc.list_flatten(lists)
     owner = pc.list_parent_indices(lists).to_numpy()
     filled = pc.not_equal(words, "")
@@ -70,7 +94,7 @@ def ngrams(texts: pa.Array, n: int) -> Grams:
     rolled *= MIX
     rolled ^= rolled >> np.uint64(29)
     starts = np.flatnonzero(owner[:count] == owner[n - 1 :])
-    return Grams(n, words, rolled[starts], owner[starts], starts)
+    return Grams(n, words, rolled[starts], owner[starts], starts, owner)
 
 
 @functools.lru_cache(1 << 20)

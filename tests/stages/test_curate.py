@@ -121,6 +121,54 @@ def test_contamination_by_thirteen_words(tmp_path: Path) -> None:
     assert " ".join(words[2:15]) in drops[0]["evidence"]
 
 
+ZH = "小明有十二个苹果,他每天吃两个,并且每隔一天再买三个苹果,请问两个星期之后他还剩下多少个苹果?"
+JA = "太郎は毎朝六時に起きて、駅まで十五分歩いてから電車に乗り、会社には八時に着きます。"
+TH = "สมชายมีแอปเปิ้ลสิบสองผลและเขากินวันละสองผลทุกวันจนกว่าจะหมดในสัปดาห์หน้า"
+FOX = "The quick brown fox doesn't jump over the lazy dog because it is - quite simply - too tired today"
+
+
+@pytest.mark.parametrize(
+    ("item", "copy"),
+    [
+        (ZH, f"请解下面的题目:{ZH}谢谢。"),
+        (ZH, ZH.replace(",", "\uff0c").replace("?", "\uff1f") + "好"),
+        (ZH, "题" + ZH.replace(",", " ")),
+        (JA, f"次の文を読んで答えなさい。{JA}何時に家を出ますか。"),
+        (JA, f"「{JA}」とは"),
+        (TH, f"จงตอบ{TH}ครับ"),
+        (FOX, "Say it: " + FOX.replace("'", "\u2019").replace("-", "\u2013")),
+        (FOX, "Say it: " + FOX.replace("'", "").replace(" - ", "\u2014")),
+        (FOX.replace("'", "\u2019"), f"\u201c{FOX}\u201d, he said"),
+        (FOX, "\u00ab" + FOX.upper() + "\u00bb!"),
+        (FOX, "x " + FOX.replace(" ", "\u00a0")),
+        (FOX, "x " + FOX.replace("lazy", "la\u200bzy")),
+        (FOX, "x " + "".join(chr(ord(c) + 0xFEE0) if "!" <= c <= "~" else c for c in FOX)),
+    ],
+)
+def test_copies_in_any_script_and_type_are_found(tmp_path: Path, item: str, copy: str) -> None:
+    (dropped,) = run(tmp_path, [prompt(copy), prompt("something else")], [prompt(item), prompt("another")])
+    assert dropped["prompt_id"] == prompt(copy)["prompt_id"]
+    assert dropped["rule"] == "contaminated_ngram"
+
+
+@pytest.mark.parametrize("text", [ZH, JA, TH, FOX])
+def test_near_twins_in_any_script(tmp_path: Path, text: str) -> None:
+    twins = [prompt(text + text + ending) for ending in (" a", " b")]
+    (dropped,) = run(tmp_path, [*twins, prompt("something else")], [prompt("another")], near=0.8)
+    assert dropped["rule"] == "near"
+
+
+@pytest.mark.parametrize("instruction", [LONG, ZH, JA, "Answer the question below in one word and say nothing else."])
+def test_a_shared_instruction_is_no_contamination(tmp_path: Path, instruction: str) -> None:
+    """Forty prompts and ten items of one instruction: only the one whose own words are an item's is dropped."""
+    own = " ".join(f"item{i}" for i in range(14))
+    pool = [prompt(f"{instruction} What is {i} and {i + 1}?") for i in range(40)]
+    benchmark = [prompt(f"{instruction} What is {i} and {i + 2}?") for i in range(100, 110)]
+    copied = prompt(f"{instruction} Once more: {own}")
+    drops = run(tmp_path, [*pool, copied], [*benchmark, prompt(f"{instruction} {own}")])
+    assert rules(drops) == {copied["prompt_id"]: "contaminated_ngram"}
+
+
 def test_a_shared_system_turn_is_no_contamination(tmp_path: Path) -> None:
     assert run(tmp_path, [prompt("one thing", system=LONG)], [prompt("another thing", system=LONG)]) == []
 

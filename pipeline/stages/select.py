@@ -88,7 +88,7 @@ def select(
         {
             "prompt_id": "prompt_id",
             "domain": "domain",
-            "tokens": "prompt_tokens + completion_tokens",
+            "tokens": "completion_tokens",
             "entry": "entry",
             "failed": "error IS NOT NULL OR content IS NULL OR finish_reason NOT IN ('stop', 'length')",
             "truncated": "finish_reason = 'length'",

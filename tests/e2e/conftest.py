@@ -27,7 +27,7 @@ def small(params: dict[str, Any]) -> dict[str, Any]:
     params["ingest"]["held_out"].update(rows=48)
     params["generate"]["teacher"].update(k=4)
     for entry in params["select"].values():
-        entry["budget_tokens"] = 2000
+        entry["budget_tokens"] = 1000
     for entry in params["train"].values():
         entry.update(epochs=1, batch_rows=8)
     for entry in params["quality"].values():

@@ -102,7 +102,7 @@ def tiny(params: dict[str, Any]) -> None:
     for entry in params["generate"].values():
         entry["k"] = min(entry["k"], 2)
     for entry in params["select"].values():
-        entry.update({key: least for key, least in (("budget_tokens", 1200), ("budget_rows", 100)) if key in entry})
+        entry.update({key: least for key, least in (("budget_tokens", 600), ("budget_rows", 100)) if key in entry})
     for entry in params["train"].values():
         entry["epochs"] = 1
     # A teacher that has hardly learnt anything says one letter to all.

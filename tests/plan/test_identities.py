@@ -118,6 +118,7 @@ def test_rows_that_may_name_any_verifier_stand_on_all_of_them(changed: Callable[
     """A source that declares none; what is read from it only, and not what another pool asks."""
     given = {**PARAMS, "ingest": {**PARAMS["ingest"], "held_out": {"pool": "bench", "use": "mine.rows"}}}
     given["ingest"]["held_out"] = {"pool": "bench", "use": "files.jsonl", "path": str(Path(__file__))}
+    given["watch"] = {"this": str(Path(__file__))}
     assert changed(edited("verifiers/numeric.py"), given) == sorted([*EVALUATE, "ingest@held_out"])
 
 

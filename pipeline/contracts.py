@@ -165,7 +165,7 @@ SELECTIONS = Table("selections", ("response_id",), {
     "kept": Column(FLAG, "whether the response is to be trained on"),
     "weight": Column(REAL, "weight of a kept response in the loss; 0 if not kept"),
     "reason": Column(TEXT, "why it was kept or not"),
-    "tokens": Column(COUNT, "its cost under a budget of tokens: those of the answer, as the model that answered counts them"),
+    "tokens": Column(COUNT, "its cost under a budget of tokens: those of the answer, as its model counts them"),
 })  # fmt: skip
 
 SPANS = pa.list_(pa.struct([pa.field("start", pa.int32(), False), pa.field("end", pa.int32(), False)]))

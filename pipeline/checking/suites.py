@@ -377,8 +377,17 @@ class CheckParams(StageParams):
 @functools.cache
 def _fault_of(rule: str, table: str) -> str | None:
     """Why a text is not a condition over a suite's columns, asked of DuckDB over empty tables."""
+    from pipeline.tables import rules  # DuckDB is loaded for an entry with rules only
+
+    try:
+        return rules.within(rules.LIMITS, repr(rule), lambda: _fault_in(rule, table))
+    except Refused as error:
+        return str(error)
+
+
+def _fault_in(rule: str, table: str) -> str | None:
     from pipeline.tables import sql
-    from pipeline.tables.rules import check_expression  # DuckDB is loaded for an entry with rules only
+    from pipeline.tables.rules import check_expression
 
     connection = sql.empty([])
     try:

@@ -35,7 +35,7 @@ from pipeline.stages.generate import generate
 from pipeline.stages.pack import Params as PackParams
 from pipeline.stages.score import score
 from pipeline.stages.select import Params as SelectParams
-from pipeline.tables import parquet, sql
+from pipeline.tables import parquet
 from pipeline.tables.parquet import Scan
 from pipeline.tables.rules import columns
 
@@ -194,7 +194,7 @@ def _where(rules: SelectParams, responses: pa.Table, scores: dict[str, Scored], 
     files = {part.parent for part in (scratch / "responses").rglob("part-*.parquet")}
     scans = [Scan(RESPONSES, tuple(files)), *(Scan(SCORES, (f,)) for _, f in scores.values() if f is not None)]
     try:
-        found = columns(sql.connect(scans, scratch), {"where": f"coalesce(({rules.where}\n), false)"})
+        found = columns(scans, scratch, {"where": f"coalesce(({rules.where}\n), false)"})
     except Refused:
         return {}
     return dict(zip(*(c.to_pylist() for c in found.select(["response_id", "where"]).columns), strict=True))

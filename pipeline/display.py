@@ -23,6 +23,15 @@ def printable(text: str) -> str:
     return HIDDEN.sub("", text)
 
 
+def label(text: str, longest: int = 120) -> str:
+    """Text as printable characters on one line, for a library that draws it: the others stand as Python writes them.
+
+    Different texts stay different, but for the ends of very long ones.
+    """
+    whole = "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text[: longest + 1])
+    return whole if len(whole) <= longest else f"{whole[:longest]}…"
+
+
 def duration(seconds: float) -> str:
     """Seconds for people: 4.2 s, 42 s, 3 min 05 s, 2 h 10 min."""
     if seconds < 99.5:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import math
+import subprocess
+import time
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -246,6 +248,7 @@ class Agreement:
     entry: str
     levels: tuple[Level, ...]
     unread: int
+    cut: bool = False
 
     @property
     def at_least(self) -> list[Level]:
@@ -271,8 +274,10 @@ def agreement(lineage: Lineage, tables: Tables) -> list[Agreement]:
             if (teachers and scan.names[0] not in teachers) or not folder.startswith("responses/"):
                 continue
             own = [(scores.get(i), right.get(i)) for i in scan.read(["response_id"])["response_id"].to_pylist()]
-            levels = _levels([(s, r) for s, r in own if s is not None])
-            found.append(Agreement(plan["instance"], scan.names[0], levels, sum(s is None for s, _ in own)))
+            read = [(s, r) for s, r in own if s is not None]
+            # k samples give few distinct shares; a scorer with more values is cut into steps of one twentieth.
+            cut = len({score for score, _ in read}) > LEVELS
+            found.append(Agreement(plan["instance"], scan.names[0], _levels(read, cut), len(own) - len(read), cut))
     return found
 
 
@@ -298,12 +303,10 @@ def _scores(tables: Tables, folder: str) -> dict[str, float | None]:
     return {} if rows is None else dict(zip(rows["response_id"].to_pylist(), rows["score"].to_pylist(), strict=True))
 
 
-def _levels(pairs: list[tuple[float, float | None]]) -> tuple[Level, ...]:
-    # k samples give few distinct shares; a scorer with more values is cut into steps of one twentieth.
-    fine = len({score for score, _ in pairs}) > LEVELS
+def _levels(pairs: list[tuple[float, float | None]], cut: bool) -> tuple[Level, ...]:
     counts: dict[float, list[int]] = {}
     for score, right in pairs:
-        level = math.floor(score * LEVELS) / LEVELS if fine else score
+        level = math.floor(score * LEVELS) / LEVELS if cut else score
         count = counts.setdefault(level, [0, 0, 0])
         count[0] += 1
         if right is not None:
@@ -323,6 +326,10 @@ class Coverage:
     def shares(self) -> dict[str, float]:
         total = max(sum(self.tokens.values()), 1)
         return {domain: tokens / total for domain, tokens in self.tokens.items()}
+
+    def prompts_beside(self, shown: Sequence[str]) -> int:
+        """The prompts of all domains but these."""
+        return sum(n for domain, n in self.prompts.items() if domain not in shown)
 
     @property
     def effective_domains(self) -> float:
@@ -363,6 +370,11 @@ class Curve:
     model: str
     objective: str
     points: tuple[Mapping[str, float], ...]
+
+    @property
+    def thinned(self) -> bool:
+        """Whether a picture has fewer points than there are."""
+        return len(self.points) > POINTS
 
     @property
     def drawn(self) -> list[tuple[float, float]]:
@@ -409,15 +421,58 @@ class Paid:
 
 def costs(lineage: Lineage, data: Path) -> list[Cost]:
     """The records of all instances of this plan that ran here."""
-    found = []
+    found = [
+        Cost(plan["stage"], plan["instance"], r["exactness"], r["rows"], r["wall_s"], r["cpu_s"], r["finished"])
+        for plan, r in _records(lineage, data)
+    ]
+    return sorted(found, key=lambda cost: (cost.finished, cost.stage, cost.instance))
+
+
+def _records(lineage: Lineage, data: Path) -> Iterator[tuple[Mapping[str, Any], dict[str, Any]]]:
     for plan in lineage.plans.values():
         path = data / ".runs" / plan["stage"] / f"{plan['instance']}.json"
         if path.exists():
-            r = json.loads(path.read_text("utf-8"))
-            found.append(
-                Cost(plan["stage"], plan["instance"], r["exactness"], r["rows"], r["wall_s"], r["cpu_s"], r["finished"])
-            )
-    return sorted(found, key=lambda cost: (cost.finished, cost.stage, cost.instance))
+            yield plan, json.loads(path.read_text("utf-8"))
+
+
+@dataclass(frozen=True)
+class Made:
+    """When and of what a page was made: its date (UTC), the code's commit, the commits at which the models were judged,
+    and who taught, as (entry, model, the method that it comes from)."""
+
+    date: str
+    commit: str
+    judged_at: tuple[str, ...]
+    teachers: tuple[tuple[str, str, str], ...]
+    fake: tuple[str, ...]
+
+
+def made(lineage: Lineage, data: Path) -> Made:
+    """What stands at the top of the page."""
+    records = [r.get("commit") for plan, r in _records(lineage, data) if plan["stage"] == "evaluate"]
+    asked = {plan["instance"]: plan["params"]["model"] for plan in lineage.of("generate")}
+    origins = {plan["instance"]: plan for plan in lineage.of("acquire")}
+    teachers, fake = [], []
+    for name in lineage.teachers:
+        model = asked.get(name, name)
+        origin = origins.get(model)
+        teachers.append((name, model, "trained here" if origin is None else origin["params"]["use"]["name"]))
+        if origin is not None and str(trait(origin, "origin", "backend", "")).startswith("fake."):
+            fake.append(name)
+    return Made(
+        date=time.strftime("%Y-%m-%d %H:%M", time.gmtime()),
+        commit=_commit(),
+        judged_at=tuple(sorted({commit[:7] for commit in records if commit})),
+        teachers=tuple(teachers),
+        fake=tuple(fake),
+    )
+
+
+def _commit() -> str:
+    """The commit of the working tree, and whether git holds all of it."""
+    asked = ["git", "describe", "--always", "--abbrev=7", "--dirty= with changes that git does not hold", "--exclude=*"]
+    done = subprocess.run(asked, capture_output=True, text=True, check=False)
+    return done.stdout.strip() or "unknown"
 
 
 def paid(lineage: Lineage, tables: Tables) -> list[Paid]:
@@ -439,16 +494,21 @@ class Checked:
     name: str
     met: int
     failed: tuple[str, ...]
-    page: str | None = field(default=None)
+    docs: Path | None = None
+
+    @property
+    def page(self) -> str | None:
+        """The link to a copy of its pages beside the report, which may be served or sent alone."""
+        return None if self.docs is None else f"quality/{self.of}/{self.name}/index.html"
 
 
 def checked(lineage: Lineage, quality: Path | None) -> list[Checked]:
-    """The verdicts of quality, with links that hold from `data/reports/`."""
+    """The verdicts of quality, and where their pages lie."""
     found = []
     for plan in lineage.of("quality") if quality else []:
         folder = quality.parent / plan["output"]  # type: ignore[union-attr]
         verdict = json.loads((folder / "verdict.json").read_text("utf-8"))["expectations"]
         failed = tuple(e["name"] for e in verdict if not e["success"])
-        page = f"../{plan['output']}/docs/index.html" if (folder / "docs" / "index.html").exists() else None
-        found.append(Checked(plan["params"]["of"], plan["instance"], len(verdict) - len(failed), failed, page))
+        docs = folder / "docs" if (folder / "docs" / "index.html").exists() else None
+        found.append(Checked(plan["params"]["of"], plan["instance"], len(verdict) - len(failed), failed, docs))
     return found

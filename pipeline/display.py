@@ -15,11 +15,12 @@ VISIBLE = {
     )
 }  # fmt: skip
 
-HIDDEN = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+HIDDEN = re.compile(f"[{re.escape(''.join(map(chr, VISIBLE)))}]")
 
 
 def printable(text: str) -> str:
-    """Text without the control characters that a terminal would obey; errors may quote what a model wrote."""
+    """Text without the characters that a terminal would obey, those that turn the direction of writing among them;
+    errors may quote what a model wrote."""
     return HIDDEN.sub("", text)
 
 

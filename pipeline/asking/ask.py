@@ -25,6 +25,7 @@ from pipeline.kinds.backend import (
     GenerateRequest,
     Sampling,
     card_of,
+    computed_here,
     engine_of,
     open_model,
 )
@@ -214,7 +215,7 @@ class _Asker:
                     fresh[answer.request_id] = _value(answer, request, self.how.label)
             # A put costs no fsync.
             if fresh:
-                self.memo.put(fresh)
+                self.memo.put(fresh, paid=not computed_here(card_of(self.model)))
             meter.count(together)
             if self.arrived is not None:
                 self.arrived(together, meter.started)

@@ -29,7 +29,8 @@ from pipeline.core.workspace import DATA, PARAMS, ROOT, memo_root
 from pipeline.errors import Refused
 from pipeline.kinds.verifier import metric_of
 from pipeline.model.chat import Chat
-from pipeline.plan.resolve import load, resolve
+from pipeline.plan.reading import load
+from pipeline.plan.resolve import resolve
 from pipeline.stages.generate import Params as GenerateParams
 from pipeline.stages.generate import generate
 from pipeline.stages.pack import Params as PackParams

@@ -67,8 +67,8 @@ class RunSettings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     executor: Literal["inline", "processes"] = "inline"
-    workers: PositiveInt = 1
-    threads: PositiveInt = 1
+    workers: int = Field(default=1, ge=1, le=1024)
+    threads: int = Field(default=1, ge=1, le=1024)
     batch_rows: PositiveInt = 512
     checkpoint_steps: PositiveInt = 200
     device: Literal["auto", "cpu", "cuda"] = "auto"

@@ -174,6 +174,11 @@ def engine_of(card: dict[str, Any]) -> str:
     return ids.digest("engine", card["backend"], shaped_by, own)
 
 
+def computed_here(card: dict[str, Any]) -> bool:
+    """Whether this machine can compute a model's answers again; otherwise each was paid for, or received from others."""
+    return bool(find("backend", card["backend"]).traits.get("computes"))
+
+
 def open_model(folder: Path, how: How) -> AbstractContextManager[Backend]:
     """Open the model of a folder with the backend that its card names."""
     card = card_of(folder)

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from pydantic import Field, model_validator
+from pydantic import Field, NonNegativeFloat, model_validator
 
 from pipeline.contracts import GAPS, RESPONSES
 from pipeline.core import graph
@@ -29,7 +29,7 @@ class Params(StageParams):
     teacher_nll: str | None = None
     student_nll: str | None = None
     alpha: float = Field(default=0.5, ge=0, le=1)
-    previous: dict[str, float] | None = None
+    previous: dict[str, NonNegativeFloat] | None = None
 
     @model_validator(mode="after")
     def _both_or_neither(self) -> Params:

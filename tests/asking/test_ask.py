@@ -303,6 +303,8 @@ def test_pending_shows_what_is_in_no_table_yet(model: Path, told: Told, how: How
     from pipeline.tables.sql import PENDING
 
     ask(model, requests_for(prompts(3), model, SAMPLING, 2, seed=1), SAMPLING, how)
-    rows = query(tmp_path / "data", "SELECT * FROM pending", Memo(how.memo).table(PENDING)).to_pylist()
+    answers = Memo(how.memo).table(PENDING, {how.label})
+    rows = query(tmp_path / "data", "SELECT * FROM pending", answers).to_pylist()
     assert len(rows) == 6
+    assert Memo(how.memo).table(PENDING, {"generate@other"}).num_rows == 0
     assert {(row["instance"], row["content"]) for row in rows} == {("generate@teacher", "yes")}

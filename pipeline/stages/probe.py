@@ -61,6 +61,9 @@ def probe(params: Params, examples: Scan, model: Path, how: How) -> Iterator[pa.
     found = {reading.id: reading for reading in read_all(model, asked, how, params.want())}
     readings: list[Any] = [found[tokens.id] for tokens in asked]
     count = len(asked)
+    unread = sum(not all(np.isfinite(x).all() for x in (r.topk_logprobs, r.tail_mass, r.target_logprob)) for r in readings)
+    if unread:
+        how.say(f"{unread} of {count} examples have log-probabilities that are no numbers; these are stored as null")
     signals = {
         "teacher_id": [card_of(model)["model_id"]] * count,
         "topk_ids": nested([r.topk_ids for r in readings], pa.int32()),

@@ -99,10 +99,14 @@ def ask(
                     answer = replace(answer, request_id=key, attempts=attempt)
                 answers[key] = answer
                 del waiting[key]
-    answers = {key: _finite(answer) for key, answer in answers.items()}
-    unread = sum(None in (answer.logprobs or ()) for answer in answers.values())
+    unread = 0
+    for key, answer in answers.items():
+        answers[key] = _finite(answer)
+        unread += answers[key] is not answer
     if unread:
-        how.say(f"{unread} of {len(answers)} answers have log-probabilities that are no numbers; these are stored as null")
+        how.say(
+            f"{unread} of {len(answers)} answers have log-probabilities that are no numbers; these are stored as null"
+        )
     again = sum(answer.attempts > 1 for answer in answers.values())
     if again:
         how.say(f"{again} of {len(answers)} answers were asked for again, to get the form that `structured` demands")

@@ -64,13 +64,14 @@ class Suite:
 
     @property
     def expectations(self) -> tuple[Expectation, ...]:
-        """Its own, and what holds for every table."""
-        return (*self.own, NUMBERS)
+        """Its own, and what holds for every table with floats."""
+        return (*self.own, NUMBERS) if nan_tests(self.table) else self.own
 
     @property
     def checked(self) -> str:
         """`flat`, with what every table is asked."""
-        return f"SELECT *, {numbers_are(self.table)} FROM ({self.flat})"
+        nan = " OR ".join(f"coalesce({test}, false)" for test in nan_tests(self.table)) or "false"
+        return f"SELECT *, NOT ({nan}) AS numbers_are FROM ({self.flat})"
 
     @property
     def bounds(self) -> tuple[str, ...]:
@@ -97,10 +98,9 @@ def unique(name: str, about: str, column: str) -> Expectation:
 NUMBERS = flag("numbers", "no number is NaN, which is above every other and so meets many a rule", "numbers_are")
 
 
-def numbers_are(table: Table) -> str:
-    """Whether no float of a row is NaN, at any depth of its columns; true for a table without floats."""
-    tests = [test for name, column in table.columns.items() if (test := _nan_in(f'"{name}"', column.type))]
-    return f"NOT ({' OR '.join(f'coalesce({test}, false)' for test in tests) or 'false'}) AS numbers_are"
+def nan_tests(table: Table) -> list[str]:
+    """SQL for each column of a table that may hold floats, at any depth: whether one of them is NaN."""
+    return [test for name, column in table.columns.items() if (test := _nan_in(f'"{name}"', column.type))]
 
 
 def _nan_in(value: str, kind: pa.DataType, depth: int = 0) -> str:
@@ -312,7 +312,7 @@ SIGNALS = Suite(
     """,
     (
         *TRAINED_EXPECTATIONS,
-        flag("read", "every log-probability is a number; `train` says what becomes of the others", "all_read", mostly=0.99),
+        flag("read", "every log-probability is a number (`on_bad_row` of train)", "all_read", mostly=0.99),
         flag("positions", "one distribution for each loss token", "positions_agree"),
         flag("widths", "as many log-probabilities as ids at each loss token", "widths_agree"),
         between("mass", "the top-k and the tail sum to 1 (largest difference)", "mass_error", "max_value",

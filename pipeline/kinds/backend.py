@@ -177,7 +177,7 @@ def engine_of(card: dict[str, Any]) -> str:
 
 
 def computed_here(card: dict[str, Any]) -> bool:
-    """Whether this machine can compute a model's answers again; otherwise each was paid for, or received from others."""
+    """Whether this machine can compute a model's answers again; otherwise each was paid for, or received."""
     return bool(find("backend", card["backend"]).traits.get("computes"))
 
 

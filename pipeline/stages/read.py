@@ -56,8 +56,10 @@ def read(params: Params, responses: Scan, model: Path, how: How) -> Iterator[pa.
     nothing: dict[str, object] = {"score": None, "quantities": []}
     unread = [key for key, row in found.items() if not _finite(row)]
     if unread:
-        how.say(f"{len(unread)} of {len(found)} texts have log-probabilities that are no numbers; their scores are null")
-        found |= dict.fromkeys(unread, {**nothing, "detail": "the model's log-probabilities are no finite numbers"})
+        how.say(
+            f"{len(unread)} of {len(found)} texts have log-probabilities that are no numbers; their scores are null"
+        )
+        found |= {key: {**nothing, "detail": "the model's log-probabilities are no finite numbers"} for key in unread}
     yield SCORES.rows(
         {
             "response_id": row["response_id"],

@@ -131,12 +131,12 @@ def write_part(table: Table, folder: Path, part: int, rows: pa.Table) -> None:
     for name, column in table.columns.items():
         if not column.nullable and rows[name].null_count:
             raise RowError(f"table {table.name}: column {name} must not be null ({rows[name].null_count} rows are)")
-        bad = np.flatnonzero(with_nan(rows[name].combine_chunks())) if _has_floats(column.type) else ()
-        if len(bad):
-            first = ", ".join(f"{key} {rows[key][int(bad[0])].as_py()}" for key in table.key)
+        bad = np.flatnonzero(with_nan(rows[name].combine_chunks())).tolist() if _has_floats(column.type) else []
+        if bad:
+            first = ", ".join(f"{key} {rows[key][bad[0]].as_py()}" for key in table.key)
             raise RowError(
-                f"table {table.name}: column {name} holds NaN in {len(bad)} rows, the first with {first}. NaN turns rules "
-                f"around (it is above every number); a number that is not there is null."
+                f"table {table.name}: column {name} holds NaN in {len(bad)} rows, the first with {first}. NaN turns "
+                f"rules around (it is above every number); a number that is not there is null."
             )
     keys = rows.select(table.key)
     if keys.num_rows and keys.group_by(list(table.key)).aggregate([]).num_rows < keys.num_rows:

@@ -84,7 +84,8 @@ class StudentParams(Recipe):
     """A recipe with what it is applied to: the rows, the model it starts from, what it learns from.
 
     `objectives` alone is one turn that trains the student. `beside` are further parts, and whose weights each begins
-    with. `on_bad_row: drop` leaves out rows whose stored log-probabilities are no numbers. Entries of one `arm` differ in nothing but their seeds; the report joins them into one line.
+    with. `on_bad_row: drop` leaves out rows whose stored log-probabilities are no numbers. Entries of one `arm` differ
+    in nothing but their seeds; the report joins them into one line.
     """
 
     of: str

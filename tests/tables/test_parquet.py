@@ -122,14 +122,33 @@ WITH_NAN = {
     "a NaN of another sign": (SCORES, {"score": -NAN}, "score"),
 }
 GOOD = {
-    "scores": SCORE, "signals": SIGNAL, "examples": SIGNAL,
+    "scores": SCORE,
+    "signals": SIGNAL,
+    "examples": SIGNAL,
     "selections": {"prompt_id": "p", "domain": "d", "kept": True, "weight": 1.0, "reason": "r", "tokens": 1},
-    "evals": {"task": "t", "prompt_id": "p", "domain": "d", "model": "m", "measure": "accuracy", "finish_reason": "stop"},
-    "responses": {
-        "request_id": "q", "prompt_id": "p", "messages": [], "domain": "d", "entry": "e", "model_id": "m", "sample": 0,
-        "seed": 0, "content": "c", "finish_reason": "stop", "attempts": 1, "logprobs": [-0.5, None],
+    "evals": {
+        "task": "t",
+        "prompt_id": "p",
+        "domain": "d",
+        "model": "m",
+        "measure": "accuracy",
+        "finish_reason": "stop",
     },
-}  # fmt: skip
+    "responses": {
+        "request_id": "q",
+        "prompt_id": "p",
+        "messages": [],
+        "domain": "d",
+        "entry": "e",
+        "model_id": "m",
+        "sample": 0,
+        "seed": 0,
+        "content": "c",
+        "finish_reason": "stop",
+        "attempts": 1,
+        "logprobs": [-0.5, None],
+    },
+}
 
 
 @pytest.mark.parametrize("what", WITH_NAN)

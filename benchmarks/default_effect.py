@@ -29,7 +29,8 @@ import yaml
 from pipeline.contracts import EVALS
 from pipeline.core import warm
 from pipeline.core.graph import upstream
-from pipeline.plan.resolve import load, resolve
+from pipeline.plan.reading import load
+from pipeline.plan.resolve import resolve
 from pipeline.plan.unroll import copies_of, unrolled
 from pipeline.report import arms
 from pipeline.report.results import Results, judge

@@ -28,7 +28,8 @@ import yaml
 from default_effect import judged, run_all
 from gateway import commit, machine
 
-from pipeline.plan.resolve import load, resolve
+from pipeline.plan.reading import load
+from pipeline.plan.resolve import resolve
 from pipeline.plan.unroll import copies_of, unrolled
 from pipeline.report.results import Judged
 from pipeline.report.statistics import Interval, Verdict, ece, over_seeds, over_seeds_and_items, verdict

@@ -15,12 +15,22 @@ VISIBLE = {
     )
 }  # fmt: skip
 
-HIDDEN = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+HIDDEN = re.compile(f"[{re.escape(''.join(map(chr, VISIBLE)))}]")
 
 
 def printable(text: str) -> str:
-    """Text without the control characters that a terminal would obey; errors may quote what a model wrote."""
+    """Text without the characters that a terminal would obey, those that turn the direction of writing among them;
+    errors may quote what a model wrote."""
     return HIDDEN.sub("", text)
+
+
+def label(text: str, longest: int = 120) -> str:
+    """Text as printable characters on one line, for a library that draws it: the others stand as Python writes them.
+
+    Different texts stay different, but for the ends of very long ones.
+    """
+    whole = "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text[: longest + 1])
+    return whole if len(whole) <= longest else f"{whole[:longest]}…"
 
 
 def duration(seconds: float) -> str:

@@ -14,6 +14,7 @@ from pipeline.kinds.backend import (
     Tokens,
     Want,
     card_of,
+    computed_here,
     engine_of,
     open_model,
 )
@@ -47,7 +48,7 @@ def read_all(model: Path, sequences: Sequence[Tokens], how: How, want: Want = PL
         for number, reading in enumerate(backend.read(list(missing.values()), want), 1):
             fresh[reading.id] = reading
             if number == len(missing) or time.monotonic() - kept_at > KEEP_READINGS_S:
-                memo.put_readings(fresh)
+                memo.put_readings(fresh, paid=not computed_here(card))
                 fresh, kept_at = {}, time.monotonic()
             yield from (replace(reading, id=tokens.id) for tokens in by_key[reading.id])
             how.progress(number, len(missing), "texts")

@@ -16,10 +16,12 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 
+from pipeline.bounded import Limits
 from pipeline.checking.suites import SUITES, CheckParams, Expectation, Suite
 from pipeline.errors import Refused
 from pipeline.tables import sql
 from pipeline.tables.parquet import Scan
+from pipeline.tables.rules import within
 
 NAMED = 5
 
@@ -32,11 +34,11 @@ class Validation:
     document: dict[str, Any]
 
 
-def validate(params: CheckParams, scan: Scan, data: Path) -> Validation:
-    """Hold a table against its suite."""
+def validate(params: CheckParams, scan: Scan, data: Path, limits: Limits = sql.LIMITS) -> Validation:
+    """Hold a table against its suite; `limits` bound the rules that a user wrote."""
     suite = SUITES[params.suite]
     expectations = params.expectations
-    rows = _flatten(params, suite, expectations, scan, data)
+    rows = _flatten(params, suite, expectations, scan, data, limits)
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "checked.duckdb"
         with duckdb.connect(file) as connection:
@@ -55,18 +57,23 @@ def validate(params: CheckParams, scan: Scan, data: Path) -> Validation:
 
 
 def _flatten(
-    params: CheckParams, suite: Suite, expectations: Sequence[Expectation], scan: Scan, data: Path
+    params: CheckParams, suite: Suite, expectations: Sequence[Expectation], scan: Scan, data: Path, limits: Limits
 ) -> pa.Table:
     """The columns that are looked at, a row for each row of the table."""
     columns = dict.fromkeys([*suite.names, "excerpt", *(e.column for e in expectations if e.column)])
     rules = "".join(f", ({rule.rule}\n) AS {rule.column}" for rule in params.expect)
     # Sorted by all that is in it: which rows are named must not depend on how windows were computed.
-    text = f"SELECT {', '.join(columns)} FROM (SELECT *{rules} FROM ({suite.flat})) ORDER BY ALL"
+    text = f"SELECT {', '.join(columns)} FROM (SELECT *{rules} FROM ({suite.checked})) ORDER BY ALL"
+
+    def flat() -> pa.Table:
+        return sql.connect([scan], data, limits.memory).sql(text).to_arrow_table()
+
+    if not params.expect:
+        return flat()
     try:
-        return sql.connect([scan], data).sql(text).to_arrow_table()
+        shown = "; ".join(f"the rule {rule.name}: {rule.rule}" for rule in params.expect)
+        return within(limits, shown, flat)
     except duckdb.Error as error:
-        if not params.expect:
-            raise
         raise Refused(
             f"a rule under `expect:` cannot be computed for every row of data/{params.of}: {error}. "
             f"TRY_CAST and coalesce make a rule hold for any text."

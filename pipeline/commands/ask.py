@@ -5,13 +5,14 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from pipeline.commands.screen import show
+from pipeline.commands.screen import at_least_one, show
 from pipeline.core.run import How
 from pipeline.core.workspace import DATA, PARAMS, memo_root
 from pipeline.display import printable
 from pipeline.errors import Refused
 from pipeline.kinds.backend import Answer, Backend, GenerateRequest, Sampling, open_model
-from pipeline.plan.resolve import load, resolve
+from pipeline.plan.reading import load
+from pipeline.plan.resolve import resolve
 
 ABOUT = "one model's answer to one question"
 
@@ -39,7 +40,7 @@ def arguments(command: argparse.ArgumentParser) -> None:
     """What may follow `ask`."""
     command.add_argument("model", help="the name of an entry of acquire, train or distill")
     command.add_argument("question", help="what to ask")
-    command.add_argument("--max-tokens", type=int, default=512, metavar="N", help="the longest answer (512)")
+    command.add_argument("--max-tokens", type=at_least_one, default=512, metavar="N", help="the longest answer (512)")
 
 
 def run(model: str, question: str, max_tokens: int) -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 
 from pipeline.core.workspace import PARAMS
-from pipeline.plan.resolve import load, resolve
+from pipeline.plan.reading import load
+from pipeline.plan.resolve import resolve
 
 ABOUT = "check params.yaml and write nothing"
 

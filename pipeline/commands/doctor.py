@@ -45,7 +45,8 @@ from pipeline.memo.ledger import Ledger
 from pipeline.memo.memo import Memo
 from pipeline.model.chat import Chat
 from pipeline.model.folder import check_tokens
-from pipeline.plan.resolve import load, resolve
+from pipeline.plan.reading import load
+from pipeline.plan.resolve import resolve
 from pipeline.stages.evaluate import Params as EvaluateParams
 from pipeline.stages.generate import Params as GenerateParams
 

@@ -31,7 +31,8 @@ from pipeline.display import duration
 from pipeline.errors import Refused
 from pipeline.kinds.backend import Answer, GenerateRequest, Sampling, card_of, engine_of
 from pipeline.memo.ledger import Ledger, Spent
-from pipeline.plan.resolve import load, resolve
+from pipeline.plan.reading import load
+from pipeline.plan.resolve import resolve
 from pipeline.report.statistics import LEVEL, RESAMPLES, Interval
 from pipeline.stages.evaluate import Params as EvaluateParams
 from pipeline.stages.generate import Params as GenerateParams

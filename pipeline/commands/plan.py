@@ -6,7 +6,8 @@ import argparse
 
 from pipeline.core.workspace import DATA, PARAMS
 from pipeline.plan.disk import write
-from pipeline.plan.resolve import load, resolve
+from pipeline.plan.reading import load
+from pipeline.plan.resolve import resolve
 
 ABOUT = "check params.yaml and resolve it into data/plan/"
 

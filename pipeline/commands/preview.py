@@ -29,13 +29,14 @@ from pipeline.core.workspace import DATA, PARAMS, ROOT, memo_root
 from pipeline.errors import Refused
 from pipeline.kinds.verifier import metric_of
 from pipeline.model.chat import Chat
-from pipeline.plan.resolve import load, resolve
+from pipeline.plan.reading import load
+from pipeline.plan.resolve import resolve
 from pipeline.stages.generate import Params as GenerateParams
 from pipeline.stages.generate import generate
 from pipeline.stages.pack import Params as PackParams
 from pipeline.stages.score import score
 from pipeline.stages.select import Params as SelectParams
-from pipeline.tables import parquet, sql
+from pipeline.tables import parquet
 from pipeline.tables.parquet import Scan
 from pipeline.tables.rules import columns
 
@@ -194,7 +195,7 @@ def _where(rules: SelectParams, responses: pa.Table, scores: dict[str, Scored], 
     files = {part.parent for part in (scratch / "responses").rglob("part-*.parquet")}
     scans = [Scan(RESPONSES, tuple(files)), *(Scan(SCORES, (f,)) for _, f in scores.values() if f is not None)]
     try:
-        found = columns(sql.connect(scans, scratch), {"where": f"coalesce(({rules.where}\n), false)"})
+        found = columns(scans, scratch, {"where": f"coalesce(({rules.where}\n), false)"})
     except Refused:
         return {}
     return dict(zip(*(c.to_pylist() for c in found.select(["response_id", "where"]).columns), strict=True))

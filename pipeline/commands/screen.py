@@ -49,7 +49,10 @@ def _cell(value: object) -> str:
 
 def at_least_one(text: str) -> int:
     """A number of rows, as an argument of a command."""
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError("must be 1 or more")
+    try:
+        number = int(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"must be a whole number, not {printable(text)!r}") from error
+    if not 1 <= number < 2**31:
+        raise argparse.ArgumentTypeError(f"must be 1 or more, and at most {2**31 - 1} (it is {number})")
     return number

@@ -11,13 +11,14 @@ from pipeline.core.stage import SECTION_OF
 from pipeline.core.workspace import DATA, PARAMS
 from pipeline.errors import Refused
 from pipeline.plan.disk import current
-from pipeline.plan.resolve import load, resolve
+from pipeline.plan.reading import load
+from pipeline.plan.resolve import resolve
 
 
 def run_stage(stage: str, instance: str) -> None:
     """Run one instance, after checking that the plan on disk is what the parameters say now."""
     label = f"{stage}@{instance}"
-    plan = resolve(load(PARAMS), only=label)
+    plan = resolve(load(PARAMS, careful=False), only=label)
     limit_threads(plan.settings.threads)
     if label not in plan.instances:
         names = ", ".join(i.name for i in plan.of(stage)) or "none"

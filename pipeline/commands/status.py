@@ -7,7 +7,8 @@ import argparse
 from pipeline.commands.screen import show, show_json
 from pipeline.core.workspace import PARAMS, ROOT
 from pipeline.display import listed
-from pipeline.plan.resolve import load, resolve
+from pipeline.plan.reading import load
+from pipeline.plan.resolve import resolve
 from pipeline.plan.status import standings
 
 ABOUT = "what `dvc repro` would run now, and why"

@@ -23,7 +23,8 @@ from pipeline.commands.screen import show
 from pipeline.core.workspace import DATA, PARAMS, ROOT
 from pipeline.errors import Refused, TryAgain
 from pipeline.plan.map import entries
-from pipeline.plan.resolve import load, resolve
+from pipeline.plan.reading import load
+from pipeline.plan.resolve import resolve
 
 ABOUT = "forget instances that no longer exist in dvc.lock, and locks of killed DVC processes"
 MORE = "Not while DVC runs."

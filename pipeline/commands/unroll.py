@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from pipeline.commands.screen import show
 from pipeline.core.workspace import PARAMS
 from pipeline.errors import Refused
-from pipeline.plan.resolve import load, resolve
+from pipeline.plan.reading import load
+from pipeline.plan.resolve import resolve
 from pipeline.plan.unroll import copies_of, rewritten, unrolled
 
 ABOUT = "repeat trainings with several seeds, as entries of params.yaml"

@@ -10,7 +10,8 @@ from pipeline.commands.screen import show
 from pipeline.core.workspace import PARAMS, ROOT
 from pipeline.errors import Refused
 from pipeline.plan.faults import PlanError
-from pipeline.plan.resolve import load, resolve
+from pipeline.plan.reading import load
+from pipeline.plan.resolve import resolve
 
 ABOUT = "put a complete params file in place of params.yaml"
 

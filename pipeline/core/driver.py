@@ -5,6 +5,7 @@ It owns paths, checks, counts, the record and the one rename that makes an outpu
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import gc
 import inspect
@@ -19,6 +20,7 @@ from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import pyarrow as pa
 from filelock import FileLock, Timeout
@@ -30,6 +32,8 @@ from pipeline.errors import Refused, TryAgain
 from pipeline.tables import parquet
 from pipeline.tables.parquet import Scan
 
+# Another process may hold an instance's lock for as long as a rename takes.
+SWEEP_S = 0.5
 # What a full disk, a quota and a limit on the size of a file say.
 NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
@@ -56,14 +60,14 @@ def run_instance(instance: Instance, settings: RunSettings, data: Path, memo_roo
     lock_path = Path(lock.lock_file)
     lock_path.parent.mkdir(parents=True, exist_ok=True)
     try:
-        lock.acquire(timeout=0)
+        lock.acquire(timeout=SWEEP_S)
     except Timeout as error:
         raise TryAgain(f"{instance.label} is already running ({lock_path} is held). Wait for it, or end it.") from error
     started, cpu = time.time(), os.times()
     scratch = data / ".tmp" / f"{instance.stage}-{instance.name}"
     try:
-        if scratch.exists():
-            shutil.rmtree(scratch)
+        shutil.rmtree(scratch, ignore_errors=True)
+        _sweep(data)
         scratch.mkdir(parents=True)
         how = How(settings, memo_root, instance.label, instance.code)
         notes: dict[str, Any] = {}
@@ -97,6 +101,8 @@ def run_instance(instance: Instance, settings: RunSettings, data: Path, memo_roo
         what = "" if rows is None else f"{rows} rows, "
         how.say(f"{what}{record['wall_s']:.1f} s ({declared.exactness})")
         return record
+    except parquet.RowError as error:
+        raise parquet.RowError(f"{instance.label} gave rows that cannot be kept: {error}") from error
     except OSError as error:
         if error.errno not in NO_ROOM:
             raise
@@ -105,7 +111,20 @@ def run_instance(instance: Instance, settings: RunSettings, data: Path, memo_roo
             f"and run `dvc repro` again."
         ) from error
     finally:
+        shutil.rmtree(scratch, ignore_errors=True)
         lock.release()
+
+
+def _sweep(data: Path) -> None:
+    """Remove what killed processes left half written: the folders in `.tmp` of instances that nobody runs."""
+    for left in (data / ".tmp").glob("*-*"):
+        lock = FileLock(data / ".runs" / "locks" / f"{left.name}.lock")
+        gone = left.with_name(f"{uuid4().hex}.gone")
+        with contextlib.suppress(Timeout, OSError):
+            # The lock is held for a rename only: whoever runs the instance now must not take it for a run.
+            with lock.acquire(timeout=0):
+                left.rename(gone)
+            shutil.rmtree(gone, ignore_errors=True)
 
 
 def _fill(

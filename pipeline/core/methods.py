@@ -19,14 +19,14 @@ import importlib
 import inspect
 import types
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-from pydantic import BaseModel, ConfigDict, GetJsonSchemaHandler, create_model, model_validator
+from pydantic import BaseModel, ConfigDict, GetJsonSchemaHandler, ValidationError, create_model, model_validator
 from pydantic.json_schema import JsonSchemaValue
-from pydantic_core import CoreSchema, PydanticCustomError
+from pydantic_core import CoreSchema, ErrorDetails, InitErrorDetails, PydanticCustomError
 
 from pipeline.display import nearest
 from pipeline.errors import Refused
@@ -161,6 +161,19 @@ def _arguments(function: Callable[..., Any]) -> type[BaseModel]:
     return create_model(function.__name__, __config__=config, **fields)
 
 
+def _told(method: Method, beside: Sequence[str], fault: ErrorDetails) -> InitErrorDetails:
+    """A fault of a method's arguments; of one that there is not, with what the method and its entry take."""
+    kind: str | PydanticCustomError = PydanticCustomError("argument", "{text}", {"text": fault["msg"]})
+    if fault["type"] == "extra_forbidden":
+        name, takes = str(fault["loc"][-1]), list(method.arguments.model_fields)
+        near = nearest(name, [*takes, *beside])
+        text = f"{method.name} has no parameter {name!r}{near + ' It' if near else '; it'} takes "
+        text += ", ".join(takes) or "no parameters"
+        text += f", and this entry {', '.join(beside)}" if beside else ""
+        kind = PydanticCustomError("method", "{text}", {"text": text})
+    return {"type": kind, "loc": fault["loc"], "input": fault["input"]}
+
+
 class Use(BaseModel, Generic[K]):
     """A method that a parameter names, with its arguments, checked and filled: `use: Use[Scorer]`.
 
@@ -188,13 +201,14 @@ class Use(BaseModel, Generic[K]):
             method = find(cls.kind(), given["name"])
         except Refused as error:
             raise PydanticCustomError("method", "{text}", {"text": str(error)}) from error
-        arguments = given.get("arguments", {})
-        unknown = arguments.keys() - method.arguments.model_fields.keys()
-        if unknown:
-            takes = ", ".join(method.arguments.model_fields) or "no parameters"
-            text = f"{method.name} has no parameter {', '.join(sorted(map(repr, unknown)))}; it takes {takes}"
-            raise PydanticCustomError("method", "{text}", {"text": text})
-        return {**given, "arguments": method.arguments.model_validate(arguments).model_dump(mode="json")}
+        beside = given.get("beside", [])
+        given = {key: value for key, value in given.items() if key != "beside"}
+        try:
+            made = method.arguments.model_validate(given.get("arguments", {}))
+        except ValidationError as error:
+            faults = [_told(method, beside, fault) for fault in error.errors()]
+            raise ValidationError.from_exception_data(method.name, faults) from error
+        return {**given, "arguments": made.model_dump(mode="json")}
 
     @classmethod
     def __get_pydantic_json_schema__(cls, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
@@ -222,7 +236,7 @@ class Choice(BaseModel):
         names = {field.alias or name for name, field in cls.model_fields.items()}
         own = {k: v for k, v in given.items() if k in names and k != "use"}
         rest = {k: v for k, v in given.items() if k not in names}
-        return {**own, "use": {"name": given["use"], "arguments": rest}}
+        return {**own, "use": {"name": given["use"], "arguments": rest, "beside": sorted(names - {"use"})}}
 
     @classmethod
     def __get_pydantic_json_schema__(cls, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:

@@ -7,9 +7,13 @@ instance's identity.
 from __future__ import annotations
 
 import os
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt
+from pydantic import BaseModel, ByteSize, ConfigDict, Field, PositiveFloat, PositiveInt, WithJsonSchema
+
+from pipeline.bounded import Limits
+
+Bytes = Annotated[ByteSize, WithJsonSchema({"type": ["string", "integer"]})]
 
 
 class Batch(BaseModel):
@@ -54,17 +58,28 @@ class Endpoint(BaseModel):
 
 
 class RunSettings(BaseModel):
-    """The section `run:` of `params.yaml`."""
+    """The section `run:` of `params.yaml`.
+
+    `query_s` and `query_memory` (a text such as `8GB`, or bytes) are what one text of SQL may take: of `query`, of a
+    rule such as `where`, of a rule that `plan` checks.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     executor: Literal["inline", "processes"] = "inline"
-    workers: PositiveInt = 1
-    threads: PositiveInt = 1
+    workers: int = Field(default=1, ge=1, le=1024)
+    threads: int = Field(default=1, ge=1, le=1024)
     batch_rows: PositiveInt = 512
     checkpoint_steps: PositiveInt = 200
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    query_s: PositiveFloat = Field(default=300.0, allow_inf_nan=False)
+    query_memory: Bytes = Field(default=ByteSize(5_000_000_000), ge=200_000_000)
     vllm: Vllm = Vllm()
     endpoints: dict[str, Endpoint] = {}
+
+    @property
+    def query(self) -> Limits:
+        """What one text of SQL may take."""
+        return Limits(self.query_s, int(self.query_memory))
 
 
 def limit_threads(threads: int) -> None:

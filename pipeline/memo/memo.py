@@ -7,7 +7,7 @@ Readings are arrays: one line of JSON that names them, and their bytes.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,11 +19,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from pipeline.errors import Refused
 from pipeline.kinds.backend import Reading, Sampling, Tokens, Want
-from pipeline.memo.store import FILE, Store
+from pipeline.memo.store import FILE, KEPT, Store
 from pipeline.tables import ids
 
 TAP = "tap:"
+MOST_DAYS = 36_500
 # The columns of `responses` that make an answer again, and say whose it is.
 ANSWER = (
     "request_id", "content", "finish_reason", "reasoning", "token_ids", "logprobs", "error", "prompt_tokens",
@@ -67,6 +69,16 @@ class Stats:
     newest: float | None
 
 
+@dataclass(frozen=True)
+class Old:
+    """How many answers or readings are old, whether they were paid for (null: not known), and what they cost."""
+
+    what: str
+    paid: bool | None
+    n: int
+    cost_usd: float
+
+
 class Memo(Store):
     """Keys to answers and to readings, kept in a folder. A key's first value stays: later ones are ignored."""
 
@@ -74,10 +86,13 @@ class Memo(Store):
         """The answers of those keys that are known."""
         return {key: orjson.loads(value) for key, value in self._get("memo", keys)}
 
-    def put(self, answers: Mapping[str, Mapping[str, Any]]) -> None:
-        """Keep these answers in one transaction: all of them, or none if it is cut short."""
+    def put(self, answers: Mapping[str, Mapping[str, Any]], paid: bool | None = None) -> None:
+        """Keep these answers in one transaction: all of them, or none if it is cut short.
+
+        `paid` is false where this machine can compute them again, null where nobody knows.
+        """
         rows = ((k, orjson.dumps(v, option=orjson.OPT_SERIALIZE_NUMPY).decode()) for k, v in answers.items())
-        self._put("memo", rows)
+        self._put("memo", rows, paid)
 
     def rename(self, keys: Mapping[str, str]) -> None:
         """Give answers other keys: old key -> new key."""
@@ -88,9 +103,9 @@ class Memo(Store):
         """The readings of those keys that are known; their ids are their keys."""
         return {key: _unpacked(key, value) for key, value in self._get("readings", keys)}
 
-    def put_readings(self, readings: Mapping[str, Reading]) -> None:
-        """Keep these readings in one transaction."""
-        self._put("readings", ((key, _packed(reading)) for key, reading in readings.items()))
+    def put_readings(self, readings: Mapping[str, Reading], paid: bool | None = None) -> int:
+        """Keep these readings in one transaction, `paid` as in `put`; returns how many are new."""
+        return self._put("readings", ((key, _packed(reading)) for key, reading in readings.items()), paid)
 
     def _get(self, table: str, keys: Iterable[str]) -> Iterator[tuple[str, Any]]:
         asked = orjson.dumps(list(keys)).decode()
@@ -99,12 +114,15 @@ class Memo(Store):
                 f"SELECT t.key, t.value FROM json_each(?) AS asked JOIN {table} t ON t.key = asked.value", (asked,)
             )
 
-    def _put(self, table: str, rows: Iterable[tuple[str, str | bytes]]) -> None:
+    def _put(self, table: str, rows: Iterable[tuple[str, str | bytes]], paid: bool | None) -> int:
         now = time.time()
         with self.transaction() as connection:
+            before = connection.total_changes
             connection.executemany(
-                f"INSERT OR IGNORE INTO {table} VALUES (?, ?, ?)", ((key, now, value) for key, value in rows)
+                f"INSERT OR IGNORE INTO {table} (key, put_at, value, paid) VALUES (?, ?, ?, ?)",
+                ((key, now, value, paid) for key, value in rows),
             )
+            return connection.total_changes - before
 
     def stats(self) -> Stats:
         """How much is kept, and since when."""
@@ -117,13 +135,30 @@ class Memo(Store):
         files = [self.path, self.path.with_name(FILE + "-wal")]
         return Stats(answers, readings, sum(f.stat().st_size for f in files if f.exists()), oldest, newest)
 
-    def prune(self, older_than_days: float) -> int:
-        """Forget what was put longer ago than this and give its room back; returns how many values went."""
+    def older(self, days: float) -> list[Old]:
+        """What was put longer ago than this, by what it is and whether it was paid for."""
+        found = []
+        with self.explained():
+            for table, what in zip(KEPT, ("answers", "readings"), strict=True):
+                dollars = "total(value ->> '$.cost_usd')" if table == "memo" else "0.0"
+                rows = self.connection.execute(
+                    f"SELECT paid, count(*), {dollars} FROM {table} WHERE put_at < ? GROUP BY paid ORDER BY paid",
+                    (_before(days),),
+                )
+                found += [Old(what, None if paid is None else bool(paid), n, cost) for paid, n, cost in rows]
+        return found
+
+    def prune(self, days: float, *, also_paid: bool = False) -> int:
+        """Forget what was put longer ago than this and give its room back; returns how many values went.
+
+        What was paid for, or may have been, stays unless it is asked for too.
+        """
         gone = 0
+        which = "" if also_paid else "AND paid = 0"
         with self.transaction() as connection:
-            oldest = time.time() - older_than_days * 86400
-            for table in ("memo", "readings"):
-                gone += connection.execute(f"DELETE FROM {table} WHERE put_at < ?", (oldest,)).rowcount
+            for table in KEPT:
+                found = connection.execute(f"DELETE FROM {table} WHERE put_at < ? {which}", (_before(days),))
+                gone += found.rowcount
         with self.explained():
             self.connection.execute("VACUUM")
             self.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
@@ -143,15 +178,27 @@ class Memo(Store):
                 learnt += self.connection.total_changes - before
         return learnt
 
-    def table(self, schema: pa.Schema) -> pa.Table:
-        """Every kept answer as a row; the columns of `schema` are keys of what was put, `request_id` and `put_at`."""
+    def table(self, schema: pa.Schema, instances: Collection[str]) -> pa.Table:
+        """The answers that these instances received as rows; the columns of `schema` are keys of what was put,
+        `request_id` and `put_at`."""
         with self.explained():
-            rows = self.connection.execute("SELECT key, put_at, value FROM memo ORDER BY rowid").fetchall()
+            rows = self.connection.execute(
+                "SELECT key, put_at, value FROM memo WHERE value ->> '$.instance' IN (SELECT value FROM json_each(?)) "
+                "ORDER BY rowid",
+                (orjson.dumps(sorted(instances)).decode(),),
+            ).fetchall()
         values = [(key, put_at, orjson.loads(value)) for key, put_at, value in rows]
         return pa.Table.from_pylist(
             [{**v, "request_id": key, "put_at": datetime.fromtimestamp(put_at, UTC)} for key, put_at, v in values],
             schema,
         )
+
+
+def _before(days: float) -> float:
+    """Seconds since 1970; of 0 days, everything: a clock may stand still between two calls."""
+    if not 0 <= days <= MOST_DAYS:
+        raise Refused(f"days: must be 0 to {MOST_DAYS:,} (it is {days:g})")
+    return time.time() - days * 86400 + (1 if days == 0 else 0)
 
 
 def _packed(reading: Reading) -> bytes:

@@ -29,6 +29,8 @@ TABLES = (
     "CREATE TABLE IF NOT EXISTS claims (key TEXT PRIMARY KEY, owner TEXT NOT NULL) WITHOUT ROWID",
     "CREATE TABLE IF NOT EXISTS spending (endpoint TEXT PRIMARY KEY, tokens INTEGER NOT NULL, cost_usd REAL NOT NULL)",
 )
+# What was received, and what was read.
+KEPT = ("memo", "readings")
 
 _open_stores: weakref.WeakSet[Store] = weakref.WeakSet()
 
@@ -68,6 +70,10 @@ class Store:
             connection.execute("PRAGMA synchronous = NORMAL")
             for table in TABLES:
                 connection.execute(table)
+            for table in KEPT:
+                # Whether it was paid for: 1, 0 where this machine can compute it again, null where nobody noted it.
+                if all(name != "paid" for _, name, *_ in connection.execute(f"PRAGMA table_info({table})")):
+                    connection.execute(f"ALTER TABLE {table} ADD COLUMN paid INTEGER")
         return connection
 
     def close(self) -> None:

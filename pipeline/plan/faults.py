@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, get_args, get_origin
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from pipeline.core.graph import inside, tables_under
 from pipeline.core.stage import SECTION_OF, Input, Instance, Plan
@@ -82,15 +82,18 @@ def unequal(instance: Instance, plan: Plan) -> list[str]:
     ]
 
 
-def explained(at: str, error: ValidationError, fields: Mapping[str, Any]) -> list[str]:
-    """A pydantic error, one line per fault, with the key path and what is allowed."""
+def explained(at: str, error: ValidationError, model: type[BaseModel]) -> list[str]:
+    """A pydantic error, one line per fault, with the key path as it stands in the file and what is allowed."""
     texts = []
     for fault in error.errors():
-        path = ".".join([at, *(str(p) for p in fault["loc"] if p != "name")])
+        *way, last = fault["loc"] or ("",)
+        # What `use` names takes the keys beside it.
+        steps = [*(step for step in way if step not in ("use", "arguments")), *([last] if last != "name" else ["use"])]
+        path = ".".join([at, *(str(step) for step in steps if step != "")])
         if fault["type"] == "extra_forbidden":
-            last = str(fault["loc"][-1])
-            allowed = [f for f in fields if f not in ("seed", "instance")] if len(fault["loc"]) == 1 else []
-            near = nearest(last, list(fields))
+            fields = _fields(model, way)
+            allowed = [f for f in fields if f not in ("seed", "instance")]
+            near = nearest(str(last), fields)
             takes = f"{' This' if near else '; this'} entry takes {', '.join(allowed)}" if allowed else ""
             texts.append(f"{path}: no such parameter{near}{takes}")
         elif fault["type"] == "missing":
@@ -101,3 +104,15 @@ def explained(at: str, error: ValidationError, fields: Mapping[str, Any]) -> lis
             message = fault["msg"].removeprefix("Value error, ")
             texts.append(f"{path}: {message} (it is {fault['input']!r})")
     return texts
+
+
+def _fields(model: Any, way: Sequence[int | str]) -> list[str]:
+    """The keys that may stand at a place of a model, as they are written."""
+    if isinstance(model, type) and issubclass(model, BaseModel):
+        if not way:
+            return [field.alias or name for name, field in model.model_fields.items()]
+        inner = [f.annotation for name, f in model.model_fields.items() if way[0] in (name, f.alias)]
+        return _fields(inner[0], way[1:]) if inner else []
+    # Of `dict[str, X]`, `tuple[X, ...]` a step leads to X; of `X | None` none does.
+    steps = way[1:] if get_origin(model) in (dict, list, tuple) else way
+    return next((found for inner in get_args(model) if (found := _fields(inner, steps))), [])

@@ -6,13 +6,13 @@ nearest name. Every other stage depends on its own JSON and its input tables, no
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any, Literal
 
-import yaml
 from pydantic import ValidationError
 
 from pipeline.core.graph import gives, inside, named, tables_under, upstream
@@ -22,23 +22,9 @@ from pipeline.core.settings import RunSettings
 from pipeline.core.stage import ALONE, NAME, SECTION_OF, STAGES, Instance, Plan, Stage, StageParams, stage_named
 from pipeline.core.workspace import ROOT
 from pipeline.display import nearest
-from pipeline.errors import Refused
 from pipeline.plan.faults import PlanError, deletion, explained, nobody_makes, unequal, where
 from pipeline.plan.map import filled
 from pipeline.tables import ids
-
-
-def load(path: Path) -> dict[str, Any]:
-    """The parameters as a mapping; a syntax error names its line."""
-    try:
-        given = yaml.safe_load(path.read_text("utf-8"))
-    except FileNotFoundError as error:
-        raise Refused(f"{path} is missing. `stillhouse use recipes/<file>` puts a complete one in place.") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise Refused(f"{path} is not valid YAML: {error}") from error
-    if not isinstance(given, dict):
-        raise Refused(f"{path} must be a mapping of sections, such as `ingest:` and `train:`.")
-    return given
 
 
 def resolve(given: Mapping[str, Any], only: str | None = None) -> Plan:
@@ -46,16 +32,20 @@ def resolve(given: Mapping[str, Any], only: str | None = None) -> Plan:
 
     With `only` the label of an instance, no other gets the fingerprint of its code, which is half of the work.
     """
-    given = filled(given, ROOT)
-    drafts, settings, faults = read(given)
-    faults += watched(given)
-    if faults:
-        raise PlanError(faults)
-    plan, faults = connect(drafts, settings)
-    plan.watched = given.get("watch", {})
-    faults = faults or cycles(plan) or [fault for i in plan.instances.values() for fault in beside(i, plan)]
-    if faults:
-        raise PlanError(faults)
+    whole = filled(given, ROOT)
+    drafts, broken, settings, faults = read(whole)
+    unwatched = watched(whole)
+    plan, lacking = connect(drafts, broken, settings)
+    plan.watched = {} if unwatched else whole.get("watch", {})
+    rest = cycles(plan) or [
+        fault
+        for label, instance in plan.instances.items()
+        if label not in lacking
+        for fault in beside(instance, plan, broken)
+    ]
+    told = [*getattr(given, "faults", ()), *faults, *unwatched, *(f for fs in lacking.values() for f in fs), *rest]
+    if told:
+        raise PlanError(dict.fromkeys(told))
     for label, instance in plan.instances.items():
         if only in (None, label):
             plan.instances[label] = replace(instance, code=_identity(instance, plan))
@@ -78,9 +68,13 @@ class Draft:
     def where(self) -> str:
         return where(self.stage.name, self.name)
 
+    @property
+    def output(self) -> str:
+        return self.params.output(self.name)
 
-def read(given: Mapping[str, Any]) -> tuple[list[Draft], RunSettings, list[str]]:
-    """Every entry as an instance, the section `run:`, and what is wrong with them one by one."""
+
+def read(given: Mapping[str, Any]) -> tuple[list[Draft], list[Draft], RunSettings, list[str]]:
+    """Every entry as an instance, those that are not valid apart, the section `run:`, and what is wrong with each."""
     sections = sorted(set(SECTION_OF.values()) - {ALONE})
     known = [*sections, "run", "seed", "watch"]
     faults = [f"{key}: no such section{nearest(str(key), known)}" for key in given if key not in known]
@@ -88,25 +82,42 @@ def read(given: Mapping[str, Any]) -> tuple[list[Draft], RunSettings, list[str]]
     if not isinstance(seed, int) or isinstance(seed, bool):
         faults.append(f"seed: must be a whole number, not {seed!r}")
         seed = 0
+    faults += _unusable(given, ())
     settings = RunSettings()
     try:
         settings = RunSettings.model_validate(given.get("run") or {})
     except ValidationError as error:
-        faults += explained("run", error, RunSettings.model_fields)
-    drafts = []
+        faults += explained("run", error, RunSettings)
+    drafts: list[Draft] = []
+    broken: list[Draft] = []
     for stage in map(stage_named, STAGES):
         section = SECTION_OF[stage.name]
         entries = {ALONE: {}} if stage.name == ALONE else given.get(section)
         if isinstance(entries, dict):
-            found = [_draft(stage, name, entry, seed) for name, entry in entries.items()]
-            drafts += [draft for draft in found if isinstance(draft, Draft)]
-            wrong = [fault for draft in found if not isinstance(draft, Draft) for fault in draft]
+            found = {name: _draft(stage, name, entry, seed) for name, entry in entries.items()}
+            drafts += [draft for draft in found.values() if isinstance(draft, Draft)]
+            wrong = [fault for draft in found.values() if not isinstance(draft, Draft) for fault in draft]
+            broken += [_unfinished(stage, n, entries[n]) for n, d in found.items() if not isinstance(d, Draft)]
         else:
             what = f"must be a mapping, not {entries!r}" if section in given else "is missing"
             wrong = [f"{section}: {what}; a section without entries is written `{section}: {{}}`"]
         # Quality and gate are of the same entries, whose faults are told once.
         faults += wrong if stage.name == section else []
-    return drafts, settings, faults
+    return drafts, [draft for draft in broken if _writes(draft)], settings, faults
+
+
+def _unusable(value: Any, way: tuple[str, ...]) -> Iterator[str]:
+    """Numbers that no table and no JSON can hold, wherever they stand."""
+    if isinstance(value, Mapping):
+        for key, inner in value.items():
+            yield from _unusable(inner, (*way, str(key)))
+    elif isinstance(value, list):
+        for i, inner in enumerate(value):
+            yield from _unusable(inner, (*way, str(i)))
+    elif isinstance(value, float) and not math.isfinite(value):
+        yield f"{'.'.join(way)}: must be a finite number (it is {value})"
+    elif isinstance(value, int) and not -(2**63) <= value < 2**63:
+        yield f"{'.'.join(way)}: is out of range: at most 2^63 - 1 either way (it is {value})"
 
 
 def watched(given: Mapping[str, Any]) -> list[str]:
@@ -140,24 +151,42 @@ def _draft(stage: Stage, name: Any, entry: Any, seed: int) -> Draft | list[str]:
     try:
         return Draft(stage, name, stage.params.model_validate(given))
     except ValidationError as error:
-        return explained(at, error, fields)
+        return explained(at, error, stage.params)
 
 
-def connect(drafts: Sequence[Draft], settings: RunSettings) -> tuple[Plan, list[str]]:
-    """The plan, in which every instance knows the tables that it reads, and which of them nobody makes."""
-    plan, faults = Plan(settings), []
-    makers: dict[str, str] = {}
+def _unfinished(stage: Stage, name: Any, entry: Any) -> Draft:
+    """An entry that is not valid, as far as it tells what it would write."""
+    given = {str(key): value for key, value in entry.items()} if isinstance(entry, dict) else {}
+    return Draft(stage, str(name), stage.params.model_construct(**given))
+
+
+def _writes(draft: Draft) -> bool:
+    """Whether an entry that is not valid tells what it would write."""
+    try:
+        return bool(draft.output)
+    except AttributeError:
+        return False
+
+
+def connect(
+    drafts: Sequence[Draft], broken: Sequence[Draft], settings: RunSettings
+) -> tuple[Plan, dict[str, list[str]]]:
+    """The plan, in which every instance knows the tables that it reads, and by label what is wrong with those: nobody
+    makes them, not even an entry that is `broken`, or two do."""
+    plan, faults = Plan(settings), defaultdict[str, list[str]](list)
+    makers = {draft.output: draft.label for draft in broken}
     for draft in drafts:
-        output = draft.params.output(draft.name)
+        output = draft.output
         if output in makers:
-            faults.append(f"{draft.label} and {makers[output]} both write data/{output}; rename one")
+            text = f"{draft.label} and {makers[output]} both write data/{output}; rename one"
+            faults[draft.label].append(text)
         makers[output] = draft.label
     for draft in drafts:
         inputs: dict[str, tuple[str, ...]] = {}
         for argument, source in draft.params.inputs().items():
             tables = tables_under(source.folder, makers)
             if not tables and not source.optional:
-                faults.append(f"{draft.where}: {nobody_makes(source, makers)}")
+                faults[draft.label].append(f"{draft.where}: {nobody_makes(source, makers)}")
             folder = (source.folder,) if tables or not source.optional else ()
             inputs[argument] = tuple(tables) if source.table else folder
         plan.instances[draft.label] = Instance(
@@ -165,15 +194,31 @@ def connect(drafts: Sequence[Draft], settings: RunSettings) -> tuple[Plan, list[
             name=draft.name,
             params=draft.params,
             inputs=inputs,
-            output=draft.params.output(draft.name),
+            output=draft.output,
             code="",
         )
     return plan, faults
 
 
-def beside(instance: Instance, plan: Plan) -> list[str]:
-    """What is wrong with an instance beside the others."""
-    texts = [*_models(instance, plan), *instance.params.check(plan), *_gates(instance, plan), *unequal(instance, plan)]
+def beside(instance: Instance, plan: Plan, broken: Sequence[Draft] = ()) -> list[str]:
+    """What is wrong with an instance beside the others; those that are not valid by themselves are known by name, and
+    nothing is said that only their parameters could tell."""
+    others = {d.label: Instance(d.stage.name, d.name, d.params, {}, d.output, "") for d in broken}
+    whole = Plan(plan.settings, {**plan.instances, **others})
+    asked = (
+        lambda: _models(instance, plan, whole),
+        lambda: instance.params.check(whole),
+        lambda: _gates(instance, whole),
+        lambda: unequal(instance, plan),
+    )
+    texts: list[str] = []
+    for ask in asked:
+        try:
+            texts += ask()
+        except AttributeError:
+            # Of a parameter that an entry lacks which is not valid: its own fault is told.
+            if not broken:
+                raise
     return [f"{where(instance.stage, instance.name)}: {text}" for text in texts]
 
 
@@ -212,15 +257,15 @@ def cycles(plan: Plan) -> list[str]:
     return faults
 
 
-def _models(instance: Instance, plan: Plan) -> list[str]:
+def _models(instance: Instance, plan: Plan, whole: Plan) -> list[str]:
     """What an instance needs of a model that does not give it."""
     texts = []
     for model, needed in instance.params.needs().items():
-        lacking = needed - gives(plan, model)
+        lacking = needed - gives(whole, model)
         if lacking:
             texts.append(
                 f"needs {', '.join(sorted(lacking))} of the model {model!r}, which gives "
-                f"{', '.join(sorted(gives(plan, model))) or 'nothing'}. Use another model here, or "
+                f"{', '.join(sorted(gives(whole, model))) or 'nothing'}. Use another model here, or "
                 f"{deletion(instance, plan)}"
             )
     return texts

@@ -1,5 +1,8 @@
 """Charts: Vega-Lite, drawn here to static SVG by `vl-convert`.
 
+They are drawn in a child process, because a library that aborts over a text would take the report with it; where it
+does, a sentence stands in the chart's place. Every text in them is reduced to printable characters first.
+
 Static, so that the page needs no script and its content security policy can forbid all of them; a chart is some ten
 kilobytes, where a script that draws it would be five megabytes. Colours are names of the page's style sheet, so one
 drawing serves light and dark.
@@ -8,11 +11,14 @@ drawing serves light and dark.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup
 
+from pipeline.bounded import Ended, Limits, bounded
 from pipeline.core.methods import lazy
+from pipeline.display import label
 from pipeline.report.facts import Agreement, Coverage, Curve
 from pipeline.report.results import Answered, Judged
 
@@ -24,6 +30,8 @@ else:
 
 Spec = dict[str, Any]
 Rows = list[dict[str, Any]]
+
+PATIENCE = Limits(seconds=120)
 
 VERSION = "6.4"
 WIDTH = 820
@@ -54,15 +62,59 @@ CONFIG: Spec = {
 FIT: Spec = {"width": WIDTH, "autosize": {"type": "fit-x", "contains": "padding"}}
 
 
-def draw(spec: Spec, rows: Rows, title: str) -> Markup:
-    """One chart as an SVG element that a screen reader announces by its title."""
-    whole = {**spec, "data": {"values": rows}, "config": CONFIG}
-    svg = vl_convert.vegalite_to_svg(whole, vl_version=VERSION, allowed_base_urls=[])
+@dataclass(frozen=True)
+class Chart:
+    """What is to be drawn, and the title by which a screen reader announces it."""
+
+    spec: Spec
+    title: str
+
+
+def draw(spec: Spec, rows: Rows, title: str) -> Chart:
+    """A chart of these rows, with printable texts."""
+    return Chart(_printable({**spec, "data": {"values": rows}, "config": CONFIG}), title)
+
+
+def _printable(value: Any) -> Any:
+    if isinstance(value, str):
+        return label(value)
+    if isinstance(value, dict):
+        return {key: _printable(inner) for key, inner in value.items()}
+    return [_printable(inner) for inner in value] if isinstance(value, list | tuple) else value
+
+
+def drawn(charts: Sequence[Chart]) -> list[Markup]:
+    """Every chart as an SVG element; where one cannot be drawn, a sentence that says so."""
+    try:
+        return bounded(lambda: [_svg(chart) for chart in charts], PATIENCE)
+    except (Ended, ValueError):
+        # Whose fault it was is found by drawing each alone.
+        return [_alone(chart) for chart in charts]
+
+
+def _alone(chart: Chart) -> Markup:
+    try:
+        return bounded(lambda: _svg(chart), PATIENCE)
+    except (Ended, ValueError) as error:
+        text = (
+            "<p><strong>This chart ({}) could not be drawn: {}.</strong> Nothing else of this page is touched; the "
+            "numbers are in <code>metrics.json</code> and in the tables.</p>"
+        )
+        return Markup(text).format(chart.title, label(str(error)))
+
+
+def _svg(chart: Chart) -> Markup:
+    svg = vl_convert.vegalite_to_svg(chart.spec, vl_version=VERSION, allowed_base_urls=[])
     # Vega escapes what it writes into text and attributes; the title is ours to escape.
-    return Markup(svg.replace("<svg ", Markup('<svg role="img" aria-label="{}" ').format(title), 1))
+    return Markup(svg.replace("<svg ", Markup('<svg role="img" aria-label="{}" ').format(chart.title), 1))
 
 
-def differences(answers: Sequence[Answered]) -> Markup:
+def plots_script() -> str:
+    """The scripts of DVC's page of plots. In a child too: what the library starts would not outlive a fork."""
+    return bounded(lambda: vl_convert.javascript_bundle(None), PATIENCE)  # type: ignore[arg-type]  # its stub errs
+
+
+def differences(answers: Sequence[Answered]) -> Chart:
     """Every difference with its interval, the wider of two, beside 0."""
     rows = [
         {"pair": f"{a.comparison.first.name} \u2212 {a.comparison.second.name}", "value": 100 * a.difference.value,
@@ -87,7 +139,7 @@ def differences(answers: Sequence[Answered]) -> Markup:
     return draw({**FIT, "height": {"step": ROW}, "layer": layers}, rows, "differences between models")
 
 
-def domains(judged: Mapping[str, Judged], shown: Sequence[str]) -> Markup:
+def domains(judged: Mapping[str, Judged], shown: Sequence[str]) -> Chart:
     """Accuracy per model and domain as a field of tiles."""
     rows = [
         {"model": name, "domain": domain, "accuracy": found.domains[domain]}
@@ -119,7 +171,7 @@ def domains(judged: Mapping[str, Judged], shown: Sequence[str]) -> Markup:
     return draw({**FIT, "height": {"step": ROW + 6}, "layer": layers}, rows, "accuracy per domain")
 
 
-def gaps(rows: Sequence[Mapping[str, Any]], student: str, teacher: str) -> Markup:
+def gaps(rows: Sequence[Mapping[str, Any]], student: str, teacher: str) -> Chart:
     """Per domain how much the teacher and the student solve, and the distance between."""
     points = [
         {"domain": row["domain"], "who": name, "share": row[key]}
@@ -139,7 +191,7 @@ def gaps(rows: Sequence[Mapping[str, Any]], student: str, teacher: str) -> Marku
     return draw({**FIT, "height": {"step": ROW}, "layer": layers}, points, "teacher and student per domain")
 
 
-def agreement(found: Agreement) -> Markup:
+def agreement(found: Agreement) -> Chart:
     """How many answers stand at each level of agreement, and how many of them are right."""
     kinds = {"right": "var(--good)", "wrong": "var(--bad)", "not judged": "var(--muted)"}
     rows = [
@@ -163,7 +215,7 @@ def agreement(found: Agreement) -> Markup:
     return draw({**FIT, "height": 200, "mark": mark, "encoding": encoding}, rows, "distribution of agreement")
 
 
-def coverage(found: Sequence[Coverage], shown: Sequence[str]) -> Markup:
+def coverage(found: Sequence[Coverage], shown: Sequence[str]) -> Chart:
     """Each domain's share of the tokens: of the candidates and of every selection."""
     names = [c.name for c in found]
     rows = [{"domain": d, "of": c.name, "share": c.shares.get(d, 0.0)} for c in found for d in shown]
@@ -178,7 +230,7 @@ def coverage(found: Sequence[Coverage], shown: Sequence[str]) -> Markup:
     return draw({**FIT, "height": step, "mark": mark, "encoding": encoding}, rows, "domains of the selections")
 
 
-def losses(found: Sequence[Curve]) -> Markup:
+def losses(found: Sequence[Curve]) -> Chart:
     """One panel per objective, because losses of different objectives cannot be compared."""
     rows = [
         {"model": c.model, "objective": c.objective, "step": step, "loss": loss}
@@ -211,7 +263,7 @@ def losses(found: Sequence[Curve]) -> Markup:
     return draw(spec, rows, "loss curves")
 
 
-def calibration(judged: Mapping[str, Judged]) -> Markup:
+def calibration(judged: Mapping[str, Judged]) -> Chart:
     """Per model how often answers of like confidence were right; on the diagonal is calibrated."""
     shown = {name: found for name, found in judged.items() if found.bins}
     rows = [

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -246,6 +246,7 @@ class Agreement:
     entry: str
     levels: tuple[Level, ...]
     unread: int
+    cut: bool = False
 
     @property
     def at_least(self) -> list[Level]:
@@ -271,8 +272,10 @@ def agreement(lineage: Lineage, tables: Tables) -> list[Agreement]:
             if (teachers and scan.names[0] not in teachers) or not folder.startswith("responses/"):
                 continue
             own = [(scores.get(i), right.get(i)) for i in scan.read(["response_id"])["response_id"].to_pylist()]
-            levels = _levels([(s, r) for s, r in own if s is not None])
-            found.append(Agreement(plan["instance"], scan.names[0], levels, sum(s is None for s, _ in own)))
+            read = [(s, r) for s, r in own if s is not None]
+            # k samples give few distinct shares; a scorer with more values is cut into steps of one twentieth.
+            cut = len({score for score, _ in read}) > LEVELS
+            found.append(Agreement(plan["instance"], scan.names[0], _levels(read, cut), len(own) - len(read), cut))
     return found
 
 
@@ -298,12 +301,10 @@ def _scores(tables: Tables, folder: str) -> dict[str, float | None]:
     return {} if rows is None else dict(zip(rows["response_id"].to_pylist(), rows["score"].to_pylist(), strict=True))
 
 
-def _levels(pairs: list[tuple[float, float | None]]) -> tuple[Level, ...]:
-    # k samples give few distinct shares; a scorer with more values is cut into steps of one twentieth.
-    fine = len({score for score, _ in pairs}) > LEVELS
+def _levels(pairs: list[tuple[float, float | None]], cut: bool) -> tuple[Level, ...]:
     counts: dict[float, list[int]] = {}
     for score, right in pairs:
-        level = math.floor(score * LEVELS) / LEVELS if fine else score
+        level = math.floor(score * LEVELS) / LEVELS if cut else score
         count = counts.setdefault(level, [0, 0, 0])
         count[0] += 1
         if right is not None:
@@ -323,6 +324,10 @@ class Coverage:
     def shares(self) -> dict[str, float]:
         total = max(sum(self.tokens.values()), 1)
         return {domain: tokens / total for domain, tokens in self.tokens.items()}
+
+    def prompts_beside(self, shown: Sequence[str]) -> int:
+        """The prompts of all domains but these."""
+        return sum(n for domain, n in self.prompts.items() if domain not in shown)
 
     @property
     def effective_domains(self) -> float:
@@ -363,6 +368,11 @@ class Curve:
     model: str
     objective: str
     points: tuple[Mapping[str, float], ...]
+
+    @property
+    def thinned(self) -> bool:
+        """Whether a picture has fewer points than there are."""
+        return len(self.points) > POINTS
 
     @property
     def drawn(self) -> list[tuple[float, float]]:
@@ -409,15 +419,19 @@ class Paid:
 
 def costs(lineage: Lineage, data: Path) -> list[Cost]:
     """The records of all instances of this plan that ran here."""
-    found = []
+    found = [
+        Cost(plan["stage"], plan["instance"], r["exactness"], r["rows"], r["wall_s"], r["cpu_s"], r["finished"])
+        for plan, r in records(lineage, data)
+    ]
+    return sorted(found, key=lambda cost: (cost.finished, cost.stage, cost.instance))
+
+
+def records(lineage: Lineage, data: Path) -> Iterator[tuple[Mapping[str, Any], dict[str, Any]]]:
+    """The plan and the record of the last run of every instance that ran here."""
     for plan in lineage.plans.values():
         path = data / ".runs" / plan["stage"] / f"{plan['instance']}.json"
         if path.exists():
-            r = json.loads(path.read_text("utf-8"))
-            found.append(
-                Cost(plan["stage"], plan["instance"], r["exactness"], r["rows"], r["wall_s"], r["cpu_s"], r["finished"])
-            )
-    return sorted(found, key=lambda cost: (cost.finished, cost.stage, cost.instance))
+            yield plan, json.loads(path.read_text("utf-8"))
 
 
 def paid(lineage: Lineage, tables: Tables) -> list[Paid]:
@@ -439,16 +453,21 @@ class Checked:
     name: str
     met: int
     failed: tuple[str, ...]
-    page: str | None = field(default=None)
+    docs: Path | None = None
+
+    @property
+    def page(self) -> str | None:
+        """The link to a copy of its pages beside the report, which may be served or sent alone."""
+        return None if self.docs is None else f"quality/{self.of}/{self.name}/index.html"
 
 
 def checked(lineage: Lineage, quality: Path | None) -> list[Checked]:
-    """The verdicts of quality, with links that hold from `data/reports/`."""
+    """The verdicts of quality, and where their pages lie."""
     found = []
     for plan in lineage.of("quality") if quality else []:
         folder = quality.parent / plan["output"]  # type: ignore[union-attr]
         verdict = json.loads((folder / "verdict.json").read_text("utf-8"))["expectations"]
         failed = tuple(e["name"] for e in verdict if not e["success"])
-        page = f"../{plan['output']}/docs/index.html" if (folder / "docs" / "index.html").exists() else None
-        found.append(Checked(plan["params"]["of"], plan["instance"], len(verdict) - len(failed), failed, page))
+        docs = folder / "docs" if (folder / "docs" / "index.html").exists() else None
+        found.append(Checked(plan["params"]["of"], plan["instance"], len(verdict) - len(failed), failed, docs))
     return found

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +22,8 @@ from pipeline.report import charts, facts
 from pipeline.report.arms import Lineage
 from pipeline.report.charts import MOST_DOMAINS
 from pipeline.report.facts import Coverage
-from pipeline.report.results import Answered, Results
+from pipeline.report.made import Made
+from pipeline.report.results import Answered, Judged, Results, answer
 
 TEMPLATES = Path(__file__).parent / "templates"
 LONGEST = 400
@@ -61,6 +64,8 @@ class Found:
     paid: Sequence[facts.Paid]
     costs: Sequence[facts.Cost]
     checked: Sequence[facts.Checked]
+    made: Made
+    seed: int
 
 
 def render(found: Found) -> str:
@@ -76,6 +81,14 @@ def render(found: Found) -> str:
         count=count, percent=percent, points=points, decimals=decimals, signed=signed, short=short, duration=duration,
         bar=bar, words=words,
     )  # fmt: skip
+    wanted: list[charts.Chart] = []
+
+    def place(chart: charts.Chart) -> Markup:
+        # No text of a user can hold this: theirs are escaped.
+        wanted.append(chart)
+        return Markup(f"<chart {len(wanted) - 1}>")
+
+    environment.filters["drawn"] = place
     style = (TEMPLATES / "report.css").read_text("utf-8")
     digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
     best_first = sorted(
@@ -91,6 +104,8 @@ def render(found: Found) -> str:
         about=about(found),
         headline=headline(found.results.answers),
         domains=domains(found),
+        all_domains=sorted(sizes(found.results.judged)),
+        by_domain=by_domain(found),
         funnel=grouped(found.funnel, "group"),
         largest={
             key: max([1, *(getattr(s, key) or 0 for s in found.funnel)]) for key in ("prompts", "answers", "tokens")
@@ -99,10 +114,12 @@ def render(found: Found) -> str:
         times=grouped(found.costs, "stage"),
         charts=charts,
         coverage_domains=coverage_domains(found.coverage),
+        all_coverage_domains={domain for coverage in found.coverage for domain in coverage.tokens},
         most_domains=MOST_DOMAINS,
         columns=list(dict.fromkeys(key for row in found.results.metrics.values() for key in row)),
     )
-    return page.translate(VISIBLE)
+    pictures = charts.drawn(wanted)
+    return re.sub(r"<chart (\d+)>", lambda match: pictures[int(match[1])], page).translate(VISIBLE)
 
 
 def headline(answers: Sequence[Answered]) -> list[Answered]:
@@ -133,11 +150,25 @@ def about(found: Found) -> dict[str, str]:
 
 def domains(found: Found) -> list[str]:
     """The domains that are shown, those with most items first to be kept, in the order of their names."""
-    sizes: dict[str, int] = {}
-    for judged in found.results.judged.values():
-        for domain in judged.of_domain:
-            sizes[domain] = sizes.get(domain, 0) + 1
-    return sorted(sorted(sizes, key=lambda d: (-sizes[d], d))[:MOST_DOMAINS])
+    items = sizes(found.results.judged)
+    return sorted(sorted(items, key=lambda d: (-items[d], d))[:MOST_DOMAINS])
+
+
+def sizes(judged: Mapping[str, Judged]) -> Counter[str]:
+    """Domain -> the judged items of all lines."""
+    return Counter(domain for one in judged.values() for domain in one.of_domain)
+
+
+def by_domain(found: Found) -> list[tuple[Answered, list[tuple[str, Answered]]]]:
+    """Every comparison with its answer in each of the domains that are shown; none where there is one domain."""
+    shown = domains(found)
+    if len(shown) < 2:
+        return []
+    asked = [
+        (a, [(domain, answer(a.comparison, found.results.judged, found.seed, domain)) for domain in shown])
+        for a in found.results.answers
+    ]
+    return [(a, [(domain, inside) for domain, inside in of if inside.n]) for a, of in asked]
 
 
 def coverage_domains(found: Sequence[Coverage]) -> list[str]:

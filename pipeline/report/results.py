@@ -20,6 +20,7 @@ from pipeline.report.statistics import (
     over_seeds,
     over_seeds_and_items,
     paired_bootstrap,
+    paired_score,
     verdict,
     wilson,
 )
@@ -37,7 +38,8 @@ Metrics = dict[str, dict[str, float]]
 class Judged:
     """One line of the results: its items that have a metric, how sure the model was, every short answer.
 
-    `right` is [S, N]: a row per member, in the order of `items`, the ids of what all of them were judged on.
+    `right` is [S, N]: a row per member, in the order of `items`, the ids of what all of them were judged on; the other
+    items, for example those without a reference, are `left_out`.
     """
 
     items: tuple[str, ...]
@@ -48,6 +50,7 @@ class Judged:
     domains: Mapping[str, float]
     bins: tuple[Bin, ...]
     predictions: tuple[Mapping[str, str | None], ...]
+    left_out: int = 0
 
     @property
     def n(self) -> int:
@@ -88,11 +91,15 @@ class Answered:
 
 @dataclass(frozen=True)
 class Results:
-    """All that follows from the tables of `evals`, by the name of a line."""
+    """All that follows from the tables of `evals`, by the name of a line.
+
+    `apart` are comparisons of lines that have no judged item in common.
+    """
 
     judged: Mapping[str, Judged]
     answers: tuple[Answered, ...]
     metrics: Metrics
+    apart: tuple[Comparison, ...] = ()
 
 
 def judge(evals: Scan, lineage: Lineage, seed: int, more: Mapping[str, Mapping[str, float]]) -> Results:
@@ -109,8 +116,9 @@ def judge(evals: Scan, lineage: Lineage, seed: int, more: Mapping[str, Mapping[s
         for comparison in comparisons(lineage)
         if {comparison.first.name, comparison.second.name} <= judged.keys()
     )
+    apart = tuple(a.comparison for a in answers if not a.n)
     answers = tuple(a for a in answers if a.n)
-    return Results(judged, answers, _metrics(judged, answers, lineage, more))
+    return Results(judged, answers, _metrics(judged, answers, lineage, more), apart)
 
 
 def _judge(tables: Sequence[pa.Table], seed: int) -> Judged:
@@ -131,24 +139,28 @@ def _judge(tables: Sequence[pa.Table], seed: int) -> Judged:
         domains={domain: float(right[:, names == domain].mean()) for domain in sorted(set(of_domain))},
         bins=tuple(calibration_bins([c for c, _ in sure], [m for _, m in sure])),
         predictions=tuple({item: row["prediction"] for item, row in of.items()} for of in members),
+        left_out=len(set().union(*members)) - len(items),
     )
 
 
-def answer(comparison: Comparison, judged: Mapping[str, Judged], seed: int) -> Answered:
-    """The paired difference over the items that both were judged on, and over their seeds if there are several."""
+def answer(comparison: Comparison, judged: Mapping[str, Judged], seed: int, domain: str | None = None) -> Answered:
+    """The paired difference over the items that both were judged on, and over their seeds if there are several; with
+    `domain` over the items of one."""
     one, two = (judged[line.name] for line in (comparison.first, comparison.second))
-    items = sorted({*one.items} & {*two.items})
+    wanted = {item for item, of in zip(one.items, one.of_domain, strict=True) if domain in (None, of)}
+    items = sorted(wanted & {*two.items})
     first, second = (
         of.right[[pair[side] for pair in comparison.pairs]][:, np.isin(of.items, items)]
         for side, of in enumerate((one, two))
     )
-    drawn = ids.seed_of(seed, "report", comparison.first.name, comparison.second.name)
+    asked = comparison.first.name, comparison.second.name
+    drawn = ids.seed_of(seed, "report", *asked, *([] if domain is None else [domain]))
     if len(first) > 1 and items:
         both, over = over_seeds_and_items(first - second, drawn), over_seeds(first - second)
         return Answered(comparison, both, len(items), None, len(first), over)
-    difference = paired_bootstrap(first[0], second[0], drawn)
-    binary = bool(np.isin([first, second], (0.0, 1.0)).all())
-    return Answered(comparison, difference, len(items), mcnemar(first[0], second[0]) if binary else None)
+    if np.isin([first, second], (0.0, 1.0)).all():
+        return Answered(comparison, paired_score(first[0], second[0]), len(items), mcnemar(first[0], second[0]))
+    return Answered(comparison, paired_bootstrap(first[0], second[0], drawn), len(items), None)
 
 
 def _metrics(

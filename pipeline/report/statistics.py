@@ -6,7 +6,7 @@ Only numpy: the report must not pay the three seconds that `scipy.stats` takes t
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
 from typing import Literal
@@ -33,10 +33,15 @@ class Interval:
 
 
 def verdict(*intervals: Interval) -> Verdict:
-    """Whether a difference helps: all its intervals wholly above 0, none of them above 0, or neither."""
+    """Whether a difference helps: all its intervals wholly above 0, none of them above 0, or neither.
+
+    An interval that is 0 alone says that nothing was seen, not that there is nothing.
+    """
     if all(interval.low > 0 for interval in intervals):
         return "helps"
-    return "does not help" if all(interval.high <= 0 for interval in intervals) else "inconclusive"
+    if all(interval.low < 0 >= interval.high for interval in intervals):
+        return "does not help"
+    return "inconclusive"
 
 
 def wilson(successes: float, n: int, level: float = LEVEL) -> Interval:
@@ -54,21 +59,69 @@ def wilson(successes: float, n: int, level: float = LEVEL) -> Interval:
     return Interval(share, 0.0 if successes == 0 else centre - half, 1.0 if successes == n else centre + half)
 
 
+def paired_score(first: ArrayLike, second: ArrayLike, level: float = LEVEL) -> Interval:
+    """The mean of first - second over the same items, both 0 or 1, with the score interval of paired proportions.
+
+    Source: Tango 1998 (Statistics in Medicine 17, 891-908). Its ends are the differences that a test does not refuse,
+    the variance taken at each of them: it lies within [-1, 1], and is not empty where no item tells the two apart.
+    """
+    difference = _paired(first, second)
+    if not np.isin(difference, (-1.0, 0.0, 1.0)).all():
+        raise ValueError("paired_score needs metrics of 0 and 1")
+    n, wins, losses = len(difference), int((difference > 0).sum()), int((difference < 0).sum())
+    if n == 0:
+        return Interval(math.nan, math.nan, math.nan)
+    value, z = (wins - losses) / n, _z(level)
+
+    def refused(delta: float) -> bool:
+        # q: how often the second alone is right, likeliest if the difference were delta; a root of a q^2 + b q + c.
+        a, b, c = 2 * n, (2 * n - wins + losses) * delta - wins - losses, -losses * delta * (1 - delta)
+        q = (math.sqrt(max(b * b - 4 * a * c, 0.0)) - b) / (2 * a)
+        variance = n * (2 * q + delta * (1 - delta))
+        return (wins - losses - n * delta) ** 2 > z * z * max(variance, 0.0)
+
+    return Interval(value, -_edge(lambda d: refused(-d), -value), _edge(refused, value))
+
+
+def _edge(refused: Callable[[float], bool], value: float) -> float:
+    """Where a test begins to refuse, between a value that it does not and 1."""
+    low, high = value, 1.0
+    if not refused(high):
+        return high
+    for _ in range(60):
+        middle = (low + high) / 2
+        low, high = (low, middle) if refused(middle) else (middle, high)
+    return (low + high) / 2
+
+
 def paired_bootstrap(
     first: ArrayLike, second: ArrayLike, seed: int, *, level: float = LEVEL, resamples: int = RESAMPLES
 ) -> Interval:
     """The mean of first - second over the same items, with the percentile interval over resampled items.
 
     Source: Efron and Tibshirani 1993, chapter 13 (percentile interval); paired over items as in Koehn 2004.
-    It says how the difference would move with other items, not with other training seeds.
+    It says how the difference would move with other items, not with other training seeds. Where all items have one
+    difference, no resample tells of another, and it is as wide as `unseen` says.
     """
     difference = _paired(first, second)
     if len(difference) == 0:
         return Interval(math.nan, math.nan, math.nan)
     rng = np.random.Generator(np.random.Philox(seed))
     means = _resampled_means(difference, resamples, rng)
-    low, high = _percentiles(means, level)
-    return Interval(float(difference.mean()), low, high)
+    return _not_empty(float(difference.mean()), *_percentiles(means, level), len(difference), level)
+
+
+def unseen(n: int, level: float = LEVEL) -> float:
+    """How large a difference may be that none of n items shows, of metrics from 0 to 1: what the score interval
+    (`paired_score`) is where no item tells the two apart."""
+    return _z(level) ** 2 / (n + _z(level) ** 2)
+
+
+def _not_empty(value: float, low: float, high: float, n: int, level: float) -> Interval:
+    """The interval, or where it is a point what n items may have left unseen."""
+    if high - low > 1e-12:
+        return Interval(value, low, high)
+    return Interval(value, max(-1.0, value - unseen(n, level)), min(1.0, value + unseen(n, level)))
 
 
 def paired_normal(first: ArrayLike, second: ArrayLike, level: float = LEVEL) -> Interval:
@@ -99,16 +152,18 @@ def over_seeds(differences: ArrayLike, level: float = LEVEL) -> Interval:
     """The mean over seeds and items, with Student's t interval over the means of the seeds.
 
     differences: [S, N], one row per training seed, first - second on item n; S at least 2. The items are taken as
-    fixed. Source: Student 1908; Bouthillier et al. 2021 for seeds as the unit of repetition.
+    fixed. Source: Student 1908; Bouthillier et al. 2021 for seeds as the unit of repetition. Seeds that do not differ
+    at all say nothing of how they may differ; the interval is then what the items leave unseen.
     """
     from scipy.special import stdtrit
 
-    means = _seeds_by_items(differences).mean(axis=1)
+    table = _seeds_by_items(differences)
+    means = table.mean(axis=1)
     if len(means) < 2:
         raise ValueError("an interval over seeds needs at least two seeds")
     t = float(stdtrit(len(means) - 1, (1 + level) / 2))
     mean, half = float(means.mean()), t * float(means.std(ddof=1)) / math.sqrt(len(means))
-    return Interval(mean, mean - half, mean + half)
+    return _not_empty(mean, mean - half, mean + half, table.shape[1], level)
 
 
 def over_seeds_and_items(
@@ -131,8 +186,7 @@ def over_seeds_and_items(
         by_seed = rng.multinomial(seeds, np.full(seeds, 1 / seeds), size=size) / seeds
         by_item = rng.multinomial(items, counts / items, size=size) / items
         means[start : start + size] = np.einsum("rn,rn->r", by_seed @ columns, by_item)
-    low, high = _percentiles(means, level)
-    return Interval(float(table.mean()), low, high)
+    return _not_empty(float(table.mean()), *_percentiles(means, level), items, level)
 
 
 @dataclass(frozen=True)

@@ -10,13 +10,14 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from pydantic import Field, model_validator
+from pydantic import Field, NonNegativeFloat, model_validator
 
 from pipeline.contracts import GAPS, RESPONSES
 from pipeline.core import graph
+from pipeline.core.run import How
 from pipeline.core.stage import Input, Plan, StageParams, scores_of, stage
 from pipeline.errors import Refused
-from pipeline.tables import rules, sql
+from pipeline.tables import rules
 from pipeline.tables.parquet import Scan
 
 
@@ -28,7 +29,7 @@ class Params(StageParams):
     teacher_nll: str | None = None
     student_nll: str | None = None
     alpha: float = Field(default=0.5, ge=0, le=1)
-    previous: dict[str, float] | None = None
+    previous: dict[str, NonNegativeFloat] | None = None
 
     @model_validator(mode="after")
     def _both_or_neither(self) -> Params:
@@ -61,11 +62,21 @@ class Params(StageParams):
             for key, score in scores.items()
             if score is not None and score not in scorers
         ]
-        return faults + rules.faults({"solved": (self.solved, "condition")}, scorers)
+        models = {i.name: getattr(i.params, "model", None) for i in plan.of("generate")}
+        if self.teacher in models and models[self.teacher] == models.get(self.student):
+            others = [entry for entry in entries if models.get(entry) != models[self.teacher]]
+            faults.append(
+                f"student: {self.student!r} is the model {models[self.teacher]!r}, and so is the teacher: a model has "
+                f"no gap to itself. Name an entry of generate with the student's answers; there are "
+                f"{', '.join(others) or 'none'}"
+            )
+        if self.teacher_nll is not None and self.teacher_nll == self.student_nll:
+            faults.append(f"student_nll: is {self.student_nll!r}, and so is teacher_nll; name a reading of each model")
+        return faults + rules.faults({"solved": (self.solved, "condition")}, scorers, plan.settings.query)
 
 
 @stage(writes=GAPS, by="table", imports=("duckdb",))
-def gaps(params: Params, responses: Scan, scores: Scan, data: Path) -> Iterator[pa.RecordBatch]:
+def gaps(params: Params, responses: Scan, scores: Scan, data: Path, name: str, how: How) -> Iterator[pa.RecordBatch]:
     """One row per domain, over the prompts that both entries answered; `solved` null means that it does not apply."""
     expressions = {
         "prompt": "prompt_id",
@@ -79,7 +90,9 @@ def gaps(params: Params, responses: Scan, scores: Scan, data: Path) -> Iterator[
         for what, key in (("nll", "nll_sum"), ("count", "tokens")):
             expressions[f"{side}_{what}"] = f"\"{score}\".quantities['{key}']" if score else "NULL::DOUBLE"
     domains: dict[str, list[dict[str, Any]]] = defaultdict(list)
-    for row in rules.columns(sql.connect([responses, scores], data), expressions).to_pylist():
+    shown = {"solved": f"gaps.{name}.solved: {params.solved}"}
+    found = rules.columns([responses, scores], data, expressions, shown, how.settings.query)
+    for row in found.to_pylist():
         domains[row["domain"]].append(row)
     rows = {domain: _measured(answers, params) for domain, answers in sorted(domains.items())}
     if not any(row["n"] for row in rows.values()):

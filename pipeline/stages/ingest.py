@@ -24,6 +24,8 @@ from pipeline.text.intake import Intake, Key
 from pipeline.text.ngrams import plain
 
 SHOWN = 5
+# The names of parts are sorted as texts, of five digits.
+MOST_PARTS = 99_999
 
 
 class Split(BaseModel):
@@ -37,7 +39,7 @@ class Split(BaseModel):
 class Params(WatchedParams):
     pool: str = Field(pattern=NAME)
     use: Use[Source]
-    parts: PositiveInt = 1
+    parts: int = Field(default=1, ge=1, le=MOST_PARTS)
     columns: dict[Key, str] = Field(default={})
     prompt_template: str | None = None
     last_turn: Literal["solution", "reference"] = "solution"

@@ -1,6 +1,7 @@
 """Report: everything, for people.  Reads the tables of a run, writes reports.
 
-`report.html` is one file that opens anywhere and loads nothing. `metrics.json` holds a flat row of numbers per
+`report.html` is one file that opens anywhere and loads nothing; `quality/` has copies of the pages that it links to, so
+that the folder can be served or sent alone. `metrics.json` holds a flat row of numbers per
 evaluation, `metrics/` the same as a file per model for `dvc metrics show`, `plots/` a table per model for `dvc plots
 show`, and `dvc_plots.html` the frame of DVC's page of plots, with the scripts in it, so that the page opens offline.
 The page tells how long the instances took by the records in `data/.runs`, which are outside the graph: it is made anew
@@ -11,12 +12,13 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from pipeline.contracts import DROPS, EVALS, EXAMPLES, GAPS, PROMPTS, RESPONSES, SCORES, SELECTIONS
 from pipeline.core.stage import Input, StageParams, stage
-from pipeline.report import arms, facts, page
+from pipeline.report import arms, charts, facts, made, page
 from pipeline.report.arms import Lineage
 from pipeline.report.page import Gaps
 from pipeline.report.results import DIGITS, Results, judge
@@ -63,8 +65,6 @@ def report(
     out: Path,
 ) -> None:
     """The page, the metrics and the plots."""
-    import vl_convert
-
     lineage = arms.read(data)
     tables = facts.Tables.of(data, (prompts, drops, responses, scores, gaps, selections, examples, evals))
     results = judge(evals, lineage, params.seed, facts.held_out_nll(lineage, tables))
@@ -81,14 +81,18 @@ def report(
         paid=facts.paid(lineage, tables),
         costs=facts.costs(lineage, data),
         checked=facts.checked(lineage, quality),
+        made=made.made(lineage, data),
+        seed=params.seed,
     )
     _json(out / "metrics.json", results.metrics)
     (out / "metrics").mkdir()
     for model, numbers in results.metrics.items():
         _json(out / "metrics" / f"{model}.json", numbers)
     _plots(out / "plots", results, curves)
-    script = vl_convert.javascript_bundle(None)  # type: ignore[arg-type]  # its stub forgets that None is the default
-    (out / "dvc_plots.html").write_text(PLOTS_PAGE.replace("{script}", script), "utf-8")
+    (out / "dvc_plots.html").write_text(PLOTS_PAGE.replace("{script}", charts.plots_script()), "utf-8")
+    for check in found.checked:
+        if check.docs is not None and check.page is not None:
+            shutil.copytree(check.docs, (out / check.page).parent)
     (out / "report.html").write_text(page.render(found), "utf-8")
 
 

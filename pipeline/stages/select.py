@@ -13,10 +13,11 @@ from pydantic import Field, PositiveInt, model_validator
 from pipeline.contracts import GAPS, RESPONSES, SELECTIONS
 from pipeline.core import graph
 from pipeline.core.methods import Use
+from pipeline.core.run import How
 from pipeline.core.stage import Input, Plan, StageParams, gate_of, scores_of, stage
 from pipeline.errors import Refused
 from pipeline.kinds.selector import Budget, Candidates, Decision, Selector
-from pipeline.tables import ids, sql
+from pipeline.tables import ids
 from pipeline.tables import rules as tables_rules
 from pipeline.tables.parquet import Scan
 
@@ -74,17 +75,21 @@ class Params(StageParams):
         rules = {"where": (self.where, "condition")}
         for marker in ("number", "vector"):
             rules |= {name: (text, marker) for name, text in self.arguments(marker).items()}
-        return faults + tables_rules.faults(rules, graph.scorers_of(plan, self.of))
+        return faults + tables_rules.faults(rules, graph.scorers_of(plan, self.of), plan.settings.query)
 
 
 @stage(writes=SELECTIONS, by="table", imports=("duckdb",))
 def select(
-    params: Params, responses: Scan, scores: Scan, gaps: Scan, data: Path, name: str
+    params: Params, responses: Scan, scores: Scan, gaps: Scan, data: Path, name: str, how: How
 ) -> Iterator[pa.RecordBatch]:
     """Every answer in `of` gets one row; those that may be kept go to the selector as candidates."""
     numbers, vectors, weights = (params.arguments(marker) for marker in ("number", "vector", "gaps"))
+    shown = {"where": f"select.{name}.where: {params.where}"}
+    shown |= {f"number:{text}": f"select.{name}.{key}: {text}" for key, text in numbers.items()}
+    shown |= {f"vector:{text}": f"select.{name}.{key}: {text}" for key, text in vectors.items()}
     rows = tables_rules.columns(
-        sql.connect([responses, scores, gaps], data),
+        [responses, scores, gaps],
+        data,
         {
             "prompt_id": "prompt_id",
             "domain": "domain",
@@ -100,6 +105,8 @@ def select(
             f"gaps:{table}": f"(SELECT weight FROM gaps WHERE instance = '{table}' AND domain = scores_wide.domain)"
             for table in weights.values()
         },
+        shown,
+        how.settings.query,
     )
     ids_ = _array(rows["response_id"])
     reason = np.full(len(ids_), "", object)

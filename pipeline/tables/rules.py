@@ -1,20 +1,36 @@
-"""SQL that a user wrote: checked as a syntax tree, one SELECT of the views only, before it runs."""
+"""SQL that a user wrote: checked as a syntax tree, one SELECT of the views only, before it runs.
+
+It is checked and run in a child process whose time and memory are bounded (`run: {query_s, query_memory}`).
+"""
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import duckdb
 import pyarrow as pa
 
+from pipeline.bounded import Ended, Limits, bounded
 from pipeline.contracts import TABLES
 from pipeline.errors import Refused
 from pipeline.tables.parquet import Scan
-from pipeline.tables.sql import VIEWS, empty, first_line, leaves_of, opened, quoted, rollouts_of, run, shortened
+from pipeline.tables.sql import (
+    LIMITS,
+    VIEWS,
+    connect,
+    empty,
+    leaves_of,
+    opened,
+    quoted,
+    rollouts_of,
+    run,
+    said,
+    shortened,
+)
 
 NUMBER = r"(BOOLEAN|U?(TINY|SMALL|BIG|HUGE)INT|U?INTEGER|FLOAT|DOUBLE|DECIMAL\(.*\))"
 TYPES = {"condition": "BOOLEAN", "number": NUMBER, "vector": NUMBER + r"\[\d*\]"}
@@ -24,8 +40,13 @@ ROW_FUNCTIONS = {"unnest", "range", "generate_series", "json_each", "json_tree"}
 UNSTEADY = {"age", "now", "today", "transaction_timestamp", "txid_current", "getvariable", "in_search_path"}
 
 
-def query(data: Path, text: str, answers: pa.Table | None = None) -> pa.Table:
-    """What one SELECT says about all tables under `data`.
+T = TypeVar("T")
+
+
+def query(
+    data: Path, text: str, answers: pa.Table | None = None, *, most: int | None = None, limits: Limits = LIMITS
+) -> pa.Table:
+    """What one SELECT says about all tables under `data`; its first rows if `most` is set.
 
     `answers` are those that the memo holds (columns PENDING); those of them that are in no table yet are the view
     `pending`.
@@ -36,9 +57,25 @@ def query(data: Path, text: str, answers: pa.Table | None = None) -> pa.Table:
         for folder in sorted({file.parent for file in (data / table.name).rglob("part-*.parquet")})
     ]
     leaves = [*leaves_of(scans, data), *rollouts_of(data)]
-    connection = opened(leaves, answers)
-    _parsed(connection, text, text, {"pending"} if answers is not None else set())
-    return run(connection, text, text)
+
+    def work() -> pa.Table:
+        connection = opened(leaves, answers, limits.memory)
+        _parsed(connection, text, text, {"pending"} if answers is not None else set())
+        return run(connection, text, text, most)
+
+    return within(limits, shortened(text), work)
+
+
+def within(limits: Limits, shown: str, work: Callable[[], T]) -> T:
+    """Run a user's SQL in a child; where a limit ends it, a refusal names what is `shown`, and the limit."""
+    gib = f"{(limits.memory or 0) / 1e9:g} GB (run.query_memory)"
+    try:
+        return bounded(work, limits)
+    except Ended as error:
+        why = f"{limits.seconds:g} s (run.query_s)" if error.late else f"{gib}: {error}"
+        raise Refused(f"{shown}: it needs more than {why}. Ask for less, or raise the limit.") from error
+    except (MemoryError, duckdb.OutOfMemoryException) as error:
+        raise Refused(f"{shown}: it needs more than {gib}. Ask for less, or raise the limit.") from error
 
 
 def type_of(connection: duckdb.DuckDBPyConnection, expression: str) -> str:
@@ -50,15 +87,19 @@ def type_of(connection: duckdb.DuckDBPyConnection, expression: str) -> str:
     return found["column_type"][1].as_py()
 
 
-def faults(rules: Mapping[str, tuple[str, str]], scorers: Sequence[str]) -> list[str]:
+def faults(rules: Mapping[str, tuple[str, str]], scorers: Sequence[str], limits: Limits = LIMITS) -> list[str]:
     """What is wrong with rules, key -> (text, what it must be: a condition, a number or a vector), in sentences."""
     twice = sorted({name for name in scorers if scorers.count(name) > 1})
     if twice:
         return [f"two scores are called {twice[0]}; rules could not tell them apart. Rename one."]
+    shown = "; ".join(f"{key}: {shortened(text)}" for key, (text, _) in rules.items())
     try:
-        connection = empty(scorers)
+        return within(limits, shown, lambda: _faults(empty(scorers), rules))
     except Refused as error:
         return [str(error)]
+
+
+def _faults(connection: duckdb.DuckDBPyConnection, rules: Mapping[str, tuple[str, str]]) -> list[str]:
     texts = []
     for key, (text, wanted) in rules.items():
         try:
@@ -71,18 +112,36 @@ def faults(rules: Mapping[str, tuple[str, str]], scorers: Sequence[str]) -> list
     return texts
 
 
-def columns(connection: duckdb.DuckDBPyConnection, expressions: Mapping[str, str]) -> pa.Table:
-    """Expressions over `scores_wide` as columns beside `response_id`, ordered by it."""
-    for expression in expressions.values():
-        check_expression(connection, expression)
-    # The = keeps these names from being taken for columns inside another expression.
-    listed = ", ".join(f"({text}\n) AS {quoted('=' + name)}" for name, text in expressions.items())
-    found = run(
-        connection,
-        f"SELECT response_id, {listed} FROM scores_wide ORDER BY response_id",
-        "; ".join(expressions.values()),
-    )
-    return found.rename_columns(["response_id", *expressions])
+def columns(
+    scans: Iterable[Scan],
+    data: Path,
+    expressions: Mapping[str, str],
+    shown: Mapping[str, str] | None = None,
+    limits: Limits = LIMITS,
+) -> pa.Table:
+    """Expressions over `scores_wide` of these tables as columns beside `response_id`, ordered by it.
+
+    `shown` is what a refusal quotes of an expression that a user wrote, with its key: `select.a.where: ...`.
+    """
+    told = {name: (shown or {}).get(name, text) for name, text in expressions.items()}
+
+    def work() -> pa.Table:
+        connection = connect(scans, data, limits.memory)
+        for expression in expressions.values():
+            check_expression(connection, expression)
+        # The = keeps these names from being taken for columns inside another expression.
+        listed = ", ".join(f"({text}\n) AS {quoted('=' + name)}" for name, text in expressions.items())
+        text = f"SELECT response_id, {listed} FROM scores_wide ORDER BY response_id"
+        try:
+            return run(connection, text, "; ".join(told.values()))
+        except Refused:
+            # Which of them fails is found by asking each alone.
+            for name, expression in expressions.items():
+                run(connection, f"SELECT ({expression}\n) FROM scores_wide", told[name])
+            raise
+
+    asked = "; ".join(told[name] for name in shown or told)
+    return within(limits, shortened(asked), work).rename_columns(["response_id", *expressions])
 
 
 def _parsed(
@@ -93,7 +152,7 @@ def _parsed(
     try:
         statements = connection.extract_statements(text)
     except duckdb.Error as error:
-        raise Refused(f"{shown}: {first_line(error)}") from error
+        raise Refused(f"{shown}: {said(error)}") from error
     kinds = [statement.type.name for statement in statements]
     if kinds != ["SELECT"]:
         what = " and ".join(kinds).lower().replace("multi", "pivot") or "nothing"
@@ -120,6 +179,8 @@ def _parsed(
 def check_expression(connection: duckdb.DuckDBPyConnection, expression: str) -> None:
     """Refuse what is not exactly one expression, or could differ from run to run, or change the number of rows."""
     shown = shortened(expression)
+    if closes(expression):
+        raise Refused(f"{shown}: it closes a bracket that it did not open.")
     node = _parsed(connection, f"SELECT ({expression}\n)", expression)["node"]
     alone = node["type"] == "SELECT_NODE" and node["from_table"]["type"] == "EMPTY" and len(node["select_list"]) == 1
     plain = ("where_clause", "having", "qualify", "sample", "group_expressions", "modifiers")
@@ -136,6 +197,17 @@ def check_expression(connection: duckdb.DuckDBPyConnection, expression: str) -> 
             raise Refused(f"{shown}: a sample differs from run to run; use a selector of `sampling`.")
         if name == "unnest" and inner.get("class") == "FUNCTION":
             raise Refused(f"{shown}: unnest changes the number of rows; use list functions.")
+
+
+def closes(expression: str) -> bool:
+    """Whether a text closes a bracket that it did not open, and so one of those that are put around it."""
+    letters, depth = expression.encode(), 0
+    for place, kind in duckdb.tokenize(expression):
+        if kind == duckdb.token_type.operator:
+            depth += {b"(": 1, b"[": 1, b"{": 1, b")": -1, b"]": -1, b"}": -1}.get(letters[place : place + 1], 0)
+        if depth < 0:
+            return True
+    return False
 
 
 def _unsteady(connection: duckdb.DuckDBPyConnection) -> set[str]:

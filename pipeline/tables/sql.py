@@ -6,11 +6,13 @@ beside. `scores_wide` is the view that rules read: the responses, and one struct
 `agreement.score >= 0.5 AND finish_reason = 'stop'` is a rule and `base_nll.score - teacher_nll.score` a derived score.
 
 The settings of the connection hold behind what is checked of a user's text (`rules.py`): no file but the tables' own,
-no extension, no change of a setting. One thread, because DuckDB's sums of floats depend on their number.
+no extension, no change of a setting. One thread, because DuckDB's sums of floats depend on their number. A user's text
+runs in a child process (`bounded.py`), because DuckDB passes its own limit of memory, and knows none of time.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,11 +20,16 @@ from pathlib import Path
 import duckdb
 import pyarrow as pa
 
+from pipeline.bounded import Limits
 from pipeline.contracts import RESPONSES, ROLLOUTS, SCORES, TABLES, Table
+from pipeline.display import nearest
 from pipeline.errors import Refused
 from pipeline.tables.parquet import Scan
 
-MEMORY = "4GB"
+MEMORY = 5_000_000_000
+LIMITS = Limits(seconds=300, memory=MEMORY)
+# The share of the memory that DuckDB is told of: it then mostly says by itself what it lacks.
+TOLD = 0.8
 HEAVY = ("token_ids", "logprobs", "inputs", "outputs", "truth", "features")
 
 VIEWS = {name: f"key {', '.join(table.key)}" for name, table in TABLES.items()} | {
@@ -75,9 +82,9 @@ class Leaf:
         return f"SELECT {', '.join(columns)}, {_text(self.instance)} AS instance, {_text(self.of)} AS of FROM {source}"
 
 
-def connect(scans: Iterable[Scan], data: Path) -> duckdb.DuckDBPyConnection:
+def connect(scans: Iterable[Scan], data: Path, memory: int | None = None) -> duckdb.DuckDBPyConnection:
     """A connection that sees the views over exactly the files of these scans; `data` is the folder of all tables."""
-    return opened(leaves_of(scans, data))
+    return opened(leaves_of(scans, data), memory=memory)
 
 
 def leaves_of(scans: Iterable[Scan], data: Path) -> list[Leaf]:
@@ -102,7 +109,7 @@ def empty(scorers: Sequence[str]) -> duckdb.DuckDBPyConnection:
     return opened([Leaf(SCORES, scorer, "") for scorer in scorers])
 
 
-def opened(leaves: list[Leaf], answers: pa.Table | None = None) -> duckdb.DuckDBPyConnection:
+def opened(leaves: list[Leaf], answers: pa.Table | None = None, memory: int | None = None) -> duckdb.DuckDBPyConnection:
     """A connection with the views over these tables, that can do nothing else."""
     connection = duckdb.connect(":memory:")
     by_table: dict[str, list[Leaf]] = {name: [] for name in TABLES}
@@ -122,7 +129,7 @@ def opened(leaves: list[Leaf], answers: pa.Table | None = None) -> duckdb.DuckDB
         connection.execute(f"CREATE MACRO {macro}")
     allowed = ", ".join(_text(str(file.resolve())) for leaf in leaves for file in leaf.files)
     for setting in (
-        f"memory_limit = '{MEMORY}'",
+        f"memory_limit = '{int(TOLD * (memory or MEMORY))}B'",
         "threads = 1",
         "TimeZone = 'UTC'",
         "temp_directory = ''",
@@ -164,18 +171,29 @@ def _union(leaves: list[Leaf]) -> str:
     return " UNION ALL ".join(leaf.select() for leaf in leaves)
 
 
-def run(connection: duckdb.DuckDBPyConnection, text: str, shown: str) -> pa.Table:
-    """What a text gives; a refusal quotes what is `shown`."""
+def run(connection: duckdb.DuckDBPyConnection, text: str, shown: str, most: int | None = None) -> pa.Table:
+    """What a text gives, its first rows if `most` is set; a refusal quotes what is `shown`."""
     try:
-        return connection.sql(text).to_arrow_table()
+        if most is None:
+            return connection.sql(text).to_arrow_table()
+        reader = connection.sql(text).to_arrow_reader(1000)
+        batches: list[pa.RecordBatch] = []
+        while sum(map(len, batches)) < most and (batch := next(reader, None)) is not None:
+            batches.append(batch)
+        return pa.Table.from_batches(batches, reader.schema).slice(0, most)
+    except duckdb.OutOfMemoryException:
+        raise
     except duckdb.Error as error:
-        raise Refused(f"{shortened(shown)}: {first_line(error)}{_scorers(connection)}") from error
+        raise Refused(f"{shortened(shown)}: {said(error)}{_scorers(connection, error)}") from error
 
 
-def _scorers(connection: duckdb.DuckDBPyConnection) -> str:
+def _scorers(connection: duckdb.DuckDBPyConnection, error: duckdb.Error) -> str:
+    """What else the text may have meant: the nearest name of `scores_wide`, and all scorers."""
     described = connection.sql("DESCRIBE scores_wide").fetchall()
     names = [name for name, type_, *_ in described if type_.startswith("STRUCT(score ")]
-    return f" The scorers here are: {', '.join(names) or 'none'}."
+    unknown = re.search(r'Referenced (?:table|column) "(.+?)" not found', str(error))
+    near = nearest(unknown[1], [name for name, *_ in described]) if unknown else ""
+    return f"{near.replace('; did', ' Did')} The scorers here are: {', '.join(names) or 'none'}."
 
 
 def _type(type_: pa.DataType) -> str:
@@ -211,6 +229,8 @@ def shortened(text: str) -> str:
     return repr(text if len(text) <= 200 else text[:200] + " ...")
 
 
-def first_line(error: duckdb.Error) -> str:
-    """What DuckDB says, without its drawing of the text."""
-    return str(error).split("\n")[0].rstrip(".!") + "."
+def said(error: duckdb.Error) -> str:
+    """What DuckDB says, with the names that it proposes, and without its drawing of the text."""
+    lines = [line.strip() for line in str(error).split("\nLINE ")[0].split("\n") if line.strip()]
+    kept = [line for line in lines[1:] if line.startswith(("Candidate", "Did you mean"))]
+    return " ".join(line.rstrip(".!?") + ("?" if line.endswith("?") else ".") for line in [*lines[:1], *kept])

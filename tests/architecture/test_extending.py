@@ -26,7 +26,8 @@ from pipeline.kinds.feed import Draw
 from pipeline.kinds.objective import Reduced, Step, View
 from pipeline.kinds.selector import Budget, Candidates
 from pipeline.laws import law
-from pipeline.plan.resolve import load, resolve
+from pipeline.plan.reading import load
+from pipeline.plan.resolve import resolve
 from pipeline.tables.tensors import cell
 
 ROOT = Path(__file__).parents[2]

@@ -15,7 +15,8 @@ from pipeline.core.stage import ALONE, SECTION_OF, STAGES, Instance, Plan
 from pipeline.errors import Refused
 from pipeline.plan.faults import PlanError
 from pipeline.plan.map import entries, filled
-from pipeline.plan.resolve import load, resolve
+from pipeline.plan.reading import load
+from pipeline.plan.resolve import resolve
 
 ROOT = Path(__file__).parents[2]
 SECTIONS = {*SECTION_OF.values()} - {ALONE}

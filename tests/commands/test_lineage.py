@@ -14,7 +14,8 @@ from pipeline.commands import lineage
 from pipeline.contracts import EVALS, EXAMPLES, PROMPTS, RESPONSES, SCORES, SELECTIONS, Table
 from pipeline.errors import Refused
 from pipeline.plan.disk import write
-from pipeline.plan.resolve import load, resolve
+from pipeline.plan.reading import load
+from pipeline.plan.resolve import resolve
 from pipeline.tables import parquet
 from tests.tables.test_sql import response, score
 

@@ -16,8 +16,10 @@ from pipeline.commands.parser import commands, parser
 from pipeline.contracts import RESPONSES
 from pipeline.core.methods import KINDS, shipped
 from pipeline.memo.ledger import Ledger
+from pipeline.memo.memo import Memo
 from pipeline.plan.map import entries
-from pipeline.plan.resolve import load, resolve
+from pipeline.plan.reading import load
+from pipeline.plan.resolve import resolve
 from pipeline.tables import parquet
 from tests.tables.test_sql import response
 
@@ -177,12 +179,140 @@ def test_methods_lists_every_method_once(capsys: pytest.CaptureFixture[str]) -> 
     assert all(row.replace("\\|", "").count("|") == 4 for row in rows)
 
 
+@pytest.mark.parametrize(
+    ("command", "says"),
+    [
+        (["ask", "teacher", "why?", "--max-tokens", "-5"], "--max-tokens: must be 1 or more"),
+        (["ask", "teacher", "why?", "--max-tokens", "0"], "--max-tokens: must be 1 or more"),
+        (["ask", "teacher", "why?", "--max-tokens", "many"], "must be a whole number, not 'many'"),
+        (["ask", "teacher", "why?", "--max-tokens", "1e3"], "must be a whole number, not '1e3'"),
+        (["ask", "teacher", "why?", "--max-tokens", "9999999999999999999999"], "at most 2147483647"),
+        (["ask", "teacher", "why?", "--max-tokens", "\u202e5"], "must be a whole number"),
+        (["preview", "--rows", "-1"], "--rows: must be 1 or more"),
+        (["estimate", "--rows", "0"], "--rows: must be 1 or more"),
+        (["query", "select 1", "--rows", "-50"], "--rows: must be 1 or more"),
+        (["memo", "prune", "--days", "-1"], "--days: must be a number of days, 0 to 36,500"),
+        (["memo", "prune", "--days", "nan"], "--days: must be a number of days"),
+        (["memo", "prune", "--days", "inf", "--yes", "--paid"], "--days: must be a number of days"),
+        (["memo", "prune", "--days", "1e99"], "--days: must be a number of days"),
+        (["memo", "prune", "--days", "soon"], "--days: must be a number of days"),
+    ],
+    ids=str,
+)
+def test_a_number_out_of_bounds_is_a_sentence(
+    command: list[str], says: str, place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(command)
+    out, err = capsys.readouterr()
+    assert ended.value.code == 2 and out == "" and says in err and "Traceback" not in err
+
+
+@pytest.mark.parametrize("command", [[], ["no-such-command"], ["./nothing"], [""], ["/"]], ids=str)
+def test_warm_without_a_command_is_a_sentence(
+    command: list[str], place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["warm", *command]) == 1
+    out, err = capsys.readouterr()
+    assert out == "" and err.startswith("warm: ") and "dvc repro" in err
+
+
+UNSEEN = {
+    "\u202a": "embedding", "\u202b": "embedding", "\u202c": "pop", "\u202d": "override", "\u202e": "override",
+    "\u2066": "isolate", "\u2067": "isolate", "\u2068": "isolate", "\u2069": "pop", "\u200e": "mark",
+    "\u200f": "mark", "\u061c": "mark", "\u2028": "line", "\u2029": "paragraph", "\x1b": "escape", "\x9b": "escape",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("letter", UNSEEN, ids=ascii)
+def test_no_text_turns_the_terminal(letter: str, place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    answers(place, f"a{letter}b")
+    main(["query", "select content from responses"])
+    main(["query", f"select content::int from responses -- {letter}"])
+    main(["lineage", f"{letter}x"])
+    printed = "".join(capsys.readouterr())
+    assert "ab" in printed and letter not in printed
+
+
+def many(place: Path, n: int) -> None:
+    rows = [{**response(f"{i:032x}", "00" * 16), "content": str(i), "sample": i} for i in range(n)]
+    parquet.write(RESPONSES, place / "data/responses/train/teacher", 1, [RESPONSES.rows(rows)])
+
+
+@pytest.mark.parametrize(
+    ("rows", "more", "shown", "says"),
+    [
+        (49, [], 49, "(49 rows)"), (50, [], 50, "(50 rows)"),
+        (51, [], 50, "(the first 50 rows; --rows N shows more, --all every one)"),
+        (120, [], 50, "(the first 50 rows;"), (120, ["--rows", "119"], 119, "(the first 119 rows;"),
+        (120, ["--rows", "120"], 120, "(120 rows)"), (120, ["--rows", "1"], 1, "(the first 1 rows;"),
+        (120, ["--all"], 120, "(120 rows)"), (0, [], 0, "(0 rows)"), (0, ["--all"], 0, "(0 rows)"),
+        (120, ["--rows", "500"], 120, "(120 rows)"),
+    ],
+)  # fmt: skip
+def test_query_shows_fifty_rows_unless_told(
+    rows: int, more: list[str], shown: int, says: str, place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    many(place, rows)
+    assert main(["query", "select content from responses order by sample", *more]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[-1].startswith(says) and len(lines) == shown + 3
+    assert main(["query", "--json", "select content from responses order by sample", *more]) == 0
+    out, err = capsys.readouterr()
+    # A program that reads JSON gets all, unless it says otherwise; then the cut is told beside it.
+    asked = int(more[1]) if "--rows" in more else rows
+    assert len(json.loads(out)) == min(asked, rows) and ("the first" in err) is (asked < rows)
+
+
+def test_the_limits_of_params_hold_for_a_query(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (place / "params.yaml").write_text("run: {query_s: 0.2, query_memory: 300MB}\n", "utf-8")
+    assert main(["query", "select sum(sin(range)) from range(1000000000000)"]) == 1
+    assert "it needs more than 0.2 s (run.query_s)" in capsys.readouterr().err
+    (place / "params.yaml").write_text("run: {query_s: soon}\n", "utf-8")
+    assert main(["query", "select 1"]) == 1
+    assert "run.query_s: Input should be a valid number" in capsys.readouterr().err
+
+
+PLANS = [("generate", "done"), ("generate", "runs"), ("evaluate", "judged"), ("evaluate", "judging")]
+
+
+@pytest.mark.parametrize(
+    ("instance", "shown"),
+    [
+        ("generate@done", 0), ("generate@runs", 1), ("evaluate@judged", 0), ("evaluate@judging", 1),
+        ("generate@gone", 0), ("evaluate@gone", 0), ("preview", 0), ("estimate", 0), ("ask@runs", 0), ("", 0),
+        ("generate@run", 0), ("probe@runs", 0),
+    ],
+)  # fmt: skip
+def test_pending_is_what_a_stage_without_a_table_has_received(
+    instance: str, shown: int, place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for stage, name in PLANS:
+        output = f"responses/train/{name}" if stage == "generate" else f"evals/{name}"
+        plan = place / "data" / "plan" / stage / f"{name}.json"
+        plan.parent.mkdir(parents=True, exist_ok=True)
+        plan.write_text(json.dumps({"stage": stage, "instance": name, "output": output}), "utf-8")
+        if name in ("done", "judged"):
+            (place / "data" / output).mkdir(parents=True)
+    Memo(place / "data" / ".memo").put({"k": {"instance": instance, "prompt_id": "p", "sample": 0, "content": "x"}})
+    assert main(["query", "select instance from pending"]) == 0
+    assert f"({shown} rows)" in capsys.readouterr().out
+
+
 def test_memo_counts_forgets_and_learns(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     answers(place, "2")
     assert main(["memo", "fill"]) == 0
     assert "1 answers learnt from 1 files" in capsys.readouterr().out
+    Memo(place / "data" / ".memo").put({"computed": {"v": 1}}, paid=False)
     assert main(["memo", "prune", "--days", "0"]) == 0
-    assert "1 answers and readings older than 0 days" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "can be computed again" in said and "may have been paid for" in said
+    assert "nothing is forgotten yet: add --yes to forget 1 of them" in said and ": 2 answers" in said
+    assert main(["memo", "prune", "--days", "0", "--yes"]) == 0
+    said = capsys.readouterr().out
+    assert "1 answers and readings older than 0 days are forgotten" in said and ": 1 answers" in said
+    assert main(["memo", "prune", "--days", "0", "--paid", "--yes"]) == 0
+    assert "1 answers and readings older than 0 days are forgotten" in capsys.readouterr().out
     Ledger(place / "data" / ".memo", "teacher", None, None).settle(0, 0.0, 1200, 0.25)
     assert main(["memo", "stats"]) == 0
     said = capsys.readouterr().out

@@ -15,7 +15,7 @@ from pipeline.contracts import RESPONSES, SCORES
 from pipeline.core import driver
 from pipeline.core.driver import run_instance
 from pipeline.core.settings import RunSettings
-from pipeline.core.stage import Instance, StageParams, stage_named
+from pipeline.core.stage import STAGES, Instance, StageParams, stage_named
 from pipeline.errors import Refused, TryAgain
 from pipeline.tables import ids, parquet
 from pipeline.tables.parquet import Scan
@@ -109,11 +109,27 @@ def test_a_failed_first_run_leaves_nothing_that_could_be_taken_for_an_output(dat
         run(data)
     assert not (data / OUTPUT).exists()
     assert not (data / ".runs" / "score").exists()
-    # What the failed run has left behind does not find its way into the next one's output.
+    # What a killed run has left behind does not find its way into the next one's output.
+    assert list((data / ".tmp").iterdir()) == []
+    (data / ".tmp" / "score-agreement").mkdir()
     (data / ".tmp" / "score-agreement" / "stray").write_text("x", "utf-8")
     (data / OF / parquet.part_name(2)).write_bytes(whole)
     assert run(data)["rows"] == 120
     assert "stray" not in bytes_of(data / OUTPUT)
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_nothing_of_killed_runs_stays_and_what_runs_is_left_alone(stage: str, data: Path) -> None:
+    for name in (f"{stage}-dead", f"{stage}-alive"):
+        (data / ".tmp" / name / "deep").mkdir(parents=True)
+        (data / ".tmp" / name / "deep" / "part").write_text("x", "utf-8")
+    lock = data / ".runs" / "locks" / f"{stage}-alive.lock"
+    lock.parent.mkdir(parents=True)
+    with FileLock(lock):
+        run(data)
+        assert [path.name for path in (data / ".tmp").iterdir()] == [f"{stage}-alive"]
+    run(data)
+    assert list((data / ".tmp").iterdir()) == []
 
 
 def test_a_missing_input_is_named_with_the_command_that_makes_it(data: Path) -> None:
@@ -121,6 +137,20 @@ def test_a_missing_input_is_named_with_the_command_that_makes_it(data: Path) -> 
     gone = Instance(**{**instance.__dict__, "inputs": {"responses": ("responses/train/gone",)}})
     with pytest.raises(Refused, match=r"responses/train/gone is missing\. `dvc repro score@agreement`"):
         run(data, gone)
+
+
+def test_nan_is_refused_by_the_instance_that_made_it(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In this process, and in those of the parts."""
+    real = SCORES.batch
+    monkeypatch.setattr(
+        type(SCORES), "batch", lambda self, **c: real(**{**c, "score": [float("nan")] * len(c["prompt_id"])})
+    )
+    for settings in (RunSettings(), RunSettings(executor="processes", workers=2)):
+        with pytest.raises(
+            Refused, match=r"score@agreement gave rows .*table scores: column score holds NaN in \d+ rows"
+        ):
+            run_instance(agreement(), settings, data, data)
+    assert not (data / OUTPUT).exists() and list((data / ".tmp").iterdir()) == []
 
 
 def test_a_held_lock_is_worth_a_retry(data: Path) -> None:

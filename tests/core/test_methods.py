@@ -36,7 +36,8 @@ def length(*, least: int = 3):
 '''
 USE = """
 import json
-from pipeline.plan.resolve import load, resolve
+from pipeline.plan.reading import load
+from pipeline.plan.resolve import resolve
 from pathlib import Path
 
 given = load(Path("params.yaml"))
@@ -91,7 +92,7 @@ def test_a_method_of_another_kind_is_not_found() -> None:
 def test_arguments_are_checked_and_filled() -> None:
     filled = Use[Scorer].model_validate({"name": "consistency.agreement"}).arguments
     assert filled == methods.find("scorer", "consistency.agreement").arguments().model_dump(mode="json")
-    with pytest.raises(ValidationError, match="has no parameter 'normalize'; it takes"):
+    with pytest.raises(ValidationError, match="has no parameter 'normalize'; did you mean normalise\\? It takes"):
         Use[Scorer].model_validate({"name": "consistency.agreement", "arguments": {"normalize": "none"}})
     with pytest.raises(ValidationError, match="normalise"):
         Use[Scorer].model_validate({"name": "consistency.agreement", "arguments": {"normalise": "nonsense"}})

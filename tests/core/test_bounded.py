@@ -1,0 +1,73 @@
+"""Work in a child: what it gives and raises comes back, and whatever ends it ends nothing else."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable
+
+import pytest
+
+from pipeline.bounded import Ended, Limits, bounded
+from pipeline.errors import Refused
+
+LIMITS = Limits(seconds=30, memory=200_000_000)
+
+
+def refuse() -> None:
+    raise Refused("no")
+
+
+def spin() -> None:
+    while True:
+        pass
+
+
+@pytest.mark.parametrize("value", [None, 3, "é\0", [1, {"a": 2}], b"x" * 3_000_000])
+def test_what_the_work_gives_comes_back(value: object) -> None:
+    assert bounded(lambda: value, LIMITS) == value
+
+
+@pytest.mark.parametrize(
+    ("work", "raised"),
+    [
+        (refuse, Refused),
+        (lambda: 1 / 0, ZeroDivisionError),
+        (lambda: {}["x"], KeyError),
+        (lambda: bytes(10**9), MemoryError),
+    ],
+)
+def test_what_the_work_raises_is_raised_here(work: Callable[[], object], raised: type[Exception]) -> None:
+    with pytest.raises(raised):
+        bounded(work, LIMITS)
+
+
+@pytest.mark.parametrize(
+    ("work", "how"),
+    [
+        (os.abort, "SIGABRT"),
+        (lambda: os.kill(os.getpid(), signal.SIGKILL), "SIGKILL"),
+        (lambda: os.kill(os.getpid(), signal.SIGSEGV), "SIGSEGV"),
+        (lambda: os._exit(3), "exit code 3"),
+        (lambda: os._exit(0), "exit code 0"),
+        (lambda: os.kill(os.getpid(), signal.SIGTERM), "SIGTERM"),
+    ],
+)
+def test_a_death_is_told_and_outlived(work: Callable[[], object], how: str) -> None:
+    with pytest.raises(Ended, match=how) as ended:
+        bounded(work, LIMITS)
+    assert not ended.value.late
+
+
+@pytest.mark.parametrize("work", [spin, lambda: time.sleep(1000), lambda: signal.pause()])
+def test_what_does_not_end_is_ended(work: Callable[[], object]) -> None:
+    with pytest.raises(Ended, match=r"longer than 0\.2 s") as ended:
+        bounded(work, Limits(seconds=0.2))
+    assert ended.value.late
+
+
+def test_nothing_of_the_child_reaches_the_parent() -> None:
+    seen: list[int] = []
+    assert bounded(lambda: seen.append(1), LIMITS) is None
+    assert seen == []

@@ -265,7 +265,9 @@ def _weights(label: str, folder: Path, advice: str) -> Check:
         return Check(label, "fail", f"{folder} holds pointers instead of weights: run `git lfs pull`, or {advice}")
     ends = _template(folder)
     size = sum(f.stat().st_size for f in weights) / 1e6
-    return Check(label, "ok", f"{folder}: {size:.1f} MB of weights, a template; answers end at {' or '.join(ends)}")
+    return Check(
+        label, "ok", f"{folder}: {size:.1f} MB of weights, a template; answers end at {' or '.join(map(repr, ends))}"
+    )
 
 
 def _template(folder: Path) -> tuple[str, ...]:

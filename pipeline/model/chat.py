@@ -20,7 +20,7 @@ from pipeline.errors import Refused
 from pipeline.model import template
 from pipeline.model.cutter import Cutter
 from pipeline.tables import ids
-from pipeline.text.thinking import MARKS, TELLING, with_thinking
+from pipeline.text.thinking import INLINE, MARKS, telling, with_thinking
 
 Messages = Sequence[Mapping[str, str]]
 FILES = ("tokenizer.json", "tokenizer_config.json")
@@ -78,10 +78,13 @@ class Chat:
 
     @cached_property
     def special(self) -> dict[str, str]:
-        """bos_token, eos_token, ... as text."""
+        """bos_token, eos_token, ... as text. Older folders have them in a file of their own."""
+        told, older = self.config, self.folder / "special_tokens_map.json"
+        if "added_tokens_decoder" not in told and older.exists():
+            told = {**told, **json.loads(older.read_text("utf-8"))}
         return {
             key: value["content"] if isinstance(value, dict) else value
-            for key, value in self.config.items()
+            for key, value in told.items()
             if key.endswith("_token") and isinstance(value, str | dict)
         }
 
@@ -157,20 +160,14 @@ class Chat:
 
     def decode(self, token_ids: Sequence[int]) -> str:
         """The text of tokens without the special ones, but for those that tell a thought from an answer."""
-        if not self._telling:
-            return self.tokenizer.decode(list(token_ids), skip_special_tokens=True)
         return self.tokenizer.decode([i for i in token_ids if i not in self._silent], skip_special_tokens=False)
 
     @cached_property
-    def _telling(self) -> frozenset[int]:
-        """Ids of the special tokens that tell a thought from an answer."""
-        added = self.tokenizer.get_added_tokens_decoder().items()
-        return frozenset(i for i, token in added if token.special and token.content in TELLING) - set(self.end_ids)
-
-    @cached_property
     def _silent(self) -> frozenset[int]:
-        added = self.tokenizer.get_added_tokens_decoder().items()
-        return frozenset(i for i, token in added if token.special) - self._telling
+        """Ids of the tokens that a text does not show."""
+        added = self.tokenizer.get_added_tokens_decoder()
+        special = {token.content: i for i, token in added.items() if token.special}
+        return frozenset(special.values()) - {special[mark] for mark in telling(special)}
 
     def prompt(self, messages: Messages) -> list[int]:
         """Token ids [T] of a conversation that the model is to answer."""
@@ -210,7 +207,7 @@ class Chat:
         if token_ids[at[2] - 1] not in self.end_ids:
             raise self._endless()
         added = turn.text[: turn.answer_at]
-        told = thought is None and any(mark in added for pair in MARKS for mark in pair)
+        told = thought is None and any(mark in added for mark in INLINE)
         return Rendered(token_ids, [(at[0], end)], added if told else "")
 
     def trained_tokens(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 # What models write around a thought; the first pair is what a thought is written with where nothing says otherwise.
 MARKS = (
@@ -26,8 +26,7 @@ CHANNEL = re.compile(
 )
 # The same from a server that leaves the marks out.
 BARE_CHANNELS = re.compile(r"\s*analysis(?P<thought>.*?)assistantfinal(?P<said>.*)", re.DOTALL)
-# All that tells a thought from an answer: where a tokenizer has it as a special token, decoding must keep it.
-TELLING = frozenset(mark for pair in MARKS for mark in pair) | frozenset(HARMONY)
+INLINE = frozenset(mark for pair in MARKS for mark in pair)
 
 # Keys under which a message, or a part of one, has its text; and the types of parts.
 TEXTS = ("text", "thinking", "reasoning", "content", "summary", "refusal")
@@ -38,6 +37,14 @@ THOUGHT = (
 )  # fmt: skip
 # Thoughts that nobody but the vendor can read.
 SEALED = ("redacted_thinking", "reasoning.encrypted")
+
+
+def telling(special: Collection[str]) -> frozenset[str]:
+    """Of a tokenizer's special tokens those that tell a thought from an answer: decoding must keep them.
+
+    Some of harmony's, such as `<|end|>`, mean something else where there are no channels.
+    """
+    return frozenset(special) & (INLINE.union(HARMONY) if "<|channel|>" in special else INLINE)
 
 
 def split_thinking(text: str) -> tuple[str | None, str]:

@@ -126,7 +126,7 @@ def test_another_solution_is_another_answer_where_it_is_what_answers(tmp_path: P
         keys = set()
         for solution in ("a", "b", None):
             at = pool.schema.get_field_index("solution")
-            told = pool.set_column(at, pool.schema.field(at), pa.array([solution], pa.string()))
+            told = pool.set_column(at, "solution", pa.array([solution], pa.string()))
             keys.add(requests_for(told, folder, SAMPLING, 1, seed=1)[0].request_id)
         assert len(keys) == (3 if sees else 1)
 

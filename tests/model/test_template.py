@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -83,6 +84,29 @@ def test_of_several_templates_the_default_is_taken(tmp_path: Path, names: tuple[
         wanted = theirs.apply_chat_template(messages, add_generation_prompt=True, return_dict=False)
         assert ours.prompt(messages) == wanted
     assert ours.template_hash == Chat(form(tmp_path / "one", byte_level(), CHATML)).template_hash
+
+
+@pytest.mark.parametrize(
+    ("config", "older"),
+    [
+        ({}, {"eos_token": "<|im_end|>"}),
+        ({"eos_token": "<unk>"}, {"eos_token": "<|im_end|>"}),
+        ({"bos_token": "<unk>"}, {"eos_token": "<|im_end|>", "bos_token": "<s>"}),
+        ({"eos_token": {"content": "<|im_end|>", "__type": "AddedToken"}}, {}),
+        ({}, {"eos_token": {"content": "<|im_end|>", "lstrip": False, "normalized": False}}),
+        ({"eos_token": "<|im_end|>", "added_tokens_decoder": {}}, {"eos_token": "<unk>"}),
+        ({"eos_token": "<|im_end|>"}, {"pad_token": "<unk>", "additional_special_tokens": ["<s>"]}),
+    ],
+)
+def test_special_tokens_are_named_where_transformers_finds_them(tmp_path: Path, config: dict, older: dict) -> None:
+    from transformers import AutoTokenizer
+
+    folder = form(tmp_path / "form", byte_level(), "{{ bos_token }}|{{ eos_token }}|{{ pad_token }}")
+    (folder / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "PreTrainedTokenizerFast", **config}))
+    (folder / "special_tokens_map.json").write_text(json.dumps(older), "utf-8")
+    ours, theirs = Chat(folder), AutoTokenizer.from_pretrained(folder)
+    assert ours.eos_id == theirs.eos_token_id == ours.tokenizer.token_to_id("<|im_end|>")
+    assert ours.text([USER], answer_next=True) == theirs.apply_chat_template([USER], tokenize=False)
 
 
 def test_the_clock_of_a_template_stands_still(tmp_path: Path) -> None:

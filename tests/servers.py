@@ -211,7 +211,8 @@ class Faults:
             if "prompt_logprobs" in body and "prompt_logprobs" not in active:
                 choice["prompt_logprobs"] = [None, *(_likely(t, body["prompt_logprobs"]) for t in body["prompt"][1:])]
         else:
-            choice["message"] = {**message, "content": content}
+            image = [{"type": "image_url", "image_url": {"url": "x"}}]
+            choice["message"] = {**message, "content": image if "image" in active else content}
             listed = {"content": [{"token": str(token), "logprob": logprob(token)} for token in tokens]}
         if body.get("logprobs") and "logprobs" not in active:
             choice["logprobs"] = listed

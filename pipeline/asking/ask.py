@@ -43,14 +43,17 @@ def requests_for(prompts: pa.Table, model: Path, sampling: Sampling, k: int, see
     """k requests per prompt to the model of a folder, each with a seed of its own derived from the run's seed, the
     prompt and the number."""
     card = card_of(model)
-    renders = find("backend", card["backend"]).traits.get("renders", lambda card: False)
+    traits = find("backend", card["backend"]).traits
+    renders = traits.get("renders", lambda card: False)
     renderer = Chat(model / "tokenizer") if renders(card) else None
     engine, requests = engine_of(card), []
     for row in prompts.select(["prompt_id", "messages", "solution"]).to_pylist():
         rendered = None if renderer is None else renderer.prompt(row["messages"])
+        # Of one that answers with the solution, another solution is another answer.
+        decides = ids.digest("solution", engine, row["solution"]) if traits.get("solutions") else engine
         for sample in range(k):
             own = ids.seed_of(seed, "generate", row["prompt_id"], sample)
-            asked = row["prompt_id"], card["model_id"], sampling, sample, own, engine
+            asked = row["prompt_id"], card["model_id"], sampling, sample, own, decides
             requests.append(
                 GenerateRequest(
                     request_key(*asked, rendered),

@@ -112,6 +112,9 @@ class Gateway:
         self.models()
 
         def understand(job: Job[list[GenerateRequest]], reply: Reply) -> list[Answer]:
+            if reply.status == 200:
+                # A reply that cannot be read was paid all the same.
+                job.used = job.bound
             answers = self._answers_in(job.asked, reply)
             if self.served.structured and sampling.structured is not None:
                 for answer in answers:

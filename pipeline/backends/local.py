@@ -85,6 +85,7 @@ class LocalModel:
         self.chat, self.how, self.net = chat, how, net
         self.device = net.device.type
         self.batch_rows = how.settings.batch_rows
+        self.ends = frozenset(chat.end_ids)
         self.head = self.net.get_output_embeddings()
         self.context: int = getattr(self.net.config, "max_position_embeddings", 1 << 30)
         self.exact = self.device == "cpu" and net.dtype == torch.float32
@@ -160,7 +161,7 @@ class LocalModel:
             yield Answer(
                 batch[row].request_id,
                 content,
-                "stop" if stopped or taken[-1:] == [self.chat.eos_id] else "length",
+                "stop" if stopped or not self.ends.isdisjoint(taken[-1:]) else "length",
                 reasoning=reasoning or None,
                 token_ids=taken,
                 logprobs=logprobs[row],
@@ -207,7 +208,7 @@ class LocalModel:
                         taken = ids[live[i]]
                         taken.append(token)
                         logprobs[live[i]].append(value)
-                        done[i] = token == self.chat.eos_id or len(taken) == rooms[live[i]] or stopped(taken)
+                        done[i] = token in self.ends or len(taken) == rooms[live[i]] or stopped(taken)
                 if done.all():
                     break
                 if (keep := _closed_up(done)) is not None:

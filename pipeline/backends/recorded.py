@@ -10,9 +10,10 @@ from typing import Any
 from pipeline.core.run import How
 from pipeline.errors import Refused
 from pipeline.kinds.backend import PLAIN, Answer, Backend, GenerateRequest, Reading, Sampling, Tokens, Want, backend
+from pipeline.text.thinking import split_thinking
 
 
-@backend(gives=("generate",))
+@backend(gives=("generate",), solutions=True)
 def solutions(*, folder: Path, card: dict[str, Any], how: How) -> AbstractContextManager[Backend]:
     """Each prompt's own `solution`: human answers, or worked solutions of a procedure, as a teacher's answers.
 
@@ -29,7 +30,8 @@ class _Solutions:
                 raise Refused(
                     f"prompt {request.prompt_id} has no solution; recorded.solutions answers with that column"
                 )
-            yield Answer(request.request_id, request.solution, "stop")
+            reasoning, content = split_thinking(request.solution)
+            yield Answer(request.request_id, content, "stop", reasoning=reasoning or None)
 
     def read(self, sequences: Sequence[Tokens], want: Want = PLAIN) -> Iterator[Reading]:
         raise Refused("recorded.solutions holds answers and no model; it cannot read")

@@ -71,8 +71,7 @@ def engine(*, folder: Path, card: dict[str, Any], how: How) -> Iterator[VllmMode
     """A transformers folder, run by vLLM on this machine's GPUs, or on its CPU where vLLM is built for that.
 
     Paper: Kwon et al. 2023 (PagedAttention).
-    Differs: the end of an answer is the tokenizer's end token alone, as in `local.model`; `generation_config.json` is
-    no part of a model's identity and is not read.
+    Differs: of `generation_config.json` only what ends an answer is read, as in `local.model`.
     """
     if find_spec("vllm") is None:
         raise Refused(
@@ -155,6 +154,7 @@ class VllmModel:
                 # At temperature 0 there is no noise, and a seed would only make vLLM keep a generator.
                 seed=request.seed % 2**63 if sampling.temperature else None,
                 stop=list(sampling.stop),
+                stop_token_ids=list(self.chat.end_ids),
                 logprobs=0,
                 structured_outputs=form,
                 # Its own text is needed to find a stop string in, and for nothing else.

@@ -264,14 +264,20 @@ def _weights(label: str, folder: Path, advice: str) -> Check:
         return Check(label, "fail", f"{folder} has no config.json or no *.safetensors: {advice}")
     if any(file.stat().st_size < LEAST_WEIGHTS_BYTES for file in weights):
         return Check(label, "fail", f"{folder} holds pointers instead of weights: run `git lfs pull`, or {advice}")
-    _template(folder)
-    return Check(label, "ok", f"{folder}: {sum(f.stat().st_size for f in weights) / 1e6:.1f} MB of weights, a template")
+    ends = _template(folder)
+    size = sum(f.stat().st_size for f in weights) / 1e6
+    return Check(
+        label, "ok", f"{folder}: {size:.1f} MB of weights, a template; answers end at {' or '.join(map(repr, ends))}"
+    )
 
 
-def _template(folder: Path) -> None:
-    Chat(folder).prompt([{"role": "user", "content": "Hello."}])
+def _template(folder: Path) -> tuple[str, ...]:
+    """The tokens that end an answer, of a tokenizer and template that work."""
+    chat = Chat(folder)
+    chat.prompt([{"role": "user", "content": "Hello."}])
     if (folder / "config.json").exists():
         check_tokens(folder)
+    return chat.ends
 
 
 def _served(instance: Instance, use: Use, how: How, offline: bool) -> Iterator[Check]:

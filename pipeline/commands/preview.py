@@ -224,7 +224,12 @@ class _Rendering:
         """The rendered example with its trained tokens, or why there is none."""
         if self.chat is None or self.pack is None:
             return self.why
-        rendered = self.chat.example(row["messages"], row["content"])
+        try:
+            rendered = self.chat.example(
+                row["messages"], row["content"], row["reasoning"], _packing(self.pack).train_on
+            )
+        except Refused as error:
+            return str(error)
         total, most = len(rendered.token_ids), _packing(self.pack).max_length
         if total > most:
             return f"the example has {total} tokens, and pack.{self.pack.name} refuses more than max_length {most}"

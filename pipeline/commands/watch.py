@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 
 from pipeline.core.workspace import DATA, PARAMS, digests
-from pipeline.plan.resolve import load
+from pipeline.plan.reading import load
 
 ABOUT = "the hash of what an entry of `watch:` names; called by `dvc repro`"
 

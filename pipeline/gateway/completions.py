@@ -16,10 +16,12 @@ from pydantic import BaseModel, ConfigDict, PositiveInt
 from pipeline.errors import Refused
 from pipeline.kinds.backend import Answer, GenerateRequest, Messages, Reading, Sampling, Structured, Tokens
 from pipeline.model.chat import Chat
-from pipeline.text.thinking import split_thinking
+from pipeline.text.thinking import parted, split_thinking, written
 
-THINKING = ("reasoning", "reasoning_content", "thinking")
+THINKING = ("reasoning", "reasoning_content", "thinking", "reasoning_details")
 FINISHES = ("stop", "length", "content_filter")
+# Keys of a reply that says what went wrong.
+COMPLAINTS = {"error", "detail", "message"}
 
 
 class Served(BaseModel):
@@ -133,11 +135,14 @@ class Completions:
 
         Raises `Unreadable`, or `Refused` if the server does not give what it must.
         """
+        body = _loads(raw)
         try:
-            body = _loads(raw)
+            body = _object(body, "it")
+            if "choices" not in body and not COMPLAINTS & body.keys():
+                raise ValueError(f"it has no `choices`, but {', '.join(map(repr, body)) or 'nothing'}")
             choices = body.get("choices")
             if not choices:
-                said = f": {complaint(raw)[0]}" if "error" in body else ""
+                said = f": {complaint(raw)[0]}" if COMPLAINTS & body.keys() else ""
                 raise Unreadable(f"the server gave 0 choices of the {len(requests)} asked for (parameter n){said}")
             self.check_name(body.get("model"))
             if len(requests) > 1:
@@ -150,7 +155,7 @@ class Completions:
         except Unreadable:
             raise
         except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
-            raise Unreadable(f"an answer that is not a completion ({type(error).__name__}: {error})") from None
+            raise self._never("an answer", f"one of {self.path}", error) from error
 
     def _in_order(self, choices: list[dict[str, Any]], n: int) -> list[dict[str, Any]]:
         if len(choices) != n:
@@ -189,14 +194,18 @@ class Completions:
         self, request_id: str, choice: dict[str, Any], usage: dict[str, Any], fingerprint: str | None, at: int, n: int
     ) -> Answer:
         """Choice `at` of n. The prompt is paid once for all; where only their sum is told, its tokens are shared."""
-        message = {"content": choice["text"]} if self.served.api == "completions" else choice["message"]
+        choice = _object(choice, "a choice")
+        plain = self.served.api == "completions"
+        message = {"content": choice["text"]} if plain else _object(choice.get("message"), "the message of a choice")
         finish = choice.get("finish_reason")
-        said = message.get("content") or message.get("refusal") or ""
-        thinking, content = split_thinking(said)
-        apart = next((message[key] for key in THINKING if message.get(key)), None)
+        within, said = parted(message.get("content") or message.get("refusal") or "")
+        inline, content = split_thinking(said)
+        apart = next((written(message[key]) for key in THINKING if message.get(key)), None)
         logprobs = token_ids = error = None
         if finish not in FINISHES:
             error = f"the server ended the answer with {finish!r}"
+        elif message.get("tool_calls") or message.get("function_call"):
+            error = "the model called a tool, and tool calls are not supported"
         # An empty answer has no tokens, and a refusal's are listed elsewhere.
         elif message.get("content") or apart:
             logprobs, token_ids = self._tokens(choice)
@@ -212,7 +221,7 @@ class Completions:
             request_id,
             _clean(content) if good else None,
             str(finish) if good else "error",
-            reasoning=_clean("\n".join(t for t in (apart, thinking) if t)) or None if good else None,
+            reasoning=_clean("\n".join(t for t in (apart, within, inline) if t)) or None if good else None,
             token_ids=token_ids if good else None,
             logprobs=logprobs if good else None,
             error=error,
@@ -236,12 +245,20 @@ class Completions:
             # A server may give null, NaN or infinity, and the answer is paid for: `asking` stores such a one as null.
             logprobs = [math.nan if value is None else float(value) for value in logprobs]
             if any(value > 1e-6 for value in logprobs):
-                raise ValueError("a log-probability above 0")
+                raise Unreadable("an answer with a log-probability above 0")
         if self.served.token_ids:
             token_ids = choice.get("token_ids")
             if token_ids is None:
                 raise Refused(self._lacks("return_token_ids", "tokenizer"))
         return logprobs, token_ids
+
+    def _never(self, what: str, form: str, error: Exception) -> Refused:
+        """A reply that is whole and of another form: the next ones will be too, and each is paid."""
+        why = str(error) if type(error) is ValueError else f"{type(error).__name__}: {error}"
+        return Refused(
+            f"{self.url} gave {what} that cannot be read as {form}: {why}. Asking again would be paid again; serve the "
+            f"model {self.name} with a server that speaks this format. What was received before is kept."
+        )
 
     def _lacks(self, parameter: str, key: str) -> str:
         return (
@@ -261,8 +278,8 @@ class Completions:
 
     def reading(self, tokens: Tokens, top_k: int, raw: bytes) -> Reading:
         """What came back for given tokens; raises `Unreadable`, or `Refused` if the server has not read them."""
+        body = _loads(raw)
         try:
-            body = _loads(raw)
             self.check_name(body.get("model"))
             choice = body["choices"][0]
             listed = choice.get("prompt_logprobs")
@@ -284,7 +301,7 @@ class Completions:
         except (Unreadable, Refused):
             raise
         except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
-            raise Unreadable(f"a reading that cannot be used ({type(error).__name__}: {error})") from None
+            raise self._never("a reading", "prompt_logprobs", error) from error
         tail = 1.0 - np.exp(logprobs_NK.astype(np.float64)).sum(-1)
         return Reading(tokens.id, target, ids_NK, logprobs_NK, np.maximum(tail, 0.0).astype(np.float32))
 
@@ -320,7 +337,16 @@ def _loads(raw: bytes) -> Any:
     try:
         return orjson.loads(raw)
     except orjson.JSONDecodeError:
-        return json.loads(raw.decode("utf-8", "replace"))
+        try:
+            return json.loads(raw.decode("utf-8", "replace"))
+        except ValueError as error:
+            raise Unreadable(f"an answer that is not a completion ({error})") from None
+
+
+def _object(value: Any, what: str) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise ValueError(f"{what} is no object but {'nothing' if value is None else type(value).__name__}")
+    return value
 
 
 def _clean(text: str) -> str:

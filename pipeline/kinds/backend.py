@@ -225,6 +225,11 @@ class Structured(BaseModel):
                 raise ValueError(f"is not a regular expression: {error}") from error
         return pattern
 
+    def beyond(self) -> str | None:
+        """What of its expressions no engine can be held to, since they are run as automata; None if nothing."""
+        patterns = [self.regex] if self.regex is not None else list(_patterns(self.json_schema))
+        return next((f"{why} in {pattern}" for pattern in patterns if (why := _beyond(pattern))), None)
+
     def fault(self, content: str) -> str | None:
         """Why an answer does not have the form, in one line; None if it has it."""
         if self.choice is not None:
@@ -238,6 +243,43 @@ class Structured(BaseModel):
         except jsonschema.ValidationError as error:
             return f"it does not keep to the schema at {error.json_path}: {error.message[:200]}"
         return None
+
+
+# What stands in a regular expression: a class of characters, an escaped one, and what is more than a group.
+PIECE = re.compile(
+    r"\[\^?\]?(?:\\.|[^\]\\])*\]|\\(?P<escape>.)|(?P<group>\(\?(?:<?[=!]|P=|\(|>|[a-zA-Z]*(?:-[a-z]+)?[:)]))"
+    r"|[*+?}](?P<possessive>\+)",
+    re.DOTALL,
+)
+GROUPS = {
+    "(?=": "a look-ahead", "(?!": "a look-ahead", "(?<=": "a look-behind", "(?<!": "a look-behind",
+    "(?P=": "a back-reference", "(?(": "a condition", "(?>": "an atomic group", "(?:": None,
+}  # fmt: skip
+ESCAPES = {**dict.fromkeys("123456789", "a back-reference"), **dict.fromkeys("bB", "a word boundary"),
+           **dict.fromkeys("AZ", "an anchor")}  # fmt: skip
+
+
+def _beyond(pattern: str) -> str | None:
+    """What of a regular expression is no regular expression in the narrow sense, in words."""
+    for piece in PIECE.finditer(pattern):
+        found = ESCAPES.get(piece["escape"] or "") or GROUPS.get(piece["group"] or "(?:", "a flag")
+        if found or piece["possessive"]:
+            return f"{found or 'a possessive repeat'} ({piece[0]})"
+    return None
+
+
+def _patterns(schema: Any) -> Iterator[str]:
+    """The regular expressions of a JSON schema."""
+    if isinstance(schema, Mapping):
+        for key, value in schema.items():
+            if key == "pattern" and isinstance(value, str):
+                yield value
+            elif key == "patternProperties" and isinstance(value, Mapping):
+                yield from value
+            yield from _patterns(value)
+    elif isinstance(schema, list):
+        for one in schema:
+            yield from _patterns(one)
 
 
 backend = marker("backend")

@@ -40,19 +40,23 @@ class Seen:
 class Packed:
     """An example as a student reads it: what stands at its places, which places are learnt, and what else it is given
     (columns `token_ids`, `spans`, `inputs` of `examples`). `length` is how many tokens it reads, where that is not the
-    number of places."""
+    number of places. `told` is what whoever packs should say of it, once."""
 
     token_ids: Sequence[int]
     spans: Sequence[tuple[int, int]]
     inputs: list[dict[str, Any]] | None = None
     length: int | None = None
+    told: str = ""
 
 
 class Network(Protocol):
     """One kind of model. Everything else of training is the trainer's."""
 
     def pack(self, form: Path, messages: Sequence[dict[str, str]], answer: str) -> Packed:
-        """A conversation and its answer as an example; `form` is the folder `tokenizer/` of a model."""
+        """A conversation and its answer as an example; `form` is the folder `tokenizer/` of a model.
+
+        With the trait `thoughts` it takes `reasoning` and `train_on` too, as `Chat.example` does.
+        """
         ...
 
     def load(self, folder: Path, dtype: str) -> torch.nn.Module:

@@ -7,31 +7,57 @@ Uses `tokenizers` and `jinja2` alone, so that packing never loads torch. The ren
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, Literal
 
-from jinja2 import TemplateError
-from jinja2.ext import loopcontrols
-from jinja2.sandbox import ImmutableSandboxedEnvironment
 from tokenizers import Tokenizer
 
 from pipeline.errors import Refused
+from pipeline.model import template
+from pipeline.model.cutter import Cutter
 from pipeline.tables import ids
+from pipeline.text.thinking import INLINE, MARKS, telling, with_thinking
 
-Messages = Sequence[dict[str, str]]
+Messages = Sequence[Mapping[str, str]]
 FILES = ("tokenizer.json", "tokenizer_config.json")
+# Where a folder says which tokens end an answer: the first that is there, as for `transformers.generate`. A form has
+# the first of them where there are others than the tokenizer's own.
+ENDS = ("generation_config.json", "config.json")
+# What of a teacher's answer is trained on where its thought came apart.
+TrainOn = Literal["answer", "reasoning", "both"]
+SHOWN = 80
 
 
 @dataclass(frozen=True)
 class Rendered:
-    """A conversation in tokens; `spans` are the half-open ranges of positions to be trained on."""
+    """A conversation in tokens; `spans` are the half-open ranges of positions to be trained on.
+
+    `added` is a thought, mostly an empty one, that the template puts before an answer without any: it is trained on,
+    since a student has to say it too.
+    """
 
     token_ids: list[int]
     spans: list[tuple[int, int]]
+    added: str = ""
+
+    @property
+    def trained(self) -> int:
+        """How many tokens are trained on."""
+        return sum(end - start for start, end in self.spans)
+
+
+@dataclass(frozen=True)
+class _Turn:
+    """What a template adds to a prompt for an answer, up to its end token, and what follows that. The answer begins
+    at `answer_at`."""
+
+    text: str
+    rest: str
+    answer_at: int
 
 
 class Chat:
@@ -51,32 +77,14 @@ class Chat:
         self.config: dict[str, Any] = json.loads((folder / "tokenizer_config.json").read_text("utf-8"))
 
     @cached_property
-    def template_text(self) -> str:
-        """The template's source: `chat_template.jinja`, or the key of `tokenizer_config.json`."""
-        file = self.folder / "chat_template.jinja"
-        text = file.read_text("utf-8") if file.exists() else self.config.get("chat_template")
-        if not isinstance(text, str):
-            raise Refused(
-                f"{self.folder} has no chat template, so conversations cannot be rendered. Put a "
-                f"chat_template.jinja beside its tokenizer.json."
-            )
-        return text
-
-    @cached_property
-    def _template(self) -> Any:
-        environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols])
-        environment.filters["tojson"] = lambda value, **kw: json.dumps(value, ensure_ascii=False, **kw)
-        environment.globals["raise_exception"] = _raise
-        # The one clock a template may read; a fixed day keeps tokens from changing overnight.
-        environment.globals["strftime_now"] = date(2024, 1, 1).strftime
-        return environment.from_string(self.template_text)
-
-    @cached_property
     def special(self) -> dict[str, str]:
-        """bos_token, eos_token, ... as text."""
+        """bos_token, eos_token, ... as text. Older folders have them in a file of their own."""
+        told, older = self.config, self.folder / "special_tokens_map.json"
+        if "added_tokens_decoder" not in told and older.exists():
+            told = {**told, **json.loads(older.read_text("utf-8"))}
         return {
             key: value["content"] if isinstance(value, dict) else value
-            for key, value in self.config.items()
+            for key, value in told.items()
             if key.endswith("_token") and isinstance(value, str | dict)
         }
 
@@ -89,6 +97,19 @@ class Chat:
         return found
 
     @cached_property
+    def end_ids(self) -> tuple[int, ...]:
+        """Ids of what ends an answer: the tokenizer's own end token, and where `transformers.generate` stops."""
+        file = next((self.folder / name for name in ENDS if (self.folder / name).exists()), None)
+        named = None if file is None else json.loads(file.read_text("utf-8")).get("eos_token_id")
+        others = named if isinstance(named, list) else [] if named is None else [named]
+        return tuple(dict.fromkeys([self.eos_id, *others]))
+
+    @cached_property
+    def ends(self) -> tuple[str, ...]:
+        """The tokens that end an answer, as text."""
+        return tuple(filter(None, map(self.tokenizer.id_to_token, self.end_ids)))
+
+    @cached_property
     def tokenizer_hash(self) -> str:
         return ids.digest("tokenizer", json.loads(self.tokenizer.to_str()))
 
@@ -96,46 +117,182 @@ class Chat:
     def template_hash(self) -> str:
         return ids.digest("template", self.template_text, self.special)
 
+    @cached_property
+    def template_text(self) -> str:
+        """The template's source."""
+        return template.template_of(self.folder, self.config)
+
+    @cached_property
+    def _template(self) -> Any:
+        return template.compiled(self.folder, self.template_text)
+
+    @cached_property
+    def _cutter(self) -> Cutter:
+        added = self.tokenizer.get_added_tokens_decoder().values()
+        known = [text for text in self.special.values() if self.tokenizer.token_to_id(text) is not None]
+        return Cutter(self.tokenizer, {*known, *self.ends, *(token.content for token in added if token.special)})
+
     def text(self, messages: Messages, *, answer_next: bool) -> str:
         """The conversation as one text; with `answer_next` it ends where the model's answer begins."""
-        try:
-            return self._template.render(
-                messages=list(messages), add_generation_prompt=answer_next, tools=None, documents=None, **self.special
-            )
-        except TemplateError as error:
-            raise Refused(f"the chat template of {self.folder} refuses a conversation: {error}") from error
+        return template.rendered(self.folder, self._template, messages, answer_next, self.special)
+
+    def _hidden(self, messages: Messages, answer_next: bool, stand_ins: Mapping[str, str]) -> str:
+        """The text of a conversation with stand-ins; refuses where the template makes another one of it for them."""
+        text = self.text(messages, answer_next=answer_next)
+        if stand_ins:
+            shown = [{key: self._cutter.shown(said, stand_ins) for key, said in m.items()} for m in messages]
+            if self._cutter.shown(text, stand_ins) != self.text(shown, answer_next=answer_next):
+                written = next(
+                    m for said in reversed(shown) for m in self._cutter.written.findall(" ".join(said.values()))
+                )
+                raise Refused(
+                    f"the chat template of {self.folder} looks into what is said, where the special token {written!r} "
+                    f"is written as text, so it cannot be told from the token. Take such rows out, or write it "
+                    f"otherwise: {_short(shown[-1]['content'])}"
+                )
+        return text
 
     def encode(self, text: str) -> list[int]:
-        return self.tokenizer.encode(text, add_special_tokens=False).ids
+        """Token ids [T] of a text in which special tokens are text."""
+        cutter = self._cutter
+        stand_ins = cutter.stand_ins([text])
+        return cutter.cut(cutter.hidden(text, stand_ins), stand_ins)
 
     def decode(self, token_ids: Sequence[int]) -> str:
-        return self.tokenizer.decode(list(token_ids), skip_special_tokens=True)
+        """The text of tokens without the special ones, but for those that tell a thought from an answer."""
+        return self.tokenizer.decode([i for i in token_ids if i not in self._silent], skip_special_tokens=False)
+
+    @cached_property
+    def _silent(self) -> frozenset[int]:
+        """Ids of the tokens that a text does not show."""
+        added = self.tokenizer.get_added_tokens_decoder()
+        special = {token.content: i for i, token in added.items() if token.special}
+        return frozenset(special.values()) - {special[mark] for mark in telling(special)}
 
     def prompt(self, messages: Messages) -> list[int]:
         """Token ids [T] of a conversation that the model is to answer."""
-        return self.encode(self.text(messages, answer_next=True))
+        stand_ins = self._cutter.stand_ins(m["content"] for m in messages)
+        return self._cutter.cut(self._hidden(self._standing_in(messages, stand_ins), True, stand_ins), stand_ins)
 
-    def example(self, messages: Messages, answer: str) -> Rendered:
-        """A conversation with its answer; the answer and its end token are trained on, and nothing else."""
-        before = self.text(messages, answer_next=True)
-        whole = self.text([*messages, {"role": "assistant", "content": answer}], answer_next=False)
-        if not whole.startswith(before):
+    def _standing_in(self, messages: Messages, stand_ins: Mapping[str, str]) -> Messages:
+        if not stand_ins:
+            return messages
+        return [{**m, "content": self._cutter.hidden(m["content"], stand_ins)} for m in messages]
+
+    def example(
+        self, messages: Messages, answer: str, reasoning: str | None = None, train_on: TrainOn = "answer"
+    ) -> Rendered:
+        """A conversation with its answer: the tokens of its prompt, and then those of the answer, cut apart.
+
+        The answer and its end token are trained on, or the thought before it, or both; nothing else is. With
+        `train_on: answer` a thought is left out.
+        """
+        thought = None if train_on == "answer" else reasoning
+        if train_on == "reasoning" and not thought:
             raise Refused(
-                f"the chat template of {self.folder} renders an answered conversation that does not begin with the "
-                f"unanswered one, so it is not clear which tokens to train on. Use a template whose generation prompt "
-                f"is a prefix of the assistant's turn."
+                "an answer came without reasoning, and `train_on: reasoning` has nothing to train on: let `select` say "
+                "`where: reasoning IS NOT NULL`, or write `train_on: both`"
             )
-        encoded = self.tokenizer.encode(whole, add_special_tokens=False)
-        start = next((i for i, (_, end) in enumerate(encoded.offsets) if end > len(before)), len(encoded.ids))
-        try:
-            end = encoded.ids.index(self.eos_id, start) + 1
-        except ValueError as error:
+        stand_ins = self._cutter.stand_ins([*(m["content"] for m in messages), answer, thought or ""])
+        messages = self._standing_in(messages, stand_ins)
+        before = self._hidden(messages, True, stand_ins)
+        turn = self._turn(messages, before, answer, thought, stand_ins)
+        joint = turn.answer_at if train_on == "reasoning" else len(turn.text)
+        token_ids, at = self._cutter.cut(before, stand_ins), []
+        for text in (turn.text[:joint], turn.text[joint:], turn.rest):
+            at.append(len(token_ids))
+            token_ids += self._cutter.cut(text, stand_ins, before)
+            before = text or before
+        end = at[1] if train_on == "reasoning" else at[2]
+        if token_ids[at[2] - 1] not in self.end_ids:
+            raise self._endless()
+        added = turn.text[: turn.answer_at]
+        told = thought is None and any(mark in added for mark in INLINE)
+        return Rendered(token_ids, [(at[0], end)], added if told else "")
+
+    def trained_tokens(
+        self, messages: Messages, answer: str, reasoning: str | None = None, train_on: TrainOn = "answer"
+    ) -> int:
+        """How many tokens of an answer a student of this form is trained on: what a budget of tokens counts."""
+        return self.example(messages, answer, reasoning, train_on).trained
+
+    def _turn(
+        self, messages: Messages, before: str, answer: str, thought: str | None, stand_ins: Mapping[str, str]
+    ) -> _Turn:
+        """The answer as the template says it, in the first way that shows all of it after the prompt."""
+        begun = ended = False
+        hidden, wanted = (None if t is None else self._cutter.hidden(t, stand_ins) for t in (thought, answer))
+        for said in self._ways(wanted or "", hidden):
+            whole = self._hidden([*messages, {"role": "assistant", **said}], False, stand_ins)
+            if not whole.startswith(before):
+                continue
+            begun, after = True, whole[len(before) :]
+            if _spot(whole.rfind, said["content"]) is None:
+                ended = ended or self._end.search(after) is not None
+                continue
+            for end in self._end.finditer(after):
+                ended, said_until = True, after[: end.start()]
+                place = _found(said_until, hidden or "", wanted or "")
+                if place is not None:
+                    return _Turn(after[: end.end()], after[end.end() :], place)
+        if begun and not ended:
+            raise self._endless()
+        if begun:
+            kept = f"{_short(thought)} and the answer {_short(answer)}" if thought else _short(answer)
             raise Refused(
-                f"the chat template of {self.folder} does not end an answer with {self.special.get('eos_token')!r}; "
-                f"a student trained on it would never stop"
-            ) from error
-        return Rendered(encoded.ids, [(start, end)])
+                f"the chat template of {self.folder} does not render an answer as it was kept; it leaves out or alters "
+                f"some of {kept}. Use a template that renders the whole of it, or let `select` leave such answers out."
+            )
+        raise Refused(
+            f"the chat template of {self.folder} renders an answered conversation that does not begin with the "
+            f"unanswered one, so it is not clear which tokens to train on. Use a template whose generation prompt is a "
+            f"prefix of the assistant's turn."
+        )
+
+    @cached_property
+    def _end(self) -> re.Pattern[str]:
+        return re.compile("|".join(map(re.escape, sorted(self.ends, key=len, reverse=True))))
+
+    def _ways(self, answer: str, thought: str | None) -> Iterator[dict[str, str]]:
+        """How an assistant's turn may be given to a template: the thought under the keys that templates read, or
+        written into the content."""
+        if thought is None:
+            yield {"content": answer}
+            return
+        yield {"content": answer, "reasoning_content": thought, "reasoning": thought, "thinking": thought}
+        marks = next((pair for pair in MARKS if pair[0] in self.template_text), MARKS[0])
+        yield {"content": with_thinking(thought, answer, marks)}
+
+    def _endless(self) -> Refused:
+        return Refused(
+            f"the chat template of {self.folder} does not end an answer with {' or '.join(map(repr, self.ends))}; a "
+            f"student trained on it would never stop"
+        )
 
 
-def _raise(message: str) -> NoReturn:
-    raise TemplateError(message)
+def _found(text: str, thought: str, answer: str) -> int | None:
+    """Where the answer begins in a turn that holds the thought and then, last, the answer; None if it does not."""
+    after = 0
+    if thought.strip():
+        place = _spot(text.find, thought)
+        if place is None:
+            return None
+        after = place + 1
+    if not answer.strip():
+        return len(text)
+    place = _spot(lambda part: text.rfind(part, after), answer)
+    if place is None:
+        return None
+    blank = answer[: len(answer) - len(answer.lstrip())]
+    return place - len(blank) if text[after:place].endswith(blank) else place
+
+
+def _spot(find: Callable[[str], int], part: str) -> int | None:
+    """Where a part stands, as it is or as JSON, without the blanks around it, which many templates take off."""
+    part = part.strip()
+    written = [part, *(json.dumps(part, ensure_ascii=only)[1:-1] for only in (False, True))]
+    return next((place for place in map(find, written) if place >= 0), None)
+
+
+def _short(text: str) -> str:
+    return repr(text if len(text) <= SHOWN else text[:SHOWN] + "...")

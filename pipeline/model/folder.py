@@ -11,7 +11,7 @@ from tokenizers import Tokenizer
 
 from pipeline.errors import Refused
 from pipeline.kinds.origin import BACKENDS, Card, Engine
-from pipeline.model.chat import Chat
+from pipeline.model.chat import ENDS, Chat
 from pipeline.tables import ids
 from pipeline.tables.parquet import digest, short_hash
 
@@ -58,13 +58,15 @@ def finish(out: Path, dtype: str, engine: Engine = "transformers") -> Card:
     """
     if not (out / "tokenizer.json").exists():
         raise Refused("the model has no tokenizer.json; save its fast tokenizer into the same folder")
+    language = not (out / PLACES).exists()
     if (
-        not (out / PLACES).exists()
+        language
         and not (out / "chat_template.jinja").exists()
         and "chat_template" not in json.loads((out / "tokenizer_config.json").read_text("utf-8"))
     ):
         raise Refused("the model has no chat template; put a chat_template.jinja beside its tokenizer.json")
     check_tokens(out)
+    ends = Chat(out).end_ids if language else ()
     (out / "tokenizer").mkdir()
     for name in TOKENIZER_FILES:
         if (out / name).exists():
@@ -75,6 +77,10 @@ def finish(out: Path, dtype: str, engine: Engine = "transformers") -> Card:
         # save_pretrained leaves weights readable by their owner alone.
         file.chmod(0o644)
         total.update(file.name.encode() + bytes.fromhex(digest(file, hashlib.blake2b)))
+    if len(ends) > 1:
+        # The same weights that stop elsewhere answer otherwise.
+        (out / "tokenizer" / ENDS[0]).write_text(json.dumps({"eos_token_id": list(ends)}) + "\n", "utf-8")
+        total.update(json.dumps(ends).encode())
     if dtype != "float32":
         # The same weights at another precision answer otherwise, and must not be answered from the memo of these.
         total.update(dtype.encode())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import weakref
 from collections.abc import Mapping, Sequence
@@ -13,7 +14,7 @@ import pyarrow as pa
 
 from pipeline.core.methods import lazy
 from pipeline.kinds.network import Network, Packed, Seen, network
-from pipeline.model.chat import Chat
+from pipeline.model.chat import Chat, TrainOn
 from pipeline.model.load import load
 from pipeline.model.taps import Taps
 from pipeline.tables.lists import inside, lengths, padded, values, whole
@@ -33,6 +34,7 @@ _does_more: weakref.WeakKeyDictionary[Any, bool] = weakref.WeakKeyDictionary()
     takes=("text",),
     gives=("student_NV", "target_N", "teacher", "logprob_N", "reference_N", "features", "teacher_features"),
     heads=("main",),
+    thoughts=True,
 )
 def causal() -> Network:
     """A causal language model: places are the loss tokens, and the state before a token predicts it.
@@ -46,9 +48,20 @@ def causal() -> Network:
 class Causal:
     """See `causal`."""
 
-    def pack(self, form: Path, messages: Sequence[dict[str, str]], answer: str) -> Packed:
-        rendered = Chat(form).example(messages, answer)
-        return Packed(rendered.token_ids, rendered.spans)
+    def __init__(self) -> None:
+        self.chat = functools.cache(Chat)
+
+    def pack(
+        self,
+        form: Path,
+        messages: Sequence[dict[str, str]],
+        answer: str,
+        reasoning: str | None = None,
+        train_on: TrainOn = "answer",
+    ) -> Packed:
+        rendered = self.chat(form).example(messages, answer, reasoning, train_on)
+        told = rendered.added and f"the template puts {rendered.added!r} before answers, and it is trained on with them"
+        return Packed(rendered.token_ids, rendered.spans, told=told)
 
     def load(self, folder: Path, dtype: str) -> torch.nn.Module:
         return load(folder, dtype)

@@ -14,6 +14,7 @@ from pydantic import Field, NonNegativeFloat, PositiveInt
 
 from pipeline.asking.ask import ask, requests_for
 from pipeline.contracts import DROPS, PROMPTS, RESPONSES
+from pipeline.core import graph
 from pipeline.core.run import How
 from pipeline.core.stage import Input, Plan, StageParams, stage
 from pipeline.errors import Refused
@@ -63,7 +64,10 @@ class Params(StageParams):
         return Sampling(self.temperature, self.top_p, self.max_tokens, self.stop, self.structured)
 
     def check(self, plan: Plan) -> list[str]:
-        """Two entries that would ask the same of one prompt: their answers would have the same ids."""
+        """A form that the model's engine cannot be held to; two entries that would ask the same of one prompt: their
+        answers would have the same ids."""
+        if self.structured and (beyond := self.structured.beyond()) and "structured" in graph.gives(plan, self.model):
+            return [f"structured: {beyond}: no engine can be held to that; write it without, or list what may be said"]
         for other in plan.of("generate"):
             params = other.params
             if params is self:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,13 +13,17 @@ from pydantic import PositiveInt
 
 from pipeline.contracts import EXAMPLES, RESPONSES, SELECTIONS
 from pipeline.core.methods import find
-from pipeline.core.stage import Input, StageParams, stage
+from pipeline.core.run import How
+from pipeline.core.stage import Input, Plan, StageParams, stage
 from pipeline.errors import Refused
+from pipeline.kinds.network import Network, Packed
 from pipeline.kinds.verifier import metric_of
+from pipeline.model.chat import TrainOn
 from pipeline.model.folder import hashes, network_of
 from pipeline.tables import ids
 from pipeline.tables.lists import joined
 from pipeline.tables.parquet import Scan
+from pipeline.training.recipe import declared_network
 
 
 class Params(StageParams):
@@ -26,6 +31,7 @@ class Params(StageParams):
     by: str
     student: str
     max_length: PositiveInt = 4096
+    train_on: TrainOn = "answer"
 
     def inputs(self) -> dict[str, Input]:
         return {
@@ -40,19 +46,29 @@ class Params(StageParams):
     def needs(self) -> dict[str, frozenset[str]]:
         return {self.student: frozenset()}
 
+    def check(self, plan: Plan) -> list[str]:
+        """A network that learns no text learns no thought."""
+        network = find("network", declared_network(plan, self.student))
+        if self.train_on == "answer" or network.traits.get("thoughts"):
+            return []
+        return [f"train_on: {self.train_on}: a {network.name} such as {self.student} learns answers; leave it out"]
+
 
 COLUMNS = [
-    "response_id", "prompt_id", "domain", "messages", "content", "answer", "verifier", "reference", "inputs", "outputs",
+    "response_id", "prompt_id", "domain", "messages", "content", "reasoning", "answer", "verifier", "reference",
+    "inputs", "outputs",
 ]  # fmt: skip
 
 
 @stage(writes=EXAMPLES, by="part", finds=("verifier", "network"))
-def pack(params: Params, responses: Scan, selection: Scan, tokenizer: Path) -> Iterator[pa.RecordBatch]:
-    """One example per kept response; loss on the answer and its end token. Equal examples become one.
+def pack(params: Params, responses: Scan, selection: Scan, tokenizer: Path, how: How) -> Iterator[pa.RecordBatch]:
+    """One example per kept response; loss on the answer and its end token, or on the thought before it, or on both
+    (`train_on`). Equal examples become one.
 
     The reward is what the answer's own verifier says of it.
     """
     network = find("network", network_of(tokenizer)).factory()
+    told: Counter[str] = Counter()
     template, form = hashes(tokenizer)
     kept = {r["response_id"]: r["weight"] for r in selection.pylist(["response_id", "kept", "weight"]) if r["kept"]}
     rows: dict[str, dict[str, Any]] = {}
@@ -60,7 +76,8 @@ def pack(params: Params, responses: Scan, selection: Scan, tokenizer: Path) -> I
         weight = kept.get(response["response_id"])
         if weight is None:
             continue
-        packed = network.pack(tokenizer, response["messages"], response["content"])
+        packed = _packed(params, network, tokenizer, response)
+        told.update(filter(None, [packed.told, _left_out(params, response)]))
         length = packed.length or len(packed.token_ids)
         if length > params.max_length:
             raise Refused(
@@ -86,7 +103,27 @@ def pack(params: Params, responses: Scan, selection: Scan, tokenizer: Path) -> I
             "reference": response["reference"],
         })  # fmt: skip
         row["response_ids"].append(response["response_id"])
+    for what, count in told.items():
+        how.say(f"{count} of {len(kept)} answers: {what}")
     made = list(rows.values())
     columns = {name: [row[name] for row in made] for name in EXAMPLES.columns}
     columns["response_ids"] = [sorted(names) for names in columns["response_ids"]]
     yield EXAMPLES.batch(**{**columns, "token_ids": joined(columns["token_ids"], pa.int32())})
+
+
+def _packed(params: Params, network: Network, form: Path, response: dict[str, Any]) -> Packed:
+    """An answer as an example; what is wrong with it is said with its id."""
+    thought: dict[str, Any] = {}
+    if params.train_on != "answer":
+        thought = {"reasoning": response["reasoning"], "train_on": params.train_on}
+    pack: Any = network.pack
+    try:
+        return pack(form, response["messages"], response["content"], **thought)
+    except Refused as error:
+        raise Refused(f"response {response['response_id']}: {error}") from error
+
+
+def _left_out(params: Params, response: dict[str, Any]) -> str:
+    if params.train_on != "answer" or not response["reasoning"]:
+        return ""
+    return "came with reasoning, which is left out; `train_on: both` trains on it"

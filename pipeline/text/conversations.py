@@ -5,8 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from pipeline.kinds.source import Message
+from pipeline.text.thinking import parted, with_thinking, written
 
 ROLES = {"system": "system", "user": "user", "assistant": "assistant", "human": "user", "gpt": "assistant"}
+# Keys under which a turn has the thought before it, and those under which it calls tools.
+THOUGHTS = ("reasoning_content", "reasoning", "thinking")
+CALLS = ("tool_calls", "function_call")
 SHAPES = "`messages`, `prompt`, `conversations` (ShareGPT) or `instruction` (Alpaca)"
 
 
@@ -21,6 +25,7 @@ def conversation(row: Mapping[str, object], *, wordless: bool = False) -> tuple[
     """
     # A file that holds rows of several shapes fills what a row has not with null, or with a list of nothing.
     present = {name: value for name, value in row.items() if value is not None and not _empty(value)}
+    _no_tools(present)
     if "messages" in present:
         turns = _turns(present["messages"], "messages")
     elif "conversations" in present:
@@ -75,10 +80,30 @@ def _turns(turns: object, where: str) -> list[Message]:
         role, content = turn.get("role", turn.get("from")), turn.get("content", turn.get("value"))
         if not isinstance(role, str) or role not in ROLES:
             raise NotAConversation(f"a turn of {where} has the role {role!r}; known are {', '.join(ROLES)}")
-        if not isinstance(content, str):
-            raise NotAConversation(f"a turn of {where} has a content that is not text but {type(content).__name__}")
-        read.append({"role": ROLES[role], "content": content})
+        for key in CALLS:
+            if turn.get(key):
+                raise NotAConversation(f"a turn of {where} calls a tool ({key}); tool calls are not supported")
+        # A thought stays with what was said after it; a chat template knows what to do with those of earlier turns.
+        read.append({"role": ROLES[role], "content": with_thinking(*_apart(turn, content, where))})
     return read
+
+
+def _apart(turn: Mapping[str, object], content: object, where: str) -> tuple[str | None, str]:
+    """The thought and the text of a turn."""
+    try:
+        thought, said = parted(content)
+        apart = next((written(turn[key]) for key in THOUGHTS if turn.get(key)), None)
+    except ValueError as error:
+        raise NotAConversation(f"a turn of {where} has a content that is not text but {error}") from error
+    return "\n".join(filter(None, (apart, thought))) or None, said
+
+
+def _no_tools(row: Mapping[str, object]) -> None:
+    """Refuse a conversation that is held with tools in hand: what they are would be lost."""
+    for key in ("tools", "functions"):
+        listed = row.get(key)
+        if isinstance(listed, list) and any(isinstance(one, Mapping) for one in listed):
+            raise NotAConversation(f"the conversation has tools ({key}); tool calls are not supported")
 
 
 def _alpaca(row: Mapping[str, object]) -> list[Message]:

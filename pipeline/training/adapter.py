@@ -2,25 +2,55 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import transformers
 from torch import nn
 
+from pipeline.errors import Refused
 from pipeline.training.recipe import Adapter
+
+# GPT-2 keeps its matrices transposed, in a layer of its own.
+LINEAR = (nn.Linear, transformers.pytorch_utils.Conv1D)
 
 
 def with_adapter(model: nn.Module, adapter: Adapter) -> Any:
-    """The model with low-rank adapters on all its linear layers but the head."""
+    """The model with low-rank adapters on all its linear layers but the head, and on the stacked matrices [E, ., .] of
+    experts; the gates that choose among experts stay as they are."""
     import peft
 
+    head = getattr(model, "get_output_embeddings", lambda: None)()
+    layers = [name for name, module in model.named_modules() if isinstance(module, LINEAR) and module is not head]
+    experts = [name for name, weight in model.named_parameters() if weight.ndim == 3]
+    if experts and adapter.dropout:
+        raise Refused(
+            f"adapter.dropout: {adapter.dropout:g}: the experts of a mixture ({experts[0]}, ...) take adapters without "
+            f"dropout only; write `dropout: 0`"
+        )
     config = peft.LoraConfig(
         r=adapter.rank,
         lora_alpha=adapter.alpha,
         lora_dropout=adapter.dropout,
-        target_modules="all-linear",
-        # GPT-2 keeps its matrices transposed, in a layer of its own.
+        target_modules=layers,
+        target_parameters=experts or None,
         fan_in_fan_out=any(isinstance(m, transformers.pytorch_utils.Conv1D) for m in model.modules()),
         task_type="CAUSAL_LM" if isinstance(model, transformers.GenerationMixin) else None,
     )
-    return peft.get_peft_model(model, config)
+    with _nameless(model):
+        return peft.get_peft_model(model, config)
+
+
+@contextmanager
+def _nameless(model: Any) -> Iterator[None]:
+    """peft takes `gate_proj` of a mixture, by the model's type, for the name that its experts had in transformers 4,
+    and leaves out the dense and shared layers that are called so. What is targeted here needs no translation."""
+    if not hasattr(model, "config"):
+        yield
+        return
+    model.config.model_type = ""
+    try:
+        yield
+    finally:
+        del model.config.model_type

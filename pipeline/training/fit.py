@@ -60,11 +60,12 @@ def fit(params: StudentParams, rows: Scan, student: Path, teacher: Path | None, 
     net: Any = trainer.parts["student"]
     if params.adapter is not None:
         net = net.merge_and_unload()
-    trainer.networks["student"].save(net.cpu(), out)
+    dtype = params.dtype or card_of(student)["dtype"]
+    trainer.networks["student"].save(net.cpu().to(getattr(torch, dtype)), out)
     for file in TOKENIZER_FILES:
         if (student / file).exists():
             shutil.copyfile(student / file, out / file)
-    card = finish(out, "float32")
+    card = finish(out, dtype)
     (out / "model.json").write_text(json.dumps(card, indent=1, sort_keys=True) + "\n", "utf-8")
     (out / "training.jsonl").write_text("".join(json.dumps(p, sort_keys=True) + "\n" for p in curve), "utf-8")
     if trainer.feed is not None and hasattr(trainer.feed, "kept"):

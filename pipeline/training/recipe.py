@@ -14,6 +14,7 @@ from pipeline.core.stage import NAME, Input, Plan, StageParams, gate_of
 from pipeline.kinds.backend import LOCAL
 from pipeline.kinds.feed import Feed
 from pipeline.kinds.objective import Objective
+from pipeline.kinds.origin import Dtype
 from pipeline.model.folder import CAUSAL
 
 
@@ -26,7 +27,10 @@ class Adapter(Choice):
 
 
 class Recipe(StageParams):
-    """Optimizer and schedule: linear warm-up, constant, then linear decay over the last `decay_share` of the steps."""
+    """Optimizer and schedule: linear warm-up, constant, then linear decay over the last `decay_share` of the steps.
+
+    Weights learn in float32; `dtype` is what they are kept in, and then run in: unset, the student's own.
+    """
 
     epochs: PositiveFloat
     batch_rows: PositiveInt = 32
@@ -38,6 +42,7 @@ class Recipe(StageParams):
     decay_share: float = Field(default=0.5, ge=0, le=1)
     max_grad_norm: PositiveFloat = 1.0
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    dtype: Dtype | None = None
     adapter: Adapter | None = None
     seed: int
 

@@ -90,6 +90,7 @@ COVERED = {
     "text/duplicates.py": "stages/test_curate.py",
     "text/intake.py": "stages/test_ingest.py",
     "text/ngrams.py": "stages/test_curate.py",
+    "training/adapter.py": "training/test_loop.py",
     "training/optimizers.py": "training/test_loop.py",
     "training/recipe.py": "training/test_loop.py",
     "training/reduce.py": "laws/test_objectives.py",

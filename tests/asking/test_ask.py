@@ -154,6 +154,18 @@ def test_what_shapes_an_answer_is_part_of_its_key(tmp_path: Path) -> None:
     assert before.request_id == priced.request_id != fuller.request_id
 
 
+def test_another_solution_is_another_answer_where_it_is_what_answers(tmp_path: Path) -> None:
+    """And nowhere else: a model does not see it."""
+    for backend, sees in (("recorded.solutions", True), ("http.openai", False)):
+        folder, pool = folder_of(tmp_path / backend, {"backend": backend, "model_id": "m"}), prompts(1)
+        keys = set()
+        for solution in ("a", "b", None):
+            at = pool.schema.get_field_index("solution")
+            told = pool.set_column(at, "solution", pa.array([solution], pa.string()))
+            keys.add(requests_for(told, folder, SAMPLING, 1, seed=1)[0].request_id)
+        assert len(keys) == (3 if sees else 1)
+
+
 RENDERS = {"backend": "http.openai", "model_id": "m", "api": "completions"}
 
 
@@ -172,6 +184,9 @@ def edited(monkeypatch: pytest.MonkeyPatch, module: Path, old: str, new: str) ->
     identity.forget()
 
 
+LAST_TURN = "messages=list(messages)", "messages=list(messages)[-1:]"
+
+
 @pytest.fixture
 def fresh_code() -> Iterator[None]:
     yield
@@ -182,12 +197,10 @@ def fresh_code() -> Iterator[None]:
 def test_an_edit_of_the_renderer_asks_a_computing_backend_anew(
     fresh_code: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, backend: str
 ) -> None:
-    """`Chat.text` renders the last turn only: its code is part of the key, and so is what it gives."""
+    """`template.rendered` renders the last turn only: its code is part of the key, and so is what it gives."""
     folder = folder_of(tmp_path, {"backend": backend, "model_id": "m"})
     [before] = requests_for(prompts(1), folder, SAMPLING, 1, seed=1)
-    edited(
-        monkeypatch, ROOT / "pipeline" / "model" / "chat.py", "messages=list(messages)", "messages=list(messages)[-1:]"
-    )
+    edited(monkeypatch, ROOT / "pipeline" / "model" / "template.py", *LAST_TURN)
     [after] = requests_for(prompts(1), folder, SAMPLING, 1, seed=1)
     assert before.request_id != after.request_id and before.seed == after.seed
 
@@ -198,9 +211,7 @@ def test_an_edit_of_a_client_pays_for_nothing(
     folder = folder_of(tmp_path, {"backend": "http.openai", "model_id": "m"})
     [before] = requests_for(prompts(1), folder, SAMPLING, 1, seed=1)
     edited(monkeypatch, ROOT / "pipeline" / "backends" / "http.py", "Where a model is served;", "Where it is;")
-    edited(
-        monkeypatch, ROOT / "pipeline" / "model" / "chat.py", "messages=list(messages)", "messages=list(messages)[-1:]"
-    )
+    edited(monkeypatch, ROOT / "pipeline" / "model" / "template.py", *LAST_TURN)
     assert requests_for(prompts(1), folder, SAMPLING, 1, seed=1) == [before]
 
 

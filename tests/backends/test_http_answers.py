@@ -12,7 +12,7 @@ import pytest
 
 from pipeline.errors import Refused
 from pipeline.gateway.batch import BatchGateway
-from pipeline.gateway.completions import Completions, Served
+from pipeline.gateway.completions import Completions, Served, Unreadable
 from pipeline.kinds.backend import GenerateRequest, Sampling, Structured, Tokens, Want
 from pipeline.text.thinking import split_thinking
 from tests.backends.test_http import answers, asked, bodies, opened, samples, served_folder
@@ -88,6 +88,97 @@ def test_thinking_is_kept_apart_from_the_answer(server: Server, field: str) -> N
 )
 def test_inline_thinking(text: str, thinking: str | None, answer: str) -> None:
     assert split_thinking(text) == (thinking, answer)
+
+
+def reply(message: object, finish: str = "stop", **more: object) -> bytes:
+    """A chat completion with one message."""
+    choice = {"index": 0, "message": message, "finish_reason": finish}
+    usage = {"prompt_tokens": 10, "completion_tokens": 50}
+    return json.dumps({"id": "x", "model": MODEL, "choices": [choice], "usage": usage, **more}).encode()
+
+
+SPOKEN = Completions("teacher", "http://h/v1", Served(model=MODEL, version="1"))
+ASKED = GenerateRequest("r0", "p0", [{"role": "user", "content": "3 + 5"}], sample=0, seed=0)
+PARTS = [{"type": "thinking", "thinking": [{"type": "text", "text": "3 and 5"}]}, {"type": "text", "text": "8"}]
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        {"content": PARTS},
+        {"content": PARTS[1:], "reasoning": "3 and 5"},
+        {"content": PARTS[1:], "reasoning_content": "3 and 5"},
+        {"content": "8", "thinking": "3 and 5"},
+        {"content": "8", "reasoning_content": [{"type": "text", "text": "3 and 5"}]},
+        {"content": "8", "reasoning": {"content": "3 and 5"}},
+        {"content": "8", "reasoning_details": [{"type": "reasoning.text", "text": "3 and 5", "index": 0}]},
+        {"content": "8", "reasoning": "3 and 5", "reasoning_details": [{"type": "reasoning.text", "text": "3 and 5"}]},
+        {"content": "[THINK]3 and 5[/THINK]8"},
+        {"content": "<thinking>3 and 5</thinking>8"},
+        {"content": [{"type": "text", "text": "<think>3 and 5</think>8"}]},
+        {"content": "<|channel|>analysis<|message|>3 and 5<|end|><|start|>assistant<|channel|>final<|message|>8"},
+        {"content": "8", "reasoning": "3 and 5", "tool_calls": []},
+        {"content": "8", "reasoning": "3 and 5", "tool_calls": None, "refusal": None},
+    ],
+)
+def test_a_reply_in_parts_is_read(message: dict) -> None:
+    answer = SPOKEN.answer(ASKED, reply({"role": "assistant", **message}))
+    assert (answer.content, answer.reasoning, answer.error) == ("8", "3 and 5", None)
+
+
+@pytest.mark.parametrize(
+    ("raw", "why"),
+    [
+        (reply({"content": [{"type": "image_url", "image_url": {"url": "x"}}]}), "part of the type image_url"),
+        (reply({"content": 8}), "content of the type int"),
+        (reply({"content": {"text": "8"}}), "content of the type dict"),
+        (reply({"content": [8]}), "part of the type int"),
+        (reply({"content": "8", "reasoning": 3}), "part without text"),
+        (reply("8"), "the message of a choice is no object but str"),
+        (reply(None), "the message of a choice is no object but nothing"),
+        (reply([]), "the message of a choice is no object but list"),
+        (json.dumps({"model": MODEL, "choices": {"message": {"content": "8"}}}).encode(), "a choice is no object"),
+        (json.dumps({"model": MODEL, "choices": [{"text": "8"}]}).encode(), "the message of a choice is no object"),
+        (json.dumps({"model": MODEL, "choices": ["8"]}).encode(), "a choice is no object but str"),
+        (json.dumps({"content": [{"type": "text", "text": "8"}], "role": "assistant"}).encode(), "no `choices`"),
+        (json.dumps({"response": "8", "done": True}).encode(), "no `choices`, but 'response', 'done'"),
+        (json.dumps([{"generated_text": "8"}]).encode(), "it is no object but list"),
+        (b"{}", "no `choices`"),
+    ],
+)  # fmt: skip
+def test_a_reply_that_can_never_be_read_ends_the_run(raw: bytes, why: str) -> None:
+    with pytest.raises(Refused, match=why) as refused:
+        SPOKEN.answer(ASKED, raw)
+    assert "http://h/v1 gave an answer that cannot be read" in str(refused.value) and "teacher" in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        b"", b"{", b"<html>502</html>", b'{"model": "tiny", "choices": [{"mess', reply({"content": "8"})[:-3],
+        json.dumps({"choices": []}).encode(), json.dumps({"choices": None}).encode(),
+        json.dumps({"error": {"message": "overloaded"}}).encode(), json.dumps({"detail": "overloaded"}).encode(),
+        json.dumps({"object": "error", "message": "overloaded"}).encode(), b"null 3",
+    ],
+)  # fmt: skip
+def test_a_reply_that_may_be_whole_next_time_is_asked_for_again(raw: bytes) -> None:
+    with pytest.raises(Unreadable):
+        SPOKEN.answer(ASKED, raw)
+
+
+def test_a_run_ends_at_the_first_reply_that_can_never_be_read(server: Server) -> None:
+    texts = [f"image | never {i}" for i in range(4)]
+    with pytest.raises(Refused, match="part of the type image_url"):
+        answers(server.url, *texts, concurrency=1)
+    assert sum(server.stats()["attempts"].get(text, 0) for text in texts) == 1
+
+
+@pytest.mark.parametrize("call", ["tool_calls", "function_call"])
+def test_a_call_of_a_tool_is_no_answer(call: str) -> None:
+    message = {"content": None, call: [{"type": "function", "function": {"name": "f", "arguments": "{}"}}]}
+    for finish in ("stop", "tool_calls"):
+        answer = SPOKEN.answer(ASKED, reply(message, finish))
+        assert answer.content is None and "tool" in str(answer.error)
 
 
 def test_odd_answers_are_answers(server: Server) -> None:

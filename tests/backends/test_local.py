@@ -19,6 +19,7 @@ from pipeline.core.run import How
 from pipeline.core.settings import RunSettings
 from pipeline.kinds.backend import Answer, GenerateRequest, Reading, Sampling, Tokens, Want
 from pipeline.model import load
+from pipeline.origins import local as origins
 from pipeline.tables import ids
 from pipeline.text.thinking import split_thinking
 
@@ -267,6 +268,89 @@ def test_where_batches_show_it_is_said_once(folders: dict[str, Path], capsys: py
     assert len(first) == len(requests)
     answered(backend, requests)
     assert capsys.readouterr().err == ""
+
+
+def ending(place: Path, named: dict[str, object], eos: str = "<unk>") -> Path:
+    """The shipped teacher whose template writes its end itself, and whose tokenizer names another; `named` is what its
+    files say of `eos_token_id`, by file: the shape of Gemma."""
+    shutil.copytree(EMBEDDED, place)
+    template = (place / "chat_template.jinja").read_text("utf-8")
+    (place / "chat_template.jinja").write_text(template.replace("{{ eos_token }}", "</s>"), "utf-8")
+    for file in ("tokenizer_config.json", "config.json", "generation_config.json"):
+        told = json.loads((place / file).read_text("utf-8"))
+        told.pop("eos_token_id", None)
+        if file == "tokenizer_config.json":
+            told["eos_token"] = eos
+        elif file in named:
+            told["eos_token_id"] = named[file]
+        (place / file).write_text(json.dumps(told), "utf-8")
+    if "generation_config.json" not in named:
+        (place / "generation_config.json").unlink()
+    return place
+
+
+GENERATION, CONFIG = "generation_config.json", "config.json"
+
+
+@pytest.mark.parametrize(
+    "named",
+    [
+        {GENERATION: [3, 2]}, {GENERATION: [2, 3]}, {GENERATION: 2}, {GENERATION: [2]}, {GENERATION: [39, 2]},
+        {GENERATION: 36}, {GENERATION: [37, 38]}, {GENERATION: [2, 2]}, {GENERATION: [2], CONFIG: 36}, {CONFIG: 2},
+        {CONFIG: [3, 2]}, {CONFIG: [36, 2]}, {GENERATION: None, CONFIG: None},
+    ],
+)  # fmt: skip
+def test_an_answer_ends_where_transformers_ends_it(tmp_path: Path, named: dict[str, object]) -> None:
+    """At every end token that the model's files name, and it has stopped there; the model's id tells them."""
+    source = ending(tmp_path / "source", named)
+    out = tmp_path / "models" / "teacher"
+    out.mkdir(parents=True)
+    card = origins.folder(path=str(source))(out)
+    backend, greedy = opened(out), Sampling(0.0, 1.0, 24)
+    net = transformers.AutoModelForCausalLM.from_pretrained(source)
+    net.generation_config.pad_token_id = 0
+    for text in ("sort cab", "add 050 088", "rev abc"):
+        [answer] = answered(backend, asked([text], k=1), greedy).values()
+        prompt = torch.tensor([backend.chat.prompt([{"role": "user", "content": text}])])
+        wanted = net.generate(prompt, do_sample=False, max_new_tokens=24)[0, prompt.shape[1] :].tolist()
+        assert answer.token_ids == wanted
+        ends = set(backend.chat.end_ids)
+        assert answer.finish_reason == ("stop" if wanted[-1] in ends else "length")
+    plain = {**named, GENERATION: [39]} if GENERATION not in named else {**named, GENERATION: [38]}
+    other = tmp_path / "other"
+    other.mkdir()
+    assert origins.folder(path=str(ending(tmp_path / "another", plain)))(other)["model_id"] != card["model_id"]
+
+
+def test_the_case_of_two_end_tokens(tmp_path: Path) -> None:
+    (tmp_path / "teacher").mkdir()
+    origins.folder(path=str(ending(tmp_path / "source", {GENERATION: [3, 2]})))(tmp_path / "teacher")
+    backend = opened(tmp_path / "teacher")
+    [answer] = answered(backend, asked(["sort cab"], k=1), Sampling(0.0, 1.0, 24)).values()
+    assert (answer.content, answer.finish_reason, answer.completion_tokens) == ("#abct", "stop", 6)
+    # A student of this form learns to end there too.
+    rendered = backend.chat.example([{"role": "user", "content": "sort cab"}], "#abct")
+    assert rendered.token_ids[rendered.spans[0][1] - 1] == 2
+
+
+@pytest.mark.parametrize("marks", [("[THINK]", "[/THINK]"), ("<think>", "</think>")])
+def test_marks_of_a_thought_that_are_special_tokens_are_not_lost(
+    folders: dict[str, Path], tmp_path: Path, marks: tuple[str, str]
+) -> None:
+    """Decoding leaves special tokens out, and with the marks a thought would run into the answer."""
+    folder = tmp_path / "thinker"
+    shutil.copytree(folders["llama"], folder)
+    file = folder / "tokenizer" / "tokenizer.json"
+    told = json.loads(file.read_text("utf-8"))
+    vocabulary = told["model"]["vocab"]
+    for old, mark in zip("TF", marks, strict=True):
+        vocabulary[mark] = vocabulary.pop(old)
+        told["added_tokens"].append({**told["added_tokens"][0], "id": vocabulary[mark], "content": mark})
+    file.write_text(json.dumps(told), "utf-8")
+    chat = opened(folder).chat
+    ids = [vocabulary[letter] for letter in (marks[0], "a", marks[1], "b", "</s>")]
+    assert split_thinking(chat.decode(ids)) == ("a", "b")
+    assert chat.decode([vocabulary["<s>"], vocabulary["a"], vocabulary["<pad>"]]) == "a"
 
 
 def test_inline_thinking_is_reasoning(folders: dict[str, Path], tmp_path: Path) -> None:

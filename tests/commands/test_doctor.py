@@ -25,6 +25,7 @@ from pipeline.memo.ledger import Ledger
 from pipeline.memo.memo import Memo
 from tests.servers import MODEL, Server, serving
 
+ROOT = Path(__file__).parents[2]
 KEY = "sk-sentinel-0123456789abcdef"
 
 
@@ -90,6 +91,17 @@ def only(checks: list[Check], name: str) -> tuple[str, str]:
 
 
 ENDPOINT = {"use": "remote.endpoint", "model": MODEL, "version": "1"}
+
+
+def test_doctor_says_what_ends_an_answer(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    for named, says in ((2, "'</s>'"), ([2, 3], "'</s>' or '<unk>'"), ([3], "'</s>' or '<unk>'")):
+        place = data.parent / f"model{named}"
+        shutil.copytree(ROOT / "data" / "embedded" / "base", place)
+        (place / "generation_config.json").write_text(json.dumps({"eos_token_id": named}), "utf-8")
+        entry = {"use": "local.folder", "path": str(place)}
+        state, text = only(doctor(plan_of(own=entry), data, data.parent, offline=True), "acquire@own")
+        assert state == "ok" and text.endswith(f"answers end at {says}")
 
 
 def test_a_sound_machine_has_nothing_to_mend(data: Path) -> None:

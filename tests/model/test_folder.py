@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from pipeline.commands.doctor import _weights
 from pipeline.core.methods import find
 from pipeline.errors import Refused
 from pipeline.model.chat import Chat
-from pipeline.model.folder import CAUSAL, finish, hashes, network_of
+from pipeline.model.folder import CAUSAL, check_tokens, finish, hashes, network_of
 from pipeline.origins.local import folder
 
 ROOT = Path(__file__).parents[2]
@@ -40,6 +41,58 @@ def test_a_token_beyond_the_embedding_is_refused_by_acquire_and_doctor(tmp_path:
         folder(path=str(place))(tmp_path / "out")
     with pytest.raises(Refused, match=words):
         _weights("acquire@own", place, "correct `path`")
+
+
+def changed(place: Path, rows: int | None, nested: bool, **token: object) -> Path:
+    """The shipped base student with another number of rows in its config, and one more added token."""
+    shutil.copytree(ROOT / "data" / "embedded" / "base", place)
+    config = json.loads((place / "config.json").read_text("utf-8"))
+    known = config.pop("vocab_size")
+    told = {"vocab_size": known if rows is None else rows}
+    config |= {"text_config": told} if nested else told
+    (place / "config.json").write_text(json.dumps(config), "utf-8")
+    if token:
+        content = json.loads((place / "tokenizer.json").read_text("utf-8"))
+        content["added_tokens"].append({**content["added_tokens"][0], **token})
+        (place / "tokenizer.json").write_text(json.dumps(content), "utf-8")
+    return place
+
+
+CHAT = {"id": 64, "content": "<|chat|>"}
+
+
+@pytest.mark.parametrize(
+    ("rows", "nested", "token", "names"),
+    [
+        (None, False, CHAT, "<|chat|>"),
+        (None, False, {**CHAT, "special": False}, "<|chat|>"),
+        (None, False, {**CHAT, "normalized": True}, "<|chat|>"),
+        (None, False, {**CHAT, "content": "word"}, "word"),
+        (None, True, CHAT, "<|chat|>"),
+        (62, False, {}, "F"),
+        (63, False, {}, "F"),
+        (63, True, {}, "F"),
+        (1, False, {}, "F"),
+        (63, False, CHAT, "<|chat|>"),
+        (64, False, {}, None),
+        (65, False, CHAT, None),
+        (128, False, CHAT, None),
+        (64, True, {}, None),
+        (None, False, {"id": 10, "content": "."}, None),
+    ],
+)
+def test_a_token_beyond_the_rows_is_refused_however_it_came(
+    tmp_path: Path, rows: int | None, nested: bool, token: dict, names: str | None
+) -> None:
+    place = changed(tmp_path / "own", rows, nested, **token)
+    if names is None:
+        check_tokens(place)
+        return
+    with pytest.raises(Refused, match=rf"token {re.escape(repr(names))} with the id .* and its embedding has"):
+        check_tokens(place)
+    (tmp_path / "out").mkdir()
+    with pytest.raises(Refused, match=r"Resize it"):
+        folder(path=str(place))(tmp_path / "out")
 
 
 def test_as_many_tokens_as_rows_are_fine(tmp_path: Path) -> None:

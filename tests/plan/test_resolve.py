@@ -14,6 +14,7 @@ import yaml
 from pipeline.core import identity
 from pipeline.core.methods import available
 from pipeline.errors import Refused
+from pipeline.kinds.backend import Structured
 from pipeline.plan.disk import current, set_aside, write
 from pipeline.plan.disk import schema as plan_schema
 from pipeline.plan.faults import PlanError
@@ -161,6 +162,69 @@ WRONG: dict[str, tuple[Change, str]] = {
 def test_a_fault_names_its_key_and_what_to_write(given: dict[str, Any], what: str) -> None:
     change, says = WRONG[what]
     assert any(says in fault for fault in faults(given, change)), faults(given, change)
+
+
+# Expressions that no automaton can be, and what is said of them; and others that look like them.
+BEYOND = {
+    r"(?=4)\d": "a look-ahead", r"(?!4)\d": "a look-ahead", r"\d(?<=4)": "a look-behind",
+    r"\d(?<!4)": "a look-behind", r"(a)\1": "a back-reference", r"(?P<x>a)(?P=x)": "a back-reference",
+    r"(a)?(?(1)b|c)": "a condition", r"(?>a+)b": "an atomic group", r"a++b": "a possessive repeat",
+    r"a{2}+b": "a possessive repeat", r"\bfour\b": "a word boundary", r"fo\Bur": "a word boundary",
+    r"\A4\Z": "an anchor", r"(?i)yes": "a flag", r"(?s:.)": "a flag", r"(?i:yes)|no": "a flag",
+}  # fmt: skip
+PLAIN = [
+    r"\d+", r"(?:a|b)+?", r"(?P<x>a)b", r"[(?=4)]", r"\(\?=4\)", r"[\]\1]", r"[]a(?!b)]", r"\\b", r"\++", r"[\b]",
+    r"a+\+", r"^#### -?\d+$",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("pattern", [*BEYOND, *PLAIN])
+def test_an_expression_that_is_more_than_an_automaton_is_told(pattern: str) -> None:
+    schema = {"type": "string", "pattern": pattern}
+    forms = (
+        {"regex": pattern},
+        {"json_schema": {"anyOf": [schema]}},
+        {"json_schema": {"patternProperties": {pattern: {}}}},
+    )
+    for form in forms:
+        said = Structured(**form).beyond()
+        assert said is None if pattern in PLAIN else BEYOND[pattern] in str(said) and pattern in str(said)
+    assert Structured(json_schema={"properties": {"pattern": {"type": "string"}}}).beyond() is None
+    assert Structured(choice=(pattern,)).beyond() is None
+
+
+@pytest.mark.parametrize("pattern", [r"(?!4)\d", r"\d"])
+@pytest.mark.parametrize("engine", ["vllm", "transformers", "served", "served structured"])
+def test_an_expression_that_no_engine_takes_is_a_fault(given: dict[str, Any], pattern: str, engine: str) -> None:
+    """Where an engine is held to it. Where answers are looked at afterwards, any expression will do."""
+    served = {"use": "remote.endpoint", "model": "m", "version": "1", "structured": engine == "served structured"}
+    folder = {"use": "local.folder", "path": "data/embedded/teacher", "engine": engine}
+    given["acquire"]["held"] = served if engine.startswith("served") else folder
+    form = {"regex": pattern}
+    given["generate"]["held"] = {"pool": "train", "model": "held", "k": 1, "temperature": 1.0, "structured": form}
+    if pattern in BEYOND and engine in ("vllm", "served structured"):
+        [fault] = [f for f in faults(given, lambda p: None) if "generate.held" in f]
+        assert "structured: a look-ahead" in fault and pattern in fault
+    else:
+        resolve(given, only="generate@held")
+
+
+@pytest.mark.parametrize("train_on", ["reasoning", "both"])
+def test_a_network_that_learns_no_text_learns_no_thought(given: dict[str, Any], train_on: str) -> None:
+    bert = {
+        "use": "text.bert",
+        "alphabet": "ab",
+        "outcomes": ["a", "b"],
+        "width": 8,
+        "layers": 1,
+        "heads": 1,
+        "seed": 1,
+    }
+    given["acquire"]["named"] = {**bert, "context": 16}
+    given["pack"]["named"] = {"of": "responses/train", "by": "random", "student": "named", "train_on": train_on}
+    assert any(f"pack.named: train_on: {train_on}: a classifier.text" in f for f in faults(given, lambda p: None))
+    given["pack"]["named"]["student"] = "base"
+    resolve(given, only="pack@named")
 
 
 @pytest.mark.parametrize(

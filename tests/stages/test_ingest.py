@@ -10,12 +10,15 @@ import pyarrow.parquet as pq
 import pytest
 from pydantic import ValidationError
 
+from pipeline.backends.recorded import solutions
 from pipeline.contracts import PROMPTS
 from pipeline.core.driver import run_instance
 from pipeline.core.methods import find
+from pipeline.core.run import How
 from pipeline.core.settings import RunSettings
 from pipeline.core.stage import Instance
 from pipeline.errors import Refused
+from pipeline.kinds.backend import GenerateRequest, Sampling
 from pipeline.kinds.source import BadRow, GivenRow
 from pipeline.sources import procedural
 from pipeline.stages.ingest import Params, _name_groups
@@ -152,6 +155,118 @@ BAD = {
     "level must be a whole number": {"prompt": "d", "level": "3"},
     "domain must be text": {"prompt": "e", "domain": 3},
 }
+
+
+CALL = {"type": "function", "function": {"name": "f", "arguments": "{}"}}
+TURN = {"role": "user", "content": "Hi"}
+# Conversations with tools, which are not carried: a part of each would be lost.
+TOOLS: dict[str, tuple[dict, str]] = {
+    "the case": (
+        {"messages": [TURN, {"role": "assistant", "content": "", "tool_calls": [CALL]}], "tools": [CALL]},
+        "tools",
+    ),
+    "a call alone": ({"messages": [TURN, {"role": "assistant", "content": "", "tool_calls": [CALL]}]}, "tool_calls"),
+    "beside words": ({"messages": [TURN, {"role": "assistant", "content": "a", "tool_calls": [CALL]}]}, "tool_calls"),
+    "without a content": (
+        {"messages": [TURN, {"role": "assistant", "content": None, "tool_calls": [CALL]}]},
+        "tool_calls",
+    ),
+    "an earlier turn": (
+        {"messages": [TURN, {"role": "assistant", "content": "", "tool_calls": [CALL]}, TURN]},
+        "tool_calls",
+    ),
+    "the older form": (
+        {"messages": [TURN, {"role": "assistant", "content": "", "function_call": {"name": "f"}}]},
+        "function_call",
+    ),
+    "as a text": ({"messages": [TURN, {"role": "assistant", "content": "", "tool_calls": "f()"}]}, "tool_calls"),
+    "in a completion": (
+        {"prompt": "a", "completion": [{"role": "assistant", "content": "", "tool_calls": [CALL]}]},
+        "tool_calls",
+    ),
+    "in ShareGPT's shape": (
+        {"conversations": [{"from": "human", "value": "a"}, {"from": "gpt", "value": "", "tool_calls": [CALL]}]},
+        "tool_calls",
+    ),
+    "tools in hand": ({"messages": [TURN, {"role": "assistant", "content": "a"}], "tools": [CALL]}, "tools"),
+    "functions in hand": ({"messages": [TURN], "functions": [{"name": "f"}]}, "functions"),
+    "tools of a prompt": ({"prompt": "a", "tools": [CALL]}, "tools"),
+    "the role tool": ({"messages": [TURN, {"role": "tool", "content": "1"}]}, "'tool'"),
+    "the role function": ({"messages": [TURN, {"role": "function", "content": "1"}]}, "'function'"),
+    "a part that calls": (
+        {"messages": [TURN, {"role": "assistant", "content": [{"type": "tool_use", "name": "f"}]}]},
+        "tool_use",
+    ),
+    "a part with a result": (
+        {"messages": [{"role": "user", "content": [{"type": "tool_result", "content": "1"}]}]},
+        "tool_result",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", TOOLS)
+def test_tools_are_refused_by_name(name: str) -> None:
+    row, why = TOOLS[name]
+    with pytest.raises(Refused, match=r"1 of 2 rows cannot be used") as refusal:
+        ingest(use="files.jsonl", path=jsonl({"prompt": "good"}, row))
+    assert why in str(refusal.value) and "rows.jsonl:2" in str(refusal.value)
+
+
+def test_tools_that_are_none_are_no_matter() -> None:
+    turns = [
+        {**TURN, "tool_calls": None},
+        {"role": "assistant", "content": "a", "tool_calls": [], "function_call": None},
+    ]
+    own = {"prompt": "b", "tools": "hammer", "functions": ["sin"]}
+    rows = ingest(use="files.jsonl", path=jsonl({"messages": turns, "tools": []}, own))
+    assert [row["solution"] for row in sorted(rows, key=lambda row: row["source"])] == ["a", None]
+
+
+THOUGHT = "1 and 2 make 3"
+INLINE = f"<think>\n{THOUGHT}\n</think>\n\n3"
+ASSISTANT = {"role": "assistant", "content": "3"}
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"messages": [TURN, {**ASSISTANT, "reasoning_content": THOUGHT}]},
+        {"messages": [TURN, {**ASSISTANT, "reasoning": THOUGHT}]},
+        {"messages": [TURN, {**ASSISTANT, "thinking": THOUGHT}]},
+        {"messages": [TURN, {**ASSISTANT, "thinking": THOUGHT, "reasoning": None}]},
+        {
+            "messages": [
+                TURN,
+                {**ASSISTANT, "content": [{"type": "thinking", "thinking": THOUGHT}, {"type": "text", "text": "3"}]},
+            ]
+        },
+        {"messages": [TURN, {**ASSISTANT, "content": [{"type": "text", "text": "3"}], "reasoning": THOUGHT}]},
+        {"messages": [TURN, {**ASSISTANT, "reasoning_content": [{"type": "text", "text": THOUGHT}]}]},
+        {"messages": [TURN, {**ASSISTANT, "content": INLINE}]},
+        {"conversations": [{"from": "human", "value": "Hi"}, {"from": "gpt", "value": "3", "reasoning": THOUGHT}]},
+        {"prompt": "Hi", "completion": [{**ASSISTANT, "reasoning_content": THOUGHT}]},
+        {"prompt": "Hi", "completion": INLINE},
+        {"prompt": "Hi", "solution": INLINE},
+    ],
+)
+def test_the_thought_of_a_solution_comes_with_it(row: dict) -> None:
+    """It is told from the answer again where the solution answers."""
+    (made,) = ingest(use="files.jsonl", path=jsonl(row))
+    assert made["solution"] == INLINE and made["messages"] == [TURN]
+    request = GenerateRequest("r", "p", made["messages"], 0, 0, made["solution"])
+    with solutions(folder=Path(), card={}, how=How(RunSettings(), Path(), "")) as backend:
+        [answer] = backend.generate([request], Sampling(0.0, 1.0, 1))
+    assert (answer.content, answer.reasoning) == ("3", THOUGHT)
+
+
+def test_the_thought_of_an_earlier_turn_stays_with_it() -> None:
+    turns = [
+        TURN,
+        {**ASSISTANT, "reasoning_content": THOUGHT},
+        {"role": "user", "content": [{"type": "text", "text": "b"}]},
+    ]
+    (made,) = ingest(use="files.jsonl", path=jsonl({"messages": turns}))
+    assert [m["content"] for m in made["messages"]] == ["Hi", INLINE, "b"]
 
 
 @pytest.mark.parametrize("why", BAD)

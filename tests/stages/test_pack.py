@@ -1,5 +1,6 @@
 """Pack: an example carries what it was made from, what it is judged by, and how good it is."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ from pipeline.contracts import EXAMPLES, RESPONSES, SELECTIONS
 from pipeline.core.driver import run_instance
 from pipeline.core.settings import RunSettings
 from pipeline.core.stage import Instance
+from pipeline.errors import Refused
 from pipeline.model.chat import Chat
 from pipeline.stages import pack
 from pipeline.tables import ids, parquet, tensors
@@ -35,7 +37,7 @@ def data(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def packed(data: Path, rows: list[dict]) -> dict[str, dict]:
+def packed(data: Path, rows: list[dict], **more: object) -> dict[str, dict]:
     """The first response of every example -> the example."""
     parquet.write(RESPONSES, data / OF, 2, [RESPONSES.rows(rows)])
     kept = [
@@ -44,7 +46,7 @@ def packed(data: Path, rows: list[dict]) -> dict[str, dict]:
         for r in rows
     ]  # fmt: skip
     parquet.write(SELECTIONS, data / "selections" / OF / "random", 2, [SELECTIONS.rows(kept)])
-    params = pack.Params.model_validate({"of": OF, "by": "random", "student": "base"})
+    params = pack.Params.model_validate({"of": OF, "by": "random", "student": "base", **more})
     inputs = {"responses": (OF,), "selection": (f"selections/{OF}/random",), "tokenizer": ("models/base/tokenizer",)}
     run_instance(Instance("pack", "mine", params, inputs, "examples/mine", ""), RunSettings(), data, data)
     return {row["response_ids"][0]: row for row in Scan(EXAMPLES, (data / "examples/mine",)).pylist()}
@@ -85,3 +87,61 @@ def test_a_text_has_the_id_that_it_always_had_and_arrays_tell_equal_texts_apart(
     assert words["response_ids"] == sorted(row["response_id"] for row in rows[:2])
     assert found[rows[2]["response_id"]]["inputs"] == pictures[0]
     assert found[rows[4]["response_id"]]["outputs"] == pictures[1]
+
+
+def test_a_thought_is_trained_on_where_the_parameter_says_so(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """And where it is left out, the run says of how many answers."""
+    rows = [response("thought", "#3", "3", reasoning="1 and 2 make 3"), response("none", "#3", "3")]
+    chat, learnt = Chat(data / "models/base/tokenizer"), {}
+    for train_on in ("answer", "both"):
+        found = packed(data, [{**row, "prompt_id": rows[0]["prompt_id"]} for row in rows], train_on=train_on)
+        texts = []
+        for example in found.values():
+            [span] = example["spans"]
+            assert example["token_ids"][: span["start"]] == chat.prompt(rows[0]["messages"])
+            texts.append(chat.tokenizer.decode(example["token_ids"][span["start"] : span["end"]], False))
+        learnt[train_on] = sorted(texts)
+    assert learnt["answer"] == ["#3</s>"]
+    assert len(learnt["both"]) == 2 and learnt["both"][0] == "#3</s>"
+    assert "1 and 2 make 3" in learnt["both"][1] and learnt["both"][1].endswith("#3</s>")
+    said = capsys.readouterr().err
+    assert "1 of 2 answers: came with reasoning, which is left out; `train_on: both` trains on it" in said
+    assert said.count("is left out") == 1
+
+
+def test_reasoning_alone_is_trained_on_or_its_lack_is_named(data: Path) -> None:
+    chat, row = Chat(data / "models/base/tokenizer"), response("thought", "#3", "3", reasoning="1 and 2")
+    [example] = packed(data, [row], train_on="reasoning").values()
+    [span] = example["spans"]
+    learnt = chat.tokenizer.decode(example["token_ids"][span["start"] : span["end"]], False)
+    assert "1 and 2" in learnt and "#3" not in learnt
+    assert chat.tokenizer.decode(example["token_ids"][span["end"] :], False) == "#3</s>"
+    count = chat.trained_tokens(row["messages"], "#3", "1 and 2", "reasoning")
+    assert count == span["end"] - span["start"]
+    bare = response("bare", "#3", "3")
+    with pytest.raises(Refused, match=rf"response {bare['response_id']}: .*`where: reasoning IS NOT NULL`"):
+        packed(data, [bare], train_on="reasoning")
+
+
+def test_a_thought_that_the_template_adds_is_told(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    form = data / "models/base/tokenizer"
+    form.unlink()
+    shutil.copytree(ROOT / "data" / "embedded" / "base", form)
+    template = (form / "chat_template.jinja").read_text("utf-8")
+    answer = "{{ message['content'] }}{{ eos_token }}"
+    (form / "chat_template.jinja").write_text(template.replace(answer, "<think></think>" + answer), "utf-8")
+    [example] = packed(data, [response("right", "#3", "3")]).values()
+    assert example["spans"] == [{"start": 16, "end": 16 + len("<think></think>#3") + 1}]
+    assert "1 of 1 answers: the template puts '<think></think>' before answers" in capsys.readouterr().err
+
+
+def test_what_cannot_be_packed_is_named_with_its_response(data: Path) -> None:
+    form = data / "models/base/tokenizer"
+    form.unlink()
+    shutil.copytree(ROOT / "data" / "embedded" / "base", form)
+    template = (form / "chat_template.jinja").read_text("utf-8")
+    cut = template.replace("{{ message['content'] }}", "{{ message['content'].split('#')[-1] }}")
+    (form / "chat_template.jinja").write_text(cut, "utf-8")
+    row = response("cut", "1+2#3", "3")
+    with pytest.raises(Refused, match=rf"response {row['response_id']}: .*does not render an answer as it was kept"):
+        packed(data, [row])

@@ -17,6 +17,8 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+from safetensors import safe_open  # noqa: E402
+
 from pipeline.contracts import EXAMPLES, ROLLOUTS, SIGNALS  # noqa: E402
 from pipeline.core.driver import run_instance  # noqa: E402
 from pipeline.core.run import How  # noqa: E402
@@ -116,6 +118,25 @@ def test_stored_signals_of_the_whole_vocabulary_are_the_live_teacher(data: Path)
         [json.loads(line)["loss"] for line in (f / "training.jsonl").read_text().splitlines()] for f in (stored, live)
     ]
     assert losses[0] == pytest.approx(losses[1], abs=1e-4)
+
+
+@pytest.mark.parametrize("acquired", ["float32", "bfloat16"])
+@pytest.mark.parametrize("chosen", [None, "float32", "bfloat16"])
+@pytest.mark.parametrize("adapter", [None, {"rank": 2, "alpha": 4.0}])
+def test_a_student_is_kept_in_the_dtype_that_it_came_in_or_that_is_chosen(
+    data: Path, acquired: str, chosen: str | None, adapter: dict | None
+) -> None:
+    """Its weights, its configuration and its card say the same."""
+    shutil.rmtree(data / "models" / "base")
+    run(data, "acquire", "base", {"use": "local.folder", "path": "data/embedded/base", "dtype": acquired}, {})
+    changed = {"dtype": chosen, "adapter": adapter, "epochs": 0.5, "batch_rows": 12}
+    objectives = [{"use": "supervised.cross_entropy"}]
+    out = kd(data, "train", "kept", "examples/some", objectives=objectives, **changed)
+    wanted = chosen or acquired
+    assert json.loads((out / "model.json").read_text("utf-8"))["dtype"] == wanted
+    assert json.loads((out / "config.json").read_text("utf-8"))["dtype"] == wanted
+    with safe_open(out / "model.safetensors", "pt") as file:
+        assert {str(file.get_tensor(name).dtype) for name in file.keys()} == {f"torch.{wanted}"}  # noqa: SIM118
 
 
 def test_a_checkpoint_is_gone_on_from_only_by_the_code_that_made_it(data: Path) -> None:

@@ -13,13 +13,15 @@ torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
 import pyarrow as pa  # noqa: E402
+from peft.tuners.lora import LoraLayer  # noqa: E402
 
 from pipeline.contracts import EXAMPLES  # noqa: E402
 from pipeline.core.methods import find  # noqa: E402
+from pipeline.errors import Refused  # noqa: E402
 from pipeline.kinds.objective import Loss, Objective, Reduced, Step, View  # noqa: E402
 from pipeline.model.load import load  # noqa: E402
 from pipeline.training import checkpoints, loop, optimizers  # noqa: E402
-from pipeline.training.adapter import with_adapter  # noqa: E402
+from pipeline.training.adapter import LINEAR, with_adapter  # noqa: E402
 from pipeline.training.checkpoints import Checkpoints  # noqa: E402
 from pipeline.training.recipe import Recipe  # noqa: E402
 from pipeline.training.rows import Rows  # noqa: E402
@@ -285,6 +287,70 @@ def test_an_untied_llama_trains_its_head_with_adamw() -> None:
     taken = {names[id(p)] for group in muon.param_groups for p in group["params"]}
     assert taken and not any("embed_tokens" in name or "lm_head" in name for name in taken)
     assert len(taken) == 2 * 7
+
+
+SHAPE = {
+    "vocab_size": VOCABULARY, "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2,
+    "num_attention_heads": 2, "num_key_value_heads": 2, "pad_token_id": 0, "bos_token_id": 0, "eos_token_id": 1,
+}  # fmt: skip
+TWO_OF_FOUR = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 8}
+LATENT = {
+    "kv_lora_rank": 8, "q_lora_rank": 8, "qk_rope_head_dim": 8, "qk_nope_head_dim": 8, "v_head_dim": 8, "n_group": 1,
+    "topk_group": 1, "n_routed_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 8,
+}  # fmt: skip
+# Plain models, and mixtures of experts with dense layers first, with shared experts, and with nothing but experts.
+KINDS = {
+    "GPT2": {"vocab_size": VOCABULARY, "n_positions": 32, "n_embd": 16, "n_layer": 2, "n_head": 2, "bos_token_id": 0,
+             "eos_token_id": 1},
+    "Llama": SHAPE,
+    "Qwen3": {**SHAPE, "head_dim": 8},
+    "Gemma2": {**SHAPE, "head_dim": 8},
+    "Mixtral": {**SHAPE, "num_local_experts": 4},
+    "Qwen2Moe": {**SHAPE, **TWO_OF_FOUR, "shared_expert_intermediate_size": 8, "mlp_only_layers": [0]},
+    "Qwen3Moe": {**SHAPE, **TWO_OF_FOUR, "head_dim": 8, "mlp_only_layers": [0]},
+    "DeepseekV3": {**SHAPE, **LATENT, "first_k_dense_replace": 1},
+    "DeepseekV2": {**SHAPE, **LATENT, "first_k_dense_replace": 1},
+    "GraniteMoeShared": {**SHAPE, "num_local_experts": 4, "num_experts_per_tok": 2, "shared_intermediate_size": 8},
+    "GptOss": {**SHAPE, "num_local_experts": 4, "num_experts_per_tok": 2, "head_dim": 8},
+    "Olmoe": {**SHAPE, "num_experts": 4, "num_experts_per_tok": 2},
+}  # fmt: skip
+
+
+def kind_of(name: str) -> transformers.PreTrainedModel:
+    torch.manual_seed(0)
+    return transformers.AutoModelForCausalLM.from_config(getattr(transformers, f"{name}Config")(**KINDS[name]))
+
+
+@pytest.mark.parametrize("optimizer", ["muon", "adamw"])
+@pytest.mark.parametrize("name", KINDS)
+def test_every_linear_layer_but_the_head_gets_an_adapter(name: str, optimizer: str) -> None:
+    """Dense and shared layers of a mixture too, and its experts; all of them move, whatever the optimizer."""
+    model, given = kind_of(name), recipe(adapter={"rank": 2, "alpha": 4.0}, optimizer=optimizer)
+    kind, before, head = model.config.model_type, copy.deepcopy(model.state_dict()), model.get_output_embeddings()
+    assert given.adapter is not None
+    linear = {n for n, m in model.named_modules() if isinstance(m, LINEAR) and m is not head}
+    experts = {n for n, p in model.named_parameters() if p.ndim == 3}
+    tuned = with_adapter(model, given.adapter)
+    adapted = {n.removeprefix("base_model.model.") for n, m in tuned.named_modules() if isinstance(m, LoraLayer)}
+    assert linear <= adapted and {n.rpartition(".")[0] for n in experts} <= adapted
+    assert model.config.model_type == kind
+    step = optimizers.optimizer_for(tuned, given)
+    # The first step moves B alone, and so the product.
+    for _ in range(2):
+        step.zero_grad()
+        tuned(input_ids=torch.arange(16).reshape(2, 8)).logits.log_softmax(-1)[:, :, 3].mean().neg().backward()
+        step.step()
+    after = tuned.merge_and_unload().state_dict()
+    assert after.keys() == before.keys()
+    moved = {n for n, v in after.items() if not torch.equal(v, before[n])}
+    assert moved == {f"{n}.weight" for n in linear} | experts
+
+
+def test_experts_and_dropout_are_refused() -> None:
+    adapter = recipe(adapter={"rank": 2, "alpha": 4.0, "dropout": 0.1}).adapter
+    assert adapter is not None and with_adapter(kind_of("Llama"), adapter)
+    with pytest.raises(Refused, match=r"adapter\.dropout: 0\.1: .*experts.gate_up_proj.*write `dropout: 0`"):
+        with_adapter(kind_of("Mixtral"), adapter)
 
 
 def test_adapters_are_trained_by_muon(tmp_path: Path) -> None:

@@ -126,6 +126,10 @@ bench-training: setup bench-peers  ## tokens that a CPU-second trains on, beside
 bench-signals: setup  ## private memory of a row of signals, beside rows as dictionaries, five minutes
 	@PYTHONPATH=. python benchmarks/signals_memory.py && python benchmarks/tables.py
 
+.PHONY: bench-judging
+bench-judging: setup  ## CPU of judging an answer, beside the verifiers as they were, two minutes
+	@PYTHONPATH=. python benchmarks/judging.py && python benchmarks/tables.py
+
 .PHONY: embedded
 embedded: setup  ## make the shipped teacher and base again from nothing, minutes
 	@python recipes/embedded.py

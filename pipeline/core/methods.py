@@ -193,8 +193,10 @@ class Use(BaseModel, Generic[K]):
     @model_validator(mode="before")
     @classmethod
     def _filled(cls, given: Any) -> Any:
-        # A parameter that takes a method and none of its arguments is the name alone.
+        # Below another key than `use`: the name alone, or `{use: name, parameter: value}`.
         given = {"name": given} if isinstance(given, str) else given
+        if isinstance(given, Mapping) and "use" in given:
+            given = {"name": given["use"], "arguments": {k: v for k, v in given.items() if k != "use"}}
         if not isinstance(given, Mapping) or not isinstance(given.get("name"), str):
             return given
         try:

@@ -2,42 +2,101 @@
 
 from __future__ import annotations
 
-from functools import cache
-from typing import Protocol
+from functools import cache, lru_cache
+from typing import Any, Protocol
+
+import yaml
+from pydantic import ValidationError
 
 from pipeline.core.methods import find, marker
+from pipeline.errors import Refused
+
+# Answers to a prompt lie together, and many are the same.
+RECENT = 20_000
 
 
 class Verifier(Protocol):
     """Reads the short answer out of a text, and compares it with the reference."""
 
     def parse(self, text: str) -> str | None:
-        """The short answer, in a form in which equal answers are mostly equal texts; None if there is none."""
+        """The short answer, in a form in which equal answers are mostly equal texts; None if there is none, or if it
+        cannot be read whole."""
+        ...
+
+    def read(self, text: str) -> str | None:
+        """What a reference says, as a short answer; None if it is not one short answer and no more. A verifier without
+        this method reads a reference as it reads an answer."""
         ...
 
     def equal(self, answer: str, reference: str) -> bool:
-        """Whether a short answer is right. A reference that cannot be read equals nothing, itself included."""
+        """Whether a short answer is right. Any two short answers can be asked, as when they vote. A reference that
+        cannot be read equals nothing, itself included."""
         ...
 
 
+def spelled(name: str, arguments: dict[str, Any]) -> str:
+    """How a row names a verifier: `text.choice`, or with what differs from its defaults, `text.choice {choices: 4}`."""
+    fields = find("verifier", name).arguments.model_fields
+    others = {key: value for key, value in arguments.items() if value != fields[key].default}
+    flow = yaml.safe_dump(others, default_flow_style=True, allow_unicode=True, width=10_000)
+    return f"{name} {flow.strip()}" if others else name
+
+
+def name_of(verifier: str) -> str:
+    """The name of the method in what a row says."""
+    return verifier.partition(" ")[0]
+
+
 @cache
-def verifier_named(name: str) -> Verifier:
-    """The verifier that a row names in its column `verifier`."""
-    return find("verifier", name).factory()
+def by_text(verifier: str) -> bool:
+    """Whether short answers are equal exactly where they are the same text, as its trait `by_text` says."""
+    return bool(find("verifier", name_of(verifier)).traits.get("by_text"))
+
+
+@cache
+def verifier_named(verifier: str) -> Verifier:
+    """The verifier that a row names in its column `verifier`, with its arguments if there are some."""
+    name, _, given = verifier.partition(" ")
+    method = find("verifier", name)
+    try:
+        arguments = yaml.safe_load(given or "{}")
+        return method.factory(**method.arguments.model_validate(arguments).model_dump())
+    except (yaml.YAMLError, ValidationError) as error:
+        takes = ", ".join(method.arguments.model_fields) or "no parameters"
+        raise Refused(f"{verifier!r}: write `{name}`, or `{name} {{key: value}}`; it takes {takes}") from error
 
 
 def answer_of(verifier: str | None, content: str | None) -> str | None:
     """The short answer in a text; without a verifier the whole text is the answer."""
     if content is None:
         return None
-    return content.strip() or None if verifier is None else verifier_named(verifier).parse(content)
+    return content.strip() or None if verifier is None else _parsed(verifier, content)
+
+
+def reference_of(verifier: str, reference: str) -> str | None:
+    """A reference as a short answer; None if its verifier cannot read it whole."""
+    judge = verifier_named(verifier)
+    answer = getattr(judge, "read", judge.parse)(reference)
+    return answer if answer is not None and judge.equal(answer, answer) else None
 
 
 def metric_of(verifier: str | None, answer: str | None, reference: str | None) -> float | None:
     """1 for a short answer that is right, 0 for one that is wrong or could not be read; None if nothing can tell."""
     if verifier is None or reference is None:
         return None
-    return float(answer is not None and verifier_named(verifier).equal(answer, reference))
+    return float(answer is not None and same(verifier, answer, reference))
 
 
+@lru_cache(RECENT)
+def _parsed(verifier: str, content: str) -> str | None:
+    return verifier_named(verifier).parse(content)
+
+
+@lru_cache(RECENT)
+def same(verifier: str, answer: str, reference: str) -> bool:
+    """Whether a verifier holds two short answers for one."""
+    return verifier_named(verifier).equal(answer, reference)
+
+
+# Trait: `by_text`, that short answers are equal exactly where they are the same text, so that nobody need compare them.
 verifier = marker("verifier")

@@ -165,6 +165,24 @@ def _dropped(tables: Tables) -> list[Reason]:
     return found
 
 
+def references(lineage: Lineage, data: Path) -> list[Reason]:
+    """What ingest noted of references: those that are kept in another form, and solutions that they do not fit."""
+    found = []
+    told = {
+        "references_rewritten": "reference kept as its verifier reads it",
+        "solutions_judged_wrong": "solution that is not right by its own verifier",
+    }
+    for plan in lineage.of("ingest"):
+        path = data / ".runs" / "ingest" / f"{plan['instance']}.json"
+        notes = json.loads(path.read_text("utf-8")).get("notes", {}) if path.exists() else {}
+        for note, reason in told.items():
+            if note in notes and notes[note]["n"]:
+                n, of, at = (notes[note][key] for key in ("n", "of", "at"))
+                examples = tuple(Example(place) for place in at[:EXAMPLES_PER_REASON])
+                found.append(Reason(f"prompts of {plan['instance']}", reason, True, n, n / of, examples))
+    return found
+
+
 def _unfinished(lineage: Lineage, tables: Tables) -> list[Reason]:
     found = []
     for plan in lineage.of("generate"):

@@ -11,13 +11,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.kinds.scorer import Scorer, quantities_of, scorer
-from pipeline.text.answers import last_number, plain_words
+from pipeline.kinds.verifier import by_text, same
+from pipeline.text.answers import plain_words
+from pipeline.text.numbers import last_number
 
 Normalise = Literal["none", "number", "text"]
-READS = ("prompt_id", "entry", "answer")
+READS = ("prompt_id", "entry", "answer", "verifier")
 NORMAL: dict[str, Callable[[str], str]] = {
     "none": lambda text: text,
-    "number": lambda text: last_number(text) or text,
+    "number": lambda text: str(last_number(text) or text),
     "text": plain_words,
 }
 
@@ -53,6 +55,7 @@ class Votes:
 def agreement(*, normalise: Normalise = "none") -> Scorer:
     """The share of an entry's answers to a prompt that say the same as this one; null if no answer could be read.
 
+    Two answers say the same if the prompt's verifier holds them for equal, or if they are one text after `normalise`.
     Quantities, of which the other scores of this family are made: votes for this answer, samples, majority (1 for the
     answer with most votes, the first in alphabetic order of several), entropy in nats over the distinct answers,
     unread ones together being one, margin between the shares of the first and the second, distinct answers.
@@ -102,8 +105,11 @@ def count_votes(rows: pa.Table, normal: Callable[[str], str]) -> Votes:
     """The votes among siblings. Only distinct texts are normalised: a real normaliser costs more than all counting."""
     asked = _codes(rows["prompt_id"])
     asked = asked * (len(asked) + 1) + _codes(rows["entry"])
-    _, group = np.unique(asked, return_inverse=True)
-    answer, kinds = _answer_codes(rows["answer"], normal)
+    _, of_group, group = np.unique(asked, return_index=True, return_inverse=True)
+    answer, forms = _answer_codes(rows["answer"], normal)
+    if "verifier" in rows.column_names:
+        answer = _as_judged(answer, forms, group, rows["verifier"].take(pa.array(of_group)).to_pylist())
+    kinds = len(forms)
 
     # One entry per group and answer, in order of group, then of the answer's text; unread answers come last.
     entries, entry, counts = np.unique(group * (kinds + 1) + answer, return_inverse=True, return_counts=True)
@@ -141,11 +147,33 @@ def _codes(column: pa.ChunkedArray) -> np.ndarray:
     return pc.dictionary_encode(column).combine_chunks().indices.to_numpy().astype(np.int64)
 
 
-def _answer_codes(column: pa.ChunkedArray, normal: Callable[[str], str]) -> tuple[np.ndarray, int]:
-    """For every answer the rank of its normal form among all normal forms, and how many there are; an answer that
-    could not be read has the rank after the last."""
+def _answer_codes(column: pa.ChunkedArray, normal: Callable[[str], str]) -> tuple[np.ndarray, list[str]]:
+    """For every answer the rank of its normal form among all normal forms, and these in order; an answer that could not
+    be read has the rank after the last."""
     encoded = pc.dictionary_encode(column).combine_chunks()
-    forms = [normal(text) for text in encoded.dictionary.to_pylist()]
-    rank = {form: i for i, form in enumerate(sorted(set(forms)))}
-    by_code = np.array([rank[form] for form in forms] + [len(rank)], np.int64)
-    return by_code[encoded.indices.fill_null(len(forms)).to_numpy()], len(rank)
+    normals = [normal(text) for text in encoded.dictionary.to_pylist()]
+    forms = sorted(set(normals))
+    rank = {form: i for i, form in enumerate(forms)}
+    by_code = np.array([rank[form] for form in normals] + [len(rank)], np.int64)
+    return by_code[encoded.indices.fill_null(len(normals)).to_numpy()], forms
+
+
+def _as_judged(answer: np.ndarray, forms: list[str], group: np.ndarray, verifiers: list[str | None]) -> np.ndarray:
+    """The same ranks, but that an answer has the rank of the first of its siblings, in alphabetic order, that the
+    verifier of their prompt holds for equal to it. `verifiers`: one per group."""
+    if all(verifier is None or by_text(verifier) for verifier in verifiers):
+        return answer
+    entries, entry = np.unique(group * (len(forms) + 1) + answer, return_inverse=True)
+    of, rank = np.divmod(entries, len(forms) + 1)
+    judged = rank.copy()
+    for siblings in np.split(np.arange(len(entries)), np.flatnonzero(np.diff(of)) + 1):
+        verifier = verifiers[of[siblings[0]]] if len(siblings) > 1 else None
+        if verifier is None or by_text(verifier):
+            continue
+        firsts: list[int] = []
+        for i in siblings[rank[siblings] < len(forms)]:
+            equal = (first for first in firsts if same(verifier, forms[rank[i]], forms[first]))
+            judged[i] = next(equal, rank[i])
+            if judged[i] == rank[i]:
+                firsts.append(int(rank[i]))
+    return judged[entry]

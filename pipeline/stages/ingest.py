@@ -5,18 +5,19 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, field_validator
 
 from pipeline.contracts import PROMPTS
 from pipeline.core.methods import Use
+from pipeline.core.run import How
 from pipeline.core.stage import NAME, Input, Plan, WatchedParams, stage
 from pipeline.display import listed
 from pipeline.errors import Refused
 from pipeline.kinds.source import BadRow, Source
-from pipeline.kinds.verifier import Verifier
+from pipeline.kinds.verifier import Verifier, name_of, spelled
 from pipeline.tables import ids
 from pipeline.tables.parquet import Scan
 from pipeline.text.columns import fields_of
@@ -36,6 +37,10 @@ class Split(BaseModel):
     take: Literal["train", "held_out"]
 
 
+def _or_with_parameters(schema: dict[str, Any]) -> None:
+    schema["anyOf"].append({"type": "object", "required": ["use"]})
+
+
 class Params(WatchedParams):
     pool: str = Field(pattern=NAME)
     use: Use[Source]
@@ -44,7 +49,8 @@ class Params(WatchedParams):
     prompt_template: str | None = None
     last_turn: Literal["solution", "reference"] = "solution"
     domain: str | None = None
-    verifier: Use[Verifier] | None = None
+    # By name alone, or with parameters: `{use: text.choice, choices: 4}`.
+    verifier: Use[Verifier] | None = Field(default=None, json_schema_extra=_or_with_parameters)
     system: str | None = None
     split: Split | None = None
     limit: PositiveInt | None = None
@@ -87,9 +93,9 @@ class Params(WatchedParams):
 
 
 @stage(writes=PROMPTS, by="table", finds=("verifier",))
-def ingest(params: Params, notes: dict, name: str, data: Path) -> Iterator[pa.RecordBatch]:
+def ingest(params: Params, notes: dict, name: str, data: Path, how: How) -> Iterator[pa.RecordBatch]:
     """Every row becomes a prompt or is named as bad; none is passed over in silence."""
-    verifier = params.verifier.name if params.verifier else None
+    verifier = spelled(params.verifier.name, params.verifier.arguments) if params.verifier else None
     intake = Intake(
         params.columns, params.domain or name, verifier, params.system, params.max_prompt_chars,
         params.prompt_template, params.last_turn,
@@ -104,6 +110,7 @@ def ingest(params: Params, notes: dict, name: str, data: Path) -> Iterator[pa.Re
             good.append(read)
     _answer_for(bad, len(good), params, name, notes, data)
     _check_verifiers(good, params, name)
+    _tell_of_references(intake, len(good), notes, how)
     _name_groups(good)
     if params.split is not None:
         held_out = params.split.take == "held_out"
@@ -139,10 +146,30 @@ def _answer_for(bad: list[BadRow], good: int, params: Params, name: str, notes: 
     notes["quarantine"] = f"{file.parent.name}/{file.name}"
 
 
+def _tell_of_references(intake: Intake, rows: int, notes: dict, how: How) -> None:
+    """Say what a user should look at: references that are kept in another form, and a verifier that finds solutions
+    wrong, which is the wrong one, or the solutions are."""
+    if intake.rewritten:
+        notes["references_rewritten"] = {"n": len(intake.rewritten), "of": rows, "at": intake.rewritten[:SHOWN]}
+        how.say(
+            f"{len(intake.rewritten)} of {rows} references are kept as their verifier reads them: "
+            f"{listed(intake.rewritten, SHOWN)}"
+        )
+    wrong = [place for place, right in intake.judged.items() if not right]
+    if intake.judged:
+        notes["solutions_judged_wrong"] = {"n": len(wrong), "of": len(intake.judged), "at": wrong[:SHOWN]}
+    if wrong:
+        how.say(
+            f"{len(wrong)} of {len(intake.judged)} solutions ({len(wrong) / len(intake.judged):.1%}) are not right by "
+            f"their own verifier and reference: {listed(wrong, SHOWN)}. Look at them: what finds a right solution "
+            f"wrong will find right answers wrong"
+        )
+
+
 def _check_verifiers(rows: list[dict], params: Params, name: str) -> None:
     """What a source declares decides whose code is part of the identity of all that is made of its rows."""
     declared = params.names("verifier")
-    undeclared = sorted({row["verifier"] for row in rows if row["verifier"]} - (declared or set()))
+    undeclared = sorted({name_of(row["verifier"]) for row in rows if row["verifier"]} - (declared or set()))
     if declared is not None and undeclared:
         raise Refused(
             f"ingest.{name}: {params.use.name} gave rows with the verifier {', '.join(undeclared)}, which it does not "

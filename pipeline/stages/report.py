@@ -73,7 +73,7 @@ def report(
         lineage=lineage,
         results=results,
         funnel=facts.funnel(lineage, tables),
-        reasons=facts.reasons(lineage, tables),
+        reasons=[*facts.references(lineage, data), *facts.reasons(lineage, tables)],
         gaps=_gaps(lineage, tables),
         agreement=facts.agreement(lineage, tables),
         coverage=facts.coverage(tables),

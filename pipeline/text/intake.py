@@ -11,7 +11,7 @@ import numpy as np
 
 from pipeline.errors import Refused
 from pipeline.kinds.source import BadRow, GivenRow
-from pipeline.kinds.verifier import verifier_named
+from pipeline.kinds.verifier import answer_of, metric_of, reference_of
 from pipeline.tables import ids, tensors
 from pipeline.text.columns import NoColumn, filled, look, number_text
 from pipeline.text.conversations import NotAConversation, conversation
@@ -37,6 +37,8 @@ class Intake:
 
     `columns` maps our names to the user's, and `template` makes the prompt of several; domain, verifier and system
     stand for rows that have none. The last turn of a row that ends with an answer is its solution, or its reference.
+    `rewritten` are the places of references that the verifier reads in another form than they were given in, `judged`
+    those of solutions, to whether the verifier finds them right.
     """
 
     columns: Mapping[Key, str]
@@ -48,6 +50,8 @@ class Intake:
     last_turn: Literal["solution", "reference"] = "solution"
     seen_prompts: set[str] = field(default_factory=set)
     seen_ids: set[str] = field(default_factory=set)
+    rewritten: list[str] = field(default_factory=list)
+    judged: dict[str, bool] = field(default_factory=dict)
 
     def read(self, given: GivenRow) -> dict[str, object] | BadRow:
         """The prompt in a given row, or what is wrong with it."""
@@ -80,7 +84,8 @@ class Intake:
         if length > self.max_prompt_chars:
             raise Unusable(f"the prompt has more than max_prompt_chars {self.max_prompt_chars} characters")
         verifier = _text(row, "verifier")
-        reference = _text(row, "reference")
+        given = _text(row, "reference")
+        reference = _as_read(verifier, given)
         prompt_id = ids.prompt_id(messages, inputs)
         prompt: dict[str, object] = {
             "prompt_id": prompt_id,
@@ -90,7 +95,7 @@ class Intake:
             "group": _text(row, "group"),
             "level": _whole(row, "level"),
             "verifier": verifier,
-            "reference": _as_read(verifier, reference),
+            "reference": reference,
             "solution": solution,
             "inputs": inputs,
             "truth": truth,
@@ -99,6 +104,11 @@ class Intake:
         _once(self.seen_prompts, prompt_id, "the prompt")
         if row.get("id") is not None:
             _once(self.seen_ids, str(row["id"]), "the id")
+        if reference != given:
+            self.rewritten.append(place)
+        right = metric_of(verifier, answer_of(verifier, solution), reference)
+        if solution is not None and right is not None:
+            self.judged[place] = right == 1
         return prompt
 
 
@@ -141,12 +151,12 @@ def _as_read(verifier: str | None, reference: str | None) -> str | None:
     if verifier is None or reference is None:
         return reference
     try:
-        judge = verifier_named(verifier)
+        read = reference_of(verifier, reference)
     except Refused as error:
         raise Unusable(str(error)) from error
-    if not judge.equal(reference, reference) and not judge.equal(judge.parse(reference) or "", reference):
-        raise Unusable(f"{verifier} cannot read the reference")
-    return judge.parse(reference) or reference
+    if read is None:
+        raise Unusable(f"{verifier} cannot read the reference as one whole answer")
+    return read
 
 
 def _check_unicode(prompt: Mapping[str, object]) -> None:

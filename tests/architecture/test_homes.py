@@ -89,8 +89,10 @@ COVERED = {
     "text/conversations.py": "stages/test_ingest.py",
     "text/duplicates.py": "stages/test_curate.py",
     "text/intake.py": "stages/test_ingest.py",
+    "text/marks.py": "verifiers/test_verifiers.py",
     "text/ngrams.py": "stages/test_curate.py",
     "training/adapter.py": "training/test_loop.py",
+    "text/numbers.py": "verifiers/test_verifiers.py",
     "training/optimizers.py": "training/test_loop.py",
     "training/recipe.py": "training/test_loop.py",
     "training/reduce.py": "laws/test_objectives.py",
@@ -114,6 +116,7 @@ COVERED = {
     "objectives/preference.py": "golden/test_objectives.py",
     "objectives/schedule.py": "golden/test_objectives.py",
     "tables/lists.py": "laws/test_networks.py",
+    "verifiers/numeric.py": "verifiers/test_verifiers.py",
     "verifiers/symbolic.py": "verifiers/test_verifiers.py",
     "verifiers/text.py": "verifiers/test_verifiers.py",
 }

@@ -5,17 +5,27 @@ from __future__ import annotations
 import importlib.util
 import re
 from pathlib import Path
+from types import ModuleType
 
 ROOT = Path(__file__).parents[2]
 
 
-def test_the_generated_blocks_are_fresh() -> None:
-    spec = importlib.util.spec_from_file_location("fill_readme", ROOT / "docs" / "fill_readme.py")
+def script(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(name, ROOT / "docs" / f"{name}.py")
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
+    return module
+
+
+def test_the_generated_blocks_are_fresh() -> None:
     page = (ROOT / "README.md").read_text("utf-8")
-    assert module.filled(page) == page, "run `python docs/fill_readme.py`"
+    assert script("fill_readme").filled(page) == page, "run `python docs/fill_readme.py`"
+
+
+def test_the_page_of_verifiers_is_fresh() -> None:
+    module = script("fill_verifiers")
+    assert module.PAGE.read_text("utf-8") == module.page(), "run `python docs/fill_verifiers.py`"
 
 
 def test_every_file_it_links_to_exists() -> None:

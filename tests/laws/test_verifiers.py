@@ -24,7 +24,7 @@ class Wrong:
     """A sound verifier with something else in its place."""
 
     def __init__(self, **other: object) -> None:
-        self.parse, self.equal = SOUND.verifier.parse, SOUND.verifier.equal
+        self.parse, self.read, self.equal = SOUND.verifier.parse, SOUND.verifier.read, SOUND.verifier.equal
         self.__dict__.update(other)
 
 
@@ -33,6 +33,9 @@ BROKEN = {
     "counts calls": (laws.any_text_is_read, Wrong(parse=lambda text, calls=[]: calls.append(1) or str(len(calls)))),
     "always right": (laws.nothing_equals_nothing, Wrong(equal=lambda answer, reference: True)),
     "never right": (laws.an_answer_is_right_by_itself, Wrong(equal=lambda answer, reference: False)),
+    "one way": (laws.two_answers_are_equal_both_ways, Wrong(equal=lambda answer, reference: answer <= reference)),
+    "not by text": (laws.two_answers_are_equal_both_ways, Wrong(equal=lambda a, b: a.strip("()") == b.strip("()"))),
+    "an empty reference": (laws.what_is_read_of_a_reference_is_a_short_answer, Wrong(read=str.strip)),
     "a number": (laws.right_is_yes_or_no, Wrong(equal=lambda answer, reference: len(answer))),
 }
 
@@ -44,7 +47,7 @@ def test_a_broken_verifier_breaks_a_law(fault: str) -> None:
         law(replace(SOUND, verifier=verifier))
 
 
-def test_parameters_break_a_law() -> None:
-    method = replace(SOUND.method, arguments=find("scorer", "heuristic.format").arguments)
-    with pytest.raises(Broken, match="it takes repeated_words"):
-        laws.it_takes_no_parameters(replace(SOUND, method=method))
+def test_a_parameter_without_a_default_breaks_a_law() -> None:
+    method = replace(SOUND.method, arguments=find("source", "files.jsonl").arguments)
+    with pytest.raises(Broken, match="it cannot do without path"):
+        laws.it_can_be_named_alone(replace(SOUND, method=method))

@@ -88,7 +88,7 @@ def test_a_family_that_nobody_uses_changes_no_identity(changed: Callable[..., li
 @pytest.mark.parametrize(
     ("name", "labels"),
     [
-        ("verifiers/text.py", [*EVALUATE, *GENERATE, *INGEST, *PACK, "score@verified"]),
+        ("verifiers/text.py", [*EVALUATE, *GENERATE, *INGEST, *PACK, "score@agreement", "score@verified"]),
         ("verifiers/numeric.py", []),
         ("backends/local.py", [*EVALUATE, *GENERATE, *READ, *TRAIN]),
         ("backends/http.py", []),

@@ -20,6 +20,7 @@ from pipeline.core.stage import Instance
 from pipeline.errors import Refused
 from pipeline.kinds.backend import GenerateRequest, Sampling
 from pipeline.kinds.source import BadRow, GivenRow
+from pipeline.kinds.verifier import answer_of, metric_of
 from pipeline.sources import procedural
 from pipeline.stages.ingest import Params, _name_groups
 from pipeline.tables import ids, tensors
@@ -135,6 +136,85 @@ def test_columns_are_mapped_and_references_read() -> None:
     (row,) = ingest(use="files.jsonl", path=path, columns=columns, verifier="numeric.last", system="Be brief.")
     assert (row["domain"], row["reference"], row["source"]) == ("sums", "42", "rows.jsonl:1")
     assert [m["content"] for m in row["messages"]] == ["Be brief.", "What is 6 x 7?"]
+
+
+# Verifier, reference, and a text that is wrong, although it holds a part of the reference; the row is refused, or its
+# solution is right and the wrong text is not.
+WHOLE = [
+    ("symbolic.math", "2\\sqrt{3}", "$\\boxed{2\\sqrt{3}}$", "2"),
+    ("symbolic.math", "2\\sqrt{3}", "$\\boxed{2\\sqrt{3}}$", "3"),
+    ("symbolic.math", "\\left( 3, \\frac{\\pi}{2} \\right)", "$\\boxed{\\left( 3, \\frac{\\pi}{2} \\right)}$", "3"),
+    ("symbolic.math", "-2,2", "$\\boxed{-2,2}$", "-2.2"),
+    ("symbolic.math", "5!", "$\\boxed{5!}$", "5"),
+    ("symbolic.math", "x \\ge 4", "$\\boxed{x \\ge 4}$", "4"),
+    ("symbolic.math", "\\frac{\\sqrt{3}}{2}", "$\\boxed{\\frac{\\sqrt{3}}{2}}$", "\\frac{1}{2}"),
+    ("symbolic.math", "(-\\infty, 4]", "$\\boxed{(-\\infty, 4]}$", "4"),
+    ("symbolic.math", "3\\pi - 1", "$\\boxed{3\\pi - 1}$", "1"),
+    ("symbolic.math", "x^2+", "\\boxed{x^2}", "2"),
+    ("text.choice", "G", "The answer is (G).", "The answer is (A)."),
+    ("text.choice", "c", "The answer is (C).", "The answer is (A)."),
+    ("text.choice", "B, because it is blue", "The answer is (B).", "B, because it is blue"),
+    ("text.choice {index_from: 0}", "2", "The answer is (C).", "2"),
+    ("text.choice", "2", "The answer is (C).", "2"),
+    ("numeric.last", "1/2", "1/2", "3/2"),
+    ("numeric.last", "8:30", "8:30", "9:30"),
+    ("numeric.last", "12 m^2", "It is 12 m².", "2"),
+    ("numeric.last", "5-10", "5-10", "10"),
+    ("numeric.last", "2 or 3", "3", "3"),
+    ("numeric.last", "2024-01-15", "2024-01-15", "15"),
+    ("numeric.last", "3x", "3x", "3"),
+    ("text.line", "Paris\nor Rome", "Paris", "Paris"),
+]
+
+
+@pytest.mark.parametrize(("verifier", "reference", "right", "wrong"), WHOLE)
+def test_a_reference_is_read_whole_or_refused(verifier: str, reference: str, right: str, wrong: str) -> None:
+    [row] = taken({"prompt": "?", "reference": reference, "verifier": verifier})
+    if isinstance(row, BadRow):
+        assert row.why == f"{verifier} cannot read the reference as one whole answer"
+    else:
+        judged = [metric_of(verifier, answer_of(verifier, text), row["reference"]) for text in (right, wrong)]
+        assert judged == [1, 0]
+
+
+def test_a_reference_that_cannot_be_read_is_named() -> None:
+    rows = [{"prompt": str(i), "reference": r} for i, r in enumerate((2, "(b)", "B, because it is blue", "K"))]
+    with pytest.raises(Refused, match=r"3 x text\.choice cannot read the reference .*rows\.jsonl:1, .*:3, .*:4"):
+        ingest(use="files.jsonl", path=jsonl(*rows), verifier="text.choice")
+
+
+def test_a_verifier_takes_parameters() -> None:
+    rows = [{"prompt": str(i), "reference": reference} for i, reference in enumerate((2, "0", "c", "(B)"))]
+    judge = {"use": "text.choice", "choices": 4, "index_from": 0}
+    found = ingest(use="files.jsonl", path=jsonl(*rows), verifier=judge)
+    assert {row["messages"][0]["content"]: row["reference"] for row in found} == {
+        "0": "C",
+        "1": "A",
+        "2": "C",
+        "3": "B",
+    }
+    assert {row["verifier"] for row in found} == {"text.choice {choices: 4, index_from: 0}"}
+    with pytest.raises(ValidationError, match=r"has no parameter 'letters'; it takes choices, index_from"):
+        instance(use="files.jsonl", path="rows.jsonl", verifier={"use": "text.choice", "letters": 4})
+
+
+def test_what_a_verifier_makes_of_references_and_solutions_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [
+        {"prompt": "a", "reference": "... #### 42", "solution": "#### 42"},
+        {"prompt": "b", "reference": "1/2", "solution": "It is a half, or 50 of 100."},
+        {"prompt": "c", "reference": "7", "solution": "so 7"},
+        {"prompt": "d", "reference": "8"},
+    ]
+    record = run_instance(
+        instance(use="files.jsonl", path=jsonl(*rows), verifier="numeric.last"), SETTINGS, Path("data"), Path()
+    )
+    assert record["notes"] == {
+        "references_rewritten": {"n": 2, "of": 4, "at": ["rows.jsonl:1", "rows.jsonl:2"]},
+        "solutions_judged_wrong": {"n": 1, "of": 3, "at": ["rows.jsonl:2"]},
+    }
+    said = "".join(capsys.readouterr())
+    assert "2 of 4 references are kept as their verifier reads them: rows.jsonl:1, rows.jsonl:2" in said
+    assert "1 of 3 solutions (33.3%) are not right by their own verifier and reference: rows.jsonl:2" in said
 
 
 BAD = {

@@ -6,6 +6,7 @@ import pyarrow as pa
 import pytest
 
 from pipeline.core.methods import find
+from pipeline.kinds.verifier import answer_of
 from pipeline.stages.score import Params
 
 
@@ -83,3 +84,44 @@ def test_format_wants_an_answer_and_an_end() -> None:
 def test_only_responses_are_scored() -> None:
     with pytest.raises(ValueError, match="responses/"):
         Params.model_validate({"of": "prompts/train", "use": "consistency.agreement"})
+
+
+ONE_VOTE = [
+    ("symbolic.math", [r"\boxed{1200}", r"\boxed{1{,}200}"]),
+    ("symbolic.math", [r"\boxed{\{1,2\}}", r"\boxed{\{2,1\}}"]),
+    ("symbolic.math", [r"\boxed{\frac12}", r"\boxed{x=\frac12}"]),
+    ("symbolic.math", [r"\boxed{\frac12}", "0.5", "1/2", r"$\dfrac{2}{4}$", r"\boxed{50\%}"]),
+    ("symbolic.math", [r"\boxed{x+1}", r"\boxed{1+x}"]),
+    ("symbolic.math", [r"\boxed{\frac{\sqrt{2}}{2}}", r"\boxed{\frac{1}{\sqrt{2}}}"]),
+    ("symbolic.math", [r"\boxed{x \ge 4}", r"\boxed{4 \le x}", r"\boxed{[4,\infty)}"]),
+    ("symbolic.math", [r"\boxed{\text{Even}}", r"\boxed{\text{even}}"]),
+    ("symbolic.math", [r"\boxed{12_8}", r"\boxed{12_{8}}"]),
+    ("numeric.last", ["0.5", "50%", "1/2", r"\frac{1}{2}"]),
+    ("numeric.last", ["1,200", "1200.0", "1.2 \u00d7 10^3"]),
+    ("text.choice", ["The answer is C.", "(c)", r"\boxed{C}"]),
+    ("text.marked", ["#### 2,125", "#### $2125", "x#2125"]),
+    ("text.line", ["Caf\u00e9", "Cafe\u0301.", "café"]),
+]
+
+
+@pytest.mark.parametrize(("verifier", "texts"), ONE_VOTE)
+def test_what_a_verifier_holds_for_equal_is_one_vote(verifier: str, texts: list[str]) -> None:
+    for order in (texts, texts[::-1]):
+        rows = votes(*(answer_of(verifier, text) for text in order))
+        assert score("consistency.agreement", {**rows, "verifier": [verifier] * len(order)})[0] == [1.0] * len(order)
+
+
+def test_siblings_alone_are_compared_and_by_their_own_verifier() -> None:
+    rows = votes(*["0.5", "50%"] * 3)
+    rows["prompt_id"] = ["p", "p", "q", "q", "r", "r"]
+    rows["verifier"] = ["numeric.last", "numeric.last", "text.exact", "text.exact", None, None]
+    scores, quantities = score("consistency.agreement", rows)
+    assert scores == [1.0, 1.0, 0.5, 0.5, 0.5, 0.5]
+    assert [q["votes"] for q in quantities] == [2, 2, 1, 1, 1, 1]
+    assert [q["distinct"] for q in quantities] == [1, 1, 2, 2, 2, 2]
+
+
+def test_typographic_forms_are_one_vote() -> None:
+    forms = votes("Caf\u00e9", "Cafe\u0301.", "CAFÉ\u3002")
+    assert score("consistency.agreement", forms, normalise="text")[0] == [1, 1, 1]
+    assert score("consistency.agreement", votes("9{,}500", "9500", "It is 9 500."), normalise="number")[0] == [1, 1, 1]

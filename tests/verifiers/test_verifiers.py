@@ -1,9 +1,13 @@
 """Every verifier: what it reads out of a text, and what it holds to be equal."""
 
+import threading
+
 import pytest
 
 from pipeline.core.methods import shipped
-from pipeline.kinds.verifier import answer_of, metric_of, verifier_named
+from pipeline.errors import Refused
+from pipeline.kinds.verifier import answer_of, metric_of, reference_of, same, spelled, verifier_named
+from tests.verifiers import forms, verdicts
 
 READS = {
     "text.marked": [("6*7=42#42", "42"), ("a#b# c ", "c"), ("no mark", None), ("empty#", None)],
@@ -89,3 +93,74 @@ def test_one_metric_for_evaluations_scores_and_rewards(
     verifier: str | None, answer: str | None, reference: str | None, metric: float | None
 ) -> None:
     assert metric_of(verifier, answer, reference) == metric
+
+
+NUMBERS = [row for rows in forms.NUMBERS.values() for row in rows]
+
+
+@pytest.mark.parametrize(("text", "number", "expression"), NUMBERS)
+def test_a_written_form(text: str, number: str | None, expression: str | None) -> None:
+    assert (answer_of("numeric.last", text), answer_of("symbolic.math", text)) == (number, expression)
+
+
+@pytest.mark.parametrize(("decimal", "text", "number"), forms.DECIMALS)
+def test_a_decimal_sign_is_a_parameter(decimal: str, text: str, number: str | None) -> None:
+    assert answer_of(f"numeric.last {{decimal: {decimal}}}", text) == number
+
+
+@pytest.mark.parametrize(("text", "letter"), forms.LETTERS)
+def test_a_letter(text: str, letter: str | None) -> None:
+    assert answer_of("text.choice", text) == letter
+
+
+@pytest.mark.parametrize(("text", "expression"), forms.EXPRESSIONS)
+def test_the_final_expression(text: str, expression: str | None) -> None:
+    assert answer_of("symbolic.math", text) == expression
+
+
+@pytest.mark.parametrize(("name", "text", "answer"), [(n, *case) for n, cases in forms.TEXTS.items() for case in cases])
+def test_a_text(name: str, text: str, answer: str | None) -> None:
+    assert answer_of(name, text) == answer
+
+
+@pytest.mark.parametrize(("verifier", "reference", "kept"), verdicts.REFERENCES)
+def test_a_reference(verifier: str, reference: str, kept: str | None) -> None:
+    assert reference_of(verifier, reference) == kept
+
+
+@pytest.mark.parametrize(("verifier", "one", "other", "are_one"), verdicts.SAME)
+def test_two_answers(verifier: str, one: str, other: str, are_one: bool) -> None:
+    assert same(verifier, one, other) is are_one
+
+
+@pytest.mark.parametrize(("verifier", "reference", "answer", "right"), verdicts.CASES)
+def test_a_public_report(verifier: str, reference: str, answer: str, right: int) -> None:
+    """From a text to the metric, with the reference as ingest keeps it."""
+    assert metric_of(verifier, answer_of(verifier, answer), reference_of(verifier, reference)) == right
+
+
+@pytest.mark.parametrize("number", [text for text, number, _ in NUMBERS if number is not None])
+def test_a_number_is_read_alike_in_any_long_text(number: str) -> None:
+    """It is looked for from the end, in pieces."""
+    alone = answer_of("numeric.last", number)
+    for words in (10, 200, 5000):
+        assert answer_of("numeric.last", "so it goes on " * words + "\n" + number) == alone
+    if number[0] in "0123456789":
+        assert answer_of("numeric.last", "so it goes on and is " * 200 + number) == alone
+
+
+def test_an_expression_is_read_in_any_thread() -> None:
+    """The limit of time is kept by a signal, which only the main thread gets."""
+    found: list[bool] = []
+    thread = threading.Thread(target=lambda: found.append(verifier_named("symbolic.math").equal("y+1", "1+y")))
+    thread.start()
+    thread.join()
+    assert found == [True]
+
+
+def test_a_row_names_a_verifier_with_parameters() -> None:
+    assert spelled("text.choice", {"choices": 10, "index_from": None}) == "text.choice"
+    assert spelled("text.choice", {"choices": 4, "index_from": 0}) == "text.choice {choices: 4, index_from: 0}"
+    for wrong in ("text.choice {choices: 40}", "text.choice {letters: 4}", "text.choice {", "text.line {a: 1}"):
+        with pytest.raises(Refused, match="it takes"):
+            verifier_named(wrong)

@@ -34,7 +34,7 @@ MORE = "The first 6 characters of an id are enough, if no other id begins with t
 ID = re.compile(r"[0-9a-f]{6,32}")
 # Columns by which a row can be named.
 IDS = {"prompts": "prompt_id", "responses": "response_id", "examples": "example_id"}
-RECORDED = ("exactness", "rows", "output", "commit", "finished", "wall_s", "packages")
+RECORDED = ("exactness", "rows", "output", "commit", "finished", "wall_s", "packages", "notes")
 # A gate only says that a table passed, and its verdict is about a table that is in the tree.
 BESIDE = ("gates/", "quality/")
 
@@ -175,6 +175,9 @@ def _node_line(node: Node) -> str:
         told.append(f"{node.kept} of {node.rows} rows kept")
     elif node.rows is not None:
         told.append(f"{node.rows} rows")
+    aside = node.record.get("notes", {}).get("set_aside")
+    if aside:
+        told.append(f"{aside['n']} of {aside['of']} given rows set aside")
     told.append(node.record["exactness"])
     if "output" in node.record:
         told += [f"{node.record['wall_s']:.1f} s", f"digest {node.record['output'][:12]}"]

@@ -59,7 +59,9 @@ def run() -> None:
     if not (DATA / "reports" / "metrics.json").exists():
         raise Refused(f"{DATA}/reports holds no metrics.json; `dvc repro` makes it")
     show(result_table(DATA).split("\n"))
-    costs = facts.costs(arms.read(DATA), DATA)
+    lineage = arms.read(DATA)
+    show(f"ingest@{name}: {n} of {of} rows were set aside" for name, (n, of) in facts.set_aside(lineage, DATA).items())
+    costs = facts.costs(lineage, DATA)
     if costs:
         longest = sorted(costs, key=lambda cost: -cost.wall_s)[:5]
         total, cpu = sum(cost.wall_s for cost in costs), sum(cost.cpu_s for cost in costs)

@@ -60,11 +60,17 @@ class Step:
     trained: int | None = None
 
 
-def funnel(lineage: Lineage, tables: Tables) -> list[Step]:
-    """From prompts to trained tokens: per pool that is answered, per entry that asks, per selection."""
+def funnel(lineage: Lineage, tables: Tables, lost: Mapping[str, tuple[int, int]]) -> list[Step]:
+    """From prompts to trained tokens: per pool that is answered, per entry that asks, per selection. `lost` are rows
+    that an entry of ingest could not use."""
     steps = []
     answered = lineage.of("generate")
     for pool in dict.fromkeys(plan["params"]["pool"] for plan in answered):
+        for plan in lineage.of("ingest"):
+            if plan["params"]["pool"] == pool and plan["instance"] in lost:
+                n, of = lost[plan["instance"]]
+                steps.append(Step(f"pool {pool}", f"rows of {plan['instance']}", prompts=of))
+                steps.append(Step(f"pool {pool}", "rows that can be used", prompts=of - n))
         prompts, drops = tables.rows(f"prompts/{pool}", ["prompt_id"]), tables.rows(f"drops/{pool}", ["prompt_id"])
         if prompts is not None:
             dropped = set(drops["prompt_id"].to_pylist()) if drops is not None else set()
@@ -150,6 +156,16 @@ def reasons(lineage: Lineage, tables: Tables) -> list[Reason]:
     return [*_dropped(tables), *_unfinished(lineage, tables), *_selected(tables)]
 
 
+def set_aside(lineage: Lineage, data: Path) -> dict[str, tuple[int, int]]:
+    """How many rows, of how many, each entry of ingest could not use; those alone that ran here and have some."""
+    noted = {
+        plan["instance"]: record.get("notes", {}).get("set_aside")
+        for plan, record in records(lineage, data)
+        if plan["stage"] == "ingest"
+    }
+    return {name: (note["n"], note["of"]) for name, note in noted.items() if note}
+
+
 def _dropped(tables: Tables) -> list[Reason]:
     found = []
     for folder, scan in tables.under("drops"):
@@ -165,16 +181,18 @@ def _dropped(tables: Tables) -> list[Reason]:
     return found
 
 
-def references(lineage: Lineage, data: Path) -> list[Reason]:
-    """What ingest noted of references: those that are kept in another form, and solutions that they do not fit."""
+def ingested(lineage: Lineage, data: Path) -> list[Reason]:
+    """What ingest noted: rows that were set aside or repeat another, references that are kept in another form, and
+    solutions that do not fit theirs."""
     found = []
     told = {
+        "set_aside": "row that cannot be used",
+        "repeated": "row that repeats an earlier one",
         "references_rewritten": "reference kept as its verifier reads it",
         "solutions_judged_wrong": "solution that is not right by its own verifier",
     }
-    for plan in lineage.of("ingest"):
-        path = data / ".runs" / "ingest" / f"{plan['instance']}.json"
-        notes = json.loads(path.read_text("utf-8")).get("notes", {}) if path.exists() else {}
+    for plan, record in records(lineage, data):
+        notes = record.get("notes", {}) if plan["stage"] == "ingest" else {}
         for note, reason in told.items():
             if note in notes and notes[note]["n"]:
                 n, of, at = (notes[note][key] for key in ("n", "of", "at"))

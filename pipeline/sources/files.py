@@ -23,6 +23,16 @@ from pipeline.kinds.source import BadRow, GivenRow, Rows, source
 
 SHOWN = 2_000
 Paths = str | list[str]
+# How files begin that hold no lines, and what to do with them.
+OTHERS = {
+    b"PK\x03\x04": "a ZIP archive (or a spreadsheet, which is one); unpack it first",
+    b"BZh": "packed by bzip2; unpack it, or pack it by gzip",
+    b"\xfd7zXZ": "packed by xz; unpack it, or pack it by gzip",
+    b"\x28\xb5\x2f\xfd": "packed by zstd; unpack it, or pack it by gzip",
+    b"PAR1": "a Parquet file; read it with `use: files.parquet`",
+    b"ARROW1": "an Arrow file; read it with `use: hub.datasets`",
+    b"SQLite f": "a database; export the rows as JSON lines",
+}
 
 
 def read_files(given: Mapping[str, Any]) -> list[str]:
@@ -183,8 +193,11 @@ def _opened(file: str) -> BinaryIO:
     """A file's bytes, unpacked if they are packed by gzip."""
     place = _existing(file)
     with place.open("rb") as content:
-        packed = content.read(2) == b"\x1f\x8b"
-    return gzip.open(place, "rb") if packed else place.open("rb")  # type: ignore[return-value]
+        begin = content.read(8)
+    for mark, what in OTHERS.items():
+        if begin.startswith(mark):
+            raise Refused(f"{file} is {what}")
+    return gzip.open(place, "rb") if begin.startswith(b"\x1f\x8b") else place.open("rb")  # type: ignore[return-value]
 
 
 def _existing(path: str) -> Path:

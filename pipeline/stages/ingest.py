@@ -56,6 +56,8 @@ class Params(WatchedParams):
     limit: PositiveInt | None = None
     max_prompt_chars: PositiveInt = 100_000
     on_bad_row: Literal["fail", "quarantine"] = "fail"
+    max_bad_share: float = Field(default=0.1, ge=0, le=1)
+    on_repeat: Literal["refuse", "first"] = "refuse"
 
     @field_validator("prompt_template")
     @classmethod
@@ -98,7 +100,7 @@ def ingest(params: Params, notes: dict, name: str, data: Path, how: How) -> Iter
     verifier = spelled(params.verifier.name, params.verifier.arguments) if params.verifier else None
     intake = Intake(
         params.columns, params.domain or name, verifier, params.system, params.max_prompt_chars,
-        params.prompt_template, params.last_turn,
+        params.prompt_template, params.last_turn, params.on_repeat,
     )  # fmt: skip
     good: list[dict] = []
     bad: list[BadRow] = []
@@ -106,9 +108,12 @@ def ingest(params: Params, notes: dict, name: str, data: Path, how: How) -> Iter
         read = given if isinstance(given, BadRow) else intake.read(given)
         if isinstance(read, BadRow):
             bad.append(read)
-        else:
+        elif read is not None:
             good.append(read)
-    _answer_for(bad, len(good), params, name, notes, data)
+    _answer_for(bad, len(good), params, name, notes, data, how)
+    if intake.repeated:
+        notes["repeated"] = {"n": len(intake.repeated), "of": len(good), "at": intake.repeated[:SHOWN]}
+        how.say(f"{len(intake.repeated)} rows repeat an earlier one and are left out: {listed(intake.repeated, SHOWN)}")
     _check_verifiers(good, params, name)
     _tell_of_references(intake, len(good), notes, how)
     _name_groups(good)
@@ -122,8 +127,8 @@ def ingest(params: Params, notes: dict, name: str, data: Path, how: How) -> Iter
     yield PROMPTS.rows(good)
 
 
-def _answer_for(bad: list[BadRow], good: int, params: Params, name: str, notes: dict, data: Path) -> None:
-    """Refuse bad rows, or put them where the user can look at them."""
+def _answer_for(bad: list[BadRow], good: int, params: Params, name: str, notes: dict, data: Path, how: How) -> None:
+    """Refuse bad rows, or put them where the user can look at them, and say so."""
     file = data / ".quarantine" / f"{name}.jsonl"
     file.unlink(missing_ok=True)
     if not bad:
@@ -131,19 +136,26 @@ def _answer_for(bad: list[BadRow], good: int, params: Params, name: str, notes: 
     causes: dict[str, list[str]] = {}
     for row in bad:
         causes.setdefault(row.why, []).append(row.source)
-    if params.on_bad_row == "fail":
+    rows = len(bad) + good
+    too_many = len(bad) > params.max_bad_share * rows
+    if params.on_bad_row == "fail" or too_many:
         lines = [f"  - {len(places)} x {why}: {listed(places, SHOWN)}" for why, places in list(causes.items())[:SHOWN]]
         if len(causes) > SHOWN:
             lines.append(f"  - and {len(causes) - SHOWN} other causes")
+        mend = "write `on_bad_row: quarantine` to go on without them"
+        if params.on_bad_row == "quarantine":
+            mend = f"raise `max_bad_share: {params.max_bad_share:g}` if it is right that so many are"
         raise Refused(
-            f"ingest.{name}: {len(bad)} of {len(bad) + good} rows cannot be used:\n" + "\n".join(lines) + "\n"
-            "Mend them, or write `on_bad_row: quarantine` to go on without them."
+            f"ingest.{name}: {len(bad)} of {rows} rows cannot be used:\n"
+            + "\n".join(lines)
+            + f"\nMend them, or {mend}."
         )
     file.parent.mkdir(parents=True, exist_ok=True)
-    rows = (json.dumps({"source": row.source, "why": row.why, "raw": row.raw}) for row in bad)
-    file.write_text("\n".join(rows) + "\n", "utf-8")
+    kept = (json.dumps({"source": row.source, "why": row.why, "raw": row.raw}) for row in bad)
+    file.write_text("\n".join(kept) + "\n", "utf-8")
     notes["quarantined"] = {why: len(places) for why, places in causes.items()}
-    notes["quarantine"] = f"{file.parent.name}/{file.name}"
+    notes["set_aside"] = {"n": len(bad), "of": rows, "at": [f"{row.source}: {row.why}" for row in bad[:SHOWN]]}
+    how.say(f"{len(bad)} of {rows} rows cannot be used and are set aside in {file}: {listed(list(causes), SHOWN)}")
 
 
 def _tell_of_references(intake: Intake, rows: int, notes: dict, how: How) -> None:

@@ -72,8 +72,8 @@ def report(
     found = page.Found(
         lineage=lineage,
         results=results,
-        funnel=facts.funnel(lineage, tables),
-        reasons=[*facts.references(lineage, data), *facts.reasons(lineage, tables)],
+        funnel=facts.funnel(lineage, tables, facts.set_aside(lineage, data)),
+        reasons=[*facts.ingested(lineage, data), *facts.reasons(lineage, tables)],
         gaps=_gaps(lineage, tables),
         agreement=facts.agreement(lineage, tables),
         coverage=facts.coverage(tables),

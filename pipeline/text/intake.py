@@ -38,7 +38,7 @@ class Intake:
     `columns` maps our names to the user's, and `template` makes the prompt of several; domain, verifier and system
     stand for rows that have none. The last turn of a row that ends with an answer is its solution, or its reference.
     `rewritten` are the places of references that the verifier reads in another form than they were given in, `judged`
-    those of solutions, to whether the verifier finds them right.
+    those of solutions, to whether the verifier finds them right, `repeated` those of rows that repeat an earlier one.
     """
 
     columns: Mapping[Key, str]
@@ -48,13 +48,15 @@ class Intake:
     max_prompt_chars: int
     template: str | None = None
     last_turn: Literal["solution", "reference"] = "solution"
-    seen_prompts: set[str] = field(default_factory=set)
+    on_repeat: Literal["refuse", "first"] = "refuse"
+    seen_prompts: dict[str, tuple[str, str | None]] = field(default_factory=dict)
     seen_ids: set[str] = field(default_factory=set)
     rewritten: list[str] = field(default_factory=list)
+    repeated: list[str] = field(default_factory=list)
     judged: dict[str, bool] = field(default_factory=dict)
 
-    def read(self, given: GivenRow) -> dict[str, object] | BadRow:
-        """The prompt in a given row, or what is wrong with it."""
+    def read(self, given: GivenRow) -> dict[str, object] | BadRow | None:
+        """The prompt in a given row, or what is wrong with it; nothing if it repeats one and the first is kept."""
         try:
             return self._prompt(self._renamed(given.columns), given.source)
         except (Unusable, NotAConversation, NoColumn) as error:
@@ -73,7 +75,7 @@ class Intake:
         others = {k: v for k, v in given.items() if not (shape & renamed.keys() and k in shape)}
         return {**others, **renamed}
 
-    def _prompt(self, row: Mapping[str, object], place: str) -> dict[str, object]:
+    def _prompt(self, row: Mapping[str, object], place: str) -> dict[str, object] | None:
         defaults = {"system": self.system, "verifier": self.verifier}
         row = {**row, **{k: v for k, v in defaults.items() if row.get(k) is None}}
         inputs, truth = _cell(row, "inputs"), _cell(row, "truth")
@@ -101,7 +103,8 @@ class Intake:
             "truth": truth,
         }
         _check_unicode(prompt)
-        _once(self.seen_prompts, prompt_id, "the prompt")
+        if self._repeats(prompt_id, place, reference):
+            return None
         if row.get("id") is not None:
             _once(self.seen_ids, str(row["id"]), "the id")
         if reference != given:
@@ -110,6 +113,20 @@ class Intake:
         if solution is not None and right is not None:
             self.judged[place] = right == 1
         return prompt
+
+    def _repeats(self, prompt_id: str, place: str, reference: str | None) -> bool:
+        """Whether an earlier row asks the same; refuses the row that does, where it is not the first that is kept."""
+        first, known = self.seen_prompts.setdefault(prompt_id, (place, reference))
+        if first == place:
+            return False
+        if known != reference:
+            raise Unusable(
+                f"the prompt is the same as in {first}, which has another reference ({known!r}, not {reference!r})"
+            )
+        if self.on_repeat == "refuse":
+            raise Unusable("the prompt is the same as in an earlier row; `on_repeat: first` leaves such rows out")
+        self.repeated.append(place)
+        return True
 
 
 def _text(row: Mapping[str, object], column: str) -> str | None:

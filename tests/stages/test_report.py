@@ -165,7 +165,7 @@ def test_the_funnel_counts_what_the_tables_hold(data: Path) -> None:
             Scan(EXAMPLES, (data / "examples/coverage",)),
         ],
     )
-    steps = {(s.group, s.name): s for s in facts.funnel(lineage, tables)}
+    steps = {(s.group, s.name): s for s in facts.funnel(lineage, tables, {})}
     kept = sum(row["kept"] for row in tables.scans["selections/responses/train/coverage"].pylist())
     assert steps["pool train", "prompts"].prompts == 60
     assert steps["pool train", "not dropped"].prompts == 58

@@ -25,6 +25,7 @@ A word for each thing:
     table, part        rows of one schema in a folder; one of its files, with all that is about its prompts
     prompt             a conversation that is to be answered, with the reference if there is one; pools are made of them
     request, answer    one sample that is asked for, with a seed of its own; what came back for it
+    thought            what a model says before its answer; the column `reasoning`
     response           a row: a prompt, who was asked, and the answer. Scores and selections are about responses
     score, quantities  one number for a response, higher or lower as its scorer says; the raw numbers it is made of
     gate               what lets a checked table pass to those that train on it, or stops the run

@@ -129,8 +129,10 @@ class Chat:
     @cached_property
     def _cutter(self) -> Cutter:
         added = self.tokenizer.get_added_tokens_decoder().values()
-        known = [text for text in self.special.values() if self.tokenizer.token_to_id(text) is not None]
-        return Cutter(self.tokenizer, {*known, *self.ends, *(token.content for token in added if token.special)})
+        named = {text for text in self.special.values() if self.tokenizer.token_to_id(text) is not None}
+        # A form that names texts has no end of an answer.
+        ends = self.ends if self.special.get("eos_token") in named else ()
+        return Cutter(self.tokenizer, {*named, *ends, *(token.content for token in added if token.special)})
 
     def text(self, messages: Messages, *, answer_next: bool) -> str:
         """The conversation as one text; with `answer_next` it ends where the model's answer begins."""

@@ -39,7 +39,8 @@ class Params(StageParams):
 
 @stage(writes=SCORES, by="part", exactness="repeatable", imports=("torch", "transformers"), finds=("backend",))
 def read(params: Params, responses: Scan, model: Path, how: How) -> Iterator[pa.RecordBatch]:
-    """Every answer is rendered with the reading model's own template; answers that failed get a null score.
+    """Every answer is rendered with the reading model's own template, without its thought; answers that failed get a
+    null score.
 
     Equal conversations are read once.
     """

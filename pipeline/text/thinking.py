@@ -91,7 +91,7 @@ def parted(content: object) -> tuple[str | None, str]:
     if not isinstance(content, list):
         raise ValueError(f"a content of the type {type(content).__name__}")
     for part in content:
-        kind = part.get("type", "text") if isinstance(part, Mapping) else type(part).__name__
+        kind = (part.get("type") or "text") if isinstance(part, Mapping) else type(part).__name__
         if kind in SEALED:
             continue
         if kind not in (*SPOKEN, *THOUGHT):

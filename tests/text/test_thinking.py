@@ -67,6 +67,7 @@ def text(said: str) -> dict[str, str]:
         ([text("8"), text(" apples")], None, "8 apples"),
         ([], None, ""),
         ([{"text": "8"}], None, "8"),
+        ([{"type": None, "text": "8", "thinking": None}], None, "8"),
         ([{"type": "output_text", "text": "8", "annotations": []}], None, "8"),
         ([{"type": "refusal", "refusal": "No."}], None, "No."),
         ([{"type": "thinking", "thinking": "a", "signature": "s"}, text("8")], "a", "8"),

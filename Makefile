@@ -127,7 +127,7 @@ bench-signals: setup  ## private memory of a row of signals, beside rows as dict
 	@PYTHONPATH=. python benchmarks/signals_memory.py && python benchmarks/tables.py
 
 .PHONY: bench-judging
-bench-judging: setup  ## CPU of judging an answer, beside the verifiers as they were, two minutes
+bench-judging: setup  ## CPU of judging an answer, beside the verifiers as they were, eight minutes
 	@PYTHONPATH=. python benchmarks/judging.py && python benchmarks/tables.py
 
 .PHONY: embedded

@@ -1,6 +1,6 @@
 """What judging an answer costs: CPU of reading and comparing a table of answers, beside the verifiers as they were.
 
-    make bench-judging                                    # two minutes of two cores
+    make bench-judging                                    # eight minutes of one core
     python benchmarks/judging.py --numbers 200000 --expressions 200000
 
 A table is what `generate` has received for prompts of eight samples: solutions in several sentences that end in their

@@ -310,10 +310,10 @@ def _torn(text: str, digits: str, decimal: str) -> bool:
 LEAD = re.compile(r"[\s*$]*(?:[A-Za-z]\w{0,9}\s*=\s*|US|[A-Z]{3}\s?|Rs\.?\s?)?[\s*$]*")
 NO_UNIT = r"(?!(?:or|and|to|with|because|plus|minus|times|over|more|less|mod|am|pm)\b)"
 UNITS = re.compile(
-    rf"(?:\s?°)?[\s*]*{MONEY}?\s?(?:{NO_UNIT}(?:[^\W\d_]{{2,}}|[mgshlLtdCFKJWVANµ])(?:\^?[-\d]+)?[./·]?\s?){{0,4}}[\s*.$]*"
+    rf"(?:\s?°)?[\s*]*{MONEY}?\s?(?:{NO_UNIT}(?:[^\W\d_]{{2,}}+|[mgshlLtdCFKJWVANµ])(?:\^?[-\d]+)?[./·]?\s?){{0,4}}[\s*.$]*"
 )
 WORDS = re.compile(
-    rf"(?:\s?°[CF]?)?\s?{MONEY}?(?:(?:[ckm]?m|[km]?g|m?l|lbs?|ft|mph|km/h)\b)?(?:\s{NO_UNIT}[^\W\d_]{{3,}}[./]?){{0,4}}\s?"
+    rf"(?:\s?°[CF]?)?\s?{MONEY}?(?:(?:[ckm]?m|[km]?g|m?l|lbs?|ft|mph|km/h)\b)?(?:\s{NO_UNIT}[^\W\d_]{{3,}}+[./]?){{0,4}}\s?"
 )
 
 

@@ -447,3 +447,17 @@ def test_seeds_are_paired_by_seed(tmp_path: Path) -> None:
         if (c.first.name, c.second.name) == ("kd", "coverage_sft")
     ]
     assert pairs == ((1, 0), (2, 1))
+
+
+def test_what_ingest_noted_of_references_is_told(tmp_path: Path) -> None:
+    notes = {
+        "references_rewritten": {"n": 3, "of": 12, "at": ["rows.jsonl:1", "rows.jsonl:2", "rows.jsonl:5"]},
+        "solutions_judged_wrong": {"n": 0, "of": 12, "at": []},
+    }
+    record = tmp_path / ".runs" / "ingest" / "mine.json"
+    record.parent.mkdir(parents=True)
+    record.write_text(json.dumps({"notes": notes}), "utf-8")
+    lineage = arms.Lineage({"ingest@mine": {"stage": "ingest", "instance": "mine"}}, (), {})
+    [told] = facts.references(lineage, tmp_path)
+    assert (told.where, told.n, told.share, told.kept) == ("prompts of mine", 3, 0.25, True)
+    assert [example.asked for example in told.examples] == ["rows.jsonl:1", "rows.jsonl:2"]

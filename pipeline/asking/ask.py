@@ -14,6 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
 from pipeline.asking.meter import Meter
@@ -98,6 +99,14 @@ def ask(
                     answer = replace(answer, request_id=key, attempts=attempt)
                 answers[key] = answer
                 del waiting[key]
+    unread = 0
+    for key, answer in answers.items():
+        answers[key] = _finite(answer)
+        unread += answers[key] is not answer
+    if unread:
+        how.say(
+            f"{unread} of {len(answers)} answers have log-probabilities that are no numbers; these are stored as null"
+        )
     again = sum(answer.attempts > 1 for answer in answers.values())
     if again:
         how.say(f"{again} of {len(answers)} answers were asked for again, to get the form that `structured` demands")
@@ -140,6 +149,16 @@ def _carry(memo: Memo, requests: Sequence[GenerateRequest]) -> None:
         same = [key for key, length in lengths.items() if length in (None, by_earlier[key].prompt_tokens)]
         if same:
             memo.rename({key: by_earlier[key].request_id for key in same})
+
+
+def _finite(answer: Answer) -> Answer:
+    """The answer, with null for each log-probability that is NaN or infinite; the memo gives null for them, too."""
+    if answer.logprobs is None:
+        return answer
+    good = np.isfinite(np.array(answer.logprobs, np.float64))
+    if good.all():
+        return answer
+    return replace(answer, logprobs=[p if fine else None for p, fine in zip(answer.logprobs, good, strict=True)])
 
 
 def _attempts(sampling: Sampling) -> int:

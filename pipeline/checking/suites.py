@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Annotated, Any, Literal
 
+import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationInfo, field_validator
 
 from pipeline import contracts
@@ -59,7 +60,18 @@ class Suite:
     table: Table
     names: tuple[str, ...]
     flat: str
-    expectations: tuple[Expectation, ...]
+    own: tuple[Expectation, ...]
+
+    @property
+    def expectations(self) -> tuple[Expectation, ...]:
+        """Its own, and what holds for every table with floats."""
+        return (*self.own, NUMBERS) if nan_tests(self.table) else self.own
+
+    @property
+    def checked(self) -> str:
+        """`flat`, with what every table is asked."""
+        nan = " OR ".join(f"coalesce({test}, false)" for test in nan_tests(self.table)) or "false"
+        return f"SELECT *, NOT ({nan}) AS numbers_are FROM ({self.flat})"
 
     @property
     def bounds(self) -> tuple[str, ...]:
@@ -81,6 +93,27 @@ def between(name: str, about: str, column: str, bound: Bound | None = None, **li
 def unique(name: str, about: str, column: str) -> Expectation:
     """No two rows have the same value in a column."""
     return Expectation(name, about, "ExpectColumnValuesToBeUnique", {"column": column})
+
+
+NUMBERS = flag("numbers", "no number is NaN, which is above every other and so meets many a rule", "numbers_are")
+
+
+def nan_tests(table: Table) -> list[str]:
+    """SQL for each column of a table that may hold floats, at any depth: whether one of them is NaN."""
+    return [test for name, column in table.columns.items() if (test := _nan_in(f'"{name}"', column.type))]
+
+
+def _nan_in(value: str, kind: pa.DataType, depth: int = 0) -> str:
+    """SQL that says whether a value is NaN or has one in it; nothing where it cannot."""
+    if pa.types.is_floating(kind):
+        return f"isnan({value})"
+    if pa.types.is_list(kind) or pa.types.is_map(kind):
+        of_map = pa.types.is_map(kind)
+        inner = _nan_in(f"x{depth}", kind.item_type if of_map else kind.value_type, depth + 1)
+        listed = f"map_values({value})" if of_map else value
+        return inner and f"list_bool_or(list_transform({listed}, lambda x{depth}: {inner}))"
+    fields = [_nan_in(f'{value}."{f.name}"', f.type, depth) for f in kind] if pa.types.is_struct(kind) else []
+    return " OR ".join(field for field in fields if field)
 
 
 ROWS = Expectation("rows", "the table has rows", "ExpectTableRowCountToBeBetween", {"min_value": 1}, "min_value")
@@ -267,15 +300,19 @@ SIGNALS = Suite(
             AND len(target_logprob) = loss_tokens AS positions_agree,
         list_bool_and(list_transform(topk_ids, lambda t, i: len(t) = len(topk_logprobs[i]) AND len(t) >= 1))
             AS widths_agree,
-        list_max(list_transform(masses, lambda m: abs(m - 1))) AS mass_error,
+        list_bool_and(list_transform(list_concat(flatten(topk_logprobs), tail_mass, target_logprob),
+            lambda x: x IS NOT NULL)) AS all_read,
+        CASE WHEN all_read THEN list_max(list_transform(masses, lambda m: abs(m - 1))) END AS mass_error,
         list_min(tail_mass) AS lowest_tail,
-        list_bool_and(list_transform(topk_logprobs, lambda l: list_reverse_sort(l) = l)) AS descending,
+        CASE WHEN all_read THEN list_bool_and(list_transform(topk_logprobs, lambda l: list_reverse_sort(l) = l)) END
+            AS descending,
         list_max(target_logprob) AS highest_target,
         list_max(list_transform(listed, lambda l, i: abs(l - target_logprob[i]))) AS misalignment
     FROM mass
     """,
     (
         *TRAINED_EXPECTATIONS,
+        flag("read", "every log-probability is a number (`on_bad_row` of train)", "all_read", mostly=0.99),
         flag("positions", "one distribution for each loss token", "positions_agree"),
         flag("widths", "as many log-probabilities as ids at each loss token", "widths_agree"),
         between("mass", "the top-k and the tail sum to 1 (largest difference)", "mass_error", "max_value",
@@ -394,7 +431,7 @@ def _fault_in(rule: str, table: str) -> str | None:
         check_expression(connection, rule)
         # Beside a column of the row, so that an aggregate over all rows is refused.
         suite = SUITES[table]
-        described = connection.sql(f"DESCRIBE SELECT {suite.names[0]}, ({rule}\n) FROM ({suite.flat})").fetchall()
+        described = connection.sql(f"DESCRIBE SELECT {suite.names[0]}, ({rule}\n) FROM ({suite.checked})").fetchall()
     except Refused as error:
         return str(error)
     except sql.duckdb.Error as error:

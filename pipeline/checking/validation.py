@@ -63,7 +63,7 @@ def _flatten(
     columns = dict.fromkeys([*suite.names, "excerpt", *(e.column for e in expectations if e.column)])
     rules = "".join(f", ({rule.rule}\n) AS {rule.column}" for rule in params.expect)
     # Sorted by all that is in it: which rows are named must not depend on how windows were computed.
-    text = f"SELECT {', '.join(columns)} FROM (SELECT *{rules} FROM ({suite.flat})) ORDER BY ALL"
+    text = f"SELECT {', '.join(columns)} FROM (SELECT *{rules} FROM ({suite.checked})) ORDER BY ALL"
 
     def flat() -> pa.Table:
         return sql.connect([scan], data, limits.memory).sql(text).to_arrow_table()

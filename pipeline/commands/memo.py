@@ -18,8 +18,8 @@ from pipeline.tables.parquet import Scan
 
 ABOUT = "the memo of requests: what it holds, forget old answers, learn recorded ones"
 MORE = (
-    "prune counts what is old; with --yes it forgets what this machine can compute again, and with --paid also what was "
-    "paid for. fill learns the answers and readings that the tables hold, for example after `dvc pull`."
+    "prune counts what is old; with --yes it forgets what this machine can compute again, and with --paid also what "
+    "was paid for. fill learns the answers and readings that the tables hold, for example after `dvc pull`."
 )
 PAID = {True: "paid for", False: "can be computed again", None: "of before this was noted: may have been paid for"}
 
@@ -87,8 +87,9 @@ def _fill_readings(kept: Memo) -> Iterator[str]:
     plan = resolve(given)
     clean = {s.label for s in standings(given, plan, ROOT) if s.state == "clean"}
     probes = plan.of("probe")
-    learnt = sum(_learnt(kept, probe) for probe in probes if probe.label in clean)
-    yield f"{learnt} readings learnt from {len([p for p in probes if p.label in clean])} of {len(probes)} tables of signals"
+    known = [probe for probe in probes if probe.label in clean]
+    learnt = sum(_learnt(kept, probe) for probe in known)
+    yield f"{learnt} readings learnt from {len(known)} of {len(probes)} tables of signals"
     for probe in probes:
         if probe.label not in clean:
             yield f"  not from {probe.label}: `stillhouse status` says why its table may not be what it would be now"

@@ -30,7 +30,7 @@ def arguments(command: argparse.ArgumentParser) -> None:
     """What may follow `query`."""
     text = 'such as "select domain, avg(agreement.score) from scores_wide group by 1"'
     command.add_argument("sql", nargs="?", help=text)
-    command.add_argument("--json", action="store_true", dest="as_json", help="print JSON, all rows unless --rows is said")
+    command.add_argument("--json", action="store_true", dest="as_json", help="print JSON, all rows without --rows")
     command.add_argument("--rows", type=at_least_one, metavar="N", help=f"show at most N rows ({SHOWN})")
     command.add_argument("--all", action="store_true", dest="every", help="show every row")
 

@@ -101,6 +101,8 @@ def run_instance(instance: Instance, settings: RunSettings, data: Path, memo_roo
         what = "" if rows is None else f"{rows} rows, "
         how.say(f"{what}{record['wall_s']:.1f} s ({declared.exactness})")
         return record
+    except parquet.RowError as error:
+        raise parquet.RowError(f"{instance.label} gave rows that cannot be kept: {error}") from error
     except OSError as error:
         if error.errno not in NO_ROOM:
             raise

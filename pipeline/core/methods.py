@@ -162,13 +162,13 @@ def _arguments(function: Callable[..., Any]) -> type[BaseModel]:
 
 
 def _told(method: Method, beside: Sequence[str], fault: ErrorDetails) -> InitErrorDetails:
-    """A fault of a method's arguments; of one that there is not, with what the method takes, and the entry beside it."""
+    """A fault of a method's arguments; of one that there is not, with what the method and its entry take."""
     kind: str | PydanticCustomError = PydanticCustomError("argument", "{text}", {"text": fault["msg"]})
     if fault["type"] == "extra_forbidden":
         name, takes = str(fault["loc"][-1]), list(method.arguments.model_fields)
         near = nearest(name, [*takes, *beside])
         text = f"{method.name} has no parameter {name!r}{near + ' It' if near else '; it'} takes "
-        text += ', '.join(takes) or "no parameters"
+        text += ", ".join(takes) or "no parameters"
         text += f", and this entry {', '.join(beside)}" if beside else ""
         kind = PydanticCustomError("method", "{text}", {"text": text})
     return {"type": kind, "loc": fault["loc"], "input": fault["input"]}

@@ -13,7 +13,6 @@ from pydantic import BaseModel, ByteSize, ConfigDict, Field, PositiveFloat, Posi
 
 from pipeline.bounded import Limits
 
-
 Bytes = Annotated[ByteSize, WithJsonSchema({"type": ["string", "integer"]})]
 
 
@@ -61,8 +60,8 @@ class Endpoint(BaseModel):
 class RunSettings(BaseModel):
     """The section `run:` of `params.yaml`.
 
-    `query_s` and `query_memory` (a text such as `8GB`, or bytes) are what one text of SQL may take: of `query`, of a rule
-    such as `where`, of a rule that `plan` checks.
+    `query_s` and `query_memory` (a text such as `8GB`, or bytes) are what one text of SQL may take: of `query`, of a
+    rule such as `where`, of a rule that `plan` checks.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
@@ -229,10 +230,12 @@ class Completions:
             if self.served.api == "completions":
                 logprobs = listed.get("token_logprobs")
             elif listed.get("content") is not None:
-                logprobs = [float(token["logprob"]) for token in listed["content"]]
+                logprobs = [token["logprob"] for token in listed["content"]]
             if logprobs is None:
                 raise Refused(self._lacks("logprobs", "logprobs: true"))
-            if not all(value <= 1e-6 for value in logprobs):
+            # A server may give null, NaN or infinity, and the answer is paid for: `asking` stores such a one as null.
+            logprobs = [math.nan if value is None else float(value) for value in logprobs]
+            if any(value > 1e-6 for value in logprobs):
                 raise ValueError("a log-probability above 0")
         if self.served.token_ids:
             token_ids = choice.get("token_ids")

@@ -78,6 +78,8 @@ class GenerateRequest:
 class Answer:
     """What came back for one request; `error` is set, and content null, if it failed for good.
 
+    A log-probability is null where the model gave none that is a finite number; `asking` sees to it.
+
     `attempts` is set by `asking` alone; `fingerprint` is what a server says of its build (`system_fingerprint`).
     """
 
@@ -86,7 +88,7 @@ class Answer:
     finish_reason: str
     reasoning: str | None = None
     token_ids: list[int] | None = None
-    logprobs: list[float] | None = None
+    logprobs: Sequence[float | None] | None = None
     error: str | None = None
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
@@ -175,7 +177,7 @@ def engine_of(card: dict[str, Any]) -> str:
 
 
 def computed_here(card: dict[str, Any]) -> bool:
-    """Whether this machine can compute a model's answers again; otherwise each was paid for, or received from others."""
+    """Whether this machine can compute a model's answers again; otherwise each was paid for, or received."""
     return bool(find("backend", card["backend"]).traits.get("computes"))
 
 

@@ -58,8 +58,8 @@ def faults_of(text: str, found: object) -> Iterator[str]:
     for path, one, two in _differing(found, other, (), set()):
         if not any(path == key or path.startswith(f"{key}.") for key in twice):
             yield (
-                f"{path}: is {_shown(one)} as YAML 1.1 reads it, and {_shown(two)} as DVC does (YAML 1.2). Write what is "
-                f"meant so that both agree: {_advice(one, two)}"
+                f"{path}: is {_shown(one)} as YAML 1.1 reads it, and {_shown(two)} as DVC does (YAML 1.2). Write what "
+                f"is meant so that both agree: {_advice(one, two)}"
             )
 
 
@@ -119,7 +119,7 @@ def _same(one: Any, two: Any) -> bool:
     if isinstance(one, float) and isinstance(two, float) and math.isnan(one):
         return math.isnan(two)
     # ruamel has types of its own below date and datetime.
-    alike = isinstance(one, date) and isinstance(two, date) or type(one) is type(two)
+    alike = (isinstance(one, date) and isinstance(two, date)) or type(one) is type(two)
     return alike and one == two
 
 

@@ -71,8 +71,7 @@ class Draft:
 
 
 def read(given: Mapping[str, Any]) -> tuple[list[Draft], list[Draft], RunSettings, list[str]]:
-    """Every entry as an instance, those that are not valid apart, the section `run:`, and what is wrong with them one by
-    one."""
+    """Every entry as an instance, those that are not valid apart, the section `run:`, and what is wrong with each."""
     sections = sorted(set(SECTION_OF.values()) - {ALONE})
     known = [*sections, "run", "seed"]
     faults = [f"{key}: no such section{nearest(str(key), known)}" for key in given if key not in known]

@@ -110,7 +110,7 @@ def _svg(chart: Chart) -> Markup:
 
 
 def plots_script() -> str:
-    """The scripts of DVC's page of plots. In a child too: what the library starts would not live on in the next fork."""
+    """The scripts of DVC's page of plots. In a child too: what the library starts would not outlive a fork."""
     return bounded(lambda: vl_convert.javascript_bundle(None), PATIENCE)  # type: ignore[arg-type]  # its stub errs
 
 

@@ -6,7 +6,7 @@ Greedy generation and the row's own verifier, nothing else, so that a student is
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pyarrow as pa
@@ -61,7 +61,13 @@ def evaluate(params: Params, prompts: Scan, model: Path, how: How) -> Iterator[p
             "target": item["reference"],
             "metric": metric_of(item["verifier"], prediction, item["reference"]),
             "measure": "accuracy",
-            "confidence": None if answer.logprobs is None else math.exp(sum(answer.logprobs)),
+            "confidence": _confidence(answer.logprobs),
             "finish_reason": answer.finish_reason,
         })  # fmt: skip
     yield EVALS.rows(rows)
+
+
+def _confidence(logprobs: Sequence[float | None] | None) -> float | None:
+    """The probability of an answer; null if one of its tokens has none."""
+    known = [value for value in logprobs or () if value is not None]
+    return None if logprobs is None or len(known) < len(logprobs) else math.exp(sum(known))

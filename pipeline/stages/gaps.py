@@ -66,8 +66,8 @@ class Params(StageParams):
         if self.teacher in models and models[self.teacher] == models.get(self.student):
             others = [entry for entry in entries if models.get(entry) != models[self.teacher]]
             faults.append(
-                f"student: {self.student!r} is the model {models[self.teacher]!r}, and so is the teacher: a model has no "
-                f"gap to itself. Name an entry of generate with the student's answers; there are "
+                f"student: {self.student!r} is the model {models[self.teacher]!r}, and so is the teacher: a model has "
+                f"no gap to itself. Name an entry of generate with the student's answers; there are "
                 f"{', '.join(others) or 'none'}"
             )
         if self.teacher_nll is not None and self.teacher_nll == self.student_nll:

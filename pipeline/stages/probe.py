@@ -21,6 +21,9 @@ from pipeline.tables.lists import inside, joined, nested, split, whole
 from pipeline.tables.parquet import Scan
 from pipeline.tables.tensors import arrays, cell
 
+# What a model says of each place, as columns of the table and fields of a reading.
+NUMBERS = ("topk_logprobs", "tail_mass", "target_logprob")
+
 
 class Params(StageParams):
     of: str
@@ -61,6 +64,9 @@ def probe(params: Params, examples: Scan, model: Path, how: How) -> Iterator[pa.
     found = {reading.id: reading for reading in read_all(model, asked, how, params.want())}
     readings: list[Any] = [found[tokens.id] for tokens in asked]
     count = len(asked)
+    unread = sum(not all(np.isfinite(getattr(r, name)).all() for name in NUMBERS) for r in readings)
+    if unread:
+        how.say(f"{unread} of {count} examples have log-probabilities that are no numbers; these are stored as null")
     signals = {
         "teacher_id": [card_of(model)["model_id"]] * count,
         "topk_ids": nested([r.topk_ids for r in readings], pa.int32()),
@@ -85,7 +91,8 @@ def recorded(signals: pa.Table) -> Iterator[tuple[Tokens, Reading]]:
     """What a model said of each example, as a table of signals has it: for the memo, which then need not ask again."""
     if not len(signals):
         return
-    columns = {name: signals[name].to_pylist() for name in ("topk_ids", "topk_logprobs", "tail_mass", "target_logprob")}
+    columns = {name: signals[name].to_pylist() for name in ("topk_ids", *NUMBERS)}
     for i, (tokens, features) in enumerate(zip(tokens_of(signals), signals["features"].to_pylist(), strict=True)):
-        given = {name: np.array(rows[i], np.int32 if name == "topk_ids" else np.float32) for name, rows in columns.items()}
-        yield tokens, Reading(tokens.id, features=arrays(features) if features else {}, **given)
+        given = {n: np.array(rows[i], np.float32 if n in NUMBERS else np.int32) for n, rows in columns.items()}
+        taps = {name: np.asarray(array) for name, array in arrays(features or []).items()}
+        yield tokens, Reading(tokens.id, features=taps, **given)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 
@@ -52,6 +54,12 @@ def read(params: Params, responses: Scan, model: Path, how: How) -> Iterator[pa.
     wanted = params.use.method.traits.get("embedding", False)
     found = {reading.id: reader(reading) for reading in read_all(model, asked, how, Want(embedding=wanted))}
     nothing: dict[str, object] = {"score": None, "quantities": []}
+    unread = [key for key, row in found.items() if not _finite(row)]
+    if unread:
+        how.say(
+            f"{len(unread)} of {len(found)} texts have log-probabilities that are no numbers; their scores are null"
+        )
+        found |= {key: {**nothing, "detail": "the model's log-probabilities are no finite numbers"} for key in unread}
     yield SCORES.rows(
         {
             "response_id": row["response_id"],
@@ -60,3 +68,9 @@ def read(params: Params, responses: Scan, model: Path, how: How) -> Iterator[pa.
         }
         for row in rows
     )
+
+
+def _finite(row: Mapping[str, Any]) -> bool:
+    """Whether a score, its quantities and its vector are finite numbers, as far as there are any."""
+    numbers = [row["score"], *(value for _, value in row["quantities"]), *(row.get("vector") or ())]
+    return all(number is None or math.isfinite(number) for number in numbers)

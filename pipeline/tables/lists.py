@@ -49,15 +49,22 @@ def inside(spans: pa.ListArray, width: int) -> np.ndarray:
 
 
 def joined(arrays: Sequence[np.ndarray], dtype: pa.DataType) -> pa.ListArray:
-    """Arrays as a column of lists, a list each."""
+    """Arrays as a column of lists, a list each; a float that is no finite number is null."""
     offsets = np.cumsum([0, *(len(array) for array in arrays)], dtype=np.int32)
     flat = np.concatenate(arrays) if arrays else np.empty(0)
-    return pa.ListArray.from_arrays(offsets, pa.array(flat, dtype))
+    return pa.ListArray.from_arrays(offsets, _finite(flat, dtype))
 
 
 def nested(arrays: Sequence[np.ndarray], dtype: pa.DataType) -> pa.ListArray:
-    """Matrices [N, K] as a column of lists of lists, a matrix each."""
+    """Matrices [N, K] as a column of lists of lists, a matrix each; a float that is no finite number is null."""
     offsets = np.cumsum([0, *(len(array) for array in arrays)], dtype=np.int32)
     flat = np.concatenate(arrays) if arrays else np.empty((0, 1))
-    inner = pa.FixedSizeListArray.from_arrays(pa.array(flat.ravel(), dtype), flat.shape[1]).cast(pa.list_(dtype))
+    inner = pa.FixedSizeListArray.from_arrays(_finite(flat.ravel(), dtype), flat.shape[1]).cast(pa.list_(dtype))
     return pa.ListArray.from_arrays(offsets, inner)
+
+
+def _finite(numbers: np.ndarray, dtype: pa.DataType) -> pa.Array:
+    if not pa.types.is_floating(dtype):
+        return pa.array(numbers, dtype)
+    bad = ~np.isfinite(numbers.astype(np.float64))
+    return pa.array(numbers, dtype, mask=bad if bad.any() else None)

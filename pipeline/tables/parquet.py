@@ -15,6 +15,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -130,11 +131,41 @@ def write_part(table: Table, folder: Path, part: int, rows: pa.Table) -> None:
     for name, column in table.columns.items():
         if not column.nullable and rows[name].null_count:
             raise RowError(f"table {table.name}: column {name} must not be null ({rows[name].null_count} rows are)")
+        bad = np.flatnonzero(with_nan(rows[name].combine_chunks())).tolist() if _has_floats(column.type) else []
+        if bad:
+            first = ", ".join(f"{key} {rows[key][bad[0]].as_py()}" for key in table.key)
+            raise RowError(
+                f"table {table.name}: column {name} holds NaN in {len(bad)} rows, the first with {first}. NaN turns "
+                f"rules around (it is above every number); a number that is not there is null."
+            )
     keys = rows.select(table.key)
     if keys.num_rows and keys.group_by(list(table.key)).aggregate([]).num_rows < keys.num_rows:
         raise RowError(f"table {table.name}: two rows share the key {', '.join(table.key)}")
     # One chunk and fixed row groups: the bytes of pyarrow's writer depend on both.
     pq.write_table(rows, folder / part_name(part), compression="zstd", row_group_size=ROW_GROUP)
+
+
+def with_nan(array: pa.Array) -> np.ndarray:
+    """Which values of a column are NaN, or have one in them at any depth: a bool [rows]."""
+    kind = array.type
+    if pa.types.is_floating(kind):
+        return pc.fill_null(pc.is_nan(array), False).to_numpy(zero_copy_only=False)
+    if pa.types.is_list(kind) or pa.types.is_map(kind):
+        inner = with_nan(array.items if pa.types.is_map(kind) else array.values)
+        before, offsets = np.concatenate([[0], np.cumsum(inner)]), array.offsets.to_numpy()
+        return (before[offsets[1:]] > before[offsets[:-1]]) & array.is_valid().to_numpy(zero_copy_only=False)
+    found = np.zeros(len(array), bool)
+    for field in array.flatten() if pa.types.is_struct(kind) else ():
+        found |= with_nan(field)
+    return found
+
+
+def _has_floats(kind: pa.DataType) -> bool:
+    if pa.types.is_map(kind):
+        return _has_floats(kind.item_type)
+    if pa.types.is_list(kind):
+        return _has_floats(kind.value_type)
+    return any(_has_floats(field.type) for field in kind) if pa.types.is_struct(kind) else pa.types.is_floating(kind)
 
 
 def short_hash() -> Any:

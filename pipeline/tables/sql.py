@@ -26,7 +26,8 @@ from pipeline.display import nearest
 from pipeline.errors import Refused
 from pipeline.tables.parquet import Scan
 
-LIMITS = Limits(seconds=300, memory=5_000_000_000)
+MEMORY = 5_000_000_000
+LIMITS = Limits(seconds=300, memory=MEMORY)
 # The share of the memory that DuckDB is told of: it then mostly says by itself what it lacks.
 TOLD = 0.8
 HEAVY = ("token_ids", "logprobs", "inputs", "outputs", "truth", "features")
@@ -108,9 +109,7 @@ def empty(scorers: Sequence[str]) -> duckdb.DuckDBPyConnection:
     return opened([Leaf(SCORES, scorer, "") for scorer in scorers])
 
 
-def opened(
-    leaves: list[Leaf], answers: pa.Table | None = None, memory: int | None = None
-) -> duckdb.DuckDBPyConnection:
+def opened(leaves: list[Leaf], answers: pa.Table | None = None, memory: int | None = None) -> duckdb.DuckDBPyConnection:
     """A connection with the views over these tables, that can do nothing else."""
     connection = duckdb.connect(":memory:")
     by_table: dict[str, list[Leaf]] = {name: [] for name in TABLES}
@@ -130,7 +129,7 @@ def opened(
         connection.execute(f"CREATE MACRO {macro}")
     allowed = ", ".join(_text(str(file.resolve())) for leaf in leaves for file in leaf.files)
     for setting in (
-        f"memory_limit = '{int(TOLD * (memory or LIMITS.memory))}B'",
+        f"memory_limit = '{int(TOLD * (memory or MEMORY))}B'",
         "threads = 1",
         "TimeZone = 'UTC'",
         "temp_directory = ''",

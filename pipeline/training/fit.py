@@ -91,7 +91,9 @@ def _trainer(
     networks = {"student": find("network", network_of(student / "tokenizer")).factory()}
     torch.manual_seed(ids.seed_of(params.seed, "adapter"))
     net = networks["student"].load(student, "float32")
-    rows = Rows.of(table, file, networks["student"].width(net))
+    rows = Rows.of(table, file, networks["student"].width(net), drop=params.on_bad_row == "drop")
+    if rows.dropped:
+        how.say(f"{rows.dropped} rows are left out: their log-probabilities are no numbers (on_bad_row: drop)")
     if not len(rows):
         raise Refused(f"{how.label}: data/{params.of} has no rows; look at the reasons in its selection")
     parts: dict[str, nn.Module] = {"student": net if params.adapter is None else with_adapter(net, params.adapter)}

@@ -84,7 +84,8 @@ class StudentParams(Recipe):
     """A recipe with what it is applied to: the rows, the model it starts from, what it learns from.
 
     `objectives` alone is one turn that trains the student. `beside` are further parts, and whose weights each begins
-    with. Entries of one `arm` differ in nothing but their seeds; the report joins them into one line.
+    with. `on_bad_row: drop` leaves out rows whose stored log-probabilities are no numbers. Entries of one `arm` differ
+    in nothing but their seeds; the report joins them into one line.
     """
 
     of: str
@@ -95,6 +96,7 @@ class StudentParams(Recipe):
     beside: dict[str, Literal["student", "teacher"]] = Field(default={})
     shadow: Follow | None = None
     feed: Feeding | None = None
+    on_bad_row: Literal["fail", "drop"] = "fail"
 
     @model_validator(mode="after")
     def _one_or_the_other(self) -> StudentParams:

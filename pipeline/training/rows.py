@@ -26,7 +26,8 @@ BATCH_ROWS = 1024
 class Rows:
     """A table of examples or signals in the order of their ids, however it is cut into parts."""
 
-    def __init__(self, file: Path) -> None:
+    def __init__(self, file: Path, dropped: int = 0) -> None:
+        self.dropped = dropped
         self.reader = pa.ipc.open_file(pa.memory_map(str(file)))
         self.schema = self.reader.schema
         # The first row of each batch, and the end.
@@ -35,12 +36,17 @@ class Rows:
         self.order = np.argsort(self._ids("example_id", ids.ID_BYTES), kind="stable")
 
     @classmethod
-    def of(cls, scan: Scan, file: Path, columns: int | None = None) -> Rows:
-        """Write the rows of a scan to one file, checked, and map it; `columns` is how many outcomes the student has."""
+    def of(cls, scan: Scan, file: Path, columns: int | None = None, *, drop: bool = False) -> Rows:
+        """Write the rows of a scan to one file, checked, and map it; `columns` is how many outcomes the student has.
+
+        With `drop` rows whose log-probabilities are no numbers are left out, and counted, where they are refused else.
+        """
+        written = 0
         with pa.ipc.new_file(str(file), scan.table.schema) as writer:
-            for batch in _checked(scan, columns):
+            for batch in _checked(scan, columns, drop):
                 writer.write_batch(batch)
-        return cls(file)
+                written += len(batch)
+        return cls(file, scan.count() - written)
 
     def __len__(self) -> int:
         return len(self.order)
@@ -72,8 +78,8 @@ class Rows:
         return (self.reader.get_batch(i) for i in range(self.reader.num_record_batches))
 
 
-def _checked(scan: Scan, columns: int | None) -> Iterator[pa.RecordBatch]:
-    """Every row that can be trained on; refuses one that cannot, by file and example."""
+def _checked(scan: Scan, columns: int | None, drop: bool) -> Iterator[pa.RecordBatch]:
+    """Every row that can be trained on; refuses one that cannot, by file and example, or leaves it out."""
     stored: int | None = None
     for file in scan.files:
         # Read as a stream, in one thread: a group of rows may be larger than memory.
@@ -86,7 +92,9 @@ def _checked(scan: Scan, columns: int | None) -> Iterator[pa.RecordBatch]:
             for column, why, remedy in FAULTS:
                 if column in batch.schema.names:
                     bad = why(batch, columns)
-                    if bad.any():
+                    if bad.any() and drop and column in NUMBERS:
+                        batch = batch.filter(pa.array(~bad))
+                    elif bad.any():
                         example = batch["example_id"][int(bad.argmax())].as_py()
                         raise Refused(f"{file}: example {example} {remedy}")
             if "topk_ids" in batch.schema.names:
@@ -131,7 +139,9 @@ def _row_of(array: pa.ListArray) -> np.ndarray:
     return np.repeat(np.arange(len(array)), lengths(array))
 
 
-OVERFLOW = "Probe again; a teacher in half precision may overflow."
+# The columns of which a row may be left out: what the teacher said there is no number.
+NUMBERS = ("topk_logprobs", "tail_mass", "target_logprob")
+OVERFLOW = "Probe again (a teacher in half precision may overflow), or say `on_bad_row: drop`."
 # Column, which rows are at fault, and what to say of one.
 FAULTS: tuple[tuple[str, Callable[[pa.RecordBatch, int | None], np.ndarray], str], ...] = (
     ("spans", _no_place, "has no place that is learnt: its spans are empty. Pack it again, or take it out."),

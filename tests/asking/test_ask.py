@@ -95,6 +95,41 @@ def prompts(n: int) -> pa.Table:
     return pa.Table.from_pylist(rows)
 
 
+NAN, INF = float("nan"), float("inf")
+# What a model gives, and what is kept of it.
+LOGPROBS = {
+    "numbers": ([-0.5, 0.0], [-0.5, 0.0]), "none asked for": (None, None), "no tokens": ([], []),
+    "NaN": ([-0.5, NAN], [-0.5, None]), "minus infinity": ([-INF, -0.5], [None, -0.5]), "infinity": ([INF], [None]),
+    "nothing but NaN": ([NAN, NAN], [None, None]), "null": ([None, -1.0], [None, -1.0]),
+    "all of them": ([NAN, -INF, INF, None, -2.0], [None, None, None, None, -2.0]),
+    "an array": (np.array([-0.5, NAN], np.float32), [-0.5, None]),
+    "an array of numbers": (np.array([-0.5, -0.25], np.float32), [-0.5, -0.25]),
+    "an array of doubles": (np.array([-INF, -0.25]), [None, -0.25]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", LOGPROBS)
+def test_a_log_probability_that_is_no_number_is_null_and_its_answer_is_kept(
+    what: str, model: Path, told: Told, how: How, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given, wanted = LOGPROBS[what]
+
+    def generate(requests: Sequence[GenerateRequest], sampling: Sampling) -> Iterator[Answer]:
+        told.requests.extend(requests)
+        return (Answer(r.request_id, "yes", "stop", logprobs=given, completion_tokens=1) for r in requests)
+
+    monkeypatch.setattr(told, "generate", generate)
+    requests = requests_for(prompts(3), model, SAMPLING, 1, seed=1)
+    for _ in range(2):
+        # Of the model first, then of the memo: nothing is asked twice, and both say the same.
+        found = ask(model, requests, SAMPLING, how)
+        assert [None if a.logprobs is None else list(a.logprobs) for a in found.values()] == [wanted] * 3
+        told_of = "3 of 3 answers have log-probabilities that are no numbers" in capsys.readouterr().err
+        assert told_of is (None in (wanted or []))
+    assert len(told.requests) == 3
+    assert all(a.content == "yes" and a.error is None for a in found.values())
+
+
 def test_eight_more_samples_are_eight_more_requests(model: Path, told: Told, how: How) -> None:
     few, many = (requests_for(prompts(5), model, SAMPLING, k, seed=1) for k in (8, 16))
     first = ask(model, few, SAMPLING, how)

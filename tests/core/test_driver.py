@@ -139,6 +139,20 @@ def test_a_missing_input_is_named_with_the_command_that_makes_it(data: Path) -> 
         run(data, gone)
 
 
+def test_nan_is_refused_by_the_instance_that_made_it(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In this process, and in those of the parts."""
+    real = SCORES.batch
+    monkeypatch.setattr(
+        type(SCORES), "batch", lambda self, **c: real(**{**c, "score": [float("nan")] * len(c["prompt_id"])})
+    )
+    for settings in (RunSettings(), RunSettings(executor="processes", workers=2)):
+        with pytest.raises(
+            Refused, match=r"score@agreement gave rows .*table scores: column score holds NaN in \d+ rows"
+        ):
+            run_instance(agreement(), settings, data, data)
+    assert not (data / OUTPUT).exists() and list((data / ".tmp").iterdir()) == []
+
+
 def test_a_held_lock_is_worth_a_retry(data: Path) -> None:
     lock = data / ".runs" / "locks" / "score-agreement.lock"
     lock.parent.mkdir(parents=True)

@@ -1,4 +1,4 @@
-"""The text of `params.yaml`: what two readers of YAML take for two things is refused, and so is a key that stands twice."""
+"""The text of `params.yaml`: what two readers take for two things is refused, and so is a key that stands twice."""
 
 from __future__ import annotations
 
@@ -68,19 +68,45 @@ def test_a_key_that_two_readers_take_for_two_is_refused(key: str, tmp_path: Path
 
 @pytest.mark.parametrize(
     "value",
-    ["8", "-1", "1.0e-4", "0.5", ".inf", ".nan", "true", "False", "null", "~", "''", "'010'", '"yes"', "2026-01-01", "a b",
-     "[1, {b: c}]", "0x1f", "1_000", "{}", "|\n  010\n  yes"],
-)  # fmt: skip
+    [
+        "8",
+        "-1",
+        "1.0e-4",
+        "0.5",
+        ".inf",
+        ".nan",
+        "true",
+        "False",
+        "null",
+        "~",
+        "''",
+        "'010'",
+        '"yes"',
+        "2026-01-01",
+        "a b",
+        "[1, {b: c}]",
+        "0x1f",
+        "1_000",
+        "{}",
+        "|\n  010\n  yes",
+    ],
+)
 def test_what_both_read_alike_is_let_pass(value: str, tmp_path: Path) -> None:
     assert faults(tmp_path, f"a: {value}\n") == ()
     assert parse_yaml((tmp_path / "params.yaml").read_text("utf-8"), "") is not None
 
 
 TWICE = {
-    "the case": ("select:\n  random:\n    of: a\n  random:\n    of: b\n", "select.random: stands 2 times, in lines 2 and 4"),
+    "the case": (
+        "select:\n  random:\n    of: a\n  random:\n    of: b\n",
+        "select.random: stands 2 times, in lines 2 and 4",
+    ),
     "a section": ("train: {}\nrun: {}\ntrain: {}\n", "train: stands 2 times, in lines 1 and 3"),
     "the seed": ("seed: 1\nseed: 1\n", "seed: stands 2 times, in lines 1 and 2"),
-    "a parameter": ("train:\n  kd:\n    epochs: 1\n    epochs: 2\n", "train.kd.epochs: stands 2 times, in lines 3 and 4"),
+    "a parameter": (
+        "train:\n  kd:\n    epochs: 1\n    epochs: 2\n",
+        "train.kd.epochs: stands 2 times, in lines 3 and 4",
+    ),
     "in one line": ("read: {a: {x: 1, x: 2}}\n", "read.a.x: stands 2 times, in lines 1 and 1"),
     "in a list": ("a:\n- b: 1\n- c: 1\n  c: 2\n", "a.1.c: stands 2 times, in lines 3 and 4"),
     "three times": ("a: 1\nb: 2\na: 3\na: 4\n", "a: stands 3 times, in lines 1 and 3 and 4"),
@@ -89,7 +115,7 @@ TWICE = {
     "with equal values": ("a: {b: 1, b: 1}\n", "a.b: stands 2 times, in lines 1 and 1"),
     "far apart": ("a: 1\n" + "# and so on\n" * 500 + "a: 1\n", "a: stands 2 times, in lines 1 and 502"),
     "under an anchor": ("a: &x {b: 1, b: 2}\nc: *x\n", "a.b: stands 2 times, in lines 1 and 1"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("what", TWICE)
@@ -136,6 +162,8 @@ def test_check_tells_them_beside_all_other_faults(monkeypatch: pytest.MonkeyPatc
     assert {"select.random", "seed", "score.format.use", "select.random.of", "select.random.use"} <= set(told)
 
 
-@pytest.mark.parametrize("file", sorted([ROOT / "params.yaml", *(ROOT / "recipes").glob("*.yaml")]), ids=lambda f: f.stem)
+@pytest.mark.parametrize(
+    "file", sorted([ROOT / "params.yaml", *(ROOT / "recipes").glob("*.yaml")]), ids=lambda f: f.stem
+)
 def test_what_ships_is_read_alike(file: Path) -> None:
     assert load(file).faults == ()

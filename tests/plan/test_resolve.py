@@ -222,30 +222,64 @@ def test_an_unknown_method_hides_nothing(given: dict[str, Any], kind: str, other
 @pytest.mark.parametrize(
     ("section", "entry", "change", "says"),
     [
-        ("select", "random", {"budget_row": 5}, "select.random.budget_row: sampling.random has no parameter 'budget_row'; "
-         "did you mean budget_rows? It takes no parameters, and this entry"),
-        ("select", "coverage", {"prefr": 1}, "select.coverage.prefr: mixture.coverage has no parameter 'prefr'; did you "
-         "mean prefer?"),
-        ("select", "coverage", {"whre": "true"}, "select.coverage.whre: mixture.coverage has no parameter 'whre'; did you "
-         "mean where?"),
+        (
+            "select",
+            "random",
+            {"budget_row": 5},
+            "select.random.budget_row: sampling.random has no parameter 'budget_row'; "
+            "did you mean budget_rows? It takes no parameters, and this entry",
+        ),
+        (
+            "select",
+            "coverage",
+            {"prefr": 1},
+            "select.coverage.prefr: mixture.coverage has no parameter 'prefr'; did you mean prefer?",
+        ),
+        (
+            "select",
+            "coverage",
+            {"whre": "true"},
+            "select.coverage.whre: mixture.coverage has no parameter 'whre'; did you mean where?",
+        ),
         ("select", "coverage", {"form": ["teacher"]}, "did you mean from?"),
         ("select", "coverage", {"prefer": "much"}, "select.coverage.prefer: Input should be a valid number"),
         ("select", "coverage", {"one_per_promt": False}, "did you mean one_per_prompt?"),
         ("score", "agreement", {"normalise": "much"}, "score.agreement.normalise: Input should be 'none'"),
-        ("score", "agreement", {"off": "x"}, "score.agreement.off: consistency.agreement has no parameter 'off'; did you "
-         "mean of?"),
-        ("ingest", "tasks", {"split": {"held_out": 0.5, "tak": "train"}}, "ingest.tasks.split.tak: no such parameter; did "
-         "you mean take?"),
+        (
+            "score",
+            "agreement",
+            {"off": "x"},
+            "score.agreement.off: consistency.agreement has no parameter 'off'; did you mean of?",
+        ),
+        (
+            "ingest",
+            "tasks",
+            {"split": {"held_out": 0.5, "tak": "train"}},
+            "ingest.tasks.split.tak: no such parameter; did you mean take?",
+        ),
         ("ingest", "tasks", {"verifer": "text.exact"}, "did you mean verifier?"),
-        ("train", "kd", {"objectives": [{"use": "divergence.forward", "wieght": 2}]}, "train.kd.objectives.0.wieght: "
-         "divergence.forward has no parameter 'wieght'; did you mean weight?"),
-        ("train", "kd", {"adapter": {"rnk": 2, "alpha": 1}}, "train.kd.adapter.rnk: no such parameter; did you mean rank?"),
+        (
+            "train",
+            "kd",
+            {"objectives": [{"use": "divergence.forward", "wieght": 2}]},
+            "train.kd.objectives.0.wieght: divergence.forward has no parameter 'wieght'; did you mean weight?",
+        ),
+        (
+            "train",
+            "kd",
+            {"adapter": {"rnk": 2, "alpha": 1}},
+            "train.kd.adapter.rnk: no such parameter; did you mean rank?",
+        ),
         ("train", "kd", {"shadow": {"dekay": 0.5}}, "train.kd.shadow.dekay: no such parameter; did you mean decay?"),
-        ("acquire", "teacher", {"nam": "x"}, "acquire.teacher.nam: local.embedded has no parameter 'nam'; did you mean "
-         "name?"),
+        (
+            "acquire",
+            "teacher",
+            {"nam": "x"},
+            "acquire.teacher.nam: local.embedded has no parameter 'nam'; did you mean name?",
+        ),
         ("quality", "answers", {"expct": []}, "quality.answers.expct: no such parameter; did you mean expect?"),
     ],
-)  # fmt: skip
+)
 def test_the_nearest_name_is_told_of_the_entry_and_of_its_method(
     given: dict[str, Any], section: str, entry: str, change: dict[str, Any], says: str
 ) -> None:
@@ -268,17 +302,35 @@ def test_the_faults_of_a_methods_arguments_are_told_together(given: dict[str, An
 @pytest.mark.parametrize(
     ("key", "value"),
     [
-        ("seed", 2**63), ("seed", -(2**63) - 1), ("train.kd.seed", 2**64), ("train.kd.learning_rate", float("inf")),
-        ("train.kd.learning_rate", float("nan")), ("train.kd.epochs", float("inf")), ("train.kd.weight_decay", float("inf")),
-        ("train.kd.max_grad_norm", float("nan")), ("generate.base.temperature", float("inf")),
-        ("generate.base.k", 0), ("generate.base.top_p", 1.5), ("generate.base.max_tokens", -5),
-        ("select.coverage.prefer", float("nan")), ("select.coverage.prefer", float("-inf")),
-        ("select.random.budget_tokens", 0), ("gaps.main.alpha", 1.5), ("gaps.main.previous", {"add": -1.0}),
-        ("gaps.main.previous", {"add": float("nan")}), ("quality.answers.bounds", {"length": float("inf")}),
-        ("ingest.tasks.parts", 100_000), ("ingest.tasks.parts", 0), ("run.workers", 0), ("run.threads", 10**9),
-        ("run.query_s", 0), ("run.query_s", float("inf")), ("run.query_memory", 1000), ("run.query_memory", "much"),
+        ("seed", 2**63),
+        ("seed", -(2**63) - 1),
+        ("train.kd.seed", 2**64),
+        ("train.kd.learning_rate", float("inf")),
+        ("train.kd.learning_rate", float("nan")),
+        ("train.kd.epochs", float("inf")),
+        ("train.kd.weight_decay", float("inf")),
+        ("train.kd.max_grad_norm", float("nan")),
+        ("generate.base.temperature", float("inf")),
+        ("generate.base.k", 0),
+        ("generate.base.top_p", 1.5),
+        ("generate.base.max_tokens", -5),
+        ("select.coverage.prefer", float("nan")),
+        ("select.coverage.prefer", float("-inf")),
+        ("select.random.budget_tokens", 0),
+        ("gaps.main.alpha", 1.5),
+        ("gaps.main.previous", {"add": -1.0}),
+        ("gaps.main.previous", {"add": float("nan")}),
+        ("quality.answers.bounds", {"length": float("inf")}),
+        ("ingest.tasks.parts", 100_000),
+        ("ingest.tasks.parts", 0),
+        ("run.workers", 0),
+        ("run.threads", 10**9),
+        ("run.query_s", 0),
+        ("run.query_s", float("inf")),
+        ("run.query_memory", 1000),
+        ("run.query_memory", "much"),
     ],
-)  # fmt: skip
+)
 def test_a_number_out_of_range_is_refused_by_its_key(given: dict[str, Any], key: str, value: object) -> None:
     *way, last = key.split(".")
 
@@ -296,16 +348,29 @@ def test_a_number_out_of_range_is_refused_by_its_key(given: dict[str, Any], key:
 @pytest.mark.parametrize(
     "change",
     [
-        {"student": "teacher"}, {"teacher": "base"}, {"teacher": "again", "student": "greedy"}, {"student": "warm", "teacher": "teacher"},
-        {"student": "teacher", "teacher": "again"}, {"student": "greedy"}, {"teacher": "other_base"},
-        {"teacher": "base", "student": "other_base"}, {"teacher": "other_base", "student": "base"},
-        {"student": "again", "teacher": "warm"}, {"teacher_nll": "base_nll"}, {"student_nll": "teacher_nll"},
+        {"student": "teacher"},
+        {"teacher": "base"},
+        {"teacher": "again", "student": "greedy"},
+        {"student": "warm", "teacher": "teacher"},
+        {"student": "teacher", "teacher": "again"},
+        {"student": "greedy"},
+        {"teacher": "other_base"},
+        {"teacher": "base", "student": "other_base"},
+        {"teacher": "other_base", "student": "base"},
+        {"student": "again", "teacher": "warm"},
+        {"teacher_nll": "base_nll"},
+        {"student_nll": "teacher_nll"},
     ],
     ids=str,
-)  # fmt: skip
+)
 def test_gaps_of_a_model_with_itself_are_refused(given: dict[str, Any], change: dict[str, str]) -> None:
     """Also where two entries of generate ask one model, and where one reading is named twice."""
-    asked = {"again": ("teacher", 0.5), "warm": ("teacher", 0.9), "greedy": ("teacher", 0.0), "other_base": ("base", 0.5)}
+    asked = {
+        "again": ("teacher", 0.5),
+        "warm": ("teacher", 0.9),
+        "greedy": ("teacher", 0.0),
+        "other_base": ("base", 0.5),
+    }
     for name, (model, temperature) in asked.items():
         given["generate"][name] = {"pool": "train", "model": model, "k": 1, "temperature": temperature}
     resolve(given)

@@ -155,10 +155,19 @@ def _prompts(pool: str, n: int) -> list[dict[str, Any]]:
     rows = []
     for i in range(n):
         messages = [{"role": "user", "content": f"{pool} {i}: {HOSTILE if i % 7 == 0 else 'add 1 2'}"}]
-        rows.append({
-            "prompt_id": ids.prompt_id(messages), "messages": messages, "domain": kinds[i % len(kinds)], "source": "made up",
-            "group": f"{pool}{i}", "level": i % 3, "verifier": "text.exact", "reference": str(i), "solution": None,
-        })  # fmt: skip
+        rows.append(
+            {
+                "prompt_id": ids.prompt_id(messages),
+                "messages": messages,
+                "domain": kinds[i % len(kinds)],
+                "source": "made up",
+                "group": f"{pool}{i}",
+                "level": i % 3,
+                "verifier": "text.exact",
+                "reference": str(i),
+                "solution": None,
+            }
+        )
     return rows
 
 

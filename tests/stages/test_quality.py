@@ -126,7 +126,7 @@ FAULTS = {
         "prompt_tokens": lambda r: spoil(r[3], prompt_tokens=0),
         "completion_tokens": lambda r: spoil(r[3], completion_tokens=0, token_ids=[], logprobs=[]),
         "tokens": lambda r: spoil(r[3], logprobs=[-0.5]),
-        "logprobs": lambda r: spoil(r[3], logprobs=[-0.5, math.nan, -1.0]),
+        "logprobs": lambda r: spoil(r[3], logprobs=[-0.5, 0.5, -1.0]),
         "bytes": lambda r: spoil(r[3], outputs=SHORT),
     },
     "selections": {
@@ -147,6 +147,7 @@ FAULTS = {
         "tokenizer": lambda r: spoil(r[3], tokenizer_hash="other"),
     },
     "signals": {
+        "read": lambda r: spoil(r[3], target_logprob=[*r[3]["target_logprob"][:2], None]),
         "positions": lambda r: spoil(r[3], target_logprob=r[3]["target_logprob"][:2]),
         "widths": lambda r: spoil(r[3], topk_ids=[[3, 9], [8, 5], [8]]),
         "mass": lambda r: spoil(r[3], tail_mass=[0.1, 0.1, 0.35]),
@@ -188,11 +189,52 @@ def test_a_fault_fails_its_expectation_and_no_other(tmp_path: Path, table: str, 
 
 
 def test_every_expectation_of_a_row_has_a_fault_that_it_finds() -> None:
-    tried_elsewhere = {"rows", "domains", "ids"}
+    tried_elsewhere = {"rows", "domains", "ids", "numbers"}
     for table, suite in SUITES.items():
         shared = set(FAULTS["examples"]) | {"length"} if table == "signals" else {"length"}
         missing = {e.name for e in suite.expectations} - set(FAULTS[table]) - tried_elsewhere - shared
         assert not missing, f"{table}: {missing}"
+
+
+WITH_NAN = {
+    "the weight of what is kept": ("selections", {"weight": math.nan}),
+    "an example's weight": ("examples", {"weight": math.nan}),
+    "an example's reward": ("examples", {"reward": math.nan}),
+    "a weight of signals": ("signals", {"weight": math.nan}),
+    "a reward of signals": ("signals", {"reward": math.nan}),
+    "one of the likeliest": ("signals", {"topk_logprobs": [[math.nan, -1.6], [-0.5, -1.2], [-0.7, -1.4]]}),
+    "the last of the likeliest": ("signals", {"topk_logprobs": [[-0.4, -1.6], [-0.5, -1.2], [-0.7, math.nan]]}),
+    "a tail": ("signals", {"tail_mass": [0.1, math.nan, 0.25]}),
+    "a target": ("signals", {"target_logprob": [math.nan, -1.2, -4.6]}),
+    "a temperature": ("signals", {"temperature": math.nan}),
+    "a log-probability": ("responses", {"logprobs": [-0.5, math.nan, -1.0]}),
+    "every log-probability": ("responses", {"logprobs": [math.nan] * 3}),
+    "a cost": ("responses", {"cost_usd": math.nan}),
+}
+
+
+@pytest.mark.parametrize("what", WITH_NAN)
+def test_nan_is_a_fault_however_it_came_into_the_table(
+    what: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No comparison sees it: to DuckDB it is above every number, so it met `weight >= 0` and `kept = (weight > 0)`."""
+    table, changed = WITH_NAN[what]
+    rows = MAKERS[table]()
+    spoil(rows[2], **changed)
+    monkeypatch.setattr(parquet, "_has_floats", lambda kind: False)
+    verdict = check(tmp_path, rows, table)
+    assert "numbers" in failed(verdict)
+    found = next(e for e in verdict["expectations"] if e["name"] == "numbers")
+    key = SUITES[table].names[0]
+    assert [row[key] for row in found["offending"]] == [rows[2][key]]
+
+
+@pytest.mark.parametrize("table", [t for t in SUITES if t != "prompts"])
+def test_infinity_and_null_are_no_nan(table: str, tmp_path: Path) -> None:
+    rows = MAKERS[table]()
+    changed = {"responses": {"logprobs": [-math.inf, None, -1.0]}, "signals": {"target_logprob": [None, None, None]}}
+    spoil(rows[2], **changed.get(table, {"weight": math.inf}))
+    assert "numbers" not in failed(check(tmp_path, rows, table))
 
 
 @pytest.mark.parametrize(
@@ -297,7 +339,7 @@ def test_tables_of_two_pools_with_one_name_are_both_read(tmp_path: Path) -> None
         ({"bounds": {"answerd": 0.5}}, "it has rows, errors"),
         ({"bounds": {"answered": 1.5}}, "a share of the rows"),
         ({"expect": [{"name": "x", "rule": "contnt IS NULL"}]}, "contnt"),
-        ({"expect": [{"name": "x", "rule": "true) FROM responses; SELECT (true"}]}, "must be one SELECT"),
+        ({"expect": [{"name": "x", "rule": "true) FROM responses; SELECT (true"}]}, "closes a bracket"),
         ({"expect": [{"name": "x", "rule": "content IN (SELECT content FROM '/etc/passwd')"}]}, "no view"),
         ({"expect": [{"name": "x", "rule": "random() < 0.5"}]}, "may differ from run to run"),
         ({"expect": [{"name": "x", "rule": '"random"() < 0.5'}]}, "may differ from run to run"),

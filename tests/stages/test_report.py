@@ -36,7 +36,6 @@ from pipeline.tables import parquet
 from pipeline.tables.parquet import Scan
 from tests.stages import report_data
 
-
 PARAMS = {key: value for key, value in report_data.PARAMS.items() if key in {*SECTION_OF.values(), "seed"}}
 
 
@@ -288,7 +287,7 @@ def test_differences_by_domain_have_intervals_and_counts(data: Path) -> None:
     metrics = [[rows[name][item]["metric"] for item in mul] for name in ("kd", "base")]
     found = paired_score(*metrics)
     told = f"mul{len(mul)}{signed(found.value)}{signed(found.low)} to {signed(found.high)}{verdict(found)}"
-    assert told in words.partition("kd − base, by domain")[2].partition(", by domain")[0]
+    assert told in words.partition("kd \u2212 base, by domain")[2].partition(", by domain")[0]
 
 
 MANY = 55

@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from pipeline.contracts import GAPS, PROMPTS, SCORES
+from pipeline.contracts import EVALS, EXAMPLES, GAPS, PROMPTS, RESPONSES, SCORES, SELECTIONS, SIGNALS
 from pipeline.errors import Refused
 from pipeline.tables import ids, parquet, tensors
 from pipeline.tables.parquet import RowError, Scan
@@ -93,6 +93,101 @@ def test_a_null_where_none_may_be_is_refused(tmp_path: Path) -> None:
     batch = pa.RecordBatch.from_pylist([row], schema=nullable)
     with pytest.raises(RowError, match=r"gaps: column n must not be null \(1 rows are\)"):
         parquet.write_part(GAPS, tmp_path, 0, pa.Table.from_batches([batch]))
+
+
+NAN = float("nan")
+SIGNAL = {
+    "prompt_id": "p", "domain": "d", "token_ids": [1, 2], "spans": [{"start": 0, "end": 2}], "weight": 1.0,
+    "template_hash": "t", "tokenizer_hash": "t", "response_ids": ["r"], "teacher_id": "m",
+    "topk_ids": [[1, 2], [3, 4]], "topk_logprobs": [[-0.5, -1.0], [-0.5, -1.0]], "tail_mass": [0.1, 0.1],
+    "target_logprob": [-0.5, -0.5], "temperature": 1.0,
+}  # fmt: skip
+SCORE = {"prompt_id": "p", "score": 0.5, "quantities": [("a", 1.0), ("b", 2.0)], "vector": [0.1, 0.2]}
+# What a row says otherwise, and the column that it is refused by.
+WITH_NAN = {
+    "a score": (SCORES, {"score": NAN}, "score"),
+    "a quantity": (SCORES, {"quantities": [("a", 1.0), ("b", NAN)]}, "quantities"),
+    "a vector": (SCORES, {"vector": [0.1, NAN]}, "vector"),
+    "a weight": (SELECTIONS, {"weight": NAN}, "weight"),
+    "an example's weight": (EXAMPLES, {"weight": NAN}, "weight"),
+    "a reward": (EXAMPLES, {"reward": NAN}, "reward"),
+    "one of the likeliest": (SIGNALS, {"topk_logprobs": [[-0.5, -1.0], [NAN, -1.0]]}, "topk_logprobs"),
+    "a tail": (SIGNALS, {"tail_mass": [0.1, NAN]}, "tail_mass"),
+    "a target": (SIGNALS, {"target_logprob": [NAN, -0.5]}, "target_logprob"),
+    "a temperature": (SIGNALS, {"temperature": NAN}, "temperature"),
+    "a metric": (EVALS, {"metric": NAN}, "metric"),
+    "a confidence": (EVALS, {"confidence": NAN}, "confidence"),
+    "a cost": (RESPONSES, {"cost_usd": NAN}, "cost_usd"),
+    "a log-probability": (RESPONSES, {"logprobs": [-0.5, NAN]}, "logprobs"),
+    "a NaN of another sign": (SCORES, {"score": -NAN}, "score"),
+}
+GOOD = {
+    "scores": SCORE,
+    "signals": SIGNAL,
+    "examples": SIGNAL,
+    "selections": {"prompt_id": "p", "domain": "d", "kept": True, "weight": 1.0, "reason": "r", "tokens": 1},
+    "evals": {
+        "task": "t",
+        "prompt_id": "p",
+        "domain": "d",
+        "model": "m",
+        "measure": "accuracy",
+        "finish_reason": "stop",
+    },
+    "responses": {
+        "request_id": "q",
+        "prompt_id": "p",
+        "messages": [],
+        "domain": "d",
+        "entry": "e",
+        "model_id": "m",
+        "sample": 0,
+        "seed": 0,
+        "content": "c",
+        "finish_reason": "stop",
+        "attempts": 1,
+        "logprobs": [-0.5, None],
+    },
+}
+
+
+@pytest.mark.parametrize("what", WITH_NAN)
+def test_no_nan_enters_a_table(what: str, tmp_path: Path) -> None:
+    """It is refused with the table, the column, how many rows, and the id of the first."""
+    table, changed, column = WITH_NAN[what]
+    key = table.key[-1]
+    known = {k: v for k, v in GOOD[table.name].items() if k in table.columns}
+    rows = [{**known, key: f"{i:032x}", **(changed if i in (2, 4) else {})} for i in range(6)]
+    with pytest.raises(RowError, match=rf"table {table.name}: column {column} holds NaN in 2 rows, .*{key} 0+2\b"):
+        parquet.write(table, tmp_path / "a", 1, [table.rows(rows)])
+    null = {k: NULLS.get(k) for k in changed}
+    good = [{**row, **null} if i in (2, 4) and table.columns[column].nullable else {**row, column: known.get(column)}
+            for i, row in enumerate(rows)]  # fmt: skip
+    assert parquet.write(table, tmp_path / "b", 1, [table.rows(good)]) == 6
+
+
+NULLS = {"logprobs": [-0.5, None], "vector": [None]}
+
+
+@pytest.mark.parametrize(
+    ("values", "kind", "found"),
+    [
+        ([0.1, NAN, None], pa.float64(), [False, True, False]), ([None, None], pa.float32(), [False, False]),
+        ([float("inf"), -float("inf")], pa.float64(), [False, False]), ([1, None], pa.int64(), [False, False]),
+        ([[0.1], [], None, [NAN], [0.1, None, NAN]], pa.list_(pa.float32()), [False, False, False, True, True]),
+        ([[[0.1], [NAN]], [[]], []], pa.list_(pa.list_(pa.float64())), [True, False, False]),
+        ([[("a", NAN)], [("a", 1.0)], None], pa.map_(pa.string(), pa.float64()), [True, False, False]),
+        ([{"a": NAN}, {"a": None}, None], pa.struct([("a", pa.float64())]), [True, False, False]),
+        ([[{"a": 1.0}], [{"a": NAN}]], pa.list_(pa.struct([("a", pa.float64())])), [False, True]),
+        ([], pa.list_(pa.float64()), []), (["nan", None], pa.string(), [False, False]),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_nan_is_found_at_any_depth_and_in_slices(values: list, kind: pa.DataType, found: list[bool]) -> None:
+    whole = pa.array(values, kind)
+    assert parquet.with_nan(whole).tolist() == found
+    for start in range(len(values)):
+        assert parquet.with_nan(whole.slice(start)).tolist() == found[start:]
 
 
 def test_two_rows_of_one_key_are_refused(tmp_path: Path) -> None:

@@ -84,9 +84,9 @@ def test_a_batch_is_what_its_rows_say(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changed", "words"),
     [
-        ({"topk_logprobs": [[-0.5, float("nan"), -2.5]] * 4}, "stores NaN or infinite log-probabilities"),
+        ({"topk_logprobs": [[-0.5, None, -2.5]] * 4}, "stores NaN or infinite log-probabilities"),
         ({"topk_logprobs": [[-0.5, -1.5, float("-inf")]] * 4}, "stores NaN or infinite log-probabilities"),
-        ({"tail_mass": [float("nan")] * 4}, "a tail mass that is NaN or infinite"),
+        ({"tail_mass": [0.1, None, 0.1, 0.1]}, "a tail mass that is NaN or infinite"),
         ({"target_logprob": [float("-inf")] * 4}, "a target's log-probability that is no number"),
         ({"spans": []}, "has no place that is learnt"),
         ({"spans": [{"start": 3, "end": 3}]}, "has no place that is learnt"),
@@ -106,6 +106,42 @@ def test_a_row_that_cannot_be_trained_on_is_refused_by_file_and_example(
     assert words in str(error.value) and str(file) in str(error.value)
     if "top_k" not in words:
         assert rows[7]["example_id"] in str(error.value)
+
+
+INFINITE = {
+    "one of the likeliest": {"topk_logprobs": [[-0.5, None, -2.5]] * 4},
+    "all of the likeliest": {"topk_logprobs": [[None, None, None]] * 4},
+    "at one place": {"topk_logprobs": [[-0.5, -1.5, -2.5]] * 3 + [[None, -1.5, -2.5]]},
+    "minus infinity": {"topk_logprobs": [[-0.5, -1.5, float("-inf")]] * 4},
+    "infinity": {"topk_logprobs": [[float("inf"), -1.5, -2.5]] * 4},
+    "the tail": {"tail_mass": [0.1, None, 0.1, 0.1]},
+    "an infinite tail": {"tail_mass": [float("inf")] * 4},
+    "the target": {"target_logprob": [None] * 4},
+    "the last target": {"target_logprob": [-0.5, -0.5, -0.5, None]},
+    "an infinite target": {"target_logprob": [float("-inf")] * 4},
+    "everything": {"topk_logprobs": [[None] * 3] * 4, "tail_mass": [None] * 4, "target_logprob": [None] * 4},
+}
+
+
+@pytest.mark.parametrize("what", INFINITE)
+def test_a_row_without_numbers_is_refused_or_left_out_as_the_parameter_says(what: str, tmp_path: Path) -> None:
+    rows = [row(i) for i in range(9)]
+    for at in (3, 7):
+        same = {key: rows[at][key] for key in ("example_id", "prompt_id")}
+        rows[at] = row(2, **same, **INFINITE[what])
+    table = scan(tmp_path, rows)
+    with pytest.raises(Refused, match="on_bad_row: drop"):
+        Rows.of(table, tmp_path / "rows.arrow", columns=20)
+    held = Rows.of(table, tmp_path / "rows.arrow", columns=20, drop=True)
+    assert (len(held), held.dropped) == (7, 2)
+    left = set(held.take(range(7))["example_id"].to_pylist())
+    assert left == {r["example_id"] for i, r in enumerate(rows) if i not in (3, 7)}
+
+
+def test_only_rows_without_numbers_are_left_out(tmp_path: Path) -> None:
+    table = scan(tmp_path, [row(0), row(1, spans=[])])
+    with pytest.raises(Refused, match="has no place that is learnt"):
+        Rows.of(table, tmp_path / "rows.arrow", columns=20, drop=True)
 
 
 def _examples(file: Path) -> list[str]:

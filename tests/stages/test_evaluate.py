@@ -1,0 +1,165 @@
+"""Evaluate and read: what a model gives that is no number becomes null, and never ends a run."""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from pipeline.asking import read as asking_read
+from pipeline.contracts import EXAMPLES, RESPONSES, SCORES, SIGNALS
+from pipeline.core.driver import run_instance
+from pipeline.core.run import How
+from pipeline.core.settings import RunSettings
+from pipeline.core.stage import Instance
+from pipeline.kinds.backend import PLAIN, Reading, Tokens, Want
+from pipeline.model.folder import hashes
+from pipeline.stages import probe, read
+from pipeline.stages.evaluate import _confidence
+from pipeline.tables import parquet
+from pipeline.tables.lists import joined, nested
+from pipeline.tables.parquet import Scan
+from tests.tables.test_sql import response
+
+ROOT = Path(__file__).parents[2]
+NAN, INF = float("nan"), float("inf")
+
+
+@pytest.mark.parametrize(
+    ("logprobs", "confidence"),
+    [
+        (None, None),
+        ([], 1.0),
+        ([0.0], 1.0),
+        ([-1.0, -1.0], math.exp(-2)),
+        ([None], None),
+        ([-1.0, None], None),
+        ([None, None], None),
+        ([-1000.0], 0.0),
+        ([0.0, None, 0.0], None),
+        ([-0.5], math.exp(-0.5)),
+        ((-0.5, -0.5), math.exp(-1)),
+    ],
+)
+def test_confidence_is_a_probability_or_null(logprobs: list[float | None] | None, confidence: float | None) -> None:
+    assert _confidence(logprobs) == confidence
+
+
+@pytest.mark.parametrize(
+    ("numbers", "kept"),
+    [([0.5, NAN], [0.5, None]), ([INF, -INF], [None, None]), ([0.5], [0.5]), ([], []), ([NAN], [None]),
+     ([-INF, 0.0], [None, 0.0]), ([0.0, 0.0], [0.0, 0.0]), ([1e30, NAN, 1.0], [pytest.approx(1e30), None, 1.0]),
+     ([NAN] * 3, [None] * 3), ([-0.5, INF, NAN], [-0.5, None, None]), ([0.25, -INF, 0.25], [0.25, None, 0.25])],
+)  # fmt: skip
+def test_a_float_that_is_no_number_is_null_in_a_list(numbers: list[float], kept: list[float | None]) -> None:
+    array = np.array(numbers, np.float32)
+    assert joined([array, array], pa.float32()).to_pylist() == [kept, kept]
+    if numbers:
+        assert nested([array[None], array[None]], pa.float32()).to_pylist() == [[kept], [kept]]
+
+
+class Broken:
+    """A backend whose readings of one of its texts are no numbers."""
+
+    def __init__(self, value: float, where: str) -> None:
+        self.value, self.where = value, where
+
+    def read(self, sequences: Sequence[Tokens], want: Want = PLAIN) -> Iterator[Reading]:
+        for i, tokens in enumerate(sequences):
+            n = len(tokens.positions)
+            arrays = {
+                "target_logprob": np.full(n, -0.5, np.float32), "topk_ids": np.ones((n, want.top_k), np.int32),
+                "topk_logprobs": np.full((n, want.top_k), -0.5, np.float32), "tail_mass": np.zeros(n, np.float32),
+                "embedding": np.ones(3, np.float32),
+            }  # fmt: skip
+            if i == 1:
+                arrays[self.where].reshape(-1)[-1] = self.value
+            yield Reading(tokens.id, **arrays)
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    """Three answers and three examples, and a model's folder."""
+    root = tmp_path / "data"
+    shutil.copytree(ROOT / "data" / "embedded" / "base", root / "models/base")
+    shutil.copytree(ROOT / "data" / "embedded" / "base", root / "models/base/tokenizer", dirs_exist_ok=True)
+    (root / "models/base/model.json").write_text(json.dumps({"backend": "fake.words", "model_id": "m"}), "utf-8")
+    rows = [
+        {**response(f"{i:032x}", f"{i:032x}"), "messages": [{"role": "user", "content": f"add {i} 1"}]}
+        for i in range(3)
+    ]
+    parquet.write(RESPONSES, root / "responses/train/teacher", 1, [RESPONSES.rows(rows)])
+    template, tokenizer = hashes(root / "models/base/tokenizer")
+    examples = [
+        {"example_id": f"{i:032x}", "prompt_id": f"{i:032x}", "domain": "d", "token_ids": [1, 2, 3, 4 + i],
+         "spans": [{"start": 2, "end": 4}], "weight": 1.0, "template_hash": template, "tokenizer_hash": tokenizer,
+         "response_ids": ["r"]}
+        for i in range(3)
+    ]  # fmt: skip
+    parquet.write(EXAMPLES, root / "examples/some", 1, [EXAMPLES.rows(examples)])
+    return root
+
+
+def opened_as(broken: Broken, monkeypatch: pytest.MonkeyPatch) -> None:
+    @contextmanager
+    def opened(folder: Path, how: How) -> Iterator[Broken]:
+        yield broken
+
+    monkeypatch.setattr(asking_read, "open_model", opened)
+
+
+READ = [(value, where) for value in (NAN, INF, -INF) for where in ("target_logprob", "embedding")]
+
+
+@pytest.mark.parametrize(("value", "where"), READ)
+def test_a_score_that_is_no_number_is_null_and_counted(
+    value: float, where: str, data: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    opened_as(Broken(value, where), monkeypatch)
+    use = "likelihood.nll" if where == "target_logprob" else "likelihood.embedding"
+    params = read.Params.model_validate({"of": "responses/train", "model": "base", "use": use})
+    inputs = {"responses": ("responses/train/teacher",), "model": ("models/base",)}
+    for _ in range(2):
+        # The second time from the memo, which keeps what the model said.
+        run_instance(Instance("read", "x", params, inputs, params.output("x"), "c"), RunSettings(), data, data.parent)
+        rows = Scan(SCORES, (data / "scores/responses/train/x",)).pylist()
+        assert [row["score"] is None for row in rows].count(True) == 1
+        [null] = [row for row in rows if row["score"] is None]
+        assert (null["quantities"], null["vector"]) == ([], None) and "no finite numbers" in null["detail"]
+        assert "1 of 3 texts have log-probabilities that are no numbers" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("value", [NAN, INF, -INF])
+@pytest.mark.parametrize("where", ["target_logprob", "topk_logprobs", "tail_mass"])
+def test_a_signal_that_is_no_number_is_null_and_counted(
+    value: float, where: str, data: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    opened_as(Broken(value, where), monkeypatch)
+    params = probe.Params.model_validate({"of": "some", "model": "base", "top_k": 2})
+    inputs = {"examples": ("examples/some",), "model": ("models/base",)}
+    run_instance(Instance("probe", "x", params, inputs, params.output("x"), "c"), RunSettings(), data, data.parent)
+    rows = Scan(SIGNALS, (data / "signals/some/x",)).pylist()
+    nulls = [np.isnan(np.array(row[where], np.float64)).sum() for row in rows]
+    assert sorted(nulls) == [0, 0, 1]
+    assert "1 of 3 examples have log-probabilities that are no numbers" in capsys.readouterr().err
+
+
+def test_recorded_signals_are_the_readings_that_they_were_made_of(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened_as(Broken(-0.5, "target_logprob"), monkeypatch)
+    params = probe.Params.model_validate({"of": "some", "model": "base", "top_k": 2})
+    inputs = {"examples": ("examples/some",), "model": ("models/base",)}
+    run_instance(Instance("probe", "x", params, inputs, params.output("x"), "c"), RunSettings(), data, data.parent)
+    rows = Scan(EXAMPLES, (data / "examples/some",)).read()
+    again = list(probe.recorded(Scan(SIGNALS, (data / "signals/some/x",)).read()))
+    for asked, (tokens, reading) in zip(probe.tokens_of(rows), again, strict=True):
+        assert tokens.id == asked.id and list(tokens.token_ids) == list(asked.token_ids)
+        assert list(tokens.positions) == list(asked.positions)
+        assert reading.topk_logprobs is not None and reading.topk_logprobs.dtype == np.float32
+        assert reading.target_logprob.tolist() == [-0.5, -0.5] and reading.topk_logprobs.shape == (2, 2)

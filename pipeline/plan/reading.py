@@ -22,6 +22,10 @@ class Given(dict[str, Any]):
     faults: tuple[str, ...] = ()
 
 
+# It is written as any mapping is.
+yaml.SafeDumper.add_representer(Given, yaml.SafeDumper.represent_dict)
+
+
 def load(path: Path, *, careful: bool = True) -> Given:
     """The parameters as a mapping; a syntax error names its line. Only if `careful` is the text looked at as DVC reads
     it, which a stage need not do after `plan`."""

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import subprocess
-import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -423,56 +421,17 @@ def costs(lineage: Lineage, data: Path) -> list[Cost]:
     """The records of all instances of this plan that ran here."""
     found = [
         Cost(plan["stage"], plan["instance"], r["exactness"], r["rows"], r["wall_s"], r["cpu_s"], r["finished"])
-        for plan, r in _records(lineage, data)
+        for plan, r in records(lineage, data)
     ]
     return sorted(found, key=lambda cost: (cost.finished, cost.stage, cost.instance))
 
 
-def _records(lineage: Lineage, data: Path) -> Iterator[tuple[Mapping[str, Any], dict[str, Any]]]:
+def records(lineage: Lineage, data: Path) -> Iterator[tuple[Mapping[str, Any], dict[str, Any]]]:
+    """The plan and the record of the last run of every instance that ran here."""
     for plan in lineage.plans.values():
         path = data / ".runs" / plan["stage"] / f"{plan['instance']}.json"
         if path.exists():
             yield plan, json.loads(path.read_text("utf-8"))
-
-
-@dataclass(frozen=True)
-class Made:
-    """When and of what a page was made: its date (UTC), the code's commit, the commits at which the models were judged,
-    and who taught, as (entry, model, the method that it comes from)."""
-
-    date: str
-    commit: str
-    judged_at: tuple[str, ...]
-    teachers: tuple[tuple[str, str, str], ...]
-    fake: tuple[str, ...]
-
-
-def made(lineage: Lineage, data: Path) -> Made:
-    """What stands at the top of the page."""
-    records = [r.get("commit") for plan, r in _records(lineage, data) if plan["stage"] == "evaluate"]
-    asked = {plan["instance"]: plan["params"]["model"] for plan in lineage.of("generate")}
-    origins = {plan["instance"]: plan for plan in lineage.of("acquire")}
-    teachers, fake = [], []
-    for name in lineage.teachers:
-        model = asked.get(name, name)
-        origin = origins.get(model)
-        teachers.append((name, model, "trained here" if origin is None else origin["params"]["use"]["name"]))
-        if origin is not None and str(trait(origin, "origin", "backend", "")).startswith("fake."):
-            fake.append(name)
-    return Made(
-        date=time.strftime("%Y-%m-%d %H:%M", time.gmtime()),
-        commit=_commit(),
-        judged_at=tuple(sorted({commit[:7] for commit in records if commit})),
-        teachers=tuple(teachers),
-        fake=tuple(fake),
-    )
-
-
-def _commit() -> str:
-    """The commit of the working tree, and whether git holds all of it."""
-    asked = ["git", "describe", "--always", "--abbrev=7", "--dirty= with changes that git does not hold", "--exclude=*"]
-    done = subprocess.run(asked, capture_output=True, text=True, check=False)
-    return done.stdout.strip() or "unknown"
 
 
 def paid(lineage: Lineage, tables: Tables) -> list[Paid]:

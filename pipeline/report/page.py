@@ -22,6 +22,7 @@ from pipeline.report import charts, facts
 from pipeline.report.arms import Lineage
 from pipeline.report.charts import MOST_DOMAINS
 from pipeline.report.facts import Coverage
+from pipeline.report.made import Made
 from pipeline.report.results import Answered, Judged, Results, answer
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -63,7 +64,7 @@ class Found:
     paid: Sequence[facts.Paid]
     costs: Sequence[facts.Cost]
     checked: Sequence[facts.Checked]
-    made: facts.Made
+    made: Made
     seed: int
 
 

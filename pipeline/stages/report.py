@@ -18,7 +18,7 @@ from pathlib import Path
 
 from pipeline.contracts import DROPS, EVALS, EXAMPLES, GAPS, PROMPTS, RESPONSES, SCORES, SELECTIONS
 from pipeline.core.stage import Input, StageParams, stage
-from pipeline.report import arms, charts, facts, page
+from pipeline.report import arms, charts, facts, made, page
 from pipeline.report.arms import Lineage
 from pipeline.report.page import Gaps
 from pipeline.report.results import DIGITS, Results, judge
@@ -81,7 +81,7 @@ def report(
         paid=facts.paid(lineage, tables),
         costs=facts.costs(lineage, data),
         checked=facts.checked(lineage, quality),
-        made=facts.made(lineage, data),
+        made=made.made(lineage, data),
         seed=params.seed,
     )
     _json(out / "metrics.json", results.metrics)

@@ -19,7 +19,8 @@ HEAVY = (
 RESOLVE = f"""
 import sys
 from pathlib import Path
-from pipeline.plan.resolve import resolve, load
+from pipeline.plan.reading import load
+from pipeline.plan.resolve import resolve
 resolve(load(Path("params.yaml")))
 print(*[name for name in {HEAVY!r} if name in sys.modules])
 """

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -250,3 +251,43 @@ def test_an_endpoint_with_batch_is_asked_by_batch_files(server: Server, tmp_path
     plain = {"card": {"api": "completions"}, "folder": served_folder(tmp_path / "plain")}
     with pytest.raises(Refused, match=r"run\.endpoints\.plain\.batch"), opened(server.url, batch={}, **plain):
         pass
+
+
+NAN, INF = float("nan"), float("inf")
+
+
+@pytest.mark.parametrize("api", ["chat", "completions"])
+@pytest.mark.parametrize(
+    "given",
+    [
+        [-0.5, None],
+        [None],
+        [-0.5, NAN],
+        [NAN, NAN],
+        [-INF],
+        [-0.5, -INF, -0.25],
+        ["-0.5"],
+        [-9999.0],
+        [-0.5],
+        [0.0],
+        [],
+    ],
+    ids=str,
+)
+def test_an_answer_whose_log_probability_is_no_number_is_kept(api: str, given: list) -> None:
+    """It is paid for: the number is what is missing, and `asking` stores it as null."""
+    chat = Completions.__new__(Completions)
+    chat.served = SimpleNamespace(logprobs=True, token_ids=False, api=api)
+    listed = {"token_logprobs": given} if api == "completions" else {"content": [{"logprob": v} for v in given]}
+    found, _ = chat._tokens({"logprobs": listed})
+    assert found is not None and len(found) == len(given)
+    wanted = [NAN if value is None else float(value) for value in given]
+    np.testing.assert_array_equal(found, wanted)
+
+
+@pytest.mark.parametrize("given", [[0.5], [-0.5, 1.0], [INF], [-0.5, "x"]], ids=str)
+def test_what_can_be_no_log_probability_is_refused(given: list) -> None:
+    chat = Completions.__new__(Completions)
+    chat.served = SimpleNamespace(logprobs=True, token_ids=False, api="completions")
+    with pytest.raises(ValueError, match=r"above 0|could not convert"):
+        chat._tokens({"logprobs": {"token_logprobs": given}})

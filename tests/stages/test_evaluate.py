@@ -13,14 +13,17 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from pipeline.__main__ import main
 from pipeline.asking import read as asking_read
 from pipeline.contracts import EXAMPLES, RESPONSES, SCORES, SIGNALS
 from pipeline.core.driver import run_instance
 from pipeline.core.run import How
 from pipeline.core.settings import RunSettings
-from pipeline.core.stage import Instance
+from pipeline.core.stage import Instance, Plan
 from pipeline.kinds.backend import PLAIN, Reading, Tokens, Want
+from pipeline.memo.memo import Memo, Old
 from pipeline.model.folder import hashes
+from pipeline.plan.status import Standing
 from pipeline.stages import probe, read
 from pipeline.stages.evaluate import _confidence
 from pipeline.tables import parquet
@@ -163,3 +166,31 @@ def test_recorded_signals_are_the_readings_that_they_were_made_of(data: Path, mo
         assert list(tokens.positions) == list(asked.positions)
         assert reading.topk_logprobs is not None and reading.topk_logprobs.dtype == np.float32
         assert reading.target_logprob.tolist() == [-0.5, -0.5] and reading.topk_logprobs.shape == (2, 2)
+
+
+def test_the_memo_learns_readings_from_recorded_signals(
+    data: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A clone that pulled its tables reads nothing again; tables that may not be what they would be now are left."""
+    opened_as(Broken(-0.5, "target_logprob"), monkeypatch)
+    monkeypatch.chdir(data.parent)
+    params = probe.Params.model_validate({"of": "some", "model": "base", "top_k": 2})
+    inputs = {"examples": ("examples/some",), "model": ("models/base",)}
+    instance = Instance("probe", "x", params, inputs, params.output("x"), "c")
+    run_instance(instance, RunSettings(), data, data.parent)
+    shutil.rmtree(data / ".memo")
+    (data.parent / "params.yaml").write_text("{}", "utf-8")
+    (data.parent / "dvc.yaml").write_text("{}", "utf-8")
+    plan = Plan(RunSettings(), {instance.label: instance})
+    monkeypatch.setattr("pipeline.plan.resolve.resolve", lambda given: plan)
+    for state, learnt in (("must", 0), ("may", 0), ("missing", 0), ("clean", 3), ("clean", 0)):
+        standing = Standing(instance.label, state)
+        monkeypatch.setattr("pipeline.plan.status.standings", lambda *given, s=standing: [s])
+        assert main(["memo", "fill"]) == 0
+        said = capsys.readouterr().out
+        assert f"{learnt} readings learnt from {int(state == 'clean')} of 1 tables of signals" in said
+        assert ("not from probe@x" in said) is (state != "clean")
+    opened_as(Broken(NAN, "target_logprob"), monkeypatch)
+    run_instance(instance, RunSettings(), data, data.parent)
+    assert "3 of 3 from memo" in capsys.readouterr().err
+    assert Old("readings", False, 3, 0.0) in Memo(data / ".memo").older(0)

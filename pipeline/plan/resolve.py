@@ -196,8 +196,8 @@ def beside(instance: Instance, plan: Plan, broken: Sequence[Draft] = ()) -> list
     for ask in asked:
         try:
             texts += ask()
-        except AttributeError:
-            # Of a parameter that an entry lacks which is not valid: its own fault is told.
+        except (AttributeError, TypeError, KeyError):
+            # Of a parameter of an entry that is not valid: its own fault is told.
             if not broken:
                 raise
     return [f"{where(instance.stage, instance.name)}: {text}" for text in texts]

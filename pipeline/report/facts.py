@@ -430,6 +430,19 @@ def curves(lineage: Lineage, models: Path | None) -> list[Curve]:
 
 
 @dataclass(frozen=True)
+class Effort:
+    """What a student was trained for: its steps, and the tokens with loss in all of them."""
+
+    steps: int
+    tokens: int
+
+
+def effort(curves: Iterable[Curve]) -> dict[str, Effort]:
+    """Student -> its effort; what stands for several seeds is told of each."""
+    return {c.model: Effort(len(c.points), round(sum(p.get("places", 0) for p in c.points))) for c in curves}
+
+
+@dataclass(frozen=True)
 class Cost:
     """What an instance took, from the record of its last run."""
 

@@ -102,6 +102,7 @@ def render(found: Found) -> str:
         arms=found.lineage.arms,
         judged=dict(best_first),
         about=about(found),
+        effort=efforts(found),
         headline=headline(found.results.answers),
         domains=domains(found),
         all_domains=sorted(sizes(found.results.judged)),
@@ -126,6 +127,24 @@ def headline(answers: Sequence[Answered]) -> list[Answered]:
     """The comparisons that the page leads with: against controls, or what there is if there is no control."""
     first = [a for a in answers if a.comparison.kind == "control"]
     return first or list(answers[:3])
+
+
+# Two students had as many tokens if their numbers differ by no more than this share.
+EQUAL = 0.01
+
+
+def efforts(found: Found) -> dict[str, str]:
+    """Comparison, as the names of its two lines -> what both were trained for, in words; none for what was not."""
+    each, told = facts.effort(found.curves), {}
+    for answer in found.results.answers:
+        lines = (answer.comparison.first, answer.comparison.second)
+        both = [each[line.members[0].model] for line in lines if line.members[0].model in each]
+        if len(both) == 2:
+            words = " against ".join(f"{e.steps:,} steps, {e.tokens:,} tokens" for e in both)
+            more = max(e.tokens for e in both) / max(1, min(e.tokens for e in both)) - 1
+            note = "" if more <= EQUAL else f": {more:.0%} more, so the two are not held to one budget"
+            told[f"{lines[0].name} {lines[1].name}"] = words + note
+    return told
 
 
 def about(found: Found) -> dict[str, str]:

@@ -156,6 +156,7 @@ class Trainer:
             "loss": over_ranks(loss),
             "lr": recipe.learning_rate * rate,
             "grad_norm": math.hypot(*norms),
+            "places": totals["place"],
         }
 
     def _layout(self, turn: Turn, rows: pa.Table) -> list[list[int]]:

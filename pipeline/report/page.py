@@ -136,8 +136,8 @@ EQUAL = 0.01
 def efforts(found: Found) -> dict[str, str]:
     """Comparison, as the names of its two lines -> what both were trained for, in words; none for what was not."""
     each, told = facts.effort(found.curves), {}
-    for answer in found.results.answers:
-        lines = (answer.comparison.first, answer.comparison.second)
+    for compared in found.results.answers:
+        lines = (compared.comparison.first, compared.comparison.second)
         both = [each[line.members[0].model] for line in lines if line.members[0].model in each]
         if len(both) == 2:
             words = " against ".join(f"{e.steps:,} steps, {e.tokens:,} tokens" for e in both)

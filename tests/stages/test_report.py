@@ -221,6 +221,16 @@ def test_the_page_has_nothing_that_acts_or_loads(data: Path) -> None:
     assert report_data.HOSTILE[:40] in seen.words
 
 
+def test_steps_and_tokens_stand_beside_every_verdict(data: Path) -> None:
+    """Of what was trained; and unequal tokens are said."""
+    words = Elements((data / "reports" / "report.html").read_text("utf-8")).words
+    assert "Trained for 40 steps, 40,000 tokens against 40 steps, 40,000 tokens." in words
+    said = (
+        "Trained for 40 steps, 40,800 tokens against 40 steps, 40,000 tokens: 2% more, so the two are not held to one"
+    )
+    assert said in words
+
+
 FAILURES = {
     "the page": ("pipeline.report.page", "render"),
     "the lineage": ("pipeline.report.arms", "read"),
@@ -345,7 +355,7 @@ def test_plots_hold_the_curves_and_the_domains(data: Path, metrics: dict[str, di
     with (plots / "loss" / "kd.csv").open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
     assert [row["step"] for row in rows[:2]] == ["10", "20"]
-    assert set(rows[0]) == {"step", "loss", "lr"}
+    assert set(rows[0]) == {"step", "loss", "lr", "places"}
     with (plots / "domains" / "kd.csv").open(encoding="utf-8", newline="") as file:
         shares = {row["domain"]: float(row["accuracy"]) for row in csv.DictReader(file)}
     assert shares == {k.removeprefix("accuracy_"): v for k, v in metrics["kd"].items() if k.startswith("accuracy_")}
@@ -458,6 +468,6 @@ def test_what_ingest_noted_of_references_is_told(tmp_path: Path) -> None:
     record.parent.mkdir(parents=True)
     record.write_text(json.dumps({"notes": notes}), "utf-8")
     lineage = arms.Lineage({"ingest@mine": {"stage": "ingest", "instance": "mine"}}, (), {})
-    [told] = facts.references(lineage, tmp_path)
+    [told] = facts.ingested(lineage, tmp_path)
     assert (told.where, told.n, told.share, told.kept) == ("prompts of mine", 3, 0.25, True)
     assert [example.asked for example in told.examples] == ["rows.jsonl:1", "rows.jsonl:2"]

@@ -95,7 +95,7 @@ class Intake:
             "domain": _text(row, "domain") or self.domain,
             "source": place,
             "group": _text(row, "group"),
-            "level": _whole(row, "level"),
+            "level": self._level(row),
             "verifier": verifier,
             "reference": reference,
             "solution": solution,
@@ -113,6 +113,11 @@ class Intake:
         if solution is not None and right is not None:
             self.judged[place] = right == 1
         return prompt
+
+    def _level(self, row: Mapping[str, object]) -> int | None:
+        """The level; a column of this name that holds none and that nobody named is the user's own."""
+        named = "level" in self.columns or not isinstance(row.get("level"), str)
+        return _whole(row, "level") if named else None
 
     def _repeats(self, prompt_id: str, place: str, reference: str | None) -> bool:
         """Whether an earlier row asks the same; refuses the row that does, where it is not the first that is kept."""

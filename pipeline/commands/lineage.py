@@ -34,7 +34,7 @@ MORE = "The first 6 characters of an id are enough, if no other id begins with t
 ID = re.compile(r"[0-9a-f]{6,32}")
 # Columns by which a row can be named.
 IDS = {"prompts": "prompt_id", "responses": "response_id", "examples": "example_id"}
-RECORDED = ("exactness", "rows", "output", "commit", "finished", "wall_s", "packages", "notes")
+RECORDED = ("exactness", "rows", "output", "commit", "finished", "wall_s", "packages")
 # A gate only says that a table passed, and its verdict is about a table that is in the tree.
 BESIDE = ("gates/", "quality/")
 
@@ -133,7 +133,7 @@ def _record(data: Path, plan: Mapping[str, Any]) -> dict[str, Any]:
     record = json.loads(path.read_text("utf-8")) if path.exists() else {}
     if record.get("plan") != plan:
         return {"exactness": stage_named(plan["stage"]).exactness}
-    return {key: record[key] for key in RECORDED}
+    return {key: record[key] for key in RECORDED} | {"notes": record.get("notes", {})}
 
 
 def tree(nodes: Sequence[Node]) -> list[str]:

@@ -19,7 +19,8 @@ from markupsafe import Markup
 from pipeline.bounded import Ended, Limits, bounded
 from pipeline.core.methods import lazy
 from pipeline.display import label
-from pipeline.report.facts import Agreement, Coverage, Curve
+from pipeline.report.curves import Curve
+from pipeline.report.facts import Agreement, Coverage
 from pipeline.report.results import Answered, Judged
 
 if TYPE_CHECKING:

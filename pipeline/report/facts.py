@@ -23,7 +23,6 @@ REASONS = 12
 # The reason of `select` for answers of entries that it was not to choose from.
 OTHER_ENTRY = "other_entry"
 LEVELS = 20
-POINTS = 200
 
 
 @dataclass(frozen=True)
@@ -395,51 +394,6 @@ def _coverage(name: str, rows: pa.Table) -> Coverage:
         dict(zip(domains, table["tokens_sum"].to_pylist(), strict=True)),
         dict(zip(domains, table["prompt_id_count_distinct"].to_pylist(), strict=True)),
     )
-
-
-@dataclass(frozen=True)
-class Curve:
-    """How a student was trained: its objective and every logged step."""
-
-    model: str
-    objective: str
-    points: tuple[Mapping[str, float], ...]
-
-    @property
-    def thinned(self) -> bool:
-        """Whether a picture has fewer points than there are."""
-        return len(self.points) > POINTS
-
-    @property
-    def drawn(self) -> list[tuple[float, float]]:
-        """(step, loss) for a picture: long curves as means of neighbours."""
-        steps, losses = (np.array([p[key] for p in self.points], np.float64) for key in ("step", "loss"))
-        cuts = zip(*(np.array_split(values, min(POINTS, len(values))) for values in (steps, losses)), strict=True)
-        return [(float(step.mean()), float(loss.mean())) for step, loss in cuts]
-
-
-def curves(lineage: Lineage, models: Path | None) -> list[Curve]:
-    """The loss curve of every student."""
-    found = []
-    for arm in lineage.arms.values() if models else []:
-        path = models / arm.model / "training.jsonl"  # type: ignore[operator]
-        points = [json.loads(line) for line in path.read_text("utf-8").splitlines()] if path.exists() else []
-        if points:
-            found.append(Curve(arm.model, " + ".join(arm.objectives), tuple(points)))
-    return found
-
-
-@dataclass(frozen=True)
-class Effort:
-    """What a student was trained for: its steps, and the tokens with loss in all of them."""
-
-    steps: int
-    tokens: int
-
-
-def effort(curves: Iterable[Curve]) -> dict[str, Effort]:
-    """Student -> its effort; what stands for several seeds is told of each."""
-    return {c.model: Effort(len(c.points), round(sum(p.get("places", 0) for p in c.points))) for c in curves}
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from markupsafe import Markup
 
 from pipeline.display import VISIBLE, duration
 from pipeline.report import charts, facts
+from pipeline.report import curves as learning
 from pipeline.report.arms import Lineage
 from pipeline.report.charts import MOST_DOMAINS
 from pipeline.report.facts import Coverage
@@ -60,7 +61,7 @@ class Found:
     gaps: Sequence[Gaps]
     agreement: Sequence[facts.Agreement]
     coverage: Sequence[Coverage]
-    curves: Sequence[facts.Curve]
+    curves: Sequence[learning.Curve]
     paid: Sequence[facts.Paid]
     costs: Sequence[facts.Cost]
     checked: Sequence[facts.Checked]
@@ -135,7 +136,7 @@ EQUAL = 0.01
 
 def efforts(found: Found) -> dict[str, str]:
     """Comparison, as the names of its two lines -> what both were trained for, in words; none for what was not."""
-    each, told = facts.effort(found.curves), {}
+    each, told = learning.effort(found.curves), {}
     for compared in found.results.answers:
         lines = (compared.comparison.first, compared.comparison.second)
         both = [each[line.members[0].model] for line in lines if line.members[0].model in each]

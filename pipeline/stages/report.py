@@ -19,6 +19,7 @@ from pathlib import Path
 from pipeline.contracts import DROPS, EVALS, EXAMPLES, GAPS, PROMPTS, RESPONSES, SCORES, SELECTIONS
 from pipeline.core.stage import Input, StageParams, stage
 from pipeline.report import arms, charts, facts, made, page
+from pipeline.report import curves as learning
 from pipeline.report.arms import Lineage
 from pipeline.report.page import Gaps
 from pipeline.report.results import DIGITS, Results, judge
@@ -68,7 +69,7 @@ def report(
     lineage = arms.read(data)
     tables = facts.Tables.of(data, (prompts, drops, responses, scores, gaps, selections, examples, evals))
     results = judge(evals, lineage, params.seed, facts.held_out_nll(lineage, tables))
-    curves = facts.curves(lineage, models)
+    curves = learning.curves(lineage, models)
     found = page.Found(
         lineage=lineage,
         results=results,
@@ -113,7 +114,7 @@ def _gaps(lineage: Lineage, tables: facts.Tables) -> list[Gaps]:
     ]
 
 
-def _plots(folder: Path, results: Results, curves: Sequence[facts.Curve]) -> None:
+def _plots(folder: Path, results: Results, curves: Sequence[learning.Curve]) -> None:
     """One file per model, so that `dvc plots diff` lays the same model of two revisions over each other."""
     for name in ("loss", "domains"):
         (folder / name).mkdir(parents=True)

@@ -104,6 +104,7 @@ def test_every_entry_is_resolved() -> None:
                 assert name not in given.get(section, {})
                 path = entry.get("path") if section == "ingest" else None
                 given.setdefault(section, {})[name] = {**entry, **({"path": "README.md"} if path else {})}
+    given["watch"] = {"page": "README.md"}
     plan = resolve(given)
     used = {use.method.name for instance in plan.instances.values() for use in instance.params.methods()}
     shown = {f"mine.{name}" for kind, name in EXAMPLES_OF if kind not in ("backend", "network", "verifier")}

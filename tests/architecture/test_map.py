@@ -80,15 +80,17 @@ def test_deps_and_outs_are_those_of_the_stages(drawn: dict[str, Drawn], resolved
 
 def test_plan_depends_on_all_parameters_and_all_code(drawn: dict[str, Drawn]) -> None:
     assert drawn["plan"] == Drawn(
-        "python -m pipeline plan", frozenset({"pipeline", "params.yaml"}), frozenset({"data/plan"})
+        "python -m pipeline plan",
+        frozenset({"pipeline", "params.yaml", "data/embedded", "data/own", "data/watched"}),
+        frozenset({"data/plan"}),
     )
 
 
 def test_every_stage_has_a_module_and_every_module_a_place_on_the_map() -> None:
     stages = yaml.safe_load((ROOT / "dvc.yaml").read_text("utf-8"))["stages"]
-    assert sorted(stages) == sorted([*STAGES, "plan"])
+    assert sorted(stages) == sorted([*STAGES, "plan", "watch"])
     sections = {name: entry["foreach"] for name, entry in stages.items() if "foreach" in entry}
-    assert sections == {s: f"${{{SECTION_OF[s]}}}" for s in STAGES if s != ALONE}
+    assert sections == {"watch": "${watch}"} | {s: f"${{{SECTION_OF[s]}}}" for s in STAGES if s != ALONE}
 
 
 def test_every_argument_of_a_stage_is_given(resolved: Plan) -> None:
@@ -124,7 +126,7 @@ def test_a_section_without_which_there_is_no_run_is_demanded(section: str) -> No
 def test_every_other_section_may_be_left_out() -> None:
     left = {section: {} for section in NEEDED}
     assert list(resolve(left).instances) == ["report@report"]
-    assert {*yaml.safe_load((ROOT / "dvc.yaml").read_text("utf-8"))["vars"][0]} == SECTIONS - {*NEEDED}
+    assert {*yaml.safe_load((ROOT / "dvc.yaml").read_text("utf-8"))["vars"][0]} == SECTIONS - {*NEEDED} | {"watch"}
 
 
 def listed(place: Path, params: dict[str, Any]) -> set[str]:

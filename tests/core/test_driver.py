@@ -34,7 +34,7 @@ def responses() -> Iterator[dict]:
             "prompt_id": ids.digest("prompt", i // 4),
             "messages": [{"role": "user", "content": f"{i // 4}?"}],
             "domain": "add",
-            "verifier": "numeric.number",
+            "verifier": "numeric.last",
             "reference": "1",
             "entry": "teacher",
             "model_id": "m",

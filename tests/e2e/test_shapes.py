@@ -46,7 +46,7 @@ MMLU = [
     {"question": "What is 2 + 2?", "A": "3", "B": "4", "C": "5", "D": "NA", "answer": "B", "subject": "arithmetic"},
     {"question": "Code of Namibia, in two letters?", "A": "NA", "B": "NB", "C": "NC", "D": "ND", "answer": "A",
      "subject": "geography"},
-    {"question": "Who said \"yes, and\"?", "A": "x, y", "B": "z", "C": "007", "D": "1.0", "answer": "C", "subject": "other"},
+    {"question": "Who said \"so, ok\"?", "A": "x, y", "B": "z", "C": "07", "D": "1", "answer": "C", "subject": "x"},
     {"question": "Nobody knows?", "A": "a", "B": "b", "C": "c", "D": "d", "answer": "E", "subject": "other"},
     {"question": "Last?", "A": "a", "B": "b", "C": "c", "D": "d", "answer": "D", "subject": "other"},
 ]  # fmt: skip
@@ -99,7 +99,7 @@ def read(name: str) -> tuple[list[dict], dict]:
         ("gsm8k", ["72", "2125", "-3"], {"gsm8k"}),
         ("bbh", ["B", "D"], {"bbh"}),
         ("sharegpt", ["hello", "2"], {"sharegpt"}),
-        ("mmlu", ["B", "A", "C", "D"], {"arithmetic", "geography", "other"}),
+        ("mmlu", ["B", "A", "C", "D"], {"arithmetic", "geography", "other", "x"}),
         ("mmlu_hub", ["A", "B", "C", "D"], {"mmlu_hub"}),
         ("math", [r"\frac{3}{4}", r"2\sqrt{3}"], {"Algebra", "Prealgebra"}),
     ],

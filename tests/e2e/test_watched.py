@@ -155,29 +155,3 @@ def test_every_edit_runs_its_cone_and_all_agree(brought: Workspace) -> None:
         assert standing(brought) == {} and dvc_says_clean(brought), kind
     assert brought.repro() == ["report"]
     assert stillhouse(brought, "status").endswith("instances are up to date\n")
-
-
-@pytest.mark.parametrize(
-    ("path", "made", "said"),
-    [
-        ("mine/rows.jsonl", "mine/rows.jsonl", "nothing watches mine/rows.jsonl"),
-        ("data/own/link/rows.jsonl", "elsewhere/rows.jsonl", "data/own/link is a link to a folder"),
-        ("data/own/none.jsonl", "mine/rows.jsonl", "data/own/none.jsonl is missing"),
-    ],
-)
-def test_what_nothing_watches_is_refused(
-    path: str, made: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from pipeline.core.workspace import WATCHED, unseen
-
-    monkeypatch.chdir(tmp_path)
-    Path(made).parent.mkdir()
-    Path(made).write_text(lines(0, 3), "utf-8")
-    Path("data/own").mkdir(parents=True)
-    if "link" in path:
-        Path("data/own/link").symlink_to("../../elsewhere")
-    found = unseen(path, WATCHED)
-    assert found is not None and found.startswith(said)
-    if "missing" not in said:
-        assert "`watch: {rows: " + path + "}`" in found
-        assert unseen(path, (*WATCHED, path)) is None

@@ -16,43 +16,22 @@ from pipeline.core.driver import run_instance
 from pipeline.core.methods import find
 from pipeline.core.run import How
 from pipeline.core.settings import RunSettings
-from pipeline.core.stage import Instance
 from pipeline.errors import Refused
 from pipeline.kinds.backend import GenerateRequest, Sampling
 from pipeline.kinds.source import BadRow, GivenRow
 from pipeline.kinds.verifier import answer_of, metric_of
 from pipeline.sources import procedural
-from pipeline.stages.ingest import Params, _name_groups
+from pipeline.stages.ingest import _name_groups
 from pipeline.tables import ids, tensors
 from pipeline.tables.parquet import Scan
 from pipeline.text.intake import Intake
-
-SETTINGS = RunSettings()
+from tests.stages.ingesting import SETTINGS, asked, ingest, instance, jsonl
 
 
 @pytest.fixture(autouse=True)
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     return tmp_path
-
-
-def instance(**section: object) -> Instance:
-    params = Params.model_validate({"pool": "train", **section})
-    return Instance("ingest", "mine", params, {}, params.output("mine"), "")
-
-
-def ingest(**section: object) -> list[dict]:
-    run_instance(instance(**section), SETTINGS, Path("data"), Path())
-    return Scan(PROMPTS, (Path("data/prompts/train/mine"),)).pylist()
-
-
-def jsonl(*rows: object) -> str:
-    Path("rows.jsonl").write_text("\n".join(r if isinstance(r, str) else json.dumps(r) for r in rows), "utf-8")
-    return "rows.jsonl"
-
-
-def asked(rows: list[dict]) -> list[str]:
-    return sorted(row["messages"][-1]["content"] for row in rows)
 
 
 # Worked by hand: the right solution, and the one that carries the misconception.
@@ -232,7 +211,7 @@ BAD = {
     "the id is the same": {"prompt": "another", "id": 1},
     "numeric.last cannot read the reference": {"prompt": "b", "reference": "none", "verifier": "numeric.last"},
     "did you mean text.marked": {"prompt": "c", "reference": "1", "verifier": "text.makred"},
-    "level must be a whole number": {"prompt": "d", "level": "3"},
+    "level must be a whole number": {"prompt": "d", "level": 1.5},
     "domain must be text": {"prompt": "e", "domain": 3},
 }
 
@@ -379,67 +358,6 @@ def test_bad_rows_are_put_in_quarantine() -> None:
     assert sum(record["notes"]["quarantined"].values()) == 2
     lines = Path("data/.quarantine/mine.jsonl").read_text("utf-8").splitlines()
     assert [json.loads(line)["source"] for line in lines] == ["rows.jsonl:2", "rows.jsonl:3"]
-
-
-def test_quarantine_is_heard(capsys: pytest.CaptureFixture[str]) -> None:
-    """On the screen and in the record, with the share that stops."""
-    path = jsonl(*({"prompt": f"a{i}"} for i in range(19)), {"prompt": ""})
-    given = instance(use="files.jsonl", path=path, on_bad_row="quarantine")
-    notes = run_instance(given, SETTINGS, Path("data"), Path())["notes"]
-    assert notes["set_aside"] == {"n": 1, "of": 20, "at": ["rows.jsonl:20: the prompt is empty"]}
-    assert "1 of 20 rows cannot be used and are set aside in" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize(("bad", "most", "stops"), [
-    (1, None, False), (2, None, False), (3, None, True), (3, 0.15, False), (4, 0.15, True), (10, 0.5, False),
-    (11, 0.5, True), (20, 1, False), (1, 0, True), (1, 0.05, False), (2, 0.05, True), (19, 0.9, True),
-])  # fmt: skip
-def test_the_share_that_stops(bad: int, most: float | None, stops: bool) -> None:
-    path = jsonl(
-        *({"prompt": f"a{i}" if i >= bad else ""} for i in range(20)), *([{"prompt": "z"}] if bad == 20 else [])
-    )
-    share = {} if most is None else {"max_bad_share": most}
-    if stops:
-        with pytest.raises(Refused, match=rf"{bad} of 20 rows cannot be used(.|\n)*raise `max_bad_share"):
-            ingest(use="files.jsonl", path=path, on_bad_row="quarantine", **share)
-    else:
-        assert len(ingest(use="files.jsonl", path=path, on_bad_row="quarantine", **share)) == max(1, 20 - bad)
-
-
-@pytest.mark.parametrize(("rows", "on_repeat", "kept", "said"), [
-    ([("a", "1"), ("a", "1")], "refuse", None, "the prompt is the same as in an earlier row; `on_repeat: first`"),
-    ([("a", "1"), ("a", "1")], "first", ["1"], ""),
-    ([("a", "1"), ("a", "2")], "refuse", None, r"as in rows.jsonl:1, which has another reference \('1', not '2'\)"),
-    ([("a", "1"), ("a", "2")], "first", None, "another reference"),
-    ([("a", None), ("a", "2")], "first", None, "another reference"),
-    ([("a", "1"), ("a", None)], "first", None, "another reference"),
-    ([("a", None), ("a", None)], "first", [None], ""),
-    ([("a", "1"), ("b", "1"), ("a", "1"), ("a", "1")], "first", ["1", "1"], ""),
-    ([("a", "1"), ("A", "2")], "first", ["1", "2"], ""),
-    ([("a", "1"), ("a ", "2")], "first", ["1", "2"], ""),
-    ([("a", "1"), ("b", "2"), ("b", "3")], "refuse", None, "the same as in rows.jsonl:2"),
-    ([("a", 1), ("a", 1.0)], "first", ["1"], ""),
-])  # fmt: skip
-def test_repeats(rows: list[tuple], on_repeat: str, kept: list | None, said: str) -> None:
-    path = jsonl(*({"prompt": prompt, "reference": reference} for prompt, reference in rows))
-    if kept is None:
-        with pytest.raises(Refused, match=said):
-            ingest(use="files.jsonl", path=path, on_repeat=on_repeat)
-    else:
-        found = ingest(use="files.jsonl", path=path, on_repeat=on_repeat)
-        assert sorted(map(str, (row["reference"] for row in found))) == sorted(map(str, kept))
-
-
-@pytest.mark.parametrize(("begin", "said"), [
-    (b"PK\x03\x04\x14", "a ZIP archive"), (b"BZh91AY", "packed by bzip2"), (b"\xfd7zXZ\x00", "packed by xz"),
-    (b"\x28\xb5\x2f\xfd\x04", "packed by zstd"), (b"PAR1\x15", "a Parquet file"), (b"ARROW1\x00\x00", "an Arrow file"),
-    (b"SQLite format 3\x00", "a database"),
-])  # fmt: skip
-@pytest.mark.parametrize("use", ["files.jsonl", "files.json_array", "files.csv"])
-def test_a_file_of_another_kind_is_no_rows(use: str, begin: bytes, said: str) -> None:
-    Path("rows").write_bytes(begin + b"\n".join(b"line %d" % i for i in range(28)))
-    with pytest.raises(Refused, match=said):
-        ingest(use=use, path="rows")
 
 
 @pytest.mark.parametrize("content", ["", "\n\n"])

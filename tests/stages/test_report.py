@@ -29,6 +29,7 @@ from pipeline.plan.disk import write
 from pipeline.plan.resolve import resolve
 from pipeline.plan.unroll import copies_of, unrolled
 from pipeline.report import arms, facts
+from pipeline.report import curves as learning
 from pipeline.report.facts import Tables
 from pipeline.report.page import signed
 from pipeline.report.statistics import over_seeds, paired_score, verdict
@@ -235,7 +236,7 @@ FAILURES = {
     "the page": ("pipeline.report.page", "render"),
     "the lineage": ("pipeline.report.arms", "read"),
     "the results": ("pipeline.stages.report", "judge"),
-    "the curves": ("pipeline.report.facts", "curves"),
+    "the curves": ("pipeline.report.curves", "curves"),
     "the funnel": ("pipeline.report.facts", "funnel"),
     "the reasons": ("pipeline.report.facts", "reasons"),
     "the coverage": ("pipeline.report.facts", "coverage"),
@@ -310,7 +311,7 @@ def test_what_is_cut_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(report_data, "DOMAIN", kinds[-1])
     monkeypatch.setattr(report_data, "TEACHER", dict.fromkeys(kinds, 0.8))
     monkeypatch.setattr(report_data, "STUDENT", dict.fromkeys(kinds, 0.4))
-    monkeypatch.setattr(facts, "POINTS", 20)
+    monkeypatch.setattr(learning, "POINTS", 20)
     monkeypatch.setattr(facts, "LEVELS", 2)
     data = tmp_path / "data"
     resolved = report_data.build(data, prompts=2 * MANY, items=3 * MANY)

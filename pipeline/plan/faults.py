@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
@@ -45,7 +46,7 @@ def deletion(instance: Instance, plan: Plan) -> str:
     while more := {label for label, inputs in makers.items() if any(m and m <= lost for m in inputs)} - lost:
         lost |= more
     entries = dict.fromkeys(_entry(i) for label, i in plan.instances.items() if label in lost)
-    rest = Plan(plan.settings, {label: i for label, i in plan.instances.items() if label not in lost})
+    rest = replace(plan, instances={label: i for label, i in plan.instances.items() if label not in lost})
     mentions = [
         f"{_entry(i)}: {text}"
         for i in rest.instances.values()

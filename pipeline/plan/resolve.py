@@ -205,7 +205,7 @@ def beside(instance: Instance, plan: Plan, broken: Sequence[Draft] = ()) -> list
     """What is wrong with an instance beside the others; those that are not valid by themselves are known by name, and
     nothing is said that only their parameters could tell."""
     others = {d.label: Instance(d.stage.name, d.name, d.params, {}, d.output, "") for d in broken}
-    whole = Plan(plan.settings, {**plan.instances, **others})
+    whole = replace(plan, instances={**plan.instances, **others})
     asked = (
         lambda: _models(instance, plan, whole),
         lambda: instance.params.check(whole),

@@ -187,13 +187,15 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
             for name, pool in (("teacher", "train"), ("other", "more"))
         },
     }
+    own = workspace.root / "data" / "own"
+    own.mkdir(parents=True)
     for pool, prompts in pools.items():
         lines = [json.dumps({"prompt": text}) + "\n" for text in prompts]
-        (workspace.root / f"{pool}.jsonl").write_text("".join(lines), "utf-8")
+        (own / f"{pool}.jsonl").write_text("".join(lines), "utf-8")
         params["ingest"][pool] = {
             "pool": pool,
             "use": "files.jsonl",
-            "path": f"{pool}.jsonl",
+            "path": f"data/own/{pool}.jsonl",
             "domain": "words",
             "parts": 2,
         }

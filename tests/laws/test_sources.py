@@ -26,6 +26,14 @@ def lines(path: Path) -> None:
     path.write_text("\n".join(map(json.dumps, ROWS)), "utf-8")
 
 
+def array(path: Path) -> None:
+    path.write_text(json.dumps(ROWS), "utf-8")
+
+
+def separated(path: Path) -> None:
+    path.write_text("prompt,reference\n" + "".join(f"{row['prompt']},{row['reference']}\n" for row in ROWS), "utf-8")
+
+
 def table(path: Path) -> None:
     pq.write_table(pa.Table.from_pylist(ROWS), path)
 
@@ -36,7 +44,13 @@ def folder(path: Path) -> None:
 
 
 # What a source that reads a user's files is given to read; all others are given numbers.
-FILES: dict[str, Callable[[Path], None]] = {"files.jsonl": lines, "files.parquet": table, "hub.datasets": folder}
+FILES: dict[str, Callable[[Path], None]] = {
+    "files.jsonl": lines,
+    "files.json_array": array,
+    "files.csv": separated,
+    "files.parquet": table,
+    "hub.datasets": folder,
+}
 
 
 @dataclass(frozen=True)

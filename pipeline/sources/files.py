@@ -23,6 +23,8 @@ from pipeline.kinds.source import BadRow, GivenRow, Rows, source
 
 SHOWN = 2_000
 Paths = str | list[str]
+# What may stand between values, beside the comma.
+SEPARATORS = ";\t|,"
 # How files begin that hold no lines, and what to do with them.
 OTHERS = {
     b"PK\x03\x04": "a ZIP archive (or a spreadsheet, which is one); unpack it first",
@@ -152,6 +154,9 @@ def separated(file: str, separator: str = ",") -> Rows:
             names = next(lines, None)
             if names is None:
                 return
+            other = next((mark for mark in SEPARATORS if len(names) == 1 and mark in names[0]), None)
+            if other is not None:
+                raise Refused(f"{file}:1: {names[0]!r} is one column; write `separator: {json.dumps(other)}`")
             if len(set(names)) < len(names):
                 twice = next(name for name in names if names.count(name) > 1)
                 raise Refused(f"{file}:1: the column {twice!r} stands twice; rename one")

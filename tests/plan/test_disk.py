@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 from pipeline.core.methods import available
 from pipeline.errors import Refused
@@ -16,17 +15,6 @@ from pipeline.plan.disk import schema as plan_schema
 from pipeline.plan.resolve import resolve
 
 ROOT = Path(__file__).parents[2]
-
-
-@pytest.fixture(autouse=True)
-def in_the_repository(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Files that parameters name are looked for beside params.yaml."""
-    monkeypatch.chdir(ROOT)
-
-
-@pytest.fixture
-def given() -> dict[str, Any]:
-    return yaml.safe_load((ROOT / "params.yaml").read_text("utf-8"))
 
 
 def written(data: Path) -> dict[str, str]:

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 from pipeline.core import identity
 from pipeline.errors import Refused
@@ -19,17 +18,6 @@ from pipeline.plan.resolve import resolve
 
 ROOT = Path(__file__).parents[2]
 Change = Callable[[dict[str, Any]], object]
-
-
-@pytest.fixture(autouse=True)
-def in_the_repository(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Files that parameters name are looked for beside params.yaml."""
-    monkeypatch.chdir(ROOT)
-
-
-@pytest.fixture
-def given() -> dict[str, Any]:
-    return yaml.safe_load((ROOT / "params.yaml").read_text("utf-8"))
 
 
 def test_the_reports_template_is_part_of_the_reports_identity_alone(

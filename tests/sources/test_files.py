@@ -83,6 +83,9 @@ def test_several_files_and_patterns() -> None:
         ("files.json_array", '[{"prompt": "a"}', "is not JSON"),
         ("files.csv", "a,a\n1,2\n", "the column 'a' stands twice"),
         ("files.csv", 'a,b\n"1,2\n', "cannot be read as values"),
+        ("files.csv", "prompt;reference\na;b\n", r'is one column; write `separator: ";"`'),
+        ("files.csv", "prompt\treference\na\tb\n", r'is one column; write `separator: "\\t"`'),
+        ("files.csv", "prompt|reference\na|b\n", r'is one column; write `separator: "\|"`'),
         ("files.parquet", "PAR1", "cannot be read as Parquet"),
     ],
 )

@@ -25,6 +25,8 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from gateway import commit
+from made_by import made_by
 
 from pipeline.contracts import EVALS
 from pipeline.core import warm
@@ -145,6 +147,7 @@ def main() -> None:
         for key in keys:
             place = place[key]
         place[last] = yaml.safe_load(value)
+    by = made_by(default)
     params = seeded(default, given.seeds, given.bench)
     params["run"] = {"executor": "inline"}
 
@@ -165,7 +168,7 @@ def main() -> None:
     right = {name: ["".join(map(str, r.astype(int))) for r in line.right] for name, line in results.judged.items()}
     content = {
         "date": time.strftime("%Y-%m-%d"), "seeds": given.seeds, "bench": given.bench, "changed": given.set,
-        "minutes": round((time.time() - started) / 60, 1), "tried": TRIED,
+        "commit": commit(), "made_by": by, "minutes": round((time.time() - started) / 60, 1), "tried": TRIED,
         "table": text.splitlines(), "items": base.items, "domains": base.of_domain,
         "right": right,
     }  # fmt: skip

@@ -1,11 +1,12 @@
 """What each new method does against its control: every recipe with three seeds, on a benchmark that tuning never saw.
 
-    make proofs                # twenty minutes on two cores
+    make proofs                # an hour and a half on two cores
     PYTHONPATH=. python benchmarks/proofs.py --recipes dpo --seeds 101 102 --bench 107 --set train.dpo.epochs=2 \
         --out /tmp/try.json    # to try something
 
 Each seed selects and trains anew, on the same answers; models, pools and benchmark are one draw each. A method and its
-control of one seed have the same rows, but where the recipe says otherwise. Raw results are kept per seed and item.
+control of one seed have the same rows, but where the recipe says otherwise. Raw results are kept per seed and item; a
+recipe that is run alone takes its own place among those that are kept.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from typing import Any
 import yaml
 from default_effect import judged, run_all
 from gateway import commit, machine
+from made_by import made_by
 
 from pipeline.plan.reading import load
 from pipeline.plan.resolve import resolve
@@ -50,11 +52,15 @@ SAID: Mapping[Verdict, str] = {
 
 @dataclass(frozen=True)
 class Proof:
-    """A recipe: its pairs of method and control, and which trainings are repeated, from which entries on."""
+    """A recipe: its pairs of method and control, and which trainings are repeated, from which entries on.
+
+    Nothing was tuned on a recipe whose benchmark is its own (`drawn` is false).
+    """
 
     pairs: Sequence[tuple[str, str]]
     trainings: Sequence[str] = ()
     first: str = "select"
+    drawn: bool = True
 
 
 PROOFS = {
@@ -67,14 +73,22 @@ PROOFS = {
     "classifier_text": Proof(
         [("kd", "sft"), ("hidden", "sft"), ("hidden", "kd")], ("sft", "kd", "hidden"), "select.some"
     ),
-}
+    "real_small": Proof(
+        [
+            ("voted_sft", "random_sft"), ("voted_sft", "greedy_sft"), ("voted_sft", "smol"), ("greedy_sft", "smol"),
+            ("random_sft", "smol"),
+        ],
+        drawn=False,
+    ),
+}  # fmt: skip
 
 
 def seeded(recipe: str, seeds: Sequence[int], bench: int, changes: Sequence[str]) -> dict[str, Any]:
     """A recipe with its trainings, and the selections that they come from, once per seed, on another benchmark."""
     params = load(ROOT / "recipes" / f"{recipe}.yaml")
     params["run"] = {"executor": "inline"}
-    params["ingest"]["held_out"].update(seed=bench, rows=BENCH_ROWS)
+    if PROOFS[recipe].drawn:
+        params["ingest"]["held_out"].update(seed=bench, rows=BENCH_ROWS)
     for change in changes:
         path, value = change.split("=", 1)
         *keys, last = path.split(".")
@@ -128,7 +142,7 @@ def _ends(interval: Interval) -> str:
     return f"{100 * interval.low:+.1f} to {100 * interval.high:+.1f}"
 
 
-def kept(lines: Mapping[str, Judged], steps: Mapping[str, int], seeds: Sequence[int]) -> dict[str, object]:
+def kept(lines: Mapping[str, Judged], steps: Mapping[str, int], seeds: Sequence[int]) -> dict[str, Any]:
     """The raw results of a recipe: per line what was right, by seed and item."""
     some = next(iter(lines.values()))
     return {
@@ -153,7 +167,25 @@ def note(recipe: str, found: Mapping[str, Any]) -> str:
         f"{name} {line['accuracy']:g} (ECE {line['ece']:.3f}" + (f", {line['steps']} steps)" if line["steps"] else ")")
         for name, line in sorted(found["lines"].items(), key=lambda pair: -pair[1]["accuracy"])
     ]
-    return f"`recipes/{recipe}.yaml`, {len(found['items']):,} items: {', '.join(said)}."
+    made = f"commit {found['commit']}, {found['minutes']} minutes"
+    return f"`recipes/{recipe}.yaml`, {len(found['items']):,} items, {made}: {', '.join(said)}."
+
+
+def page(recipes: Mapping[str, Mapping[str, Any]], seeds: Sequence[int]) -> dict[str, object]:
+    """The result as `benchmarks/tables.py` reads it."""
+    ordered = {name: recipes[name] for name in PROOFS if name in recipes}
+    return {
+        "date": max(found["date"] for found in ordered.values()),
+        "machine": machine(),
+        "commit": commit(),
+        "versions": {"python": sys.version.split()[0], **{name: version(name) for name in ("torch", "transformers")}},
+        "rounds": len(seeds),
+        "unit": "seeds",
+        "rows": [made for found in ordered.values() for made in found["rows"]],
+        "goals": [],
+        "notes": [*NOTES, *(note(name, found) for name, found in ordered.items())],
+        "recipes": ordered,
+    }
 
 
 def main() -> None:
@@ -163,19 +195,12 @@ def main() -> None:
     top.add_argument("--seeds", type=int, nargs="+", default=list(SEEDS))
     top.add_argument("--bench", type=int, default=BENCH, help="seed of the benchmark's tasks")
     top.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="change a recipe's parameter")
-    top.add_argument("--out", type=Path, default=RESULT)
+    top.add_argument("--out", type=Path, default=RESULT, help="where recipes that are not run keep their results")
     top.add_argument("--folder", type=Path, help="work here and keep it: later runs find answers in its memo")
     top.add_argument("--workers", type=int, default=2)
     given = top.parse_args()
     seeds, out, started = sorted(set(given.seeds)), given.out.absolute(), time.time()
-    rows: list[dict[str, object]] = []
-    recipes: dict[str, dict[str, object]] = {}
-    made_of = {
-        "date": time.strftime("%Y-%m-%d", time.gmtime()),
-        "machine": machine(),
-        "commit": commit(),
-        "versions": {"python": sys.version.split()[0], **{name: version(name) for name in ("torch", "transformers")}},
-    }
+    recipes: dict[str, Any] = json.loads(out.read_text("utf-8"))["recipes"] if out.exists() else {}
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as scratch:
         folder = given.folder or Path(scratch)
@@ -186,22 +211,23 @@ def main() -> None:
         os.chdir(folder)
         for recipe in given.recipes:
             began = time.time()
-            lines, steps = run(recipe, seeded(recipe, seeds, given.bench, given.set), given.workers)
-            rows += [row(recipe, *pair, lines) for pair in PROOFS[recipe].pairs]
-            recipes[recipe] = kept(lines, steps, seeds)
-            print(note(recipe, recipes[recipe]), f"{time.time() - began:.0f} s", flush=True)
-            minutes = round((time.time() - started) / 60, 1)
-            content = {
-                **made_of, "rounds": len(seeds), "unit": "seeds", "seeds": seeds, "bench": given.bench,
-                "changed": given.set, "minutes": minutes, "rows": rows, "goals": [],
-                "notes": [*NOTES, *(note(name, found) for name, found in recipes.items())],
-                "recipes": recipes,
+            by = made_by(load(ROOT / "recipes" / f"{recipe}.yaml"))
+            params = seeded(recipe, seeds, given.bench, given.set)
+            lines, steps = run(recipe, params, given.workers)
+            recipes[recipe] = {
+                "date": time.strftime("%Y-%m-%d", time.gmtime()), "commit": commit(), "made_by": by,
+                "seeds": seeds, "bench": given.bench, "changed": given.set,
+                "minutes": round((time.time() - began) / 60, 1),
+                "rows": [row(recipe, *pair, lines) for pair in PROOFS[recipe].pairs],
+                **kept(lines, steps, seeds),
             }  # fmt: skip
+            print(note(recipe, recipes[recipe]), flush=True)
             # After each, so that one that fails costs none of those before it.
-            out.write_text(json.dumps(content, indent=1) + "\n", "utf-8")
+            out.write_text(json.dumps(page(recipes, seeds), indent=1) + "\n", "utf-8")
         os.chdir(ROOT)
-    for made in rows:
-        print(*made.values(), sep=" | ")
+    for recipe in given.recipes:
+        for made in recipes[recipe]["rows"]:
+            print(*made.values(), sep=" | ")
     print(f"raw results: {out}, {(time.time() - started) / 60:.1f} minutes")
 
 

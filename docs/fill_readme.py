@@ -18,8 +18,8 @@ def effect() -> str:
     """The result table of `benchmarks/results/default_effect.json`, and how it was made."""
     found = json.loads((ROOT / "benchmarks/results/default_effect.json").read_text("utf-8"))
     how = (
-        f"{len(found['items']):,} held-out items, seeds {found['seeds'][0]} to {found['seeds'][-1]}, {found['date']}; "
-        f"percent right, differences paired by item and seed. {found['tried']}"
+        f"{len(found['items']):,} held-out items, seeds {found['seeds'][0]} to {found['seeds'][-1]}, {found['date']}, "
+        f"commit {found['commit']}; percent right, differences paired by item and seed. {found['tried']}"
     )
     return "\n".join([*found["table"], "", how])
 

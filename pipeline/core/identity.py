@@ -40,9 +40,15 @@ def closure(modules: list[str]) -> list[str]:
     return sorted(found)
 
 
+@functools.cache
+def says(module: str) -> str:
+    """What a module says, by itself."""
+    return ids.digest(_bare(module), _beside(module))
+
+
 def forget() -> None:
     """Forget all files that were read: another package is to be read, or other files in its place."""
-    for cached in (_parsed, _imports, _bare, _says, _digest, _beside):
+    for cached in (_parsed, _imports, _bare, says, _digest, _beside):
         cached.cache_clear()
 
 
@@ -106,16 +112,11 @@ def _is_text(node: ast.stmt) -> bool:
 
 
 @functools.cache
-def _says(module: str) -> str:
-    return ids.digest(_bare(module), _beside(module))
-
-
-@functools.cache
 def _digest(module: str) -> str | None:
     """What a module says, with what every imported name stands for; None if that is nothing, as in most `__init__`s."""
-    whole = {here: _says(of) for of, name, here in _imports(module) if not name and _counts(of)}
+    whole = {here: says(of) for of, name, here in _imports(module) if not name and _counts(of)}
     names = sorted({
-        (here, name, _says(of) if _counts(of) else "" if _ours(of) else of)
+        (here, name, says(of) if _counts(of) else "" if _ours(of) else of)
         for of, name, here in _imports(module)
         if here not in whole and of != "__future__"
     })  # fmt: skip

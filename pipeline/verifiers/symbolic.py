@@ -39,7 +39,8 @@ def math() -> Verifier:
 
     It is in the last `\boxed{}`; without one it is what an announcement is followed by (`the answer is`), else the last
     expression in dollar signs or the last number. An expression that cannot be read whole, or not within five seconds,
-    is unread. Plain numbers are compared by value, words in `\text{}` as words. A reference is the whole expression.
+    is unread. Plain numbers are compared by value, words in `\text{}` as words, a time (`8:30`) as written. A reference
+    is the whole expression.
 
     Paper: none; Hugging Face's math-verify, as in open-r1.
     Differs: where math-verify 0.9.0 is wrong, which takes 0.1 for 0.10000001, 10^{-20} for 10^{-21}, 12_8 for 12_9 and
@@ -154,6 +155,8 @@ SIGNS = str.maketrans(
         r"\cup ", r"\in ", "^2", "^3", r"^\circ ", r"\theta ",
     ), strict=True))
 )  # fmt: skip
+# As a ratio it would be that of 4:15 too; other ratios are quotients.
+CLOCK = re.compile(r"\d{1,2}:[0-5]\d(?::[0-5]\d)?")
 LABEL = re.compile(r"^\s*\\text\{[^{}]*\}\s*(?:=|:)\s*")
 
 
@@ -175,6 +178,8 @@ def _value(expression: str) -> Any:
         return number
     if based := BASED.fullmatch(bare):
         return Based(based[1].upper(), based[2])
+    if CLOCK.fullmatch(bare):
+        return bare
     words = plain_text(SAID.sub(r"\1", expression))
     if WORDS.fullmatch(words) and len(re.sub(r"[^\w]", "", words)) > 1 and _is_prose(words):
         return plain_words(words)

@@ -156,10 +156,21 @@ class Served:
             self.deployment = answer.json()["id"]
         return answer.is_success
 
+    def post(self, path: str, body: object) -> httpx.Response:
+        """Ask the API; a server whose database is busy says 503, on which Prefect's own client asks again."""
+        answers: list[httpx.Response] = []
+
+        def answered() -> bool:
+            answers.append(self.api.post(path, json=body))
+            return answers[-1].status_code != httpx.codes.SERVICE_UNAVAILABLE
+
+        until(answered)
+        return answers[-1].raise_for_status()
+
     def start(self, **parameters: object) -> str:
         """Trigger a run as the page does; returns its id."""
-        answer = self.api.post(f"/deployments/{self.deployment}/create_flow_run", json={"parameters": parameters})
-        return str(answer.raise_for_status().json()["id"])
+        answer = self.post(f"/deployments/{self.deployment}/create_flow_run", {"parameters": parameters})
+        return str(answer.json()["id"])
 
     def look(self, run: str) -> FlowRun:
         """What the API knows of a run."""
@@ -179,7 +190,7 @@ class Served:
 
     def filter(self, what: str, **condition: object) -> list[dict[str, object]]:
         """Whatever of a kind meets a condition."""
-        return list(self.api.post(f"/{what}/filter", json=condition).raise_for_status().json())
+        return list(self.post(f"/{what}/filter", condition).json())
 
     def children(self) -> list[str]:
         """The commands of DVC and of stages that are alive in the repository."""

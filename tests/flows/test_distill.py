@@ -92,7 +92,7 @@ def test_cancelling_leaves_nothing_behind(done: Served) -> None:
     (done.repo / "pause").write_text("300\n", "utf-8")
     identity = done.start()
     until(lambda: any("sleep 300" in command for command in done.children()))
-    done.api.post(f"/flow_runs/{identity}/set_state", json={"state": {"type": "CANCELLING"}}).raise_for_status()
+    done.post(f"/flow_runs/{identity}/set_state", {"state": {"type": "CANCELLING"}})
     run = done.ended(identity)
     assert run.type == "CANCELLED"
     assert run.states == {name: "Cancelled" if name == "slow" else "Nothing changed" for name in NAMES}

@@ -23,11 +23,6 @@ def in_the_repository(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
 
 
-@pytest.fixture
-def given() -> dict[str, Any]:
-    return load(ROOT / "params.yaml")
-
-
 def test_a_training_is_repeated_with_what_hangs_on_it(given: dict[str, Any]) -> None:
     new = unrolled(given, copies_of(given, [1, 2], ["kd"]))
     assert list(new["train"]) == ["random_sft", "coverage_sft", "kd_s1", "kd_s2"]

@@ -76,6 +76,9 @@ REFERENCES: list[tuple[str, str, str | None]] = [
 ]
 # Verifier, two short answers or an answer and a reference, and whether they are one.
 SAME: list[tuple[str, str, str, bool]] = [
+    ("symbolic.math", "8:30", "8:30", True),
+    ("symbolic.math", "8:30", "4:15", False),
+    ("symbolic.math", "2:3", "4:6", True),
     ("symbolic.math", "10^{-20}", "10^{-21}", False),
     ("symbolic.math", "0.0000001", "0.0000002", False),
     ("symbolic.math", "1e-7", "2e-7", False),

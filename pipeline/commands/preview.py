@@ -173,7 +173,7 @@ def _outside(
 ) -> dict[str, str | None]:
     """Why the selection leaves an answer out, before any choice among answers; None where it does not."""
     rules, name = _selection(plan, pack), f"select.{_packing(pack).by}"
-    where = _where(rules, responses, scores, scratch)
+    where = _where(plan, rules, responses, scores, scratch)
 
     def why(row: dict[str, Any]) -> str | None:
         if row["error"] is not None or row["content"] is None:
@@ -190,12 +190,15 @@ def _outside(
     return {row["response_id"]: why(row) for row in listed}
 
 
-def _where(rules: SelectParams, responses: pa.Table, scores: dict[str, Scored], scratch: Path) -> dict[str, bool]:
+def _where(
+    plan: Plan, rules: SelectParams, responses: pa.Table, scores: dict[str, Scored], scratch: Path
+) -> dict[str, bool]:
     """Whether the selection's `where` holds; empty where it speaks of scores that only the run makes."""
     files = {part.parent for part in (scratch / "responses").rglob("part-*.parquet")}
     scans = [Scan(RESPONSES, tuple(files)), *(Scan(SCORES, (f,)) for _, f in scores.values() if f is not None)]
+    expressions = {"where": f"coalesce(({rules.where}\n), false)"}
     try:
-        found = columns(scans, scratch, {"where": f"coalesce(({rules.where}\n), false)"})
+        found = columns(scans, scratch, expressions, limits=plan.settings.query)
     except Refused:
         return {}
     return dict(zip(*(c.to_pylist() for c in found.select(["response_id", "where"]).columns), strict=True))

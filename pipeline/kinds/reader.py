@@ -16,6 +16,7 @@ class Reader(Protocol):
         ...
 
 
-# Traits: `needs`, what the reading model must give; `embedding`, whether its states are wanted; `means`,
-# what the report takes it for: `nll`, with the quantities `nll_sum` and `tokens`.
+# Traits: `needs`, what the reading model must give: where it is nothing, the model is not asked, and a reading holds as
+# many log-probabilities as there are tokens, none of them a number; `embedding`, whether its states are wanted;
+# `means`, what the report takes it for: `nll`, with the quantities `nll_sum` and `tokens`.
 reader = marker("reader")

@@ -44,11 +44,6 @@ class Rendered:
     spans: list[tuple[int, int]]
     added: str = ""
 
-    @property
-    def trained(self) -> int:
-        """How many tokens are trained on."""
-        return sum(end - start for start, end in self.spans)
-
 
 @dataclass(frozen=True)
 class _Turn:
@@ -211,12 +206,6 @@ class Chat:
         added = turn.text[: turn.answer_at]
         told = thought is None and any(mark in added for mark in INLINE)
         return Rendered(token_ids, [(at[0], end)], added if told else "")
-
-    def trained_tokens(
-        self, messages: Messages, answer: str, reasoning: str | None = None, train_on: TrainOn = "answer"
-    ) -> int:
-        """How many tokens of an answer a student of this form is trained on: what a budget of tokens counts."""
-        return self.example(messages, answer, reasoning, train_on).trained
 
     def _turn(
         self, messages: Messages, before: str, answer: str, thought: str | None, stand_ins: Mapping[str, str]

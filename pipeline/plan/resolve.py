@@ -31,7 +31,8 @@ from pipeline.tables import ids
 def resolve(given: Mapping[str, Any], only: str | None = None) -> Plan:
     """Check and resolve all parameters; raises `PlanError` with every fault.
 
-    With `only` the label of an instance, no other gets the fingerprint of its code, which is half of the work.
+    With `only` the label of an instance that is then compared with the plan on disk, no other gets the fingerprint of
+    its code, and none is checked beside the others: the plan was. They are most of the work.
     """
     whole = filled(given, ROOT)
     drafts, broken, settings, faults = read(whole)
@@ -41,7 +42,7 @@ def resolve(given: Mapping[str, Any], only: str | None = None) -> Plan:
     rest = cycles(plan) or [
         fault
         for label, instance in plan.instances.items()
-        if label not in lacking
+        if only is None and label not in lacking
         for fault in beside(instance, plan, broken)
     ]
     told = [*getattr(given, "faults", ()), *faults, *unwatched, *(f for fs in lacking.values() for f in fs), *rest]

@@ -54,6 +54,8 @@ class Params(StageParams):
         return [f"train_on: {self.train_on}: a {network.name} such as {self.student} learns answers; leave it out"]
 
 
+# Arms whose trained tokens differ by no more have equally many.
+EQUAL = 0.01
 COLUMNS = [
     "response_id", "prompt_id", "domain", "messages", "content", "reasoning", "answer", "verifier", "reference",
     "inputs", "outputs",
@@ -70,11 +72,12 @@ def pack(params: Params, responses: Scan, selection: Scan, tokenizer: Path, how:
     network = find("network", network_of(tokenizer)).factory()
     told: Counter[str] = Counter()
     template, form = hashes(tokenizer)
-    kept = {r["response_id"]: r["weight"] for r in selection.pylist(["response_id", "kept", "weight"]) if r["kept"]}
+    kept = {r["response_id"]: r for r in selection.pylist(["response_id", "kept", "weight", "tokens"]) if r["kept"]}
+    counted = trained = 0
     rows: dict[str, dict[str, Any]] = {}
     for response in responses.pylist(COLUMNS):
-        weight = kept.get(response["response_id"])
-        if weight is None:
+        selected = kept.get(response["response_id"])
+        if selected is None:
             continue
         packed = _packed(params, network, tokenizer, response)
         told.update(filter(None, [packed.told, _left_out(params, response)]))
@@ -85,6 +88,7 @@ def pack(params: Params, responses: Scan, selection: Scan, tokenizer: Path, how:
                 f"Raise it, or let the selection say `where: completion_tokens < ...`."
             )
         inputs, outputs = packed.inputs or response["inputs"], response["outputs"]
+        counted, trained = counted + selected["tokens"], trained + sum(end - start for start, end in packed.spans)
         example_id = ids.example_id(packed.token_ids, packed.spans, inputs, outputs)
         row = rows.setdefault(example_id, {
             "example_id": example_id,
@@ -92,7 +96,7 @@ def pack(params: Params, responses: Scan, selection: Scan, tokenizer: Path, how:
             "domain": response["domain"],
             "token_ids": np.array(packed.token_ids, np.int32),
             "spans": [{"start": start, "end": end} for start, end in packed.spans],
-            "weight": weight,
+            "weight": selected["weight"],
             "template_hash": template,
             "tokenizer_hash": form,
             "response_ids": [],
@@ -105,6 +109,11 @@ def pack(params: Params, responses: Scan, selection: Scan, tokenizer: Path, how:
         row["response_ids"].append(response["response_id"])
     for what, count in told.items():
         how.say(f"{count} of {len(kept)} answers: {what}")
+    if counted and abs(trained - counted) > EQUAL * counted:
+        how.say(
+            f"{params.by} counted {counted} tokens, and {params.student} is trained on {trained} of them; for a budget "
+            f"that counts those, let a reader `form.tokens` of {params.student} count them (`select: tokens`)"
+        )
     made = list(rows.values())
     columns = {name: [row[name] for row in made] for name in EXAMPLES.columns}
     columns["response_ids"] = [sorted(names) for names in columns["response_ids"]]

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
 from pipeline.asking.read import read_all
@@ -14,7 +15,7 @@ from pipeline.contracts import RESPONSES, SCORES
 from pipeline.core.methods import Use
 from pipeline.core.run import How
 from pipeline.core.stage import Input, StageParams, stage
-from pipeline.kinds.backend import Tokens, Want
+from pipeline.kinds.backend import Reading, Tokens, Want
 from pipeline.kinds.reader import Reader
 from pipeline.model.chat import Chat
 from pipeline.tables.parquet import Scan
@@ -34,7 +35,8 @@ class Params(StageParams):
         return f"scores/{self.of}/{instance}"
 
     def needs(self) -> dict[str, frozenset[str]]:
-        return {self.model: frozenset({"read", *self.use.method.traits["needs"]})}
+        needs = self.use.method.traits["needs"]
+        return {self.model: frozenset({"read", *needs} if needs else ())}
 
 
 @stage(writes=SCORES, by="part", exactness="repeatable", imports=("torch", "transformers"), finds=("backend",))
@@ -52,8 +54,12 @@ def read(params: Params, responses: Scan, model: Path, how: How) -> Iterator[pa.
         rendered = chat.example(row["messages"], row["content"])
         positions = [t for s, e in rendered.spans for t in range(s, e)]
         asked.append(Tokens(row["response_id"], rendered.token_ids, positions, row["inputs"]))
-    wanted = params.use.method.traits.get("embedding", False)
-    found = {reading.id: reader(reading) for reading in read_all(model, asked, how, Want(embedding=wanted))}
+    traits = params.use.method.traits
+    if traits["needs"]:
+        readings = read_all(model, asked, how, Want(embedding=traits.get("embedding", False)))
+    else:
+        readings = (Reading(tokens.id, np.full(len(tokens.positions), np.nan)) for tokens in asked)
+    found = {reading.id: reader(reading) for reading in readings}
     nothing: dict[str, object] = {"score": None, "quantities": []}
     unread = [key for key, row in found.items() if not _finite(row)]
     if unread:

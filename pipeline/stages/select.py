@@ -29,6 +29,7 @@ class Params(StageParams):
     use: Use[Selector]
     budget_tokens: PositiveInt | None = None
     budget_rows: PositiveInt | None = None
+    tokens: str = "completion_tokens"
     one_per_prompt: bool = True
     allow_truncated: bool = False
     seed: int
@@ -72,7 +73,7 @@ class Params(StageParams):
             for name, table in self.arguments("gaps").items()
             if table not in tables
         ]
-        rules = {"where": (self.where, "condition")}
+        rules = {"where": (self.where, "condition"), "tokens": (self.tokens, "number")}
         for marker in ("number", "vector"):
             rules |= {name: (text, marker) for name, text in self.arguments(marker).items()}
         return faults + tables_rules.faults(rules, graph.scorers_of(plan, self.of), plan.settings.query)
@@ -82,9 +83,13 @@ class Params(StageParams):
 def select(
     params: Params, responses: Scan, scores: Scan, gaps: Scan, data: Path, name: str, how: How
 ) -> Iterator[pa.RecordBatch]:
-    """Every answer in `of` gets one row; those that may be kept go to the selector as candidates."""
+    """Every answer in `of` gets one row; those that may be kept go to the selector as candidates.
+
+    `tokens` counts those of an answer for `budget_tokens`, over scores_wide. As the teacher counts them is as a student
+    of the same tokenizer is trained on them; for another it is the score of a reader `form.tokens` with that student.
+    """
     numbers, vectors, weights = (params.arguments(marker) for marker in ("number", "vector", "gaps"))
-    shown = {"where": f"select.{name}.where: {params.where}"}
+    shown = {key: f"select.{name}.{key}: {getattr(params, key)}" for key in ("where", "tokens")}
     shown |= {f"number:{text}": f"select.{name}.{key}: {text}" for key, text in numbers.items()}
     shown |= {f"vector:{text}": f"select.{name}.{key}: {text}" for key, text in vectors.items()}
     rows = tables_rules.columns(
@@ -93,7 +98,7 @@ def select(
         {
             "prompt_id": "prompt_id",
             "domain": "domain",
-            "tokens": "completion_tokens",
+            "tokens": f"({params.tokens}\n)::BIGINT",
             "entry": "entry",
             "failed": "error IS NOT NULL OR content IS NULL OR finish_reason NOT IN ('stop', 'length')",
             "truncated": "finish_reason = 'length'",
@@ -122,8 +127,8 @@ def select(
     if params.budget_tokens is not None and chosen["tokens"].null_count:
         example = chosen.filter(pc.is_null(chosen["tokens"]))["response_id"][0]
         raise Refused(
-            f"select.{name}: {chosen['tokens'].null_count} answers have no count of tokens, for example {example}. "
-            f"Use budget_rows, or let `where` leave them out."
+            f"select.{name}: {chosen['tokens'].null_count} answers have no count of tokens ({params.tokens}), for "
+            f"example {example}. Use budget_rows, or let `where` leave them out."
         )
     candidates = Candidates(
         ids=ids_[place],

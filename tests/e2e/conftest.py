@@ -15,6 +15,7 @@ from typing import Any
 import psutil
 import pytest
 import yaml
+from filelock import FileLock
 
 ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
@@ -153,13 +154,34 @@ def own(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def finished(env: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Workspace:
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, Callable[[Path], None]], Path]:
+    """A folder that is made once for all workers of a test run, by the first that needs it."""
+    base = tmp_path_factory.getbasetemp()
+    root = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+
+    def folder(name: str, make: Callable[[Path], None]) -> Path:
+        place, made = root / name, root / f"{name}.made"
+        with FileLock(root / f"{name}.lock"):
+            if not made.exists():
+                shutil.rmtree(place, ignore_errors=True)
+                make(place)
+                made.touch()
+        return place
+
+    return folder
+
+
+@pytest.fixture(scope="session")
+def finished(env: dict[str, str], shared: Callable[[str, Callable[[Path], None]], Path]) -> Workspace:
     """A workspace in which the whole graph has run once. Tests copy it and never change it."""
-    workspace = make_workspace(tmp_path_factory.mktemp("finished") / "repo", env)
-    workspace.repro()
-    workspace.run("git", "add", "-A")
-    workspace.run("git", "commit", "-qm", "finished")
-    return workspace
+
+    def make(place: Path) -> None:
+        workspace = make_workspace(place, env)
+        workspace.repro()
+        workspace.run("git", "add", "-A")
+        workspace.run("git", "commit", "-qm", "finished")
+
+    return Workspace(shared("finished", make), env)
 
 
 @pytest.fixture
@@ -185,13 +207,17 @@ def again(
     finished: Workspace,
     clean_env: dict[str, str],
     apart: tuple[str, ...] | None,
-    tmp_path_factory: pytest.TempPathFactory,
+    shared: Callable[[str, Callable[[Path], None]], Path],
 ) -> tuple[Workspace, str]:
     """The same commit once more: a clone without data, other workers, no network; and what Linux counted of it."""
-    place = tmp_path_factory.mktemp("again") / "repo"
-    finished.run("git", "clone", "-q", ".", str(place))
-    there = Workspace(place, clean_env)
-    (place / "dvc.lock").unlink()
-    there.edit(lambda params: params["run"].update(executor="processes", workers=3, batch_rows=48))
-    script = f"{sys.executable} -m pipeline warm dvc repro -q && cat /proc/self/net/snmp"
-    return there, there.run(*(apart or ()), "sh", "-c", script).stdout
+
+    def make(place: Path) -> None:
+        finished.run("git", "clone", "-q", ".", str(place))
+        there = Workspace(place, clean_env)
+        (place / "dvc.lock").unlink()
+        there.edit(lambda params: params["run"].update(executor="processes", workers=3, batch_rows=48))
+        script = f"{sys.executable} -m pipeline warm dvc repro -q && cat /proc/self/net/snmp"
+        (place / "snmp").write_text(there.run(*(apart or ()), "sh", "-c", script).stdout, "utf-8")
+
+    place = shared("again", make)
+    return Workspace(place, clean_env), (place / "snmp").read_text("utf-8")

@@ -5,14 +5,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tokenizers import Tokenizer
 
-from pipeline.contracts import EXAMPLES, RESPONSES, SELECTIONS
+from pipeline.contracts import EXAMPLES, RESPONSES, SCORES, SELECTIONS
 from pipeline.core.driver import run_instance
 from pipeline.core.settings import RunSettings
 from pipeline.core.stage import Instance
 from pipeline.errors import Refused
 from pipeline.model.chat import Chat
-from pipeline.stages import pack
+from pipeline.stages import pack, read
 from pipeline.tables import ids, parquet, tensors
 from pipeline.tables.parquet import Scan
 
@@ -50,6 +51,38 @@ def packed(data: Path, rows: list[dict], **more: object) -> dict[str, dict]:
     inputs = {"responses": (OF,), "selection": (f"selections/{OF}/random",), "tokenizer": ("models/base/tokenizer",)}
     run_instance(Instance("pack", "mine", params, inputs, "examples/mine", ""), RunSettings(), data, data)
     return {row["response_ids"][0]: row for row in Scan(EXAMPLES, (data / "examples/mine",)).pylist()}
+
+
+def counted(data: Path) -> dict[str, float]:
+    """What a reader of the student's form says of every response that `packed` wrote."""
+    params = read.Params.model_validate({"of": OF, "model": "base", "use": "form.tokens"})
+    inputs = {"responses": (OF,), "model": ("models/base",)}
+    run_instance(Instance("read", "x", params, inputs, params.output("x"), ""), RunSettings(), data, data)
+    return {row["response_id"]: row["score"] for row in Scan(SCORES, (data / params.output("x"),)).pylist()}
+
+
+def test_tokens_are_those_of_the_student_whoever_answered(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    packed(data, [response("as counted", "123", "123")])
+    assert "counted" not in capsys.readouterr().err
+    rows = [response("short", "12", "12"), response("long", "1+2#3", "3")]
+    rows.append(response("failed", "", None) | {"content": None, "error": "x", "finish_reason": "error", "sample": 1})
+    found = packed(data, rows)
+    assert counted(data) == {rows[0]["response_id"]: 3.0, rows[1]["response_id"]: 6.0, rows[2]["response_id"]: None}
+    assert {len(e["token_ids"]) - e["spans"][0]["start"] for e in found.values()} == {3, 6}
+    said = capsys.readouterr().err
+    assert all(f"counted 4 tokens, and base is trained on {n} of them" in said for n in (3, 6))
+
+    form = data / "models/base/tokenizer"
+    form.unlink()
+    shutil.copytree(ROOT / "data" / "embedded" / "base", form)
+    other = Tokenizer.from_file(str(form / "tokenizer.json"))
+    other.add_tokens(["1+2"])
+    other.save(str(form / "tokenizer.json"))
+    found = packed(data, rows)
+    assert counted(data)[rows[1]["response_id"]] == 4.0
+    [span] = found[rows[1]["response_id"]]["spans"]
+    assert span["end"] - span["start"] == 4
+    assert "is trained on 3" in (said := capsys.readouterr().err) and "is trained on 4" not in said
 
 
 def test_an_example_says_how_good_it_is_and_what_judges_it(data: Path) -> None:
@@ -116,8 +149,6 @@ def test_reasoning_alone_is_trained_on_or_its_lack_is_named(data: Path) -> None:
     learnt = chat.tokenizer.decode(example["token_ids"][span["start"] : span["end"]], False)
     assert "1 and 2" in learnt and "#3" not in learnt
     assert chat.tokenizer.decode(example["token_ids"][span["end"] :], False) == "#3</s>"
-    count = chat.trained_tokens(row["messages"], "#3", "1 and 2", "reasoning")
-    assert count == span["end"] - span["start"]
     bare = response("bare", "#3", "3")
     with pytest.raises(Refused, match=rf"response {bare['response_id']}: .*`where: reasoning IS NOT NULL`"):
         packed(data, [bare], train_on="reasoning")

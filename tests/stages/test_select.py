@@ -108,6 +108,16 @@ def test_every_answer_has_one_row_and_a_reason(data: Path) -> None:
     assert abs(tokens["add"] - tokens["rev"]) < 20
 
 
+def test_a_budget_counts_what_it_is_told_to_count(data: Path) -> None:
+    rows = run(data, {**RANDOM, "budget_tokens": 60, "tokens": "2 * round(8 * agreement.score)"})
+    scores = Scan(SCORES, (data / "scores/responses/train/agreement",)).pylist()
+    twice = {row["response_id"]: round(16 * row["score"]) for row in scores}
+    assert all(row["tokens"] == twice[row["response_id"]] for row in rows)
+    assert 50 < sum(row["tokens"] for row in rows if row["kept"]) <= 60
+    with pytest.raises(Refused, match=r"640 answers have no count of tokens \(NULL\), for example .* Use budget_rows"):
+        run(data, {**RANDOM, "budget_tokens": 60, "tokens": "NULL"})
+
+
 def test_random_without_a_budget_keeps_one_answer_of_every_prompt(data: Path) -> None:
     kept = [r for r in run(data, RANDOM) if r["kept"]]
     assert len(kept) == len({r["prompt_id"] for r in kept}) == 40

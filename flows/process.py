@@ -7,7 +7,6 @@ signal comes when the *thread* that started a child ends.
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import subprocess
@@ -22,8 +21,6 @@ from pathlib import Path
 from signal import SIGINT
 
 import psutil
-from dvc.fs import localfs
-from dvc.rwlock import _edit_rwlock
 
 from flows.graph import Instance
 
@@ -238,26 +235,9 @@ class Throttle:
         self._omitted = 0
 
 
-def prune_locks(root: Path) -> int:
-    """Drop what killed DVC processes left in DVC's table of busy paths; returns how many entries.
-
-    DVC drops an entry only when its process number is free, and in a container numbers come again soon.
-    """
-    folder = root / ".dvc" / "tmp"
-    if not (folder / "rwlock").exists():
-        return 0
-    with _edit_rwlock(str(folder), localfs, False) as table:
-        before = json.dumps(table).count('"pid"')
-        table["write"] = {path: holder for path, holder in table["write"].items() if not holder or _holds(holder)}
-        readers = {path: [h for h in holders if _holds(h)] for path, holders in table["read"].items()}
-        table["read"] = {path: holders for path, holders in readers.items() if holders}
-        return before - json.dumps(table).count('"pid"')
-
-
-def _holds(holder: Mapping[str, int | str]) -> bool:
-    """Whether the process of an entry is alive and still the same program: its arguments end as the entry says."""
-    try:
-        process = psutil.Process(int(holder["pid"]))
-        return alive(process) and " ".join(process.cmdline()).endswith(str(holder["cmd"]).partition(" ")[2])
-    except psutil.NoSuchProcess:
-        return False
+def prune_locks(root: Path) -> None:
+    """Drop what killed DVC processes left in DVC's table of busy paths."""
+    busy = root / ".dvc" / "tmp" / "rwlock"
+    if busy.exists() and '"pid"' in busy.read_text("utf-8"):
+        command = [sys.executable, "-m", "pipeline", "tidy", "--locks"]
+        subprocess.run(command, cwd=root, stdout=subprocess.DEVNULL, check=True)

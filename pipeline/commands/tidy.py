@@ -10,6 +10,7 @@ import argparse
 import shutil
 from collections.abc import Collection, Mapping
 from pathlib import Path
+from typing import Any
 
 import psutil
 from dvc.exceptions import DvcException
@@ -27,7 +28,7 @@ from pipeline.plan.reading import load
 from pipeline.plan.resolve import resolve
 
 ABOUT = "forget instances that no longer exist in dvc.lock, and locks of killed DVC processes"
-MORE = "Not while DVC runs."
+MORE = "Not while DVC runs, but for --locks."
 
 
 def forget(root: Path, known: Collection[str]) -> list[str]:
@@ -35,7 +36,9 @@ def forget(root: Path, known: Collection[str]) -> list[str]:
     lock = root / "dvc.lock"
     try:
         with Repo(str(root)) as repo, repo.lock:
-            _free_busy_paths(Path(repo.tmp_dir))
+            _, living = free_busy_paths(Path(repo.tmp_dir))
+            if living:
+                raise TryAgain(f"DVC is running here ({living[0]}); wait until it ends")
             if not lock.exists():
                 return []
             with modify_yaml(str(lock)) as content:
@@ -49,19 +52,23 @@ def forget(root: Path, known: Collection[str]) -> list[str]:
         raise Refused(f"DVC cannot open this repository: {error}") from error
 
 
-def _free_busy_paths(folder: Path) -> None:
-    """Empty DVC's table of busy paths; refuse if a living process is in it.
+def free_busy_paths(folder: Path) -> tuple[int, list[str]]:
+    """Drop what killed processes left in DVC's table of busy paths; how many entries, and the commands of the living.
 
     DVC drops an entry only when its process number is free, and in a container numbers come again soon.
     """
     if not (folder / "rwlock").exists():
-        return
+        return 0, []
     with _edit_rwlock(str(folder), localfs, False) as busy:
-        holders = [*filter(None, busy["write"].values()), *(h for hs in busy["read"].values() for h in hs)]
-        living = [str(holder["cmd"]) for holder in holders if _lives(holder)]
-        if living:
-            raise TryAgain(f"DVC is running here ({living[0]}); wait until it ends")
-        busy["write"], busy["read"] = {}, {}
+        writers = [(path, holder) for path, holder in busy["write"].items() if holder]
+        readers = [(path, holder) for path, holders in busy["read"].items() for holder in holders]
+        living = [pair for pair in writers if _lives(pair[1])], [pair for pair in readers if _lives(pair[1])]
+        read: dict[str, list[Any]] = {}
+        for path, holder in living[1]:
+            read.setdefault(path, []).append(holder)
+        busy["write"], busy["read"] = dict(living[0]), read
+        kept = [str(holder["cmd"]) for _, holder in (*living[0], *living[1])]
+        return len(writers) + len(readers) - len(kept), kept
 
 
 def _lives(holder: Mapping[str, int | str]) -> bool:
@@ -83,10 +90,16 @@ def arguments(command: argparse.ArgumentParser) -> None:
     """What may follow `tidy`."""
     text = "remove data/.orphans too, the tables that nobody owns"
     command.add_argument("--orphans", action="store_true", help=text)
+    text = "nothing but what killed DVC processes left locked, also while DVC runs"
+    command.add_argument("--locks", action="store_true", help=text)
 
 
-def run(orphans: bool) -> None:
+def run(orphans: bool, locks: bool) -> None:
     """Forget, in dvc.lock, instances that no longer exist, and what killed DVC processes left locked."""
+    if locks:
+        freed, _ = free_busy_paths(ROOT / ".dvc" / "tmp")
+        show([f"{freed} entries of killed DVC processes removed"])
+        return
     given = load(PARAMS)
     resolve(given)
     show([f"dvc.lock: {', '.join(forget(ROOT, entries(given, ROOT))) or 'nothing'} removed"])

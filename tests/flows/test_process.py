@@ -70,5 +70,5 @@ def test_entries_of_dead_processes_are_dropped_and_living_ones_kept(repository: 
     again = {"pid": os.getpid(), "cmd": "dvc repro a_number_that_came_again"}
     dead = {"pid": 2**22 - 1, "cmd": "dvc repro"}
     table.write_text(json.dumps({"write": {"/a": dead, "/b": living}, "read": {"/c": [again, living], "/d": [dead]}}))
-    assert prune_locks(repository) == 3
+    prune_locks(repository)
     assert json.loads(table.read_text("utf-8")) == {"write": {"/b": living}, "read": {"/c": [living]}}

@@ -10,8 +10,11 @@ drawing serves light and dark.
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup
@@ -110,9 +113,19 @@ def _svg(chart: Chart) -> Markup:
     return Markup(svg.replace("<svg ", Markup('<svg role="img" aria-label="{}" ').format(chart.title), 1))
 
 
-def plots_script() -> str:
-    """The scripts of DVC's page of plots. In a child too: what the library starts would not outlive a fork."""
-    return bounded(lambda: vl_convert.javascript_bundle(None), PATIENCE)  # type: ignore[arg-type]  # its stub errs
+def plots_script(kept: Path) -> str:
+    """The scripts of DVC's page of plots. The library gathers them for seconds, so they are kept, a file a version.
+
+    They are gathered in a child too: what the library starts would not outlive a fork.
+    """
+    file = kept / f"vega_{version('vl-convert-python')}.js"
+    if not file.exists():
+        script = bounded(lambda: vl_convert.javascript_bundle(None), PATIENCE)  # type: ignore[arg-type]  # its stub errs
+        kept.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile("w", encoding="utf-8", dir=kept, delete=False) as scratch:
+            scratch.write(script)
+        Path(scratch.name).rename(file)
+    return file.read_text("utf-8")
 
 
 def differences(answers: Sequence[Answered]) -> Chart:

@@ -17,6 +17,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from pipeline.contracts import DROPS, EVALS, EXAMPLES, GAPS, PROMPTS, RESPONSES, SCORES, SELECTIONS
+from pipeline.core.run import How
 from pipeline.core.stage import Input, StageParams, stage
 from pipeline.report import arms, charts, facts, made, page
 from pipeline.report import curves as learning
@@ -64,6 +65,7 @@ def report(
     quality: Path | None,
     data: Path,
     out: Path,
+    how: How,
 ) -> None:
     """The page, the metrics and the plots."""
     lineage = arms.read(data)
@@ -90,7 +92,7 @@ def report(
     for model, numbers in results.metrics.items():
         _json(out / "metrics" / f"{model}.json", numbers)
     _plots(out / "plots", results, curves)
-    (out / "dvc_plots.html").write_text(PLOTS_PAGE.replace("{script}", charts.plots_script()), "utf-8")
+    (out / "dvc_plots.html").write_text(PLOTS_PAGE.replace("{script}", charts.plots_script(how.memo)), "utf-8")
     for check in found.checked:
         if check.docs is not None and check.page is not None:
             shutil.copytree(check.docs, (out / check.page).parent)

@@ -6,6 +6,7 @@ import json
 import random
 import re
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -156,3 +157,14 @@ def test_every_edit_runs_its_cone_and_all_agree(brought: Workspace) -> None:
     assert standing(brought) == {} and dvc_says_clean(brought)
     assert brought.repro() == ["report"]
     assert stillhouse(brought, "status").endswith("instances are up to date\n")
+
+
+def test_a_flow_runs_the_same_cone(brought: Workspace, tmp_path: Path) -> None:
+    append(brought.data / "own" / "lines.jsonl", random.Random(SEED + 1))
+    command = (sys.executable, "-m", "flows.distill", *BROUGHT)
+    quiet = {"PREFECT_HOME": str(tmp_path), "PREFECT_LOGGING_LEVEL": "ERROR", "DO_NOT_TRACK": "1"}
+    said = brought.run(*command, **quiet).stdout
+    ran = re.search(r"(?<!^)\bRan: ([^;\n]*)", said)
+    assert ran is not None, said
+    assert set(ran[1].split(", ")) == {"plan", "ingest@lines", "curate@train"}
+    assert brought.run(*command, **quiet).stdout == "nothing changed\n"

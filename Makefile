@@ -72,7 +72,7 @@ effect: setup  ## the effect table of the README: five seeds on an unseen benchm
 	@PYTHONPATH=. python benchmarks/default_effect.py && python docs/fill_readme.py
 
 .PHONY: proofs
-proofs: setup  ## what each new method does against its control: three seeds, twenty minutes
+proofs: setup  ## what each new method does against its control: three seeds, an hour on two cores
 	@PYTHONPATH=. python benchmarks/proofs.py && python benchmarks/tables.py
 
 # What is compared with, and vLLM, outside our environment; `benchmarks/*.txt` each make one.

@@ -1,6 +1,6 @@
 """What each new method does against its control: every recipe with three seeds, on a benchmark that tuning never saw.
 
-    make proofs                # an hour and a half on two cores
+    make proofs                # an hour on two cores
     PYTHONPATH=. python benchmarks/proofs.py --recipes dpo --seeds 101 102 --bench 107 --set train.dpo.epochs=2 \
         --out /tmp/try.json    # to try something
 

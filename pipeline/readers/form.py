@@ -10,7 +10,7 @@ from pipeline.kinds.reader import Reader, reader
 
 @reader(needs=())
 def tokens() -> Reader:
-    """How many tokens of an answer a student of this form is trained on, its end token included.
+    """How many tokens of an answer, without its thought, a student of this form is trained on, its end token included.
 
     Paper: none; what a budget of tokens has to count for arms of equal cost (`select: {tokens: <name>.score}`).
     Differs: nothing.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 import os
 import signal
 import time
@@ -55,8 +56,12 @@ def test_what_the_work_raises_is_raised_here(work: Callable[[], object], raised:
     ],
 )
 def test_a_death_is_told_and_outlived(work: Callable[[], object], how: str) -> None:
+    def quietly() -> object:
+        faulthandler.disable()
+        return work()
+
     with pytest.raises(Ended, match=how) as ended:
-        bounded(work, LIMITS)
+        bounded(quietly, LIMITS)
     assert not ended.value.late
 
 

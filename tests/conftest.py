@@ -1,8 +1,16 @@
-"""What needs vLLM runs only where `-m vllm` asks for it, as `make vllm-cpu` does, and fails where vLLM is missing."""
+"""What all tests share.
+
+What needs vLLM runs only where `-m vllm` asks for it, as `make vllm-cpu` does, and fails where vLLM is missing.
+"""
 
 from __future__ import annotations
 
+import signal
+
 import pytest
+
+# A shell's background jobs ignore SIGINT and hand that on, also to the processes that tests interrupt.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -60,15 +60,17 @@ def free_busy_paths(folder: Path) -> tuple[int, list[str]]:
     if not (folder / "rwlock").exists():
         return 0, []
     with _edit_rwlock(str(folder), localfs, False) as busy:
-        writers = [(path, holder) for path, holder in busy["write"].items() if holder]
-        readers = [(path, holder) for path, holders in busy["read"].items() for holder in holders]
-        living = [pair for pair in writers if _lives(pair[1])], [pair for pair in readers if _lives(pair[1])]
-        read: dict[str, list[Any]] = {}
-        for path, holder in living[1]:
-            read.setdefault(path, []).append(holder)
-        busy["write"], busy["read"] = dict(living[0]), read
-        kept = [str(holder["cmd"]) for _, holder in (*living[0], *living[1])]
-        return len(writers) + len(readers) - len(kept), kept
+        before = len(_holders(busy))
+        busy["write"] = {path: holder for path, holder in busy["write"].items() if holder and _lives(holder)}
+        read = {path: [holder for holder in holders if _lives(holder)] for path, holders in busy["read"].items()}
+        busy["read"] = {path: holders for path, holders in read.items() if holders}
+        living = [str(holder["cmd"]) for holder in _holders(busy)]
+        return before - len(living), living
+
+
+def _holders(busy: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """The entries of DVC's table of busy paths."""
+    return [*filter(None, busy["write"].values()), *(holder for holders in busy["read"].values() for holder in holders)]
 
 
 def _lives(holder: Mapping[str, int | str]) -> bool:

@@ -110,8 +110,8 @@ DROPS = Table("drops", ("prompt_id", "rule"), {
 })  # fmt: skip
 
 RESPONSES = Table("responses", ("response_id",), {
-    "response_id": Column(TEXT, "id of what came back: request and content"),
-    "request_id": Column(TEXT, "id of what was asked: prompt, model identity, sampling, sample number"),
+    "response_id": Column(TEXT, "id of what came back: prompt, model identity, sampling, sample number and content"),
+    "request_id": Column(TEXT, "key of the memo: what was asked, and the code that computes answers here"),
     "prompt_id": PROMPT_ID,
     "messages": Column(MESSAGES, "the conversation that was answered"),
     "domain": DOMAIN,

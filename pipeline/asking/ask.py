@@ -46,23 +46,25 @@ def requests_for(prompts: pa.Table, model: Path, sampling: Sampling, k: int, see
     traits = find("backend", card["backend"]).traits
     renders = traits.get("renders", lambda card: False)
     renderer = Chat(model / "tokenizer") if renders(card) else None
-    engine, requests = engine_of(card), []
+    engine, shape, requests = engine_of(card), engine_of(card, code=False), []
     for row in prompts.select(["prompt_id", "messages", "solution"]).to_pylist():
         rendered = None if renderer is None else renderer.prompt(row["messages"])
         # Of one that answers with the solution, another solution is another answer.
         decides = ids.digest("solution", engine, row["solution"]) if traits.get("solutions") else engine
         for sample in range(k):
             own = ids.seed_of(seed, "generate", row["prompt_id"], sample)
-            asked = row["prompt_id"], card["model_id"], sampling, sample, own, decides
+            asked = row["prompt_id"], card["model_id"], sampling, sample, own
+            sample_id = request_key(*asked, shape)
             requests.append(
                 GenerateRequest(
-                    request_key(*asked, rendered),
+                    request_key(*asked, decides, rendered),
                     row["prompt_id"],
                     row["messages"],
                     sample,
                     own,
                     row["solution"],
-                    earlier_id=None if rendered is None else request_key(*asked),
+                    sample_id=sample_id,
+                    earlier_id=None if rendered is None or engine != shape else sample_id,
                     prompt_tokens=None if rendered is None else len(rendered),
                 )
             )

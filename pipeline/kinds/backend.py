@@ -60,6 +60,9 @@ class Sampling:
 class GenerateRequest:
     """One sample of one prompt. The seed is this sample's own: no two requests share their noise.
 
+    `request_id` is its key in the memo, which holds the code that computes the answer here. `sample_id` does not: its
+    answer's row is named after it, so that an edit that changes no answer changes no row's name.
+
     `solution` is the answer that came with the data, if one did; only recorded.solutions looks at it. `earlier_id` is
     the id that this request had before ids held the rendered prompt, and `prompt_tokens` how many tokens that has.
     """
@@ -70,6 +73,7 @@ class GenerateRequest:
     sample: int
     seed: int
     solution: str | None = None
+    sample_id: str = ""
     earlier_id: str | None = None
     prompt_tokens: int | None = None
 
@@ -164,13 +168,13 @@ def card_of(folder: Path) -> dict[str, Any]:
     return json.loads((folder / "model.json").read_text("utf-8"))
 
 
-def engine_of(card: dict[str, Any]) -> str:
+def engine_of(card: dict[str, Any], *, code: bool = True) -> str:
     """What else than the model decides its answers: the backend, the keys of the card that it declares as
-    `shaped_by`, and, where it `computes` the answers itself, the code that does."""
+    `shaped_by`, and, where it `computes` the answers itself, the `code` that does."""
     method = find("backend", card["backend"])
     shaped_by = {key: card.get(key) for key in method.traits.get("shaped_by", ())}
     own = None
-    if method.traits.get("computes"):
+    if code and method.traits.get("computes"):
         found = (module_of(kind, name) for kind in method.finds for name in available(kind))
         own = identity.fingerprint([method.module, *found])
     return ids.digest("engine", card["backend"], shaped_by, own)

@@ -103,7 +103,7 @@ def generate(params: Params, prompts: Scan, drops: Scan, model: Path, how: How, 
 
 def _row(request: GenerateRequest, answer: Answer, prompt: dict[str, Any], name: str, model_id: str) -> dict[str, Any]:
     return {
-        "response_id": ids.response_id(request.request_id, answer.content),
+        "response_id": ids.response_id(request.sample_id, answer.content),
         "request_id": request.request_id,
         "prompt_id": request.prompt_id,
         "messages": request.messages,

@@ -48,9 +48,9 @@ def example_id(
     return digest("example", token_ids, spans, *of_arrays(inputs), *targets)
 
 
-def response_id(request: str, content: str | None) -> str:
-    """The id of what came back for a request, so that a label given to one text never lands on another."""
-    return digest("response", request, content)
+def response_id(sample: str, content: str | None) -> str:
+    """The id of what came back for a sample, so that a label given to one text never lands on another."""
+    return digest("response", sample, content)
 
 
 def seed_of(seed: int, *names: str | int) -> int:

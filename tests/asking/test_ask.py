@@ -197,12 +197,21 @@ def fresh_code() -> Iterator[None]:
 def test_an_edit_of_the_renderer_asks_a_computing_backend_anew(
     fresh_code: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, backend: str
 ) -> None:
-    """`template.rendered` renders the last turn only: its code is part of the key, and so is what it gives."""
+    """`template.rendered` renders the last turn only: its code is part of the key, and so is what it gives; the row of
+    an answer that comes out the same keeps its name."""
     folder = folder_of(tmp_path, {"backend": backend, "model_id": "m"})
     [before] = requests_for(prompts(1), folder, SAMPLING, 1, seed=1)
     edited(monkeypatch, ROOT / "pipeline" / "model" / "template.py", *LAST_TURN)
     [after] = requests_for(prompts(1), folder, SAMPLING, 1, seed=1)
-    assert before.request_id != after.request_id and before.seed == after.seed
+    assert before.request_id != after.request_id
+    assert (before.sample_id, before.seed) == (after.sample_id, after.seed)
+
+
+def test_the_rows_of_two_engines_of_one_model_have_names_of_their_own(tmp_path: Path) -> None:
+    cards = [{"backend": backend, "model_id": "m"} for backend in ("local.model", "vllm.engine", "fake.words")]
+    folders = [folder_of(tmp_path / card["backend"], card) for card in cards]
+    names = {requests_for(prompts(1), folder, SAMPLING, 1, seed=1)[0].sample_id for folder in folders}
+    assert len(names) == 3
 
 
 def test_an_edit_of_a_client_pays_for_nothing(

@@ -285,12 +285,20 @@ def test_the_memo_s_last_record_is_torn(
     assert shot(workspace, server, signal.SIGKILL, REQUESTS // 2, "after").end() == -signal.SIGKILL
     whole = kept_in_a_copy(workspace)
     log = workspace.memo / "requests.sqlite-wal"
-    content = log.read_bytes()
-    log.write_bytes(content[:-1000] + (b"" if damage == "cut off" else b"\xa5" * 1000))
+    end = end_of_the_last_record(content := log.read_bytes())
+    log.write_bytes(content[: end - 1000] + (b"" if damage == "cut off" else b"\xa5" * 1000 + content[end:]))
     kept = kept_in_a_copy(workspace)
     assert 0 < kept < whole
     goes_on(workspace, server, undisturbed())
     assert twice(server) <= CONCURRENCY + whole - kept
+
+
+def end_of_the_last_record(log: bytes) -> int:
+    """Where the frames end that SQLite reads: those with the salt of the head. Behind them lie frames of before the log
+    was begun again (https://www.sqlite.org/fileformat2.html#the_write_ahead_log)."""
+    frame = 24 + int.from_bytes(log[8:12], "big")
+    starts = range(32, len(log) - frame + 1, frame)
+    return next((at for at in starts if log[at + 8 : at + 16] != log[16:24]), 32 + len(starts) * frame)
 
 
 def kept_in_a_copy(workspace: Workspace) -> int:

@@ -55,6 +55,10 @@ real: setup  ## the same graph with a real language model (`git checkout params.
 test: setup  ## all tests, two at a time
 	@python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder
 
+.PHONY: test-long
+test-long: setup  ## the tests that take minutes each: kills, recipes, a served teacher, twenty edits; a quarter of an hour
+	@python -m pytest -q -m long -n 2 --dist worksteal
+
 .PHONY: check
 check: setup  ## format, lint, types, layers and the fast tests
 	@ruff format --check .

@@ -27,7 +27,7 @@ from pipeline.model.chat import Chat
 
 
 @backend(
-    gives=("generate", "token_logprobs", "structured", "read", "topk_logprobs"),
+    gives=("form", "generate", "token_logprobs", "structured", "read", "topk_logprobs"),
     shaped_by=("api", "chat", "logprobs", "token_ids", "n", "structured"),
     renders=lambda card: card.get("api") == "completions",
 )

@@ -61,7 +61,7 @@ END_S = 20.0
 
 
 @backend(
-    gives=("generate", "read", "token_logprobs", "topk_logprobs", "structured"),
+    gives=("form", "generate", "read", "token_logprobs", "topk_logprobs", "structured"),
     computes=True,
     renders=lambda card: True,
     packages=("vllm",),

@@ -31,8 +31,8 @@ from pipeline.tables import ids
 from pipeline.tables.ids import Cell
 
 Messages = Sequence[dict[str, str]]
-# What a model that is run in this process gives.
-LOCAL = ("generate", "read", "token_logprobs", "topk_logprobs", "full_logits", "hidden_states", "gradients")
+# What a model that is run in this process gives; `form` is its folder `tokenizer/`.
+LOCAL = ("form", "generate", "read", "token_logprobs", "topk_logprobs", "full_logits", "hidden_states", "gradients")
 
 
 @dataclass(frozen=True)

@@ -20,8 +20,13 @@ Commit = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{40}$")]
 
 
 def gives(arguments: Mapping[str, Any]) -> frozenset[str]:
-    """What a served model gives: answers, and what its entry says that its server can."""
-    declared = {"logprobs": {"token_logprobs"}, "structured": {"structured"}, "read": {"read", "topk_logprobs"}}
+    """What a served model gives: answers, what its entry says that its server can, and a form."""
+    declared = {
+        "logprobs": {"token_logprobs"},
+        "structured": {"structured"},
+        "read": {"read", "topk_logprobs"},
+        "tokenizer": {"form"},
+    }
     return frozenset({"generate"}.union(*(given for key, given in declared.items() if arguments.get(key))))
 
 

@@ -44,7 +44,7 @@ class Params(StageParams):
         return f"examples/{instance}"
 
     def needs(self) -> dict[str, frozenset[str]]:
-        return {self.student: frozenset()}
+        return {self.student: frozenset({"form"})}
 
     def check(self, plan: Plan) -> list[str]:
         """A network that learns no text learns no thought."""

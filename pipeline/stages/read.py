@@ -36,7 +36,7 @@ class Params(StageParams):
 
     def needs(self) -> dict[str, frozenset[str]]:
         needs = self.use.method.traits["needs"]
-        return {self.model: frozenset({"read", *needs} if needs else ())}
+        return {self.model: frozenset({"read", *needs} if needs else {"form"})}
 
 
 @stage(writes=SCORES, by="part", exactness="repeatable", imports=("torch", "transformers"), finds=("backend",))

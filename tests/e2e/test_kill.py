@@ -113,6 +113,7 @@ def moments(seed: int, duration: float) -> list[float]:
     return [drawn.uniform(0.02, 0.98) * duration for _ in range(MOMENTS)]
 
 
+@pytest.mark.long
 def test_a_killed_generate_goes_on(workspace: Workspace, warm_parent: tuple[psutil.Process, str]) -> None:
     memo = workspace.data / ".memo"
     output = workspace.data / "responses" / "train" / "teacher"
@@ -131,6 +132,7 @@ def test_a_killed_generate_goes_on(workspace: Workspace, warm_parent: tuple[psut
     assert any(0 < received < needed for received in kept)
 
 
+@pytest.mark.long
 def test_a_killed_train_goes_on(workspace: Workspace, warm_parent: tuple[psutil.Process, str]) -> None:
     checkpoints = workspace.data / ".checkpoints" / "random_sft"
     output = workspace.data / "models" / "random_sft"

@@ -49,6 +49,7 @@ def test_own_prompts_teacher_and_student(local: Workspace) -> None:
     assert local.repro() == []
 
 
+@pytest.mark.long
 def test_prompts_without_reference_answers(local: Workspace, tmp_path: Path) -> None:
     """Agreement with the teacher and held-out likelihood are what is left to measure; nothing is asked twice."""
     workspace = local.copy(tmp_path / "repo")
@@ -130,6 +131,7 @@ def healthy(port: int) -> bool:
         return False
 
 
+@pytest.mark.long
 def test_a_served_teacher(own: Path, endpoint: str, env: dict[str, str], tmp_path: Path) -> None:
     """An OpenAI-compatible server teaches a student of another vocabulary, the shipped base."""
     workspace = make_workspace(tmp_path / "repo", env, lambda params: None)

@@ -61,6 +61,7 @@ def test_a_recipe_is_a_plan_and_passes_the_doctor(
     assert [check.name for check in failed if check.name != "dvc"] == []
 
 
+@pytest.mark.long
 def test_a_hosted_teacher_with_a_cap(brought: Workspace, server: ModelServer, tmp_path: Path) -> None:
     """The cap ends the run with what came kept; raised, only the rest is asked for, four samples a request."""
     workspace = replace(brought.copy(tmp_path / "repo"), env={**brought.env, "TEACHER_API_KEY": KEY})
@@ -81,6 +82,7 @@ def test_a_hosted_teacher_with_a_cap(brought: Workspace, server: ModelServer, tm
     assert not [file for file in kept if KEY.encode() in file.read_bytes()]
 
 
+@pytest.mark.long
 def test_two_teachers_each_where_it_is_asked(brought: Workspace, server: ModelServer, tmp_path: Path) -> None:
     workspace = brought.copy(tmp_path / "repo")
     two = {"http://127.0.0.1:8000/v1": server.url, "http://127.0.0.1:8001/v1": server.url}
@@ -116,6 +118,7 @@ def tiny(params: dict[str, Any]) -> None:
 PACKED = {"dpo": "pairs", "classifier_text": "some"}
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("recipe", PACKED)
 def test_a_method_and_its_control_run_to_the_report(env: dict[str, str], recipe: str, tmp_path: Path) -> None:
     """A chain of trainings over sets of answers; and a graph without any language model."""

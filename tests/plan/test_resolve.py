@@ -125,6 +125,18 @@ WRONG: dict[str, tuple[Change, str]] = {
         or p["acquire"]["teacher"].update(use="remote.endpoint", model="m", version="1"),
         "topk_logprobs of the model 'teacher', which gives generate",
     ),
+    "a reader of a form that nobody gave": (
+        lambda p: p["acquire"]["teacher"].clear()
+        or p["acquire"]["teacher"].update(use="remote.endpoint", model="m", version="1")
+        or p["read"].update(lengths={"of": "responses/train", "model": "teacher", "use": "form.tokens"}),
+        "read.lengths: needs form of the model 'teacher', which gives generate. Use another",
+    ),
+    "examples in a form that nobody gave": (
+        lambda p: p["acquire"]["teacher"].clear()
+        or p["acquire"]["teacher"].update(use="remote.endpoint", model="m", version="1")
+        or p["pack"]["random"].update(student="teacher"),
+        "pack.random: needs form of the model 'teacher', which gives generate. Use another",
+    ),
     "a teacher without its distribution": (
         lambda p: p["train"]["kd"].update(of="examples/coverage"), "say `of: signals/<examples>/<probe>`"
     ),

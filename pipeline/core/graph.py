@@ -33,7 +33,7 @@ def upstream(plan: Plan) -> dict[str, list[str]]:
 
 
 def gives(plan: Plan, model: str) -> frozenset[str]:
-    """What a model's backend gives: `form`, `generate`, `read`, `token_logprobs`, `topk_logprobs`, `full_logits`, ..."""
+    """What a model's backend gives: `form`, `generate`, `read`, `token_logprobs`, `topk_logprobs`, ..."""
     return frozenset().union(*(maker.params.gives() for maker in _makers(plan, [f"models/{model}"])))
 
 

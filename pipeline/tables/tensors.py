@@ -1,7 +1,7 @@
 """Cells of arrays: numpy arrays to what a column of type TENSORS holds, and back.
 
-A number lies in little-endian order, an array in C order, so that equal arrays have equal bytes on any machine. A PNG
-or JPEG is kept as it is. Nothing is a pickle: what is read is numbers, whoever wrote it.
+A number is finite and lies in little-endian order, an array in C order, so that equal arrays have equal bytes on any
+machine. A PNG or JPEG is kept as it is. Nothing is a pickle: what is read is numbers, whoever wrote it.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def _entry(name: str, value: Array) -> dict[str, Any]:
         shape, data = [len(value)], value
     else:
         dtype = _dtype(name, value)
-        shape, data = list(value.shape), value.astype(DTYPES[dtype], copy=False).tobytes()
+        shape, data = list(value.shape), _finite(name, value.astype(DTYPES[dtype], copy=False)).tobytes()
     if len(data) > MOST:
         raise Refused(f"the array {name!r} has {len(data):,} bytes, more than a cell may hold (2 GB); cut it")
     return {"name": name, "dtype": dtype, "shape": shape, "digest": digest(data), "data": data, "uri": None}
@@ -88,7 +88,18 @@ def _array(entry: Mapping[str, Any], folder: Path | None) -> Array:
     if digest(data) != entry["digest"]:
         where = f"in {entry['uri']} " if entry["data"] is None else ""
         raise Refused(f"the bytes of the array {name!r} {where}are not those that its digest names; they have changed")
-    return data if kind in FILES else np.frombuffer(data, DTYPES[kind]).reshape(shape)
+    return data if kind in FILES else _finite(name, np.frombuffer(data, DTYPES[kind]).reshape(shape))
+
+
+def _finite(name: str, value: np.ndarray) -> np.ndarray:
+    """Refuse NaN and infinity, which no model can learn from."""
+    if value.dtype.kind == "f" and len(bad := np.argwhere(~np.isfinite(value))):
+        place = tuple(bad[0].tolist())
+        raise Refused(
+            f"the array {name!r} has {len(bad):,} numbers that are not finite, the first at {list(place)} "
+            f"({value[place]}); write what is missing as a number, and say which in an array of its own"
+        )
+    return value
 
 
 def _fetched(name: str, uri: str | None, folder: Path | None) -> bytes:

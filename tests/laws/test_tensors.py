@@ -21,7 +21,15 @@ from pipeline.tables.tensors import DTYPES, FILES, arrays, cell, digest
 
 NAMES = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=8)
 SHAPES = nps.array_shapes(min_dims=0, max_dims=3, min_side=0, max_side=4)
-NUMBERS = st.sampled_from(sorted(DTYPES)).flatmap(lambda kind: nps.arrays(DTYPES[kind], SHAPES))
+
+
+def finite(dtype: np.dtype) -> st.SearchStrategy:
+    return nps.from_dtype(dtype, **({"allow_nan": False, "allow_infinity": False} if dtype.kind == "f" else {}))
+
+
+NUMBERS = st.sampled_from(sorted(DTYPES)).flatmap(
+    lambda kind: nps.arrays(DTYPES[kind], SHAPES, elements=finite(DTYPES[kind]))
+)
 PICTURES = st.builds(lambda kind, rest: FILES[kind] + rest, st.sampled_from(sorted(FILES)), st.binary(max_size=20))
 CELLS = st.dictionaries(NAMES, NUMBERS | PICTURES, max_size=4)
 
@@ -84,6 +92,8 @@ def test_the_bytes_of_a_file_depend_on_the_cell_alone(tmp_path: Path) -> None:
         (np.zeros(2, bool), "the array 'bad' is of the type bool, which is none of u8"),
         (np.zeros(2, np.complex64), "the array 'bad' is of the type complex64"),
         (np.array(["text"]), "the array 'bad' is of the type <U4"),
+        (np.array([[0, np.nan], [np.inf, 1]]), r"'bad' has 2 numbers that are not finite, the first at \[0, 1\] \(nan"),
+        (np.array(-np.inf, np.float32), r"'bad' has 1 numbers that are not finite, the first at \[\] \(-inf\)"),
         (b"GIF89a", "the array 'bad' is bytes that begin neither a PNG nor a JPEG"),
     ],
 )
@@ -105,6 +115,7 @@ def test_an_array_without_a_name_is_refused() -> None:
         ({"shape": [-2, -3]}, "which is not i32 of the shape"),
         ({"dtype": "f64"}, "which is not f64 of the shape"),
         ({"data": b"\1" * 24}, "are not those that its digest names"),
+        ({"dtype": "f32", "data": (nan := b"\0\0\xc0\x7f" * 6), "digest": digest(nan)}, r"numbers that are not finite"),
         ({"data": None, "uri": None}, "has neither bytes nor a place"),
         ({"data": None, "uri": "/etc/passwd"}, "not inside the folder"),
         ({"data": None, "uri": "../mask.bin"}, "not inside the folder"),

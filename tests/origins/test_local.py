@@ -65,7 +65,9 @@ def test_what_vllm_gives_is_planned() -> None:
 
 def test_an_embedding_or_a_training_is_refused() -> None:
     use = {"of": "responses/train/teacher", "model": "teacher", "use": "likelihood.embedding"}
-    with pytest.raises(PlanError, match=r"read\.added: needs hidden_states of the model 'teacher', which gives form, gen"):
+    with pytest.raises(
+        PlanError, match=r"read\.added: needs hidden_states of the model 'teacher', which gives form, gen"
+    ):
         resolved(read=use)
     given = yaml.safe_load((ROOT / "params.yaml").read_text("utf-8"))
     given["acquire"]["base"]["engine"] = "vllm"

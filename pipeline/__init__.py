@@ -9,8 +9,8 @@ To read it, go from what the data is to what is done with it; a room imports onl
     kinds/        what each kind of method is given and gives: read the one that you want to write
     text/, model/, memo/    text without a model; a model folder; what was asked before
     gateway/      one address over HTTP
-    origins/ sources/ verifiers/ backends/ scorers/ readers/ selectors/ objectives/ networks/ feeds/    the methods, a
-                  file a family (`docs/extending.md`)
+    origins/ sources/ verifiers/ backends/ scorers/ readers/ mixtures/ selectors/ objectives/ networks/ feeds/
+                  the methods, a file a family (`docs/extending.md`)
     asking/, training/, checking/, report/    what stages are made of
     laws/         what every method of a kind obeys
     stages/       one verb each
@@ -28,6 +28,7 @@ A word for each thing:
     thought            what a model says before its answer; the column `reasoning`
     response           a row: a prompt, who was asked, and the answer. Scores and selections are about responses
     score, quantities  one number for a response, higher or lower as its scorer says; the raw numbers it is made of
+    gap, mixture       how far a student is behind in a domain; the share of every domain in what follows
     gate               what lets a checked table pass to those that train on it, or stops the run
     example            a kept response in a student's tokens; the same with a teacher's distributions is signals
     place              where a loss stands: a token that is learnt, or a text that is to be named

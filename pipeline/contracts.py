@@ -154,6 +154,10 @@ GAPS = Table("gaps", ("domain",), {
     "teacher_ppl": optional(REAL, "teacher's perplexity per token on its own answers"),
     "student_ppl": optional(REAL, "student's perplexity per token on the teacher's answers"),
     "ratio": optional(REAL, "student_ppl / teacher_ppl"),
+    "gap": optional(REAL, "teacher_pass - student_pass"),
+    "gap_low": optional(REAL, "lower end of its 95 % interval over prompts"),
+    "gap_high": optional(REAL, "upper end of it"),
+    "hard_negatives": optional(COUNT, "prompts that the student gets wrong and is sure of"),
     "weight": Column(REAL, "the domain's share of the mixture that follows; sums to 1"),
     "cost_per_solved": optional(REAL, "teacher's completion tokens per solved prompt"),
 })  # fmt: skip

@@ -1,4 +1,7 @@
-"""Gaps: how far the student is behind the teacher in every domain.  Reads responses and their scores, writes gaps."""
+"""Gaps: how far the student is behind the teacher in every domain, and the mixture that follows.
+
+Reads responses and their scores, writes gaps.
+"""
 
 from __future__ import annotations
 
@@ -10,33 +13,47 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from pydantic import Field, NonNegativeFloat, model_validator
+from pydantic import model_validator
 
 from pipeline.contracts import GAPS, RESPONSES
 from pipeline.core import graph
+from pipeline.core.methods import Use
 from pipeline.core.run import How
 from pipeline.core.stage import Input, Plan, StageParams, scores_of, stage
 from pipeline.errors import Refused
+from pipeline.kinds.mixture import Domains, Mixture
 from pipeline.tables import rules
 from pipeline.tables.parquet import Scan
 
+# The 97.5 % point of a normal distribution.
+Z = 1.959963984540054
+
 
 class Params(StageParams):
+    """`use` is the mixture: without it DDK's where perplexities were read, and where not `weights.behind`."""
+
     of: str
     teacher: str
     student: str
     solved: str
+    sure: str | None = None
     teacher_nll: str | None = None
     student_nll: str | None = None
-    alpha: float = Field(default=0.5, ge=0, le=1)
-    previous: dict[str, NonNegativeFloat] | None = None
+    use: Use[Mixture]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _usual(cls, given: Any) -> Any:
+        if isinstance(given, dict) and "use" not in given:
+            return {**given, "use": "weights.behind" if given.get("teacher_nll") is None else "weights.ddk"}
+        return given
 
     @model_validator(mode="after")
     def _both_or_neither(self) -> Params:
         if (self.teacher_nll is None) != (self.student_nll is None):
             raise ValueError("takes both teacher_nll and student_nll, or neither")
-        if self.previous is not None and self.teacher_nll is None:
-            raise ValueError("previous weights need teacher_nll and student_nll; without them nothing is carried on")
+        if self.teacher_nll is None and "student_ppl" in self.use.method.traits.get("reads", ()):
+            raise ValueError(f"{self.use.name} needs perplexities; name the readings teacher_nll and student_nll")
         return self
 
     def inputs(self) -> dict[str, Input]:
@@ -72,7 +89,9 @@ class Params(StageParams):
             )
         if self.teacher_nll is not None and self.teacher_nll == self.student_nll:
             faults.append(f"student_nll: is {self.student_nll!r}, and so is teacher_nll; name a reading of each model")
-        return faults + rules.faults({"solved": (self.solved, "condition")}, scorers, plan.settings.query)
+        conditions = {"solved": self.solved} | ({"sure": self.sure} if self.sure else {})
+        asked = {key: (text, "condition") for key, text in conditions.items()}
+        return faults + rules.faults(asked, scorers, plan.settings.query)
 
 
 @stage(writes=GAPS, by="table", imports=("duckdb",))
@@ -84,13 +103,14 @@ def gaps(params: Params, responses: Scan, scores: Scan, data: Path, name: str, h
         "entry": "entry",
         "answered": "content IS NOT NULL",
         "solved": params.solved,
+        "sure": params.sure or "NULL::BOOLEAN",
         "tokens": "completion_tokens",
     }
     for side, score in (("teacher", params.teacher_nll), ("student", params.student_nll)):
         for what, key in (("nll", "nll_sum"), ("count", "tokens")):
             expressions[f"{side}_{what}"] = f"\"{score}\".quantities['{key}']" if score else "NULL::DOUBLE"
     domains: dict[str, list[dict[str, Any]]] = defaultdict(list)
-    shown = {"solved": f"gaps.{name}.solved: {params.solved}"}
+    shown = {key: f"gaps.{name}.{key}: {expressions[key]}" for key in ("solved", "sure")}
     found = rules.columns([responses, scores], data, expressions, shown, how.settings.query)
     for row in found.to_pylist():
         domains[row["domain"]].append(row)
@@ -98,8 +118,11 @@ def gaps(params: Params, responses: Scan, scores: Scan, data: Path, name: str, h
     if not any(row["n"] for row in rows.values()):
         raise Refused(f"no prompt of {params.of} was answered by both {params.teacher!r} and {params.student!r}")
     rows = {domain: row for domain, row in rows.items() if row["n"]}
-    weights = _weights(rows, params)
-    yield GAPS.rows({"domain": domain, "weight": weights[domain], **row} for domain, row in rows.items())
+    weights = params.use.build()(_domains(rows, params.teacher))
+    yield GAPS.rows(
+        {"domain": domain, "weight": weight, **row}
+        for (domain, row), weight in zip(rows.items(), weights.tolist(), strict=True)
+    )
 
 
 def _measured(answers: list[dict[str, Any]], params: Params) -> dict[str, Any]:
@@ -124,6 +147,10 @@ def _measured(answers: list[dict[str, Any]], params: Params) -> dict[str, Any]:
         "teacher_ppl": teacher_ppl,
         "student_ppl": student_ppl,
         "ratio": student_ppl / teacher_ppl if teacher_ppl and student_ppl else None,
+        **_gap(teacher, student),
+        "hard_negatives": len({a["prompt"] for a in student if a["sure"] and a["solved"] is False})
+        if params.sure
+        else None,
         "cost_per_solved": sum(tokens) / len(solved) if solved and None not in tokens else None,
     }
 
@@ -133,28 +160,45 @@ def _solved_share(solved: Iterable[bool | None]) -> float | None:
     return sum(known) / len(known) if known else None
 
 
-def _weights(rows: Mapping[str, Mapping[str, Any]], params: Params) -> dict[str, float]:
-    """A weight per domain: of perplexities, where they were read, otherwise of the difference of pass rates."""
-    if params.teacher_nll is not None:
-        # A domain without a reading counts as one without a gap.
-        ratio = np.array([row["ratio"] or 1.0 for row in rows.values()])
-        before = None if params.previous is None else np.array([params.previous.get(d, 0.0) for d in rows])
-        weights = ddk(ratio, params.alpha, before)
-    else:
-        behind = [max(0.0, (row["teacher_pass"] or 0.0) - (row["student_pass"] or 0.0)) for row in rows.values()]
-        total = math.fsum(behind)
-        share = np.array(behind) / total if total else np.full(len(rows), 1 / len(rows))
-        weights = params.alpha * share + (1 - params.alpha) / len(rows)
-    return dict(zip(rows, weights.tolist(), strict=True))
+def _gap(teacher: list[dict[str, Any]], student: list[dict[str, Any]]) -> dict[str, float | None]:
+    """The difference of two pass rates over the same prompts, and its interval; of one prompt there is none.
 
-
-def ddk(ratio: np.ndarray, alpha: float, previous: np.ndarray | None = None) -> np.ndarray:
-    """Domain weights from perplexity ratios student / teacher, [domains].
-
-    Paper: Liu et al. 2024 (DDK). Eq. 2; without `previous` and with alpha 1 it is eq. 1, a softmax of the ratios.
-    Differs: without `previous`, too, (1 - alpha) is spread evenly, so no domain falls below (1 - alpha) / domains.
+    Source: Cochran 1977 (Sampling Techniques), chapter 6: a ratio whose units are prompts, as answers to one prompt go
+    together.
     """
-    pull = np.exp(ratio - ratio.max())
-    if previous is not None:
-        pull = previous * pull
-    return alpha * pull / pull.sum() + (1 - alpha) / len(ratio)
+    found: list[dict[str, list[bool]]] = [defaultdict(list), defaultdict(list)]
+    for by_prompt, answers in zip(found, (teacher, student), strict=True):
+        for a in answers:
+            if a["solved"] is not None:
+                by_prompt[a["prompt"]].append(a["solved"])
+    if not all(found):
+        return {}
+    prompts = sorted({*found[0], *found[1]})
+    solved, known = (
+        np.array([[of(one.get(p, [])) for p in prompts] for one in found], np.float64) for of in (sum, len)
+    )
+    rate = solved.sum(1) / known.sum(1)
+    errors = (solved - rate[:, None] * known) / known.sum(1)[:, None]
+    gap, n = float(rate[0] - rate[1]), len(prompts)
+    if n == 1:
+        return {"gap": gap}
+    width = Z * math.sqrt(math.fsum((errors[0] - errors[1]) ** 2) * n / (n - 1))
+    return {"gap": gap, "gap_low": gap - width, "gap_high": gap + width}
+
+
+def _domains(rows: Mapping[str, Mapping[str, Any]], teacher: str) -> Domains:
+    """The rows of the table as a mixture sees them."""
+
+    def column(name: str) -> np.ndarray:
+        return np.array([row[name] for row in rows.values()], np.float64)
+
+    return Domains(
+        teacher=teacher,
+        names=np.array(list(rows), object),
+        prompts=column("n"),
+        teacher_passed=column("teacher_pass"),
+        student_passed=column("student_pass"),
+        teacher_ppl=column("teacher_ppl"),
+        student_ppl=column("student_ppl"),
+        cost=column("cost_per_solved"),
+    )

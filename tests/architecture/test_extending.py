@@ -23,6 +23,7 @@ from pipeline.core.run import How
 from pipeline.core.settings import RunSettings
 from pipeline.kinds.backend import GenerateRequest, Reading, Sampling, Tokens, open_model
 from pipeline.kinds.feed import Draw
+from pipeline.kinds.mixture import Domains
 from pipeline.kinds.objective import Reduced, Step, View
 from pipeline.kinds.selector import Budget, Candidates
 from pipeline.laws import law
@@ -146,6 +147,12 @@ def test_scorer_words() -> None:
 def test_reader_surprise() -> None:
     row = built("reader", "surprise")(Reading("r", np.array([-0.5, -2.0], np.float32)))
     assert row == {"score": 2.0, "quantities": [("tokens", 2.0)]}
+
+
+def test_mixture_cheap() -> None:
+    unknown, names = np.full(3, np.nan), np.array(["a", "b", "c"], object)
+    domains = Domains("t", names, np.ones(3), unknown, unknown, unknown, unknown, np.array([10.0, np.nan, 30.0]))
+    assert built("mixture", "cheap")(domains).tolist() == [0.75, 0, 0.25]
 
 
 def test_selector_brief() -> None:

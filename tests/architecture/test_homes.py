@@ -18,7 +18,8 @@ SHORT = 40
 # From the ground up; a new room needs a line here and one in the layers of pyproject.toml.
 ROOMS = (
     "tables", "core", "kinds", "text", "model", "memo", "gateway",
-    "origins", "sources", "verifiers", "backends", "scorers", "readers", "selectors", "objectives", "networks", "feeds",
+    "origins", "sources", "verifiers", "backends", "scorers", "readers", "mixtures", "selectors", "objectives",
+    "networks", "feeds",
     "asking", "training", "checking", "report", "laws", "stages", "plan", "commands",
 )  # fmt: skip
 # File of a room -> the test below tests/ that covers it, where that is not tests/<room>/test_<file>.py.
@@ -50,10 +51,13 @@ COVERED = {
     "gateway/pace.py": "backends/test_http.py",
     "gateway/rounds.py": "backends/test_http.py",
     "kinds/backend.py": "laws/test_backends.py",
+    "kinds/mixture.py": "laws/test_mixtures.py",
     "kinds/objective.py": "laws/test_objectives.py",
     "kinds/selector.py": "laws/test_selectors.py",
     "kinds/source.py": "laws/test_sources.py",
     "kinds/verifier.py": "verifiers/test_verifiers.py",
+    "laws/mixture.py": "laws/test_mixtures.py",
+    "mixtures/weights.py": "golden/test_mixtures.py",
     "laws/objective.py": "laws/test_objectives.py",
     "laws/reader.py": "laws/test_readers.py",
     "laws/scorer.py": "laws/test_scorers.py",

@@ -106,7 +106,8 @@ def build(data: Path, params: dict[str, Any] = PARAMS, prompts: int = 60, items:
     )
     _write(data, "gaps/main", [
         {"domain": d, "n": prompts // 5, "teacher_pass": TEACHER[d], "student_pass": STUDENT[d], "teacher_ppl": None,
-         "student_ppl": None, "ratio": None, "weight": 0.2, "cost_per_solved": 20.0 / TEACHER[d]}
+         "student_ppl": None, "ratio": None, "gap": TEACHER[d] - STUDENT[d], "gap_low": TEACHER[d] - STUDENT[d] - 0.05,
+         "gap_high": TEACHER[d] - STUDENT[d] + 0.05, "weight": 0.2, "cost_per_solved": 20.0 / TEACHER[d]}
         for d in sorted(TEACHER)
     ])  # fmt: skip
     share = {r["response_id"]: s for r, s in agreement}

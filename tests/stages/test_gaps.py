@@ -103,6 +103,47 @@ def test_weights_of_the_last_turn_are_carried_on(tmp_path: Path) -> None:
     assert rows["add"]["weight"] == pytest.approx(0.5 * pull[0] / pull.sum() + 0.25, abs=1e-12)
 
 
+def test_the_gap_has_an_interval_over_prompts(tmp_path: Path) -> None:
+    write(tmp_path)
+    rows = run(tmp_path)
+    add, rev = rows["add"], rows["rev"]
+    assert add["gap"] == add["teacher_pass"] - add["student_pass"]
+    # Prompt 1: the teacher 2 of 2, the student 1 of 1; prompt 2: 0 of 1 and 0 of 1.
+    errors = [(2 - 2 * 2 / 3) / 3 - (1 - 1 / 2) / 2, (0 - 1 * 2 / 3) / 3 - (0 - 1 / 2) / 2]
+    width = 1.959963984540054 * math.sqrt(sum(e * e for e in errors) * 2)
+    assert [add["gap_low"], add["gap_high"]] == pytest.approx([add["gap"] - width, add["gap"] + width], abs=1e-12)
+    assert (rev["gap"], rev["gap_low"], rev["gap_high"]) == (1.0, None, None)  # one prompt tells nothing of others
+    unknown = run(tmp_path, solved="NULL::BOOLEAN")["add"]
+    assert (unknown["gap"], unknown["gap_low"], unknown["teacher_pass"]) == (None, None, None)
+
+
+def test_hard_negatives_are_wrong_and_sure(tmp_path: Path) -> None:
+    write(tmp_path)
+    assert run(tmp_path)["add"]["hard_negatives"] is None
+    found = run(tmp_path, sure="completion_tokens = 5")
+    assert (found["add"]["hard_negatives"], found["rev"]["hard_negatives"]) == (1, 0)
+    assert run(tmp_path, sure="NULL::BOOLEAN")["add"]["hard_negatives"] == 0
+
+
+@pytest.mark.parametrize(
+    ("use", "weights"),
+    [
+        ({"use": "weights.size"}, [2 / 3, 1 / 3]),
+        ({"use": "weights.size", "temperature": 2.0}, [2**0.5 / (2**0.5 + 1), 1 / (2**0.5 + 1)]),
+        ({"use": "weights.band"}, [1.0, 0.0]),
+        ({"use": "weights.band", "low": 0.9, "high": 1.0}, [0.5, 0.5]),
+        ({"use": "weights.behind", "alpha": 1.0}, [1 / 7, 6 / 7]),
+        ({"use": "bandit.linucb"}, [1.0, 0.0]),
+        ({"use": "bandit.linucb", "history": [{"teacher": "big", "domain": "rev", "rows": 1, "gain": 2, "cost": 0}]},
+         [0.0, 1.0]),
+    ],
+)  # fmt: skip
+def test_a_mixture_gives_the_weights(use: dict, weights: list[float], tmp_path: Path) -> None:
+    write(tmp_path)
+    rows = run(tmp_path, **use)
+    assert [rows["add"]["weight"], rows["rev"]["weight"]] == pytest.approx(weights, abs=1e-12)
+
+
 def test_parts_change_nothing(tmp_path: Path) -> None:
     write(tmp_path / "one")
     write(tmp_path / "three", parts=3)
@@ -115,7 +156,17 @@ def test_models_without_a_common_prompt_are_refused(tmp_path: Path) -> None:
         run(tmp_path, student="tiny")
 
 
-@pytest.mark.parametrize("given", [{"teacher_nll": "big_nll"}, {"previous": {"add": 1.0}}, {"alpha": 2.0}])
-def test_parameters_that_make_no_sense_are_refused(given: dict) -> None:
-    with pytest.raises(ValidationError):
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ({"teacher_nll": "big_nll"}, "takes both teacher_nll and student_nll, or neither"),
+        ({"use": "weights.ddk"}, "weights.ddk needs perplexities; name the readings teacher_nll and student_nll"),
+        ({"previous": {"add": 1.0}}, "weights.behind has no parameter 'previous'"),
+        ({"alpha": 2.0}, "less than or equal to 1"),
+        ({"use": "bandit.linucb", "history": [{"domain": "add"}]}, "Field required"),
+        ({"use": "weights.dkd"}, "weights.ddk"),
+    ],
+)
+def test_parameters_that_make_no_sense_are_refused(given: dict, says: str) -> None:
+    with pytest.raises(ValidationError, match=says):
         gaps.Params.model_validate({**PARAMS, **given})

@@ -1,0 +1,1 @@
+"""Mixtures: the share of every domain in what follows."""

@@ -59,7 +59,7 @@ def band(*, low: Share = 0.2, high: Share = 0.8, alpha: Share = 1.0) -> Mixture:
     What it never solves teaches it little yet, and what it always solves little more. Where no domain is in the band
     all get the same.
 
-    Paper: Bae et al. 2025 (online difficulty filtering, arXiv 2504.03380), section 3: a band of pass rates.
+    Paper: Bae et al. 2025 (online difficulty filtering, arXiv 2504.03380): a band of pass rates.
     Differs: the band is of domains and not of prompts; `where` of a selection can hold prompts to one.
     """
 
@@ -74,7 +74,7 @@ def band(*, low: Share = 0.2, high: Share = 0.8, alpha: Share = 1.0) -> Mixture:
 def size(*, temperature: PositiveFloat = 1.0) -> Mixture:
     """A share by the number of prompts to the power of 1 / temperature: 1 leaves the pool as it is, more evens it out.
 
-    Paper: Arivazhagan et al. 2019 (massively multilingual translation, arXiv 1907.05019), section 4.2.
+    Paper: Arivazhagan et al. 2019 (massively multilingual translation, arXiv 1907.05019): sampling with a temperature.
     Differs: nothing.
     """
 

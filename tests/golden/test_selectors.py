@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline.kinds.selector import Budget, Candidates
+from pipeline.kinds.selector import Budget, Candidates, Room
 from pipeline.selectors import diversity
 from pipeline.stages.gaps import ddk
 
@@ -36,7 +36,7 @@ def test_pcoreset_chooses_in_the_order_of_the_official_code(case: str) -> None:
     candidates = Candidates(names, names, np.full(len(names), "d", object), np.ones(len(names), int), columns)
     budget = Budget(rows=int(golden[f"{case}__budget"]))
 
-    order = diversity.farthest(points, labelled, ~labelled, candidates, budget)
+    order = diversity.farthest(points, labelled, Room(candidates, budget, ~labelled))
     assert order == golden[f"{case}__order_pcoreset"].tolist()
 
     decision = diversity.pcoreset(vector="p", labelled="labelled")(candidates, budget, 0)

@@ -10,7 +10,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from pipeline.kinds.selector import Budget, Candidates, Decision, Selector, shares
+from pipeline.kinds.selector import Budget, Candidates, Decision, Room, Selector, shares
 from pipeline.laws import selector as laws
 from pipeline.laws.law import Broken
 from pipeline.laws.selector import Case, Law, candidates
@@ -110,14 +110,14 @@ def plain_k_center(points: np.ndarray, count: int) -> list[int]:
     return chosen
 
 
-@pytest.mark.parametrize("pool", [3, 16, 4096])
+@pytest.mark.parametrize("pool", [1, 3, 16, 4096])
 @pytest.mark.parametrize("seed", range(3))
 def test_k_center_is_the_plain_greedy_algorithm(pool: int, seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(diversity, "POOL", pool)
-    monkeypatch.setattr(diversity, "BLOCK", 10)
+    for name, value in {"POOL": pool, "COUNTED": 7, "BLOCK": 10}.items():
+        monkeypatch.setattr(diversity, name, value)
     rows = candidates(seed, prompts=60, siblings=1)
     everything = np.ones(len(rows), bool)
-    found = diversity.farthest(rows["vector"], ~everything, everything, rows, Budget(rows=25))
+    found = diversity.farthest(rows["vector"], ~everything, Room(rows, Budget(rows=25), everything))
     assert found == plain_k_center(rows["vector"], 25)
 
 

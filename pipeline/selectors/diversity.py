@@ -75,35 +75,6 @@ def disparity_min(*, vector: Vector, labelled: Sql = "false") -> Selector:
     return select
 
 
-@selector(random=False)
-def disparity_sum(*, vector: Vector, labelled: Sql = "false") -> Selector:
-    """Always the answer whose cosines to all that are chosen have the least sum.
-
-    Paper: disparity-sum of Kaushal et al. 2022 (SubModLib, arXiv 2202.10680): maximise the sum of the distances,
-    1 - cosine, of all pairs. It is drawn to the rim and chooses near copies there; `diversity.disparity_min` does not.
-    Differs: as in `diversity.disparity_min`; it starts from the lowest id.
-    """
-
-    def select(candidates: Candidates, budget: Budget, seed: int) -> Decision:
-        points, given = unit(candidates[vector]), candidates[labelled] > 0
-        lacking = missing(points)
-        start = given & ~lacking
-        total = np.zeros(len(points))
-        for block in blocks(points):
-            if start.any():
-                total[block] = points[block] @ points[start].sum(0)
-        room, chosen = Room(candidates, budget, ~lacking & ~given), []
-        while room.open.any():
-            best = int(np.where(room.open, np.round(total, DECIMALS), np.inf).argmin())
-            chosen.append(best)
-            room.take(best)
-            for block in blocks(points):
-                total[block] += points[block] @ points[best]
-        return decide(candidates, budget, chosen, "farthest", {"labelled": given, "no_value": lacking})
-
-    return select
-
-
 def _choose(candidates: Candidates, budget: Budget, points: np.ndarray, labelled: np.ndarray) -> Decision:
     lacking = missing(points)
     kept = farthest(points, labelled & ~lacking, Room(candidates, budget, ~lacking & ~labelled))
@@ -207,6 +178,19 @@ def unit(points: np.ndarray) -> np.ndarray:
         length = _square(points[block])[:, None] ** 0.5
         scaled[block] = np.divide(points[block], length, out=np.full_like(points[block], np.nan), where=length > 0)
     return scaled
+
+
+def quantised(points: np.ndarray) -> np.ndarray:
+    """Directions as whole numbers of float32, of length at most 4096; zeros where there is none.
+
+    Any sum of their products is below 2**24 and so exact, in whatever order a machine adds; a cosine is right to about
+    1e-4.
+    """
+    found = np.zeros(points.shape, np.float32)
+    scale = 4096 - points.shape[1] ** 0.5 / 2
+    for block in blocks(points):
+        found[block] = np.nan_to_num(np.round(unit(points[block]) * scale))
+    return found
 
 
 def missing(points: np.ndarray) -> np.ndarray:

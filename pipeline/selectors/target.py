@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import re
 from collections.abc import Iterator, Sequence
@@ -83,9 +84,7 @@ def dsir(
         lacking = np.array([not t for t in texts], bool)
         _wanted(candidates, given & ~lacking, target)
         counts = [hashed(t or "", ngrams, buckets) for t in texts]
-        # Of n tokens there are n(n - 1) / 2 n-grams fewer than n times the tokens.
-        tokens = np.array([(len(c) + ngrams * (ngrams - 1) // 2) // ngrams for c in counts], np.int64)
-        short = tokens < least_tokens
+        short = np.array([tokens_of(c, ngrams) < least_tokens for c in counts], bool)
         weight = log_weights(counts, given & ~lacking, ~given & ~lacking, buckets, smoothing)
         chance = np.clip(ids.draws(seed, "gumbel", candidates.ids.tolist()), 1e-300, None)
         key = np.where(lacking, np.nan, np.round(weight - np.log(-np.log(chance)), DECIMALS))
@@ -100,12 +99,18 @@ def hashed(text: str, ngrams: int, buckets: int) -> np.ndarray:
     return np.array([_bucket(gram, buckets) for gram in _grams(words, ngrams)], np.int64)
 
 
+def tokens_of(grams: np.ndarray, ngrams: int) -> int:
+    """The number of a text's words, from that of its n-grams."""
+    return (len(grams) + ngrams * (ngrams - 1) // 2) // ngrams
+
+
 def _grams(words: Sequence[str], most: int) -> Iterator[str]:
     for n in range(1, most + 1):
         for at in range(len(words) - n + 1):
             yield " ".join(words[at : at + n])
 
 
+@functools.lru_cache(1 << 20)
 def _bucket(gram: str, buckets: int) -> int:
     return int(hashlib.sha256(gram.encode()).hexdigest(), 16) % buckets
 

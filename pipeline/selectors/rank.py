@@ -42,7 +42,8 @@ def miniplm(*, reference: Sql, teacher: Sql, ratio: Annotated[float, Field(gt=0,
     `reference` and `teacher` are the mean negative log-probabilities of a token by a small model, which was not trained
     on these rows, and by the teacher. Noise is unlikely to both and trivial text likely to both; neither is kept.
 
-    Paper: Gu et al. 2025 (MiniPLM, arXiv 2410.17215), difference sampling, equation 4; int(ratio * n) of n are kept.
+    Paper: Gu et al. 2025 (MiniPLM, arXiv 2410.17215), difference sampling: log p_teacher - log p_reference, whose
+    greatest int(ratio * n) of n are kept.
     Differs: means and not sums, as in their code, since rows differ in length; the budget cuts what is left again.
     """
 

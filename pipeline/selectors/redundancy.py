@@ -8,10 +8,11 @@ import numpy as np
 from pydantic import Field, PositiveInt
 
 from pipeline.kinds.selector import Budget, Candidates, Decision, Room, Selector, Sql, Vector, decide, selector
-from pipeline.selectors.diversity import BLOCK, blocks, quantised
+from pipeline.selectors.diversity import blocks, quantised
 from pipeline.selectors.rank import best
 
 ROUNDS = 10
+SAMPLE = 256
 SCANNED = 1024
 
 
@@ -41,8 +42,9 @@ def semdedup(
         there = np.flatnonzero(~lacking)
         cluster, centres = by_angle(points[there], clusters or round(len(there) ** 0.5))
         alike = np.full(len(points), np.nan)
-        for number in range(len(centres)):
-            members = there[cluster == number]
+        order = np.argsort(cluster, kind="stable")
+        for some in np.split(order, np.flatnonzero(np.diff(cluster[order])) + 1) if len(order) else ():
+            members, number = there[some], cluster[some[0]]
             near = points[members] @ centres[number]
             members = members[np.argsort(near if keep == "hard" else -near, kind="stable")]
             alike[members] = most_alike_before(points[members])
@@ -107,19 +109,26 @@ def cosines(rows: np.ndarray, others: np.ndarray) -> np.ndarray:
 
 
 def by_angle(points: np.ndarray, clusters: int) -> tuple[np.ndarray, np.ndarray]:
-    """Spherical k-means: the cluster of each row, and the directions of the centres, both in whole numbers."""
-    starts = np.linspace(0, max(len(points) - 1, 0), min(clusters, len(points))).astype(int)
-    centres, cluster = points[starts], np.zeros(len(points), np.int64)
+    """Spherical k-means: the cluster of each row, and the directions of the centres, both in whole numbers.
+
+    Centres are found on SAMPLE rows each, if there are more.
+    """
+    from scipy.sparse import csc_matrix
+
+    def evenly(count: int) -> np.ndarray:
+        return points[np.linspace(0, max(len(points) - 1, 0), min(count, len(points))).astype(int)]
+
+    def nearest(rows: np.ndarray) -> np.ndarray:
+        return np.concatenate([np.zeros(0, int), *((rows[block] @ centres.T).argmax(1) for block in blocks(rows))])
+
+    centres, sample = evenly(clusters), evenly(clusters * SAMPLE)
     for _ in range(ROUNDS if len(points) else 0):
-        for block in blocks(points):
-            cluster[block] = (points[block] @ centres.T).argmax(1)
-        sums = np.zeros(centres.shape)
-        for at in range(0, len(points), BLOCK):
-            np.add.at(sums, cluster[at : at + BLOCK], points[at : at + BLOCK])
-        moved = quantised(sums)
+        members = csc_matrix((np.ones(len(sample)), nearest(sample), np.arange(len(sample) + 1)))
+        moved = quantised(members @ sample)
+        moved = np.pad(moved, ((0, len(centres) - len(moved)), (0, 0)))
         # A cluster that lost all its rows, or whose rows cancel out, stays where it was.
         moved = np.where(np.any(moved, 1, keepdims=True), moved, centres)
         if np.array_equal(moved, centres):
             break
         centres = moved
-    return cluster, centres
+    return nearest(points), centres

@@ -28,10 +28,10 @@ def facility_location(*, vector: Vector, neighbours: PositiveInt = 100, labelled
     Of an answer's cosines the `neighbours` greatest count, and none below 0. `labelled` rows stand for others from the
     start and are not chosen.
 
-    Paper: Mirchandani & Francis 1990 for the function; the lazy greedy algorithm of Minoux 1978, on a sparse graph as
-    Wei, Iyer & Bilmes 2015 (submodularity in data subset selection) advise.
-    Differs: exact on the graph; cosines are those of directions in whole numbers, right to 1e-4 and the same on any
-    machine.
+    Paper: Mirchandani & Francis 1990 (Discrete Location Theory) for the function; the lazy greedy algorithm of Minoux
+    1978.
+    Differs: exact on the graph of neighbours; cosines are those of directions in whole numbers, right to 1e-4 and the
+    same on any machine.
     """
 
     def select(candidates: Candidates, budget: Budget, seed: int) -> Decision:

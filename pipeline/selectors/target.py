@@ -29,7 +29,8 @@ def less(*, vector: Vector, target: Sql, rates: tuple[float, ...] = (1.0,)) -> S
     which rows are the target's; each domain of theirs is a task of its own. Of a task the mean counts, of all tasks the
     greatest.
 
-    Paper: Xia et al. 2024 (LESS, arXiv 2402.04333), equation 3 and section 4.
+    Paper: Xia et al. 2024 (LESS, arXiv 2402.04333): sum of rate_i * cos(gradient of the target, of the answer) over
+    checkpoints i.
     Differs: the features are given: Adam's direction for an answer, the plain gradient for a target, projected.
     """
 

@@ -18,7 +18,8 @@ def distill_weighted(*, similarity: Sql, power: PositiveFloat = 12.0) -> Selecto
     `similarity` is of the teacher that gave the answer; below 0 it teaches nothing. Needs `one_per_prompt: false`;
     where one answer of a prompt is kept it is that of the nearest teacher, with weight 1.
 
-    Paper: Borup et al. 2023 (DistillWeighted and DistillNearest, arXiv 2304.12314), equation 4.
+    Paper: Borup et al. 2023 (DistillWeighted and DistillNearest, arXiv 2304.12314): a teacher's share grows with
+    max(similarity, 0) ** power; the power of 12 is theirs as far as we could read.
     Differs: weights are of answers and not of pseudo-labels, and all teachers share the student's head.
     """
 

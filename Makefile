@@ -134,6 +134,10 @@ bench-signals: setup  ## private memory of a row of signals, beside rows as dict
 bench-judging: setup  ## CPU of judging an answer, beside the verifiers as they were, eight minutes
 	@PYTHONPATH=. python benchmarks/judging.py && python benchmarks/tables.py
 
+.PHONY: bench-coreset
+bench-coreset: setup bench-peers  ## CPU of k-centre and facility location, beside a product a pick and apricot, five minutes
+	@PYTHONPATH=. python benchmarks/coreset.py && python benchmarks/tables.py
+
 .PHONY: embedded
 embedded: setup  ## make the shipped teacher and base again from nothing, minutes
 	@python recipes/embedded.py

@@ -7,6 +7,7 @@ besides falls on all of them alike.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import gc
 import json
@@ -29,9 +30,11 @@ def serve(make: Callable[[], Callable[[], Mapping[str, Any]]]) -> None:
     CPU is that of the work alone, and so is the rise of memory: the first round's counts, since what one round has
     given back may serve the next.
     """
-    import torch
+    # A peer's environment may have none.
+    with contextlib.suppress(ModuleNotFoundError):
+        import torch
 
-    torch.set_num_threads(1)
+        torch.set_num_threads(1)
     answers, sys.stdout = sys.stdout, sys.stderr
     print("ready", file=answers, flush=True)
     for _ in sys.stdin:

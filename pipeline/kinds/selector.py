@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Protocol
 
@@ -14,7 +14,8 @@ from pipeline.tables import ids
 
 # Arguments of a selector that `select` evaluates before it calls: `candidates[argument]` is the column.
 Sql = Annotated[str, "number"]  # an expression over scores_wide, [n], NaN where it is null
-Vector = Annotated[str, "vector"]  # an expression over scores_wide that is a list, [n, width], NaN where it is null
+Vector = Annotated[str, "vector"]  # the same that is a list, [n, width] float32 in memory or a file, NaN where null
+Text = Annotated[str, "text"]  # the same that is a text, [n], None where it is null
 Gaps = Annotated[str, "gaps"]  # the name of a gaps instance, [n] the weight of the row's domain
 
 
@@ -81,6 +82,31 @@ class Selector(Protocol):
         ...
 
 
+class Room:
+    """What a selector that chooses one by one may still choose: `open`, [n], kept up to date by `take`."""
+
+    def __init__(self, candidates: Candidates, budget: Budget, allowed: np.ndarray) -> None:
+        self.cost, self.left = budget.cost_of(candidates), budget.limit
+        self.dearest = self.cost.max(initial=0)
+        self.open = allowed & (self.cost <= self.left)
+        self._prompts = siblings(candidates.prompts) if budget.one_per_prompt else None
+
+    def take(self, i: int) -> None:
+        """Spend what one costs, and close it, the other answers of its prompt and what no longer fits."""
+        self.left -= self.cost[i]
+        self.open[self._prompts(i) if self._prompts else i] = False
+        if self.left < self.dearest:
+            self.open &= self.cost <= self.left
+
+
+def siblings(groups: np.ndarray) -> Callable[[int], np.ndarray]:
+    """From a place to all places of its group, without a walk over all."""
+    _, of = np.unique(groups, return_inverse=True)
+    order = np.argsort(of, kind="stable")
+    bounds = np.searchsorted(of[order], np.arange(of.max(initial=-1) + 2))
+    return lambda i: order[bounds[of[i]] : bounds[of[i] + 1]]
+
+
 def spend(order: Sequence[int] | np.ndarray, cost: np.ndarray, limit: float) -> list[int]:
     """The positions that fit, taken in order; one that does not fit is passed over for smaller ones."""
     kept: list[int] = []
@@ -103,8 +129,8 @@ def decide(
     flags[list(kept)] = True
     reason = np.full(len(candidates), "over_budget", object)
     if budget.one_per_prompt:
-        taken = set(candidates.prompts[flags])
-        reason[[prompt in taken for prompt in candidates.prompts]] = "another_answer"
+        _, prompt = np.unique(candidates.prompts, return_inverse=True)
+        reason[np.bincount(prompt, flags, len(candidates))[prompt] > 0] = "another_answer"
     for name, mask in (refused or {}).items():
         reason[mask] = name
     reason[flags] = why if isinstance(why, str) else why[flags]

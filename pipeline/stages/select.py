@@ -19,6 +19,7 @@ from pipeline.errors import Refused
 from pipeline.kinds.selector import Budget, Candidates, Decision, Selector
 from pipeline.tables import ids
 from pipeline.tables import rules as tables_rules
+from pipeline.tables import vectors as vectors_of
 from pipeline.tables.parquet import Scan
 
 
@@ -74,7 +75,7 @@ class Params(StageParams):
             if table not in tables
         ]
         rules = {"where": (self.where, "condition"), "tokens": (self.tokens, "number")}
-        for marker in ("number", "vector"):
+        for marker in ("number", "text", "vector"):
             rules |= {name: (text, marker) for name, text in self.arguments(marker).items()}
         return faults + tables_rules.faults(rules, graph.scorers_of(plan, self.of), plan.settings.query)
 
@@ -88,9 +89,13 @@ def select(
     `tokens` counts those of an answer for `budget_tokens`, over scores_wide. As the teacher counts them is as a student
     of the same tokenizer is trained on them; for another it is the score of a reader `form.tokens` with that student.
     """
-    numbers, vectors, weights = (params.arguments(marker) for marker in ("number", "vector", "gaps"))
+    kinds = ("number", "text", "vector", "gaps")
+    numbers, texts, vectors, weights = (params.arguments(marker) for marker in kinds)
+    stored = {text: vectors_of.stored(scores, text) for text in vectors.values()}
+    vectors = {key: text for key, text in vectors.items() if stored[text] is None}
     shown = {key: f"select.{name}.{key}: {getattr(params, key)}" for key in ("where", "tokens")}
     shown |= {f"number:{text}": f"select.{name}.{key}: {text}" for key, text in numbers.items()}
+    shown |= {f"text:{text}": f"select.{name}.{key}: {text}" for key, text in texts.items()}
     shown |= {f"vector:{text}": f"select.{name}.{key}: {text}" for key, text in vectors.items()}
     rows = tables_rules.columns(
         [responses, scores, gaps],
@@ -105,7 +110,8 @@ def select(
             "where": f"coalesce(({params.where}\n), false)",
         }
         | {f"number:{text}": f"({text}\n)::DOUBLE" for text in numbers.values()}
-        | {f"vector:{text}": f"({text}\n)::DOUBLE[]" for text in vectors.values()}
+        | {f"text:{text}": f"({text}\n)::VARCHAR" for text in texts.values()}
+        | {f"vector:{text}": f"({text}\n)::FLOAT[]" for text in vectors.values()}
         | {
             f"gaps:{table}": f"(SELECT weight FROM gaps WHERE instance = '{table}' AND domain = scores_wide.domain)"
             for table in weights.values()
@@ -130,13 +136,16 @@ def select(
             f"select.{name}: {chosen['tokens'].null_count} answers have no count of tokens ({params.tokens}), for "
             f"example {example}. Use budget_rows, or let `where` leave them out."
         )
+    scratch = data / ".tmp"
     candidates = Candidates(
         ids=ids_[place],
         prompts=_array(chosen["prompt_id"]),
         domains=_array(chosen["domain"]),
         tokens=_array(chosen["tokens"].fill_null(0)),
         columns={text: _array(chosen[f"number:{text}"]) for text in numbers.values()}
-        | {text: _matrix(chosen[f"vector:{text}"], text) for text in vectors.values()}
+        | {text: _array(chosen[f"text:{text}"]) for text in texts.values()}
+        | {text: vectors_of.column(chosen[f"vector:{text}"], text, scratch) for text in vectors.values()}
+        | {text: vectors_of.scores(of, ids_[place], scratch) for text, of in stored.items() if of}
         | {table: _array(chosen[f"gaps:{table}"]) for table in weights.values()},
     )
     budget = Budget(params.budget_rows, params.budget_tokens, params.one_per_prompt)
@@ -168,16 +177,3 @@ def held_to(budget: Budget, decision: Decision, candidates: Candidates) -> Decis
 
 def _array(column: pa.ChunkedArray) -> np.ndarray:
     return column.combine_chunks().to_numpy(zero_copy_only=False)
-
-
-def _matrix(column: pa.ChunkedArray, expression: str) -> np.ndarray:
-    """Lists of one length as [rows, width]; a null, or a list with a null in it, is a row of NaN."""
-    rows = column.to_pylist()
-    widths = sorted({len(row) for row in rows if row is not None})
-    if len(widths) > 1:
-        raise Refused(f"{expression!r} gives vectors of different lengths: {', '.join(map(str, widths))}")
-    points = np.full((len(rows), widths[0] if widths else 1), np.nan)
-    for i, row in enumerate(rows):
-        if row is not None and None not in row:
-            points[i] = row
-    return points

@@ -33,7 +33,7 @@ from pipeline.tables.sql import (
 )
 
 NUMBER = r"(BOOLEAN|U?(TINY|SMALL|BIG|HUGE)INT|U?INTEGER|FLOAT|DOUBLE|DECIMAL\(.*\))"
-TYPES = {"condition": "BOOLEAN", "number": NUMBER, "vector": NUMBER + r"\[\d*\]"}
+TYPES = {"condition": "BOOLEAN", "number": NUMBER, "vector": NUMBER + r"\[\d*\]", "text": "VARCHAR"}
 
 READS = {"SELECT_NODE", "SET_OPERATION_NODE", "RECURSIVE_CTE_NODE", "CTE_NODE"}
 ROW_FUNCTIONS = {"unnest", "range", "generate_series", "json_each", "json_tree"}
@@ -88,7 +88,7 @@ def type_of(connection: duckdb.DuckDBPyConnection, expression: str) -> str:
 
 
 def faults(rules: Mapping[str, tuple[str, str]], scorers: Sequence[str], limits: Limits = LIMITS) -> list[str]:
-    """What is wrong with rules, key -> (text, what it must be: a condition, a number or a vector), in sentences."""
+    """What is wrong with rules, key -> (text, which of TYPES it must be), in sentences."""
     twice = sorted({name for name in scorers if scorers.count(name) > 1})
     if twice:
         return [f"two scores are called {twice[0]}; rules could not tell them apart. Rename one."]

@@ -14,7 +14,7 @@ from pipeline.kinds.selector import Budget, Candidates, Decision, Selector, shar
 from pipeline.laws import selector as laws
 from pipeline.laws.law import Broken
 from pipeline.laws.selector import Case, Law, candidates
-from pipeline.selectors import diversity, mixture, rank, sampling
+from pipeline.selectors import mixture, rank, sampling
 from tests.laws.ours import held, named, ours
 
 [RANK, *_] = laws.cases(next(method for method in ours("selector") if method.name == "rank.top"))
@@ -98,52 +98,6 @@ def test_top_keeps_the_best_sum_of_scores() -> None:
     best = max(value[list(c)].sum() for c in itertools.combinations(range(12), 4))
     assert value[decision.kept].sum() == best
     assert set(decision.reason[np.isnan(rows["score"])]) <= {"no_value"}
-
-
-def plain_k_center(points: np.ndarray, count: int) -> list[int]:
-    """The definition: farthest first, the lower place of several."""
-    chosen = [0]
-    while len(chosen) < count:
-        distance = np.linalg.norm(points[:, None] - points[chosen], axis=2).min(1).round(9)
-        distance[chosen] = -1
-        chosen.append(int(distance.argmax()))
-    return chosen
-
-
-@pytest.mark.parametrize("pool", [3, 16, 4096])
-@pytest.mark.parametrize("seed", range(3))
-def test_k_center_is_the_plain_greedy_algorithm(pool: int, seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(diversity, "POOL", pool)
-    monkeypatch.setattr(diversity, "BLOCK", 10)
-    rows = candidates(seed, prompts=60, siblings=1)
-    everything = np.ones(len(rows), bool)
-    found = diversity.farthest(rows["vector"], ~everything, everything, rows, Budget(rows=25))
-    assert found == plain_k_center(rows["vector"], 25)
-
-
-@pytest.mark.parametrize("seed", range(5))
-def test_k_center_covers_within_twice_the_optimum(seed: int) -> None:
-    rows = candidates(seed, prompts=12, siblings=1)
-    points = rows["vector"]
-
-    def radius(chosen: list[int]) -> float:
-        return float(np.linalg.norm(points[:, None] - points[chosen], axis=2).min(1).max())
-
-    kept = diversity.k_center(vector="vector", labelled="none")(rows, Budget(rows=3), 0).kept
-    optimum = min(radius(list(c)) for c in itertools.combinations(range(12), 3))
-    assert radius(np.flatnonzero(kept).tolist()) <= 2 * optimum + 1e-9
-
-
-def test_k_center_takes_one_of_each_cluster_before_a_second() -> None:
-    rng = np.random.default_rng(1)
-    cluster = np.arange(120) % 12
-    centres = 10 * np.eye(12)
-    names = np.array([f"{i:04d}" for i in range(120)], object)
-    points = centres[cluster] + rng.normal(0, 0.1, (120, 12))
-    columns = {"v": points, "none": np.zeros(120)}
-    rows = Candidates(names, names, np.full(120, "d", object), np.ones(120, int), columns)
-    kept = diversity.k_center(vector="v", labelled="none")(rows, Budget(rows=12), 0).kept
-    assert sorted(cluster[kept]) == list(range(12))
 
 
 def test_coverage_cuts_the_budget_equally_and_passes_on_what_a_domain_cannot_use() -> None:

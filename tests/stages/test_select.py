@@ -27,6 +27,8 @@ EVERY = {
     "coverage": COVERAGE | {"budget_tokens": 300, "where": "agreement.score >= 0.375"},
     "top": {**RANDOM, "use": "rank.top", "by": "agreement.score", "budget_rows": 10},
     "k_center": {**RANDOM, "use": "diversity.k_center", "vector": "embed.vector", "budget_rows": 10},
+    "dsir": {**RANDOM, "use": "target.dsir", "text": "content || ' ' || answer", "target": "sample = 0", "budget_rows": 10},
+    "facility": {**RANDOM, "use": "submodular.facility_location", "vector": "embed.vector", "budget_tokens": 90},
     "gaps": {**RANDOM, "use": "mixture.gaps", "gaps": "main", "budget_rows": 20},
 }
 
@@ -135,6 +137,15 @@ def test_parts_and_order_of_the_rows_change_nothing(rule: str, data: Path, tmp_p
     assert [pq.read_metadata(p).num_rows > 0 for p in parts] == [True] * 3
 
 
+def test_a_vector_is_the_same_from_its_table_and_through_sql(data: Path) -> None:
+    through_sql = "list_transform(embed.vector, lambda x: x)"
+    one, other = (run(data, {**EVERY["k_center"], "vector": text}) for text in ("embed.vector", through_sql))
+    assert one == other and sum(row["kept"] for row in one) == 10
+    where = {"where": "agreement.score > 0.5", "from": ["base"]}
+    one, other = (run(data, {**EVERY["k_center"], **where, "vector": text}) for text in ("embed.vector", through_sql))
+    assert one == other and {row["reason"] for row in one} >= {"farthest", "where", "other_entry"}
+
+
 def test_another_name_or_seed_is_another_sample(data: Path) -> None:
     def kept(given: dict, name: str) -> set[str]:
         return {r["response_id"] for r in run(data, given, name) if r["kept"]}
@@ -204,6 +215,7 @@ def plan_with(params: dict) -> list[str]:
         ({"use": "rank.top", "by": "nll.score"}, "by: 'nll.score'"),
         ({"use": "rank.top", "by": "domain"}, "must be a number"),
         ({"use": "diversity.k_center", "vector": "agreement.score"}, "must be a vector"),
+        ({"use": "target.dsir", "text": "sample", "target": "sample = 0"}, "text: 'sample' must be a text; it is BIGINT"),
         ({"use": "mixture.gaps", "gaps": "mane"}, "gaps: no gaps entry is called 'mane'; there are main"),
     ],
 )

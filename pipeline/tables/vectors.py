@@ -1,0 +1,76 @@
+"""Vectors of many rows as one array: never as lists, and in a file that is mapped where they would fill the memory."""
+
+from __future__ import annotations
+
+import re
+import tempfile
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from pipeline.errors import Refused
+from pipeline.tables.parquet import Scan
+
+BATCH = 16_384
+# Above so many bytes they lie in a file without a name, which is gone when the process is.
+MAPPED = 2_000_000_000
+
+
+def stored(scores: Scan, expression: str) -> Scan | None:
+    """The tables whose column a rule is, if it is no more than `name.vector`; that needs no SQL."""
+    named = re.fullmatch(r"\s*(\w+)\.vector\s*", expression)
+    return scores.only(named[1]) if named and named[1] in scores.names else None
+
+
+def scores(tables: Scan, response_ids: np.ndarray, place: Path) -> np.ndarray:
+    """The vectors of these responses, which are in order: [n, width] float32, a row of NaN where there is none."""
+    wanted = response_ids.astype(bytes)
+
+    def pieces() -> Iterator[tuple[np.ndarray, pa.Array]]:
+        for file in tables.files:
+            for batch in pq.ParquetFile(file).iter_batches(BATCH, columns=["response_id", "vector"]):
+                given = batch["response_id"].to_numpy(zero_copy_only=False).astype(bytes)
+                at = np.searchsorted(wanted, given)
+                there = (at < len(wanted)) & batch["vector"].is_valid().to_numpy(zero_copy_only=False)
+                there[there] = wanted[at[there]] == given[there]
+                yield at[there], batch["vector"].filter(pa.array(there))
+
+    return matrix(pieces(), len(wanted), f"vector of {', '.join(dict.fromkeys(tables.names))}", place)
+
+
+def column(lists: pa.ChunkedArray, expression: str, place: Path) -> np.ndarray:
+    """A column of lists in the same form."""
+    given, ends = lists.drop_null(), np.cumsum([0, *(len(chunk) for chunk in lists.drop_null().chunks)])
+    there = np.flatnonzero(lists.is_valid().to_numpy())
+    pieces = ((there[start : start + len(chunk)], chunk) for start, chunk in zip(ends, given.chunks, strict=False))
+    return matrix(pieces, len(lists), repr(expression), place)
+
+
+def matrix(pieces: Iterable[tuple[np.ndarray, pa.Array]], rows: int, shown: str, place: Path) -> np.ndarray:
+    """Lists of one length at the rows where each belongs; a list with a null in it is a row of NaN."""
+    found = np.full((rows, 1), np.nan, np.float32)
+    empty, width = np.ones(rows, bool), None
+    for at, lists in pieces:
+        for size in pc.unique(pc.list_value_length(lists)).to_pylist():
+            if width is None:
+                width, found = size, _array(rows, size, place)
+            if size != width:
+                raise Refused(f"{shown} gives vectors of different lengths: {min(size, width)}, {max(size, width)}")
+        if len(at):
+            values = lists.flatten().to_numpy(zero_copy_only=False).reshape(len(at), -1)
+            found[at] = np.where(np.isnan(values).any(1, keepdims=True), np.nan, values)
+            empty[at] = False
+    found[empty] = np.nan
+    return found
+
+
+def _array(rows: int, width: int, place: Path) -> np.ndarray:
+    if 4 * rows * width <= MAPPED:
+        return np.empty((rows, width), np.float32)
+    place.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryFile(dir=place) as file:
+        return np.memmap(file, np.float32, "w+", shape=(rows, width))

@@ -26,7 +26,7 @@ def quantities_of(**columns: np.ndarray) -> pa.MapArray:
         bad = [name for name, column in columns.items() if np.isnan(column).any()]
         raise ValueError(f"quantities must be numbers, and {', '.join(bad)} has NaN")
     rows, width = values.shape
-    names = pa.array(list(columns)).take(pa.array(np.tile(np.arange(width), rows)))
+    names = pa.array(list(columns)).take(pa.array(np.tile(np.arange(width, dtype=np.int16), rows)))
     return pa.MapArray.from_arrays(np.arange(rows + 1, dtype=np.int32) * width, names, pa.array(values.ravel()))
 
 

@@ -6,6 +6,7 @@ from typing import Protocol
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from pipeline.core.methods import marker
 
@@ -17,6 +18,17 @@ class Scorer(Protocol):
         """From the columns that the scorer reads to those of the table `scores`: `score`, `quantities`, and `detail` or
         `vector` if it has them, as lists or arrays with one value per row."""
         ...
+
+
+def siblings(rows: pa.Table) -> np.ndarray:
+    """For every answer the number of its siblings, the answers that one entry got to one prompt, [n] from 0."""
+    asked = codes(rows["prompt_id"])
+    return np.unique(asked * (len(asked) + 1) + codes(rows["entry"]), return_inverse=True)[1]
+
+
+def codes(column: pa.ChunkedArray) -> np.ndarray:
+    """A number for every distinct text, [n]."""
+    return pc.dictionary_encode(column).combine_chunks().indices.to_numpy().astype(np.int64)
 
 
 def quantities_of(**columns: np.ndarray) -> pa.MapArray:

@@ -3,9 +3,9 @@
     found = run("print(1 + 1)", Limits(seconds=2, memory=500_000_000))
 
 The walls are Linux's namespaces, put up by `unshare` of util-linux: a program sees Python and the system's libraries,
-which it cannot change, and an empty folder in memory; it can start no process and no thread, and reach no address. Where
-a machine does not allow that, it is refused, unless there are to be no walls (`none`): then its time, its memory and its
-files' sizes are bounded, and it may do whatever you may.
+which it cannot change, and an empty folder in memory; it can start no process and no thread, and reach no address.
+Where a machine does not allow that, it is refused, unless there are to be no walls (`none`): then its time, its memory
+and its files' sizes are bounded, and it may do whatever you may.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ WRITES = 1_000_000
 PATH = "/usr/bin:/bin:/usr/sbin:/sbin"
 TOOLS = ("unshare", "setpriv", "prlimit", "mount", "umount", "pivot_root")
 BEGUN = "begun\n"
-# In namespaces of its own: a root in memory with what Python needs, in place of the old one. The arguments are the root's
-# folder, what is seen in it, --, and the command; the program comes as standard input.
+# In namespaces of its own: a root in memory with what Python needs, in place of the old one. The arguments are the
+# root's size and folder, what is seen in it, --, and the command; the program comes as standard input.
 WALLED = """
 set -eu
 mount -t tmpfs -o "size=$1,mode=0755,nosuid,nodev" sandbox "$2"
@@ -76,8 +76,8 @@ PROBED = "True True True True\n"
 
 @dataclass(frozen=True)
 class Run:
-    """What came of a program: its exit code (below 0 the signal that ended it; None if it was never begun), what it said
-    and complained of, and whether its time ran out."""
+    """What came of a program: its exit code (below 0 the signal that ended it; None if it was never begun), what it
+    said and complained of, and whether its time ran out."""
 
     code: int | None
     output: str

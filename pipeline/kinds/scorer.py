@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Protocol
 
 import numpy as np
@@ -24,6 +25,13 @@ def siblings(rows: pa.Table) -> np.ndarray:
     """For every answer the number of its siblings, the answers that one entry got to one prompt, [n] from 0."""
     asked = codes(rows["prompt_id"])
     return np.unique(asked * (len(asked) + 1) + codes(rows["entry"]), return_inverse=True)[1]
+
+
+def together(number: np.ndarray) -> Iterator[np.ndarray]:
+    """The rows of one number, for every number."""
+    order = np.argsort(number, kind="stable")
+    if len(order):
+        yield from np.split(order, np.flatnonzero(np.diff(number[order])) + 1)
 
 
 def codes(column: pa.ChunkedArray) -> np.ndarray:

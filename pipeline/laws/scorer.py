@@ -22,7 +22,7 @@ Scores = dict[str, dict[str, Any]]
 TEXT = "so it goes so it goes #{}"
 CODE = "```python\nx = {}\n```\nIt holds that\n```python\nassert x != {}\n```"
 # By sample: likely, less so, none, no number, and one that underflows.
-LOGPROBS = ([-0.1, -0.2], [-1.5], [], [float("nan"), -1.0], [-900.0, -700.0])
+LOGPROBS: tuple[list[float], ...] = ([-0.1, -0.2], [-1.5], [], [float("nan"), -1.0], [-900.0, -700.0])
 
 
 @dataclass(frozen=True)

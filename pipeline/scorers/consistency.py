@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.kinds.scorer import Scorer, quantities_of, scorer, siblings
+from pipeline.kinds.scorer import Scorer, quantities_of, scorer, siblings, together
 from pipeline.kinds.verifier import by_text, same
 from pipeline.text.answers import plain_words
 from pipeline.text.numbers import last_number
@@ -177,6 +177,29 @@ def likely(*, normalise: Normalise = "none", by_token: bool = True) -> Scorer:
     return score
 
 
+@scorer(reads=READS, score="support > contradicting")
+def uncontradicted(*, normalise: Normalise = "none") -> Scorer:
+    """1 if more siblings say the same as an answer, itself included, than say something else, 0 if not; null if it
+    could not be read. Who could not be read says nothing. Quantities: support, contradicting.
+
+    Paper: Howard et al. 2024 (NeuroComparatives, arXiv 2305.04978), the vote of contradictions by support of clusters.
+    Differs: answers that the verifier holds for equal are a cluster and entail each other, and any other two contradict
+    each other, where the paper clusters embeddings and asks a model of entailment.
+    """
+
+    def score(rows: pa.Table) -> dict[str, pa.Array]:
+        cast = ballots(rows, NORMAL[normalise])
+        votes = np.where(cast.read, cast.counts, 0)
+        support = votes[cast.entry]
+        contradicting = np.bincount(cast.of, votes)[cast.of[cast.entry]] - support
+        return {
+            "score": pa.array((support > contradicting).astype(np.float64), mask=~cast.read[cast.entry]),
+            "quantities": quantities_of(support=support, contradicting=contradicting),
+        }
+
+    return score
+
+
 def log_probability(column: pa.ChunkedArray, by_token: bool) -> np.ndarray:
     """The log-probability of every answer, or its mean by token, [n]; NaN where there is none."""
     lists = column.combine_chunks()
@@ -191,7 +214,7 @@ def log_probability(column: pa.ChunkedArray, by_token: bool) -> np.ndarray:
 
 
 def sums(weights: np.ndarray, of: np.ndarray) -> np.ndarray:
-    """For every answer the sum of the weights with its number `of`, [n]: from the smallest, so that order means nothing."""
+    """For every answer the sum of the weights with its number `of`, [n]; from the smallest, so that no order counts."""
     order = np.lexsort((weights, of))
     starts = np.flatnonzero(np.diff(of[order], prepend=-1))
     found = np.zeros(int(of.max(initial=-1)) + 1)
@@ -262,12 +285,12 @@ def _as_judged(answer: np.ndarray, forms: list[str], group: np.ndarray, verifier
     entries, entry = np.unique(group * (len(forms) + 1) + answer, return_inverse=True)
     of, rank = np.divmod(entries, len(forms) + 1)
     judged = rank.copy()
-    for siblings in np.split(np.arange(len(entries)), np.flatnonzero(np.diff(of)) + 1):
-        verifier = verifiers[of[siblings[0]]] if len(siblings) > 1 else None
+    for alike in together(of):
+        verifier = verifiers[of[alike[0]]] if len(alike) > 1 else None
         if verifier is None or by_text(verifier):
             continue
         firsts: list[int] = []
-        for i in siblings[rank[siblings] < len(forms)]:
+        for i in alike[rank[alike] < len(forms)]:
             equal = (first for first in firsts if same(verifier, forms[rank[i]], forms[first]))
             judged[i] = next(equal, rank[i])
             if judged[i] == rank[i]:

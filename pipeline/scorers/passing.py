@@ -1,6 +1,8 @@
-"""Scorers that count how many of an entry's answers to a prompt are right: what is too easy, too hard, or worth asking."""
+"""Scorers that count how many of an entry's answers to a prompt are right: how hard it is for who answered."""
 
 from __future__ import annotations
+
+from typing import Annotated
 
 import numpy as np
 import pyarrow as pa
@@ -39,9 +41,9 @@ def at_k(*, k: PositiveInt = 1) -> Scorer:
 
 
 @scorer(reads=READS, score="1 + floor((levels - 1) * (n - c) / n + 0.5)")
-def level(*, levels: int = Field(default=6, ge=2)) -> Scorer:
-    """How hard the prompt is for who answered it, from 1, where all samples are right, to `levels`, where all are wrong;
-    null for a request that failed, and without verifier or reference.
+def level(*, levels: Annotated[int, Field(ge=2)] = 6) -> Scorer:
+    """How hard the prompt is for who answered it, from 1, where all samples are right, to `levels`, where all are
+    wrong; null for a request that failed, and without verifier or reference.
 
     Quantities: n, answers that can be judged; c, those that are right; levels.
 
@@ -61,7 +63,7 @@ def level(*, levels: int = Field(default=6, ge=2)) -> Scorer:
 
 
 def counted(rows: pa.Table) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """How many siblings of every answer can be judged, how many of them are right, and whether it can be itself, [n]."""
+    """How many siblings of every answer can be judged, how many of these are right, whether it can be judged, [n]."""
     cases = list(zip(*(rows[name].to_pylist() for name in ("verifier", "answer", "reference")), strict=True))
     known = {case: metric_of(*case) for case in set(cases)}
     judged = np.array([known[case] is not None for case in cases], bool) & rows["error"].is_null().to_numpy()

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 import secrets
 import signal
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Annotated, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -15,11 +17,14 @@ from pydantic import ByteSize, Field, PositiveFloat
 
 from pipeline.bounded import Limits
 from pipeline.core.settings import Bytes
-from pipeline.kinds.scorer import Scorer, quantities_of, scorer, siblings
+from pipeline.kinds.scorer import Scorer, quantities_of, scorer, siblings, together
 from pipeline.kinds.verifier import RECENT
 from pipeline.sandbox import Walls, run
 
-MEMORY: ByteSize = Field(default=ByteSize(500_000_000), ge=100_000_000)
+Memory = Annotated[Bytes, Field(ge=100_000_000)]
+MEMORY = ByteSize(500_000_000)
+Verdict = Literal["passed", "failed", "late", "missing"]
+VALUES: dict[Verdict, float] = {"passed": 1, "failed": 0, "late": 0, "missing": math.nan}
 BLOCK = re.compile(r"^```[^\n]*\n(.*?)^```", re.DOTALL | re.MULTILINE)
 # A test that ends the program early has not passed: the word at the end of its output says that the end was reached.
 TRIED = """
@@ -32,7 +37,7 @@ print("\\n" + word, flush=True)
 
 
 @scorer(reads=("content", "reference", "error"), score="passed / (tests - missing)")
-def tests(*, seconds: PositiveFloat = 10.0, memory: Bytes = MEMORY, sandbox: Walls = "unshare") -> Scorer:
+def tests(*, seconds: PositiveFloat = 10.0, memory: Memory = MEMORY, sandbox: Walls = "unshare") -> Scorer:
     """The share of the reference's unit tests that an answer's program passes; null without reference, if the request
     failed, or if no test could be run.
 
@@ -49,15 +54,15 @@ def tests(*, seconds: PositiveFloat = 10.0, memory: Bytes = MEMORY, sandbox: Wal
     def score(rows: pa.Table) -> dict[str, pa.Array]:
         cases = zip(*(rows[name].to_pylist() for name in ("content", "reference", "error")), strict=True)
         found = [
-            Tally()
-            if error is not None or content is None or reference is None
-            else Tally.of([verdict(blocks(content)[0], test, limits, sandbox) for test in tests_of(reference)])
+            [verdict_of(blocks(content)[0], test, limits, sandbox) for test in tests_of(reference)]
+            if error is None and content is not None and reference is not None
+            else []
             for content, reference, error in cases
         ]
-        passed, late, missing, count = (
-            np.array([getattr(tally, name) for tally in found], np.float64)
-            for name in ("passed", "late", "missing", "tests")
+        passed, late, missing = (
+            np.array([some.count(verdict) for some in found], np.float64) for verdict in ("passed", "late", "missing")
         )
+        count = np.array([len(some) for some in found], np.float64)
         return {
             "score": pa.array(passed / np.maximum(count - missing, 1), mask=count == missing),
             "quantities": quantities_of(passed=passed, late=late, missing=missing, tests=count),
@@ -67,9 +72,9 @@ def tests(*, seconds: PositiveFloat = 10.0, memory: Bytes = MEMORY, sandbox: Wal
 
 
 @scorer(reads=("response_id", "prompt_id", "entry", "content", "error"), score="passed / tests")
-def cross(*, seconds: PositiveFloat = 10.0, memory: Bytes = MEMORY, sandbox: Walls = "unshare") -> Scorer:
+def cross(*, seconds: PositiveFloat = 10.0, memory: Memory = MEMORY, sandbox: Walls = "unshare") -> Scorer:
     """The share of its siblings' tests that an answer's program passes, where answers hold a program and a test of it:
-    their first block of code, and those after it; null if it holds no program, or if no test could be run.
+    their first block of code, and those after it; null if the request failed, or if no test could be run.
 
     The `vector` says it test by test, in the order of the siblings' ids: 1 passed, 0 failed, -1 missing. Quantities:
     passed, tests (that were run); of its own test: discriminates, the mean score of programs that pass it less that of
@@ -87,12 +92,13 @@ def cross(*, seconds: PositiveFloat = 10.0, memory: Bytes = MEMORY, sandbox: Wal
         columns = {name: np.zeros(len(rows)) for name in names}
         vectors: list[list[float] | None] = [None] * len(rows)
         ids, contents = rows["response_id"].to_pylist(), rows["content"].to_pylist()
-        errors, group = rows["error"].to_pylist(), siblings(rows)
-        for members in (np.flatnonzero(group == number) for number in range(group.max(initial=-1) + 1)):
-            held = {i: blocks(contents[i]) for i in sorted(members, key=lambda i: ids[i]) if errors[i] is None and contents[i]}
+        errors = rows["error"].to_pylist()
+        for members in together(siblings(rows)):
+            answered = [i for i in members.tolist() if errors[i] is None and contents[i]]
+            held = {i: blocks(contents[i]) for i in sorted(answered, key=ids.__getitem__)}
             testers = [i for i, parts in held.items() if len(parts) > 1]
             matrix = np.array([
-                [verdict(parts[0], "\n".join(held[j][1:]), limits, sandbox).value for j in testers]
+                [VALUES[verdict_of(parts[0], "\n".join(held[j][1:]), limits, sandbox)] for j in testers]
                 for parts in held.values()
             ], np.float64).reshape(len(held), len(testers))  # fmt: skip
             ranked = strategy(matrix)
@@ -115,45 +121,17 @@ def cross(*, seconds: PositiveFloat = 10.0, memory: Bytes = MEMORY, sandbox: Wal
     return score
 
 
-@dataclass(frozen=True)
-class Verdict:
-    """What came of a test: it passed, failed, or failed because its time ran out; or the machine failed it."""
-
-    passed: bool = False
-    late: bool = False
-    missing: bool = False
-
-    @property
-    def value(self) -> float:
-        """1 or 0; NaN if it is missing."""
-        return float("nan") if self.missing else float(self.passed)
-
-
-@dataclass(frozen=True)
-class Tally:
-    """How many of a program's tests came to what."""
-
-    passed: int = 0
-    late: int = 0
-    missing: int = 0
-    tests: int = 0
-
-    @classmethod
-    def of(cls, found: list[Verdict]) -> Tally:
-        return cls(*(sum(getattr(v, name) for v in found) for name in ("passed", "late", "missing")), len(found))
-
-
 @lru_cache(RECENT)
-def verdict(program: str, test: str, limits: Limits, walls: Walls) -> Verdict:
-    """What comes of a test after a program."""
+def verdict_of(program: str, test: str, limits: Limits, walls: Walls) -> Verdict:
+    """What comes of a test after a program: late is one whose time ran out, missing one that the machine failed."""
     word = secrets.token_hex(16)
     found = run(TRIED.format(program, test, word), limits, walls)
     if found.late:
-        return Verdict(late=True)
+        return "late"
     # Nobody but the machine kills: it had no memory, or no room for the walls.
     if found.code is None or found.code == -signal.SIGKILL:
-        return Verdict(missing=True)
-    return Verdict(passed=found.output.endswith(f"\n{word}\n"))
+        return "missing"
+    return "passed" if found.output.endswith(f"\n{word}\n") else "failed"
 
 
 def blocks(text: str) -> list[str]:

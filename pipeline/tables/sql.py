@@ -61,7 +61,8 @@ MACROS = (
     "pass_at(n, c, k) AS CASE WHEN k <= n AND c IS NOT NULL THEN "
     "1 - coalesce(list_product([1 - k / i for i in range((n - c + 1)::BIGINT, (n + 1)::BIGINT)]), 1) END",
     # Li et al. 2023 (DiVeRSe): the share of an answer's class (`consistency.classes`) in its siblings' opinions.
-    "trusted(opinion, class) AS CASE WHEN class IS NOT NULL THEN sum(opinion) OVER (PARTITION BY prompt_id, entry, class)"
+    "trusted(opinion, class) AS CASE WHEN class IS NOT NULL THEN "
+    "sum(opinion) OVER (PARTITION BY prompt_id, entry, class)"
     " / nullif(sum(opinion) OVER (PARTITION BY prompt_id, entry), 0) END",
     # Of a cell of arrays: has(inputs, 'mask'), shape_of(inputs, 'image').
     "has(arrays, wanted) AS coalesce(len(list_filter(arrays, lambda a: a.name = wanted)) > 0, false)",

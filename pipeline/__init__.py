@@ -4,6 +4,7 @@ To read it, go from what the data is to what is done with it; a room imports onl
 
     contracts.py, errors.py, display.py    every table and column; what a run may end with; text made safe to show
     bounded.py    work in a child process with time and memory bounded
+    sandbox.py    programs of others, where they can harm nothing
     tables/       ids, Parquet, SQL: what the data is
     core/         how a stage and a method are declared, found and run
     kinds/        what each kind of method is given and gives: read the one that you want to write

@@ -65,7 +65,9 @@ class Table:
             if values is None:
                 arrays.append(pa.nulls(length, column.type))
             elif isinstance(values, pa.ChunkedArray):
-                arrays.append(values.combine_chunks().cast(column.type))
+                # One chunk is taken as it is: to combine it would copy it.
+                whole = values.chunk(0) if values.num_chunks == 1 else values.combine_chunks()
+                arrays.append(whole.cast(column.type))
             elif isinstance(values, pa.Array):
                 arrays.append(values.cast(column.type))
             else:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Protocol
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from pipeline.core.methods import marker
 
@@ -19,6 +21,24 @@ class Scorer(Protocol):
         ...
 
 
+def siblings(rows: pa.Table) -> np.ndarray:
+    """For every answer the number of its siblings, the answers that one entry got to one prompt, [n] from 0."""
+    asked = codes(rows["prompt_id"])
+    return np.unique(asked * (len(asked) + 1) + codes(rows["entry"]), return_inverse=True)[1]
+
+
+def together(number: np.ndarray) -> Iterator[np.ndarray]:
+    """The rows of one number, for every number."""
+    order = np.argsort(number, kind="stable")
+    if len(order):
+        yield from np.split(order, np.flatnonzero(np.diff(number[order])) + 1)
+
+
+def codes(column: pa.ChunkedArray) -> np.ndarray:
+    """A number for every distinct text, [n]."""
+    return pc.dictionary_encode(column).combine_chunks().indices.to_numpy().astype(np.int64)
+
+
 def quantities_of(**columns: np.ndarray) -> pa.MapArray:
     """One map per row, name to number, from one array of numbers per name."""
     values = np.column_stack([np.asarray(column, np.float64) for column in columns.values()])
@@ -26,7 +46,7 @@ def quantities_of(**columns: np.ndarray) -> pa.MapArray:
         bad = [name for name, column in columns.items() if np.isnan(column).any()]
         raise ValueError(f"quantities must be numbers, and {', '.join(bad)} has NaN")
     rows, width = values.shape
-    names = pa.array(list(columns)).take(pa.array(np.tile(np.arange(width), rows)))
+    names = pa.array(list(columns)).take(pa.array(np.tile(np.arange(width, dtype=np.int16), rows)))
     return pa.MapArray.from_arrays(np.arange(rows + 1, dtype=np.int32) * width, names, pa.array(values.ravel()))
 
 

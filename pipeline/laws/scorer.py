@@ -16,8 +16,13 @@ from pipeline.contracts import RESPONSES, SCORES
 from pipeline.core.methods import Method
 from pipeline.kinds.scorer import Scorer
 from pipeline.laws.law import arguments, build, must
+from pipeline.tables.sql import opened
 
 Scores = dict[str, dict[str, Any]]
+TEXT = "so it goes so it goes #{}"
+CODE = "```python\nx = {}\n```\nIt holds that\n```python\nassert x != {}\n```"
+# By sample: likely, less so, none, no number, and one that underflows.
+LOGPROBS: tuple[list[float], ...] = ([-0.1, -0.2], [-1.5], [], [float("nan"), -1.0], [-900.0, -700.0])
 
 
 @dataclass(frozen=True)
@@ -66,7 +71,9 @@ def responses() -> pa.Table:
                     "model_id": entry,
                     "sample": sample,
                     "seed": sample,
-                    "content": None if failed else f"so it goes so it goes #{answer}",
+                    "logprobs": None if failed else LOGPROBS[sample],
+                    "reasoning": None if failed else f"so I think of {answer}",
+                    "content": None if failed else (CODE if prompt < 4 else TEXT).format(answer, sample % 2),
                     "answer": answer,
                     "finish_reason": finish_reason,
                     "error": "no route" if failed else None,
@@ -119,8 +126,14 @@ def quantities_make_the_score(case: Case) -> None:
         if row["score"] is not None:
             given = dict(row["quantities"])
             columns = ", ".join(f'{value!r}::DOUBLE AS "{name}"' for name, value in given.items()) or "NULL AS nothing"
-            (made,) = duckdb.execute(f"SELECT ({formula})::DOUBLE FROM (SELECT {columns})").fetchall()[0]
+            (made,) = macros().execute(f"SELECT ({formula})::DOUBLE FROM (SELECT {columns})").fetchall()[0]
             must(made == row["score"], f"{key} has the score {row['score']}, and {formula} of {given} is {made}")
+
+
+@cache
+def macros() -> duckdb.DuckDBPyConnection:
+    """A connection that knows what rules may call."""
+    return opened([])
 
 
 def same(seen: Scores, expected: Scores, where: str) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.kinds.scorer import Scorer, quantities_of, scorer
+from pipeline.kinds.scorer import Scorer, quantities_of, scorer, siblings, together
 from pipeline.kinds.verifier import by_text, same
 from pipeline.text.answers import plain_words
 from pipeline.text.numbers import last_number
@@ -22,6 +22,18 @@ NORMAL: dict[str, Callable[[str], str]] = {
     "number": lambda text: str(last_number(text) or text),
     "text": plain_words,
 }
+
+
+@dataclass(frozen=True)
+class Ballots:
+    """Who said the same. An entry is what some siblings said alike; entries are in the order of their siblings, then of
+    their text, unread answers last."""
+
+    entry: np.ndarray  # [n] the entry of every answer
+    of: np.ndarray  # [entries] the number of its siblings
+    read: np.ndarray  # [entries] whether it could be read
+    counts: np.ndarray  # [entries] answers
+    first: np.ndarray  # [siblings] their first entry
 
 
 @dataclass(frozen=True)
@@ -55,7 +67,9 @@ class Votes:
 def agreement(*, normalise: Normalise = "none") -> Scorer:
     """The share of an entry's answers to a prompt that say the same as this one; null if no answer could be read.
 
-    Two answers say the same if the prompt's verifier holds them for equal, or if they are one text after `normalise`.
+    Two answers say the same if they are one text after `normalise`, or if the prompt's verifier holds them for equal:
+    in alphabetic order, a text joins the first that stands for a class and equals it, or else stands for a new one. So
+    classes are the same in any order of the answers, also where a verifier holds a for b and b for c, but not a for c.
     Quantities, of which the other scores of this family are made: votes for this answer, samples, majority (1 for the
     answer with most votes, the first in alphabetic order of several), entropy in nats over the distinct answers,
     unread ones together being one, margin between the shares of the first and the second, distinct answers.
@@ -101,50 +115,155 @@ def margin(*, normalise: Normalise = "none") -> Scorer:
     return score
 
 
-def count_votes(rows: pa.Table, normal: Callable[[str], str]) -> Votes:
-    """The votes among siblings. Only distinct texts are normalised: a real normaliser costs more than all counting."""
-    asked = _codes(rows["prompt_id"])
-    asked = asked * (len(asked) + 1) + _codes(rows["entry"])
-    _, of_group, group = np.unique(asked, return_index=True, return_inverse=True)
-    answer, forms = _answer_codes(rows["answer"], normal)
-    if "verifier" in rows.column_names:
-        answer = _as_judged(answer, forms, group, rows["verifier"].take(pa.array(of_group)).to_pylist())
-    kinds = len(forms)
+@scorer(reads=READS, score="class")
+def classes(*, normalise: Normalise = "none") -> Scorer:
+    """The number of what an answer says among its siblings, from 0 in alphabetic order; null if it could not be read.
 
-    # One entry per group and answer, in order of group, then of the answer's text; unread answers come last.
+    For votes that are weighted by any other score: in a rule, `trusted(critic.score, classes.score)` is the share of an
+    answer's class in all that a scorer `critic` gave to its siblings. Quantities: class, votes, samples.
+
+    Paper: Li et al. 2023 (DiVeRSe, arXiv 2206.02336), equation 2: votes weighted by a verifier's opinion.
+    Differs: the verifier is any score that is not negative, and the sum is a macro, so that another opinion or a
+    threshold on it counts nothing again.
+    """
+
+    def score(rows: pa.Table) -> dict[str, pa.Array]:
+        cast = ballots(rows, NORMAL[normalise])
+        number = (np.arange(len(cast.of)) - cast.first[cast.of])[cast.entry].astype(np.float64)
+        samples = np.bincount(cast.of, cast.counts)[cast.of]
+        return {
+            "score": pa.array(number, mask=~cast.read[cast.entry]),
+            "quantities": quantities_of(
+                **{"class": number}, votes=np.where(cast.read, cast.counts, 0)[cast.entry], samples=samples[cast.entry]
+            ),
+        }
+
+    return score
+
+
+@scorer(reads=(*READS, "logprobs"), score="weight / total")
+def likely(*, normalise: Normalise = "none", by_token: bool = True) -> Scorer:
+    """The share of an answer's class in the probability that the model gave to its samples; null if it could not be
+    read, or has no log-probabilities.
+
+    A sample's weight is its probability, `by_token` the geometric mean of its tokens'. A sample that has none, or one
+    that is no finite number, has no vote. Quantities: weight, total, own (relative to the likeliest sibling), samples,
+    weighted (those with a vote).
+
+    Paper: Wang et al. 2023 (self-consistency), section 3.1, the weighted sums of table 1, normalised and not.
+    Differs: unread samples keep their weight in the total, as in `consistency.agreement`.
+    """
+
+    def score(rows: pa.Table) -> dict[str, pa.Array]:
+        cast = ballots(rows, NORMAL[normalise])
+        group, log = cast.of[cast.entry], log_probability(rows["logprobs"], by_token)
+        known = np.isfinite(log)
+        top = np.full(len(cast.first), -np.inf)
+        np.maximum.at(top, group[known], log[known])
+        # Rounded, because the last bits of an exponential depend on the processor.
+        own = np.where(known, np.exp(np.where(known, log - top[group], 0)).round(12), 0)
+        weight, total = sums(own, cast.entry), sums(own, group)
+        return {
+            "score": pa.array(weight / np.where(total > 0, total, 1), mask=~known | ~cast.read[cast.entry]),
+            "quantities": quantities_of(
+                weight=weight,
+                total=total,
+                own=own,
+                samples=np.bincount(group)[group],
+                weighted=np.bincount(group, known)[group],
+            ),
+        }
+
+    return score
+
+
+@scorer(reads=READS, score="support > contradicting")
+def uncontradicted(*, normalise: Normalise = "none") -> Scorer:
+    """1 if more siblings say the same as an answer, itself included, than say something else, 0 if not; null if it
+    could not be read. Who could not be read says nothing. Quantities: support, contradicting.
+
+    Paper: Howard et al. 2024 (NeuroComparatives, arXiv 2305.04978), the vote of contradictions by support of clusters.
+    Differs: answers that the verifier holds for equal are a cluster and entail each other, and any other two contradict
+    each other, where the paper clusters embeddings and asks a model of entailment.
+    """
+
+    def score(rows: pa.Table) -> dict[str, pa.Array]:
+        cast = ballots(rows, NORMAL[normalise])
+        votes = np.where(cast.read, cast.counts, 0)
+        support = votes[cast.entry]
+        contradicting = np.bincount(cast.of, votes)[cast.of[cast.entry]] - support
+        return {
+            "score": pa.array((support > contradicting).astype(np.float64), mask=~cast.read[cast.entry]),
+            "quantities": quantities_of(support=support, contradicting=contradicting),
+        }
+
+    return score
+
+
+def log_probability(column: pa.ChunkedArray, by_token: bool) -> np.ndarray:
+    """The log-probability of every answer, or its mean by token, [n]; NaN where there is none."""
+    lists = column.combine_chunks()
+    lengths = pc.fill_null(pc.list_value_length(lists), 0).to_numpy()
+    values = lists.flatten().to_numpy(zero_copy_only=False).astype(np.float64)
+    found = np.full(len(lengths), np.nan)
+    if len(values):
+        some = lengths > 0
+        starts = np.cumsum(lengths[some]) - lengths[some]
+        found[some] = np.add.reduceat(values, starts) / (lengths[some] if by_token else 1)
+    return found
+
+
+def sums(weights: np.ndarray, of: np.ndarray) -> np.ndarray:
+    """For every answer the sum of the weights with its number `of`, [n]; from the smallest, so that no order counts."""
+    order = np.lexsort((weights, of))
+    starts = np.flatnonzero(np.diff(of[order], prepend=-1))
+    found = np.zeros(int(of.max(initial=-1)) + 1)
+    if len(starts):
+        found[of[order][starts]] = np.add.reduceat(weights[order], starts)
+    return found[of]
+
+
+def ballots(rows: pa.Table, normal: Callable[[str], str]) -> Ballots:
+    """What siblings said. Only distinct texts are normalised: a real normaliser costs more than all counting."""
+    group = siblings(rows)
+    answer, forms = _answer_codes(rows["answer"], normal)
+    kinds = len(forms)
+    if "verifier" in rows.column_names:
+        of_group = np.unique(group, return_index=True)[1]
+        answer = _as_judged(answer, forms, group, rows["verifier"].take(pa.array(of_group)).to_pylist())
     entries, entry, counts = np.unique(group * (kinds + 1) + answer, return_inverse=True, return_counts=True)
-    of = entries // (kinds + 1)
-    read = entries % (kinds + 1) < kinds
-    first = np.flatnonzero(np.r_[True, of[1:] != of[:-1]][: len(of)])
+    of, rank = np.divmod(entries, kinds + 1)
+    return Ballots(entry, of, rank < kinds, counts, np.flatnonzero(np.diff(of, prepend=-1)))
+
+
+def count_votes(rows: pa.Table, normal: Callable[[str], str]) -> Votes:
+    """The votes among siblings."""
+    cast = ballots(rows, normal)
+    entry, of, first = cast.entry, cast.of, cast.first
     if len(first) == 0:
         return Votes(np.zeros(0, bool), *(np.zeros(0) for _ in range(6)))
 
-    samples = np.add.reduceat(counts, first)
-    share = counts / samples[of]
-    votes = np.where(read, counts, 0)
+    samples = np.add.reduceat(cast.counts, first)
+    share = cast.counts / samples[of]
+    votes = np.where(cast.read, cast.counts, 0)
     # The most votes come first, then the text in alphabetic order, which is the order of the entries.
-    ranked = np.lexsort((np.arange(len(entries)), -votes, of))
+    ranked = np.lexsort((np.arange(len(of)), -votes, of))
     top = ranked[first]
     second = np.where(np.append(first[1:], len(of)) - first > 1, ranked[np.minimum(first + 1, len(of) - 1)], -1)
     lead = votes[top] - np.where(second >= 0, votes[second], 0)
-    won = np.zeros(len(entries), bool)
+    won = np.zeros(len(of), bool)
     won[top] = votes[top] > 0
     # Rounded, because the last bits of a logarithm depend on the processor; abs, because of -0.0.
     spread = np.abs(np.add.reduceat(-share * np.log(share), first).round(12))
     return Votes(
-        answered=answer < kinds,
+        answered=cast.read[entry],
         votes=votes[entry],
-        samples=samples[group],
+        samples=samples[of[entry]],
         majority=won[entry],
-        entropy=spread[group],
-        margin=(lead / samples)[group],
-        distinct=np.add.reduceat(read.astype(np.int64), first)[group],
+        entropy=spread[of[entry]],
+        margin=(lead / samples)[of[entry]],
+        distinct=np.add.reduceat(cast.read.astype(np.int64), first)[of[entry]],
     )
-
-
-def _codes(column: pa.ChunkedArray) -> np.ndarray:
-    """A number for every distinct text."""
-    return pc.dictionary_encode(column).combine_chunks().indices.to_numpy().astype(np.int64)
 
 
 def _answer_codes(column: pa.ChunkedArray, normal: Callable[[str], str]) -> tuple[np.ndarray, list[str]]:
@@ -166,12 +285,12 @@ def _as_judged(answer: np.ndarray, forms: list[str], group: np.ndarray, verifier
     entries, entry = np.unique(group * (len(forms) + 1) + answer, return_inverse=True)
     of, rank = np.divmod(entries, len(forms) + 1)
     judged = rank.copy()
-    for siblings in np.split(np.arange(len(entries)), np.flatnonzero(np.diff(of)) + 1):
-        verifier = verifiers[of[siblings[0]]] if len(siblings) > 1 else None
+    for alike in together(of):
+        verifier = verifiers[of[alike[0]]] if len(alike) > 1 else None
         if verifier is None or by_text(verifier):
             continue
         firsts: list[int] = []
-        for i in siblings[rank[siblings] < len(forms)]:
+        for i in alike[rank[alike] < len(forms)]:
             equal = (first for first in firsts if same(verifier, forms[rank[i]], forms[first]))
             judged[i] = next(equal, rank[i])
             if judged[i] == rank[i]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -35,6 +37,34 @@ def format(*, repeated_words: PositiveInt = 3) -> Scorer:
                 truncated=pc.equal(rows["finish_reason"], "length").to_numpy(),
                 repeated=np.array([repeated_share(text, repeated_words) for text in contents], np.float64),
             ),
+        }
+
+    return score
+
+
+@scorer(reads=("content", "reasoning", "error"), score="words")
+def length(*, of: Literal["answer", "reasoning", "both"] = "reasoning") -> Scorer:
+    """The words of an answer's thought, of the answer itself, or of both; null if the request failed, or if the model
+    gave no thought and only that is asked for.
+
+    Quantities: words, of what is asked for; reasoning_words, answer_words.
+
+    Paper: Muennighoff et al. 2025 (s1, arXiv 2501.19393), which prefers longer thoughts; the length of a thought.
+    Differs: words in place of tokens, so that no tokenizer decides; a reader `form.tokens` counts those of a student.
+    """
+
+    def score(rows: pa.Table) -> dict[str, pa.Array]:
+        thought, answer = (
+            np.array([len((text or "").split()) for text in rows[name].to_pylist()], np.float64)
+            for name in ("reasoning", "content")
+        )
+        words = {"answer": answer, "reasoning": thought, "both": thought + answer}[of]
+        missing = rows["error"].is_valid().to_numpy()
+        if of == "reasoning":
+            missing = missing | rows["reasoning"].is_null().to_numpy()
+        return {
+            "score": pa.array(words, mask=missing),
+            "quantities": quantities_of(words=words, reasoning_words=thought, answer_words=answer),
         }
 
     return score

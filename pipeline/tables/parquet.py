@@ -127,7 +127,10 @@ def write(table: Table, folder: Path, parts: int, batches: Iterable[pa.RecordBat
 
 def write_part(table: Table, folder: Path, part: int, rows: pa.Table) -> None:
     """Write one part: checked, ordered by key, with fixed row groups."""
-    rows = rows.sort_by([(name, "ascending") for name in table.key]).combine_chunks()
+    ordered = _ascends(rows, table.key)
+    if not ordered:
+        rows = rows.sort_by([(name, "ascending") for name in table.key])
+    rows = rows.combine_chunks()
     for name, column in table.columns.items():
         if not column.nullable and rows[name].null_count:
             raise RowError(f"table {table.name}: column {name} must not be null ({rows[name].null_count} rows are)")
@@ -139,10 +142,18 @@ def write_part(table: Table, folder: Path, part: int, rows: pa.Table) -> None:
                 f"rules around (it is above every number); a number that is not there is null."
             )
     keys = rows.select(table.key)
-    if keys.num_rows and keys.group_by(list(table.key)).aggregate([]).num_rows < keys.num_rows:
+    if not ordered and keys.group_by(list(table.key)).aggregate([]).num_rows < keys.num_rows:
         raise RowError(f"table {table.name}: two rows share the key {', '.join(table.key)}")
     # One chunk and fixed row groups: the bytes of pyarrow's writer depend on both.
     pq.write_table(rows, folder / part_name(part), compression="zstd", row_group_size=ROW_GROUP)
+
+
+def _ascends(rows: pa.Table, key: Sequence[str]) -> bool:
+    """Whether every row's key, of one column, is above that of the row before: nothing to sort, and no two are one."""
+    if len(key) > 1:
+        return False
+    column = rows[key[0]]
+    return bool(pc.all(pc.less(column.slice(0, max(len(column) - 1, 0)), column.slice(1)), min_count=0).as_py())
 
 
 def with_nan(array: pa.Array) -> np.ndarray:
@@ -152,6 +163,8 @@ def with_nan(array: pa.Array) -> np.ndarray:
         return pc.fill_null(pc.is_nan(array), False).to_numpy(zero_copy_only=False)
     if pa.types.is_list(kind) or pa.types.is_map(kind):
         inner = with_nan(array.items if pa.types.is_map(kind) else array.values)
+        if not inner.any():
+            return np.zeros(len(array), bool)
         before, offsets = np.concatenate([[0], np.cumsum(inner)]), array.offsets.to_numpy()
         return (before[offsets[1:]] > before[offsets[:-1]]) & array.is_valid().to_numpy(zero_copy_only=False)
     found = np.zeros(len(array), bool)

@@ -57,6 +57,13 @@ MACROS = (
     "miniplm(reference_nll, teacher_nll) AS reference_nll - teacher_nll",
     # Liu et al. 2024 (DEITA): complexity times quality, for one turn.
     "deita(complexity, quality) AS complexity * quality",
+    # Chen et al. 2021 (Codex, arXiv 2107.03374), equation 1: of n samples c are right; that one of k is.
+    "pass_at(n, c, k) AS CASE WHEN k <= n AND c IS NOT NULL THEN "
+    "1 - coalesce(list_product([1 - k / i for i in range((n - c + 1)::BIGINT, (n + 1)::BIGINT)]), 1) END",
+    # Li et al. 2023 (DiVeRSe): the share of an answer's class (`consistency.classes`) in its siblings' opinions.
+    "trusted(opinion, class) AS CASE WHEN class IS NOT NULL THEN "
+    "sum(opinion) OVER (PARTITION BY prompt_id, entry, class)"
+    " / nullif(sum(opinion) OVER (PARTITION BY prompt_id, entry), 0) END",
     # Of a cell of arrays: has(inputs, 'mask'), shape_of(inputs, 'image').
     "has(arrays, wanted) AS coalesce(len(list_filter(arrays, lambda a: a.name = wanted)) > 0, false)",
     "shape_of(arrays, wanted) AS list_filter(arrays, lambda a: a.name = wanted)[1].shape",

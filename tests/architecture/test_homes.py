@@ -77,8 +77,6 @@ COVERED = {
     "report/made.py": "stages/test_report.py",
     "report/page.py": "stages/test_report.py",
     "report/results.py": "stages/test_report.py",
-    "scorers/consistency.py": "laws/test_scorers.py",
-    "scorers/heuristic.py": "laws/test_scorers.py",
     "selectors/mixture.py": "laws/test_selectors.py",
     "selectors/reasoning.py": "selectors/test_rank.py",
     "sources/hub.py": "stages/test_ingest.py",

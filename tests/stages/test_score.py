@@ -5,22 +5,9 @@ import math
 import pyarrow as pa
 import pytest
 
-from pipeline.core.methods import find
 from pipeline.kinds.verifier import answer_of
 from pipeline.stages.score import Params
-
-
-def score(name: str, rows: dict[str, list], **arguments: object) -> tuple[list[float | None], list[dict[str, float]]]:
-    found = find("scorer", name).factory(**arguments)(pa.table(rows))
-    return pa.array(found["score"]).to_pylist(), [dict(row) for row in found["quantities"].to_pylist()]
-
-
-def votes(*answers: str | None) -> dict[str, list]:
-    return {
-        "prompt_id": ["p"] * len(answers),
-        "entry": ["m"] * len(answers),
-        "answer": pa.array(answers, pa.string()),
-    }
+from tests.scorers.scored import score, votes
 
 
 def test_agreement_counts_equal_answers() -> None:

@@ -5,18 +5,27 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pyarrow as pa
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from pipeline.contracts import RESPONSES, SCORES
 from pipeline.core.methods import Use
-from pipeline.core.stage import Input, StageParams, stage
+from pipeline.core.stage import Input, Plan, StageParams, stage
+from pipeline.kinds.rule import Alone, Rule
 from pipeline.kinds.scorer import Scorer
+from pipeline.scorers.rule import READS, kept_by
 from pipeline.tables.parquet import Scan
 
 
 class Params(StageParams):
     of: str = Field(pattern="^responses/")
-    use: Use[Scorer]
+    use: Use[Scorer] | None = None
+    rule: Use[Rule] | None = None
+
+    @model_validator(mode="after")
+    def _one_or_the_other(self) -> Params:
+        if (self.use is None) == (self.rule is None):
+            raise ValueError("write either `use:`, a scorer, or `rule:`, a rule that judges a text by itself")
+        return self
 
     def inputs(self) -> dict[str, Input]:
         return {"responses": Input(self.of, RESPONSES)}
@@ -24,11 +33,21 @@ class Params(StageParams):
     def output(self, instance: str) -> str:
         return f"scores/{self.of}/{instance}"
 
+    def check(self, plan: Plan) -> list[str]:
+        if self.rule is None or self.rule.method.traits["sees"] == "text":
+            return []
+        return [f"rule: {self.rule.name} holds texts against each other or a benchmark, which is for `curate`"]
+
 
 @stage(writes=SCORES, by="part")
 def score(params: Params, responses: Scan) -> Iterator[pa.RecordBatch]:
     """A scorer sees a whole part at once: all answers to a prompt, of every model, lie in the same part."""
-    reads = params.use.method.traits["reads"]
+    if params.use is not None:
+        reads, scorer = params.use.method.traits["reads"], params.use.build()
+    else:
+        assert params.rule is not None
+        rule = params.rule.build()
+        assert isinstance(rule, Alone)
+        reads, scorer = READS, kept_by(rule)
     rows = responses.read(list(dict.fromkeys(["response_id", "prompt_id", *reads])))
-    scorer = params.use.build()
     yield SCORES.batch(response_id=rows["response_id"], prompt_id=rows["prompt_id"], **scorer(rows))

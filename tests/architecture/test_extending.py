@@ -25,11 +25,13 @@ from pipeline.kinds.backend import GenerateRequest, Reading, Sampling, Tokens, o
 from pipeline.kinds.feed import Draw
 from pipeline.kinds.mixture import Domains
 from pipeline.kinds.objective import Reduced, Step, View
+from pipeline.kinds.rule import Judged
 from pipeline.kinds.selector import Budget, Candidates
 from pipeline.laws import law
 from pipeline.plan.reading import load
 from pipeline.plan.resolve import resolve
 from pipeline.tables.tensors import cell
+from pipeline.text.items import texts_from
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "extending.md").read_text("utf-8")
@@ -120,6 +122,14 @@ def test_origin_parrot(tmp_path: Path) -> None:
 def test_source_squares() -> None:
     rows = list(built("source", "squares", rows=3))
     assert [(row.source, row.columns["reference"]) for row in rows][2] == ("squares 3", "9")
+
+
+def test_rule_shouting() -> None:
+    rule = built("rule", "shouting", most=0.3)
+    assert rule(
+        texts_from(["a", "b"], pa.array(["Say it.", "SAY it!"])), texts_from([], pa.array([], pa.string()))
+    ) == {1: "60% of its letters are capitals"}
+    assert rule.judge("") == Judged(0.0, None)
 
 
 def test_verifier_yes_no() -> None:

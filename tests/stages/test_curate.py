@@ -9,13 +9,13 @@ import pytest
 from pipeline.contracts import DROPS, PROMPTS
 from pipeline.core.driver import run_instance
 from pipeline.core.settings import RunSettings
-from pipeline.core.stage import Instance
+from pipeline.core.stage import Instance, Plan
 from pipeline.kinds.source import GivenRow
 from pipeline.sources.procedural import tasks
-from pipeline.stages import curate
 from pipeline.stages.curate import Params
 from pipeline.tables import ids, parquet, tensors
 from pipeline.tables.parquet import Scan
+from pipeline.text import items
 from pipeline.text.duplicates import bands_for, near_duplicates
 from pipeline.text.ngrams import plain
 
@@ -175,7 +175,7 @@ def test_a_shared_system_turn_is_no_contamination(tmp_path: Path) -> None:
 
 def test_a_rule_that_misses_canaries_stops_the_stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A seeded fault: texts are compared as they stand, so copies in capitals are missed."""
-    monkeypatch.setattr(curate, "plain", lambda texts: texts)
+    monkeypatch.setattr(items, "plain", lambda texts: texts)
     with pytest.raises(RuntimeError, match="planted copies"):
         run(tmp_path, [prompt("a")], [prompt(LONG)])
 
@@ -195,7 +195,7 @@ def test_minhash_finds_what_exact_similarity_finds(threshold: float) -> None:
     sets = [{tuple(t.split()[i : i + 3]) for i in range(38)} for t in texts]
     pairs = [(i, j) for i in range(450) for j in range(i + 1, min(i + 3, 450)) if i // 3 == j // 3]
     alike = {(i, j) for i, j in pairs if len(sets[i] & sets[j]) / len(sets[i] | sets[j]) >= threshold}
-    found = near_duplicates(plain(pa.array(texts)), [0] * len(texts), threshold=threshold, words=3)
+    found = near_duplicates(plain(pa.array(texts)), lambda i: 0, threshold=threshold, words=3)
     for i, twin in found.items():
         shared = len(sets[i] & sets[twin.like]) / len(sets[i] | sets[twin.like])
         assert twin.similarity == pytest.approx(shared)
@@ -211,3 +211,77 @@ def test_bands_miss_few_pairs_at_the_threshold(threshold: float) -> None:
     bands, rows = bands_for(threshold)
     assert bands * rows <= 128
     assert (1 - threshold**rows) ** bands <= 0.01
+
+
+def faults(**section: object) -> list[str]:
+    return Params.model_validate({"instance": "train", "against": "bench", **section}).check(Plan(RunSettings()))
+
+
+def test_the_short_keys_stand_for_rules(tmp_path: Path) -> None:
+    """Rows, names and evidence are the same, whichever way they are asked for."""
+    pool = [prompt(LONG), prompt(LONG.upper()), prompt(LONG + " now"), prompt("Recall: " + OTHER), prompt("clean")]
+    listed = [
+        "duplicates.exact",
+        {"use": "duplicates.minhash", "threshold": 0.7, "words": 2},
+        "contamination.key",
+        {"use": "contamination.ngram", "words": 9},
+    ]
+    short = run(tmp_path / "short", pool, [prompt(OTHER)], near=0.7, near_words=2, ngram=9)
+    assert run(tmp_path / "rules", pool, [prompt(OTHER)], rules=listed) == short
+    assert {drop["rule"] for drop in short} == {"exact", "near", "contaminated_ngram"}
+
+
+def test_every_rule_that_is_listed_drops_by_its_name(tmp_path: Path) -> None:
+    item = LONG + " of all 12 of them"
+    said = {
+        "contaminated_part": "Recall this: " + item.replace("12", "twelve") + " and go on",
+        "length": f"{LONG}, and {LONG}, and {LONG}",
+        "repetition": "again and again " * 9,
+        "refusal": "I'm sorry, but I cannot do that.",
+        "language": "An einem ruhigen Abend steht das Korn neben der alten Tür.",
+        "personal": "Write to ann@example.org.",
+        "rouge": OTHER + " please",
+    }
+    listed = [
+        "contamination.containment",
+        {"use": "form.length", "most": 40},
+        "form.repetition",
+        "form.refusal",
+        {"use": "language.detected", "languages": ["en"]},
+        "personal.data",
+        "duplicates.rouge",
+    ]
+    pool = [prompt(text) for text in [*said.values(), OTHER]]
+    drops = run(tmp_path, pool, [prompt(item)], rules=listed)
+    twin = max(prompt(OTHER)["prompt_id"], prompt(said["rouge"])["prompt_id"])
+    expected = {(prompt(text)["prompt_id"], name) for name, text in said.items() if name != "rouge"}
+    expected |= {(twin, "rouge"), (prompt(said["length"])["prompt_id"], "repetition")}
+    assert {(drop["prompt_id"], drop["rule"]) for drop in drops} == expected
+    assert all(drop["evidence"] for drop in drops)
+
+
+def test_copies_of_every_kind_are_counted_and_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    items = [prompt(f"{LONG} and {n} of {n + 7} stood by it") for n in (12, 345, 678)]
+    run(tmp_path / "key", [prompt("clean")], items)
+    told = "copies of items of bench that were planted and found: verbatim 9 of 9, typeset 3 of 3"
+    assert f"{told}, inside 6 of 6, renumbered 3 of 3" in capsys.readouterr().err
+    run(tmp_path / "part", [prompt("clean")], items, rules=["contamination.containment"])
+    assert "inside 6 of 6, renumbered 3 of 3, rescripted 3 of 3" in capsys.readouterr().err
+    run(tmp_path / "none", [prompt("clean")], items, rules=["duplicates.exact"])
+    assert "planted" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("section", "told"),
+    [
+        ({"against": "train"}, "against: is the pool itself"),
+        (
+            {"rules": ["duplicates.exact"], "near": 0.8, "ngram": None},
+            "near: stands for a rule, and `rules` lists them",
+        ),
+        ({"rules": ["form.length", {"use": "form.length", "least": 3}]}, "rules: form.length is listed twice"),
+    ],
+)
+def test_what_cannot_be_meant_is_a_fault(section: dict, told: str) -> None:
+    assert faults()[:1] == []
+    assert faults(**section)[0].startswith(told)

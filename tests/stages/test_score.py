@@ -1,12 +1,22 @@
 """Scores whose values can be worked out by hand."""
 
 import math
+from pathlib import Path
 
 import pyarrow as pa
 import pytest
+from pydantic import ValidationError
 
+from pipeline.contracts import RESPONSES, SCORES
+from pipeline.core.driver import run_instance
+from pipeline.core.settings import RunSettings
+from pipeline.core.stage import Instance, Plan
 from pipeline.kinds.verifier import answer_of
+from pipeline.laws.scorer import responses
+from pipeline.scorers.rule import kept_by
 from pipeline.stages.score import Params
+from pipeline.tables import parquet
+from pipeline.tables.parquet import Scan
 from tests.scorers.scored import score, votes
 
 
@@ -112,3 +122,34 @@ def test_typographic_forms_are_one_vote() -> None:
     forms = votes("Caf\u00e9", "Cafe\u0301.", "CAFÉ\u3002")
     assert score("consistency.agreement", forms, normalise="text")[0] == [1, 1, 1]
     assert score("consistency.agreement", votes("9{,}500", "9500", "It is 9 500."), normalise="number")[0] == [1, 1, 1]
+
+
+def test_a_rule_scores_answers() -> None:
+    rule = find("rule", "form.length").factory(least=2)
+    found = kept_by(rule)(pa.table({"content": ["one two", "one", None]}))
+    assert found["score"].to_pylist() == [1, 0, None]
+    assert [dict(row) for row in found["quantities"].to_pylist()][:2] == [
+        {"kept": 1.0, "value": 2.0},
+        {"kept": 0.0, "value": 1.0},
+    ]
+    assert found["detail"].to_pylist() == [None, "1 words", None]
+
+
+def test_the_stage_asks_a_rule_about_a_table(tmp_path: Path) -> None:
+    rows = [{**row, "prompt_id": f"{int(row['prompt_id'][1:]):032x}"} for row in responses().to_pylist()]
+    parquet.write(RESPONSES, tmp_path / "responses/train/teacher", 2, [RESPONSES.rows(rows)])
+    params = Params.model_validate({"of": "responses/train", "rule": {"use": "form.length", "most": 9}})
+    instance = Instance("score", "brief", params, {"responses": ("responses/train/teacher",)}, "scores/brief", "")
+    run_instance(instance, RunSettings(), tmp_path, tmp_path)
+    scores = Scan(SCORES, (tmp_path / "scores/brief",)).pylist()
+    assert len(scores) == len(rows) and {row["score"] for row in scores} == {1.0, None}
+
+
+def test_an_entry_names_a_scorer_or_a_rule_that_judges_a_text_by_itself() -> None:
+    for given in ({}, {"use": "heuristic.format", "rule": "form.length"}):
+        with pytest.raises(ValidationError, match="write either `use:`, a scorer, or `rule:`"):
+            Params.model_validate({"of": "responses/train", **given})
+    params = Params.model_validate({"of": "responses/train", "rule": "duplicates.exact"})
+    assert params.check(Plan(RunSettings())) == [
+        "rule: duplicates.exact holds texts against each other or a benchmark, which is for `curate`"
+    ]

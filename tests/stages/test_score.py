@@ -9,6 +9,7 @@ from pydantic import ValidationError
 
 from pipeline.contracts import RESPONSES, SCORES
 from pipeline.core.driver import run_instance
+from pipeline.core.methods import find
 from pipeline.core.settings import RunSettings
 from pipeline.core.stage import Instance, Plan
 from pipeline.kinds.verifier import answer_of

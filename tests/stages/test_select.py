@@ -27,7 +27,13 @@ EVERY = {
     "coverage": COVERAGE | {"budget_tokens": 300, "where": "agreement.score >= 0.375"},
     "top": {**RANDOM, "use": "rank.top", "by": "agreement.score", "budget_rows": 10},
     "k_center": {**RANDOM, "use": "diversity.k_center", "vector": "embed.vector", "budget_rows": 10},
-    "dsir": {**RANDOM, "use": "target.dsir", "text": "content || ' ' || answer", "target": "sample = 0", "budget_rows": 10},
+    "dsir": {
+        **RANDOM,
+        "use": "target.dsir",
+        "text": "content || ' ' || answer",
+        "target": "sample = 0",
+        "budget_rows": 10,
+    },
     "facility": {**RANDOM, "use": "submodular.facility_location", "vector": "embed.vector", "budget_tokens": 90},
     "gaps": {**RANDOM, "use": "mixture.gaps", "gaps": "main", "budget_rows": 20},
 }
@@ -215,7 +221,7 @@ def plan_with(params: dict) -> list[str]:
         ({"use": "rank.top", "by": "nll.score"}, "by: 'nll.score'"),
         ({"use": "rank.top", "by": "domain"}, "must be a number"),
         ({"use": "diversity.k_center", "vector": "agreement.score"}, "must be a vector"),
-        ({"use": "target.dsir", "text": "sample", "target": "sample = 0"}, "text: 'sample' must be a text; it is BIGINT"),
+        ({"use": "target.dsir", "text": "sample", "target": "true"}, "text: 'sample' must be a text; it is BIGINT"),
         ({"use": "mixture.gaps", "gaps": "mane"}, "gaps: no gaps entry is called 'mane'; there are main"),
     ],
 )

@@ -53,6 +53,7 @@ COVERED = {
     "kinds/backend.py": "laws/test_backends.py",
     "kinds/mixture.py": "laws/test_mixtures.py",
     "kinds/objective.py": "laws/test_objectives.py",
+    "kinds/scorer.py": "laws/test_scorers.py",
     "kinds/selector.py": "laws/test_selectors.py",
     "kinds/source.py": "laws/test_sources.py",
     "kinds/verifier.py": "verifiers/test_verifiers.py",

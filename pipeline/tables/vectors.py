@@ -60,8 +60,8 @@ def matrix(pieces: Iterable[tuple[np.ndarray, pa.Array]], rows: int, shown: str,
                 width, found = size, _array(rows, size, place)
             if size != width:
                 raise Refused(f"{shown} gives vectors of different lengths: {min(size, width)}, {max(size, width)}")
-        if len(at):
-            values = lists.flatten().to_numpy(zero_copy_only=False).reshape(len(at), -1)
+        if width is not None:
+            values = lists.flatten().to_numpy(zero_copy_only=False).reshape(len(at), width)
             found[at] = np.where(np.isnan(values).any(1, keepdims=True), np.nan, values)
             empty[at] = False
     found[empty] = np.nan

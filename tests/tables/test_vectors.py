@@ -51,8 +51,8 @@ def test_a_column_is_read_as_a_table_is() -> None:
     np.testing.assert_array_equal(found, np.array([expected for _, expected in GIVEN.values()], np.float32))
 
 
-@pytest.mark.parametrize("given", [[], [None, None]])
-def test_without_a_vector_all_rows_lack_one(given: list[None]) -> None:
+@pytest.mark.parametrize("given", [[], [None, None], [[], None]])
+def test_without_a_vector_all_rows_lack_one(given: list[list[float] | None]) -> None:
     found = vectors.column(pa.chunked_array([pa.array(given, pa.list_(pa.float32()))]), "x", Path("nowhere"))
     assert len(found) == len(given) and bool(np.isnan(found).all())
 

@@ -134,6 +134,10 @@ bench-signals: setup  ## private memory of a row of signals, beside rows as dict
 bench-judging: setup  ## CPU of judging an answer, beside the verifiers as they were, eight minutes
 	@PYTHONPATH=. python benchmarks/judging.py && python benchmarks/tables.py
 
+.PHONY: bench-voting
+bench-voting: setup  ## CPU and memory of a vote over a million answers, beside polars, five minutes
+	@PYTHONPATH=. python benchmarks/voting.py && python benchmarks/tables.py
+
 .PHONY: embedded
 embedded: setup  ## make the shipped teacher and base again from nothing, minutes
 	@python recipes/embedded.py

@@ -28,7 +28,15 @@ class Params(StageParams):
 @stage(writes=SCORES, by="part")
 def score(params: Params, responses: Scan) -> Iterator[pa.RecordBatch]:
     """A scorer sees a whole part at once: all answers to a prompt, of every model, lie in the same part."""
-    reads = params.use.method.traits["reads"]
-    rows = responses.read(list(dict.fromkeys(["response_id", "prompt_id", *reads])))
-    scorer = params.use.build()
-    yield SCORES.batch(response_id=rows["response_id"], prompt_id=rows["prompt_id"], **scorer(rows))
+    yield _scored(params.use, responses)
+
+
+def _scored(use: Use[Scorer], responses: Scan) -> pa.RecordBatch:
+    """The scores of a part. What was read for them is gone before they are written."""
+    rows = responses.read(list(dict.fromkeys(["prompt_id", *use.method.traits["reads"]])))
+    # Half of what reading took was for decoding.
+    pa.default_memory_pool().release_unused()
+    found = use.build()(rows)
+    rows = rows.select(["prompt_id"])
+    # Nothing is made of the ids, and they are larger than what scores are made of.
+    return SCORES.batch(**found, prompt_id=rows["prompt_id"], response_id=responses.read(["response_id"])["response_id"])

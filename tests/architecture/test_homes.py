@@ -51,6 +51,7 @@ COVERED = {
     "gateway/rounds.py": "backends/test_http.py",
     "kinds/backend.py": "laws/test_backends.py",
     "kinds/objective.py": "laws/test_objectives.py",
+    "kinds/scorer.py": "laws/test_scorers.py",
     "kinds/selector.py": "laws/test_selectors.py",
     "kinds/source.py": "laws/test_sources.py",
     "kinds/verifier.py": "verifiers/test_verifiers.py",

@@ -138,6 +138,10 @@ bench-judging: setup  ## CPU of judging an answer, beside the verifiers as they 
 bench-coreset: setup bench-peers  ## CPU of k-centre and facility location, beside a product a pick and apricot, five minutes
 	@PYTHONPATH=. python benchmarks/coreset.py && python benchmarks/tables.py
 
+.PHONY: bench-voting
+bench-voting: setup  ## CPU and memory of a vote over a million answers, beside polars, five minutes
+	@PYTHONPATH=. python benchmarks/voting.py && python benchmarks/tables.py
+
 .PHONY: embedded
 embedded: setup  ## make the shipped teacher and base again from nothing, minutes
 	@python recipes/embedded.py

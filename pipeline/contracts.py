@@ -65,9 +65,7 @@ class Table:
             if values is None:
                 arrays.append(pa.nulls(length, column.type))
             elif isinstance(values, pa.ChunkedArray):
-                # One chunk is taken as it is: to combine it would copy it.
-                whole = values.chunk(0) if values.num_chunks == 1 else values.combine_chunks()
-                arrays.append(whole.cast(column.type))
+                arrays.append(whole(values).cast(column.type))
             elif isinstance(values, pa.Array):
                 arrays.append(values.cast(column.type))
             else:
@@ -77,6 +75,11 @@ class Table:
     def rows(self, rows: Iterable[Mapping[str, Any]]) -> pa.RecordBatch:
         """Rows as mappings, to a batch of exactly this schema."""
         return pa.RecordBatch.from_pylist(list(rows), schema=self.schema)
+
+
+def whole(column: pa.ChunkedArray) -> pa.Array:
+    """A column in one piece. One that is in one is not copied, as `combine_chunks` does."""
+    return column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
 
 
 def optional(type: pa.DataType, about: str) -> Column:

@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from pipeline.contracts import whole
 from pipeline.core.methods import marker
 
 
@@ -23,8 +24,10 @@ class Scorer(Protocol):
 
 def siblings(rows: pa.Table) -> np.ndarray:
     """For every answer the number of its siblings, the answers that one entry got to one prompt, [n] from 0."""
-    asked = codes(rows["prompt_id"])
-    return np.unique(asked * (len(asked) + 1) + codes(rows["entry"]), return_inverse=True)[1]
+    asked, entry = codes(rows["prompt_id"]), codes(rows["entry"])
+    if not entry.any():
+        return asked
+    return np.unique(asked.astype(np.int64) * (len(asked) + 1) + entry, return_inverse=True)[1]
 
 
 def together(number: np.ndarray) -> Iterator[np.ndarray]:
@@ -35,16 +38,18 @@ def together(number: np.ndarray) -> Iterator[np.ndarray]:
 
 
 def codes(column: pa.ChunkedArray) -> np.ndarray:
-    """A number for every distinct text, [n]."""
-    return pc.dictionary_encode(column).combine_chunks().indices.to_numpy().astype(np.int64)
+    """A number for every distinct text, from 0 in the order of the rows, [n]."""
+    return whole(pc.dictionary_encode(column)).indices.to_numpy()
 
 
-def quantities_of(**columns: np.ndarray) -> pa.MapArray:
-    """One map per row, name to number, from one array of numbers per name."""
-    values = np.column_stack([np.asarray(column, np.float64) for column in columns.values()])
+def quantities_of(of: np.ndarray | None = None, /, **columns: np.ndarray) -> pa.MapArray:
+    """One map per row, name to number, from one array of numbers per name; `of` says whose numbers a row has, where
+    many have the same."""
+    values = np.column_stack(list(columns.values())).astype(np.float64, copy=False)
     if np.isnan(values).any():
         bad = [name for name, column in columns.items() if np.isnan(column).any()]
         raise ValueError(f"quantities must be numbers, and {', '.join(bad)} has NaN")
+    values = values if of is None else values[of]
     rows, width = values.shape
     names = pa.array(list(columns)).take(pa.array(np.tile(np.arange(width, dtype=np.int16), rows)))
     return pa.MapArray.from_arrays(np.arange(rows + 1, dtype=np.int32) * width, names, pa.array(values.ravel()))

@@ -21,8 +21,8 @@ from pipeline.tables.sql import opened
 Scores = dict[str, dict[str, Any]]
 TEXT = "so it goes so it goes #{}"
 CODE = "```python\nx = {}\n```\nIt holds that\n```python\nassert x != {}\n```"
-# By sample: likely, less so, none, no number, and one that underflows.
-LOGPROBS: tuple[list[float], ...] = ([-0.1, -0.2], [-1.5], [], [float("nan"), -1.0], [-900.0, -700.0])
+# By sample: likely, less so, none, an unknown one, and one that underflows.
+LOGPROBS: tuple[list[float | None], ...] = ([-0.1, -0.2], [-1.5], [], [None, -1.0], [-900.0, -700.0])
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from pipeline.contracts import whole
 from pipeline.kinds.scorer import Scorer, quantities_of, scorer, siblings, together
 from pipeline.kinds.verifier import by_text, same
 from pipeline.text.answers import plain_words
@@ -38,9 +39,9 @@ class Ballots:
 
 @dataclass(frozen=True)
 class Votes:
-    """How the siblings of every answer voted. All arrays have one value per answer, [n]."""
+    """How siblings voted. All arrays have one value per entry of the ballots."""
 
-    answered: np.ndarray
+    ballots: Ballots
     votes: np.ndarray
     samples: np.ndarray
     majority: np.ndarray
@@ -49,10 +50,12 @@ class Votes:
     distinct: np.ndarray
 
     def scored(self, score: np.ndarray) -> dict[str, pa.Array]:
-        """A score for every answer that could be read, with all votes as its quantities."""
+        """The score of their entry for all answers that could be read, with all votes as their quantities."""
+        entry, read = self.ballots.entry, self.ballots.read
         return {
-            "score": pa.array(score, mask=~self.answered),
+            "score": pa.array(score[entry], mask=~read[entry]),
             "quantities": quantities_of(
+                entry,
                 votes=self.votes,
                 samples=self.samples,
                 majority=self.majority,
@@ -122,20 +125,18 @@ def classes(*, normalise: Normalise = "none") -> Scorer:
     For votes that are weighted by any other score: in a rule, `trusted(critic.score, classes.score)` is the share of an
     answer's class in all that a scorer `critic` gave to its siblings. Quantities: class, votes, samples.
 
-    Paper: Li et al. 2023 (DiVeRSe, arXiv 2206.02336), equation 2: votes weighted by a verifier's opinion.
+    Paper: Li et al. 2023 (DiVeRSe, arXiv 2206.02336), the voting verifier.
     Differs: the verifier is any score that is not negative, and the sum is a macro, so that another opinion or a
     threshold on it counts nothing again.
     """
 
     def score(rows: pa.Table) -> dict[str, pa.Array]:
         cast = ballots(rows, NORMAL[normalise])
-        number = (np.arange(len(cast.of)) - cast.first[cast.of])[cast.entry].astype(np.float64)
-        samples = np.bincount(cast.of, cast.counts)[cast.of]
+        number = (np.arange(len(cast.of)) - cast.first[cast.of]).astype(np.float64)
+        votes, samples = np.where(cast.read, cast.counts, 0), np.bincount(cast.of, cast.counts)[cast.of]
         return {
-            "score": pa.array(number, mask=~cast.read[cast.entry]),
-            "quantities": quantities_of(
-                **{"class": number}, votes=np.where(cast.read, cast.counts, 0)[cast.entry], samples=samples[cast.entry]
-            ),
+            "score": pa.array(number[cast.entry], mask=~cast.read[cast.entry]),
+            "quantities": quantities_of(cast.entry, **{"class": number}, votes=votes, samples=samples),
         }
 
     return score
@@ -150,7 +151,7 @@ def likely(*, normalise: Normalise = "none", by_token: bool = True) -> Scorer:
     that is no finite number, has no vote. Quantities: weight, total, own (relative to the likeliest sibling), samples,
     weighted (those with a vote).
 
-    Paper: Wang et al. 2023 (self-consistency), section 3.1, the weighted sums of table 1, normalised and not.
+    Paper: Wang et al. 2023 (self-consistency), equation 1 and the weighted sums of table 1, normalised and not.
     Differs: unread samples keep their weight in the total, as in `consistency.agreement`.
     """
 
@@ -189,12 +190,12 @@ def uncontradicted(*, normalise: Normalise = "none") -> Scorer:
 
     def score(rows: pa.Table) -> dict[str, pa.Array]:
         cast = ballots(rows, NORMAL[normalise])
-        votes = np.where(cast.read, cast.counts, 0)
-        support = votes[cast.entry]
-        contradicting = np.bincount(cast.of, votes)[cast.of[cast.entry]] - support
+        support = np.where(cast.read, cast.counts, 0)
+        contradicting = np.bincount(cast.of, support)[cast.of] - support
+        kept = (support > contradicting).astype(np.float64)
         return {
-            "score": pa.array((support > contradicting).astype(np.float64), mask=~cast.read[cast.entry]),
-            "quantities": quantities_of(support=support, contradicting=contradicting),
+            "score": pa.array(kept[cast.entry], mask=~cast.read[cast.entry]),
+            "quantities": quantities_of(cast.entry, support=support, contradicting=contradicting),
         }
 
     return score
@@ -202,7 +203,7 @@ def uncontradicted(*, normalise: Normalise = "none") -> Scorer:
 
 def log_probability(column: pa.ChunkedArray, by_token: bool) -> np.ndarray:
     """The log-probability of every answer, or its mean by token, [n]; NaN where there is none."""
-    lists = column.combine_chunks()
+    lists = whole(column)
     lengths = pc.fill_null(pc.list_value_length(lists), 0).to_numpy()
     values = lists.flatten().to_numpy(zero_copy_only=False).astype(np.float64)
     found = np.full(len(lengths), np.nan)
@@ -231,7 +232,8 @@ def ballots(rows: pa.Table, normal: Callable[[str], str]) -> Ballots:
     if "verifier" in rows.column_names:
         of_group = np.unique(group, return_index=True)[1]
         answer = _as_judged(answer, forms, group, rows["verifier"].take(pa.array(of_group)).to_pylist())
-    entries, entry, counts = np.unique(group * (kinds + 1) + answer, return_inverse=True, return_counts=True)
+    of_all = group.astype(np.int64) * (kinds + 1) + answer
+    entries, entry, counts = np.unique(of_all, return_inverse=True, return_counts=True)
     of, rank = np.divmod(entries, kinds + 1)
     return Ballots(entry, of, rank < kinds, counts, np.flatnonzero(np.diff(of, prepend=-1)))
 
@@ -239,9 +241,9 @@ def ballots(rows: pa.Table, normal: Callable[[str], str]) -> Ballots:
 def count_votes(rows: pa.Table, normal: Callable[[str], str]) -> Votes:
     """The votes among siblings."""
     cast = ballots(rows, normal)
-    entry, of, first = cast.entry, cast.of, cast.first
+    of, first = cast.of, cast.first
     if len(first) == 0:
-        return Votes(np.zeros(0, bool), *(np.zeros(0) for _ in range(6)))
+        return Votes(cast, *(np.zeros(0) for _ in range(6)))
 
     samples = np.add.reduceat(cast.counts, first)
     share = cast.counts / samples[of]
@@ -256,20 +258,20 @@ def count_votes(rows: pa.Table, normal: Callable[[str], str]) -> Votes:
     # Rounded, because the last bits of a logarithm depend on the processor; abs, because of -0.0.
     spread = np.abs(np.add.reduceat(-share * np.log(share), first).round(12))
     return Votes(
-        answered=cast.read[entry],
-        votes=votes[entry],
-        samples=samples[of[entry]],
-        majority=won[entry],
-        entropy=spread[of[entry]],
-        margin=(lead / samples)[of[entry]],
-        distinct=np.add.reduceat(cast.read.astype(np.int64), first)[of[entry]],
+        ballots=cast,
+        votes=votes,
+        samples=samples[of],
+        majority=won,
+        entropy=spread[of],
+        margin=(lead / samples)[of],
+        distinct=np.add.reduceat(cast.read.astype(np.int64), first)[of],
     )
 
 
 def _answer_codes(column: pa.ChunkedArray, normal: Callable[[str], str]) -> tuple[np.ndarray, list[str]]:
     """For every answer the rank of its normal form among all normal forms, and these in order; an answer that could not
     be read has the rank after the last."""
-    encoded = pc.dictionary_encode(column).combine_chunks()
+    encoded = whole(pc.dictionary_encode(column))
     normals = [normal(text) for text in encoded.dictionary.to_pylist()]
     forms = sorted(set(normals))
     rank = {form: i for i, form in enumerate(forms)}
@@ -282,7 +284,7 @@ def _as_judged(answer: np.ndarray, forms: list[str], group: np.ndarray, verifier
     verifier of their prompt holds for equal to it. `verifiers`: one per group."""
     if all(verifier is None or by_text(verifier) for verifier in verifiers):
         return answer
-    entries, entry = np.unique(group * (len(forms) + 1) + answer, return_inverse=True)
+    entries, entry = np.unique(group.astype(np.int64) * (len(forms) + 1) + answer, return_inverse=True)
     of, rank = np.divmod(entries, len(forms) + 1)
     judged = rank.copy()
     for alike in together(of):

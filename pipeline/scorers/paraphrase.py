@@ -28,7 +28,7 @@ def pairs(
     furthest, the highest and lowest ROUGE-L among partners (0 without one). `detail`: the partners' ids, the least
     alike first.
 
-    Paper: Jung et al. 2024 (Impossible Distillation, arXiv 2305.16635), section 3.1, the filters of pairs.
+    Paper: Jung et al. 2024 (Impossible Distillation, arXiv 2305.16635), the filters of pairs.
     Differs: the verifier stands for entailment both ways; numbers are compared both ways, which the released code does
     in one; no distance of syntax trees.
     """

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import pyarrow as pa
 from pydantic import Field, model_validator
@@ -49,5 +49,15 @@ def score(params: Params, responses: Scan) -> Iterator[pa.RecordBatch]:
         rule = params.rule.build()
         assert isinstance(rule, Alone)
         reads, scorer = READS, kept_by(rule)
-    rows = responses.read(list(dict.fromkeys(["response_id", "prompt_id", *reads])))
-    yield SCORES.batch(response_id=rows["response_id"], prompt_id=rows["prompt_id"], **scorer(rows))
+    yield _scored(reads, scorer, responses)
+
+
+def _scored(reads: Sequence[str], scorer: Scorer, responses: Scan) -> pa.RecordBatch:
+    """The scores of a part. What was read for them is gone before they are written."""
+    rows = responses.read(list(dict.fromkeys(["prompt_id", *reads])))
+    # Half of what reading took was for decoding.
+    pa.default_memory_pool().release_unused()
+    found = scorer(rows)
+    rows = rows.select(["prompt_id"])
+    # Nothing is made of the ids, and they are larger than what scores are made of.
+    return SCORES.batch(**found, prompt_id=rows["prompt_id"], response_id=responses.read(["response_id"])["response_id"])

@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from pipeline.contracts import TENSORS, Table
+from pipeline.contracts import TENSORS, Table, whole
 from pipeline.errors import Refused
 from pipeline.tables import ids
 
@@ -134,7 +134,7 @@ def write_part(table: Table, folder: Path, part: int, rows: pa.Table) -> None:
     for name, column in table.columns.items():
         if not column.nullable and rows[name].null_count:
             raise RowError(f"table {table.name}: column {name} must not be null ({rows[name].null_count} rows are)")
-        bad = np.flatnonzero(with_nan(rows[name].combine_chunks())).tolist() if _has_floats(column.type) else []
+        bad = np.flatnonzero(with_nan(whole(rows[name]))).tolist() if _has_floats(column.type) else []
         if bad:
             first = ", ".join(f"{key} {rows[key][bad[0]].as_py()}" for key in table.key)
             raise RowError(

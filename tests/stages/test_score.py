@@ -3,7 +3,9 @@
 import math
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 from pydantic import ValidationError
 
@@ -12,10 +14,13 @@ from pipeline.core.driver import run_instance
 from pipeline.core.methods import find
 from pipeline.core.settings import RunSettings
 from pipeline.core.stage import Instance, Plan
+from pipeline.kinds.scorer import quantities_of
 from pipeline.kinds.verifier import answer_of
+from pipeline.laws import scorer as laws
 from pipeline.laws.scorer import responses
 from pipeline.scorers.rule import kept_by
 from pipeline.stages.score import Params
+from pipeline.stages.score import score as stage
 from pipeline.tables import parquet
 from pipeline.tables.parquet import Scan
 from tests.scorers.scored import score, votes
@@ -82,6 +87,29 @@ def test_format_wants_an_answer_and_an_end() -> None:
 def test_only_responses_are_scored() -> None:
     with pytest.raises(ValueError, match="responses/"):
         Params.model_validate({"of": "prompts/train", "use": "consistency.agreement"})
+
+
+def test_every_answer_of_every_folder_gets_its_own_score_and_nothing_yielded_is_held(tmp_path: Path) -> None:
+    rows = laws.responses()
+    for entry in ("teacher", "base"):
+        (tmp_path / entry).mkdir()
+        parquet.write_part(RESPONSES, tmp_path / entry, 0, rows.filter(pc.equal(rows["entry"], entry)))
+    params = Params.model_validate({"of": "responses/train", "use": "consistency.agreement"})
+    [case, *_] = laws.cases(params.use.method)
+    before = pa.total_allocated_bytes()
+    batches = stage.function(params, responses=Scan(RESPONSES, (tmp_path / "teacher", tmp_path / "base")))
+    batch = next(batches)
+    assert {row["response_id"]: row for row in batch.to_pylist()} == case.scores(rows)
+    del batch
+    assert pa.total_allocated_bytes() <= before
+    assert list(batches) == []
+
+
+def test_quantities_may_be_those_of_groups_and_are_no_nan() -> None:
+    found = quantities_of(np.array([1, 0, 1]), votes=np.array([2, 3]))
+    assert found.to_pylist() == [[("votes", 3)], [("votes", 2)], [("votes", 3)]]
+    with pytest.raises(ValueError, match="votes has NaN"):
+        quantities_of(votes=np.array([np.nan]), samples=np.array([1.0]))
 
 
 ONE_VOTE = [

@@ -134,6 +134,14 @@ bench-signals: setup  ## private memory of a row of signals, beside rows as dict
 bench-judging: setup  ## CPU of judging an answer, beside the verifiers as they were, eight minutes
 	@PYTHONPATH=. python benchmarks/judging.py && python benchmarks/tables.py
 
+.PHONY: bench-duplicates
+bench-duplicates: setup bench-peers  ## CPU and memory of finding near-duplicates, beside rensa, a quarter of an hour
+	@PYTHONPATH=. python benchmarks/near_duplicates.py && python benchmarks/tables.py
+
+.PHONY: bench-contamination
+bench-contamination: setup  ## CPU of finding contamination, beside a set of strings, five minutes
+	@PYTHONPATH=. python benchmarks/contamination.py && python benchmarks/tables.py
+
 .PHONY: embedded
 embedded: setup  ## make the shipped teacher and base again from nothing, minutes
 	@python recipes/embedded.py

@@ -142,6 +142,14 @@ bench-coreset: setup bench-peers  ## CPU of k-centre and facility location, besi
 bench-voting: setup  ## CPU and memory of a vote over a million answers, beside polars, five minutes
 	@PYTHONPATH=. python benchmarks/voting.py && python benchmarks/tables.py
 
+.PHONY: bench-duplicates
+bench-duplicates: setup bench-peers  ## CPU and memory of finding near-duplicates, beside rensa, a quarter of an hour
+	@PYTHONPATH=. python benchmarks/near_duplicates.py && python benchmarks/tables.py
+
+.PHONY: bench-contamination
+bench-contamination: setup  ## CPU of finding contamination, beside a set of strings, five minutes
+	@PYTHONPATH=. python benchmarks/contamination.py && python benchmarks/tables.py
+
 .PHONY: embedded
 embedded: setup  ## make the shipped teacher and base again from nothing, minutes
 	@python recipes/embedded.py

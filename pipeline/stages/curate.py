@@ -61,8 +61,11 @@ class Params(StageParams):
         if self.rules is not None:
             given = [key for key in SHORT if key in self.model_fields_set]
             faults += [f"{key}: stands for a rule, and `rules` lists them; say it there" for key in given]
-            twice = [name for name, times in Counter(use.name for use in self.rules).items() if times > 1]
-            faults += [f"rules: {name} is listed twice, and a prompt is dropped once by each rule" for name in twice]
+            names = Counter(use.method.traits["drops"] for use in self.rules)
+            twice = [name for name, times in names.items() if times > 1]
+            faults += [
+                f"rules: two of them drop by the name {name!r}, and a prompt is dropped once by each" for name in twice
+            ]
         return faults
 
 

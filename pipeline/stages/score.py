@@ -60,4 +60,5 @@ def _scored(reads: Sequence[str], scorer: Scorer, responses: Scan) -> pa.RecordB
     found = scorer(rows)
     rows = rows.select(["prompt_id"])
     # Nothing is made of the ids, and they are larger than what scores are made of.
-    return SCORES.batch(**found, prompt_id=rows["prompt_id"], response_id=responses.read(["response_id"])["response_id"])
+    ids = responses.read(["response_id"])["response_id"]
+    return SCORES.batch(**found, prompt_id=rows["prompt_id"], response_id=ids)

@@ -142,7 +142,7 @@ class _Index:
         """Positions of those hashes that the benchmark has."""
         if len(self.hashes) == 0:
             return np.zeros(0, np.int64)
-        maybe = np.flatnonzero(self.filter[self._slots(hashes)])
+        maybe = np.flatnonzero(self.filter.take(self._slots(hashes)))
         place = np.searchsorted(self.hashes, hashes[maybe]).clip(max=len(self.hashes) - 1)
         return maybe[self.hashes[place] == hashes[maybe]]
 

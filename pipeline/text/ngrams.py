@@ -106,17 +106,16 @@ def text_of(data: np.ndarray, offsets: np.ndarray) -> pa.Array:
 
 def squeezed(data: np.ndarray, offsets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Texts with one space between words, and none around them."""
+    filled = offsets[1:] > offsets[:-1]
+    first, last = offsets[:-1][filled], offsets[1:][filled] - 1
+    if b"  " not in data.tobytes() and not (data[first] == SPACE).any() and not (data[last] == SPACE).any():
+        return data, offsets
     space = data == SPACE
-    again = space & _after(space, offsets)
-    if again.any():
-        data, offsets = _cut(data, offsets, ~again)
+    data, offsets = _cut(data, offsets, ~(space & _after(space, offsets)))
     last = offsets[1:][offsets[1:] > offsets[:-1]] - 1
-    last = last[data[last] == SPACE]
-    if len(last):
-        kept = np.ones(len(data), bool)
-        kept[last] = False
-        data, offsets = _cut(data, offsets, kept)
-    return data, offsets
+    kept = np.ones(len(data), bool)
+    kept[last] = data[last] != SPACE
+    return _cut(data, offsets, kept)
 
 
 def _after(flags: np.ndarray, offsets: np.ndarray) -> np.ndarray:
@@ -213,7 +212,7 @@ def ngrams(texts: pa.Array, n: int) -> Grams:
     words = words_of(texts)
     count = max(len(words.starts) - n + 1, 0)
     first = np.flatnonzero(words.owners[:count] == words.owners[n - 1 :])
-    starts, ends = words.starts[first], words.ends[first + n - 1]
+    starts, ends = words.starts.take(first), words.ends.take(first + (n - 1))
     hashes = np.empty(len(first), np.uint64)
     for begin, end in _blocks(words.offsets):
         low, high = words.offsets[begin], words.offsets[end]
@@ -224,11 +223,12 @@ def ngrams(texts: pa.Array, n: int) -> Grams:
         np.add(words.data[low:high], np.uint64(1), out=until[1:])
         until[1:] *= powers[: high - low]
         np.cumsum(until, out=until)
-        hashes[here] = (until[ends[here] - low] - until[starts[here] - low]) * inverse[starts[here] - low]
+        at = starts[here] - low
+        hashes[here] = (until.take(ends[here] - low) - until.take(at)) * inverse.take(at)
     hashes ^= hashes >> np.uint64(32)
     hashes *= MIX
     hashes ^= hashes >> np.uint64(29)
-    return Grams(n, words, hashes, words.owners[first], first)
+    return Grams(n, words, hashes, words.owners.take(first), first)
 
 
 @functools.lru_cache(2)

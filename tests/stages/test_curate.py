@@ -279,7 +279,10 @@ def test_copies_of_every_kind_are_counted_and_said(tmp_path: Path, capsys: pytes
             {"rules": ["duplicates.exact"], "near": 0.8, "ngram": None},
             "near: stands for a rule, and `rules` lists them",
         ),
-        ({"rules": ["form.length", {"use": "form.length", "least": 3}]}, "rules: form.length is listed twice"),
+        (
+            {"rules": ["form.length", {"use": "form.length", "least": 3}]},
+            "rules: two of them drop by the name 'length'",
+        ),
     ],
 )
 def test_what_cannot_be_meant_is_a_fault(section: dict, told: str) -> None:

@@ -38,8 +38,7 @@ def semdedup(
 
     def select(candidates: Candidates, budget: Budget, seed: int) -> Decision:
         points = quantised(candidates[vector])
-        lacking = ~np.any(points, 1)
-        there = np.flatnonzero(~lacking)
+        there = np.flatnonzero(np.any(points, 1))
         cluster, centres = by_angle(points[there], clusters or round(len(there) ** 0.5))
         alike = np.full(len(points), np.nan)
         order = np.argsort(cluster, kind="stable")
@@ -48,8 +47,7 @@ def semdedup(
             near = points[members] @ centres[number]
             members = members[np.argsort(near if keep == "hard" else -near, kind="stable")]
             alike[members] = most_alike_before(points[members])
-        refused = {"too_alike": (alike > 1 - epsilon) & ~lacking, "no_value": lacking}
-        return best(candidates, budget, -alike, "distinct", refused)
+        return best(candidates, budget, -alike, "distinct", {"too_alike": alike > 1 - epsilon})
 
     return select
 

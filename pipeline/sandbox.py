@@ -18,6 +18,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -31,6 +32,7 @@ Walls = Literal["unshare", "none"]
 WRITES = 1_000_000
 PATH = "/usr/bin:/bin:/usr/sbin:/sbin"
 TOOLS = ("unshare", "setpriv", "prlimit", "mount", "umount", "pivot_root")
+PATIENCE_S = 60
 BEGUN = "begun\n"
 # In namespaces of its own: a root in memory with what Python needs, in place of the old one. The arguments are the
 # root's size and folder, what is seen in it, --, and the command; the program comes as standard input.
@@ -85,7 +87,7 @@ class Run:
 
 
 def run(program: str, limits: Limits, walls: Walls = "unshare") -> Run:
-    """Run a program of Python, within seconds by the clock and bytes of memory."""
+    """Run a program of Python, within seconds by the clock, its start included, and bytes of memory."""
     if walls == "unshare" and (fault := unsafe()):
         raise Refused(
             f"this machine cannot keep a program of others from harm ({fault}): allow user namespaces (in Docker "
@@ -116,7 +118,14 @@ def _run(program: str, limits: Limits, walls: Walls) -> Run:
         )  # fmt: skip
         late = False
         try:
-            child.communicate(program.encode("utf-8", "replace"), timeout=limits.seconds)
+            assert child.stdin is not None
+            with contextlib.suppress(BrokenPipeError), child.stdin as given:
+                given.write(program.encode("utf-8", "replace"))
+            # Its time begins with the program: a busy machine takes long to put up walls.
+            patience = time.monotonic() + PATIENCE_S
+            while child.poll() is None and not os.fstat(said.fileno()).st_size and time.monotonic() < patience:
+                time.sleep(0.005)
+            child.wait(limits.seconds)
         except subprocess.TimeoutExpired:
             late = True
         finally:
@@ -138,7 +147,7 @@ def _command(folder: str, limits: Limits, walls: Walls) -> list[str]:
         return ["sh", "-c", OPEN, "sh", folder, "prlimit", *bounds, *python, "program.py"]
     seen = [path for path in ("/usr", "/bin", "/lib", "/lib64") if Path(path).is_dir() and not Path(path).is_symlink()]
     seen += sorted({path for path in (sys.base_prefix, sys.prefix) if not path.startswith("/usr/")})
-    # A limit of processes binds nobody's and an own user's processes, but not root's.
+    # A limit of processes does not bind root, and counts all of a user's: a user that nobody else is.
     root = os.geteuid() == 0
     user = [f"--reuid={os.getpid() + (1 << 30)}", "--regid=65534", "--clear-groups"] if root else []
     return [

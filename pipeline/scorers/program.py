@@ -126,11 +126,11 @@ def verdict_of(program: str, test: str, limits: Limits, walls: Walls) -> Verdict
     """What comes of a test after a program: late is one whose time ran out, missing one that the machine failed."""
     word = secrets.token_hex(16)
     found = run(TRIED.format(program, test, word), limits, walls)
+    # It was not begun, or killed, which nobody does but a machine without memory.
+    if found.code is None or (found.code == -signal.SIGKILL and not found.late):
+        return "missing"
     if found.late:
         return "late"
-    # Nobody but the machine kills: it had no memory, or no room for the walls.
-    if found.code is None or found.code == -signal.SIGKILL:
-        return "missing"
     return "passed" if found.output.endswith(f"\n{word}\n") else "failed"
 
 

@@ -78,7 +78,7 @@ def test_where_nothing_can_be_tested_the_score_is_null() -> None:
 
 def test_a_program_that_never_ends_fails_and_is_counted_late() -> None:
     rows = written("def add(a, b):\n    while a == 1: pass\n    return a + b\n")
-    scores, [quantities] = score("program.tests", rows, seconds=2.0, sandbox=WALLS)
+    scores, [quantities] = score("program.tests", rows, seconds=6.0, sandbox=WALLS)
     assert scores == [2 / 3] and quantities["late"] == 1
 
 
@@ -86,6 +86,7 @@ def test_a_program_that_never_ends_fails_and_is_counted_late() -> None:
     ("found", "expected"),
     [
         (Run(None, "unshare: no memory"), "missing"),
+        (Run(None, "", late=True), "missing"),
         (Run(-signal.SIGKILL, ""), "missing"),
         (Run(-signal.SIGKILL, "", late=True), "late"),
         (Run(-signal.SIGSEGV, ""), "failed"),

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
+from pipeline.core.methods import KINDS, available
 from tests.e2e.brought import metrics, stillhouse
 from tests.e2e.conftest import ROOT, Workspace, small
 
@@ -17,6 +18,13 @@ pytestmark = pytest.mark.e2e
 PAGE = (ROOT / "docs" / "selecting.md").read_text("utf-8")
 QUERIES = re.findall(r"^```sql\n(.*?)^```\n\n```\n(.*?)\n", PAGE, re.M | re.S)
 ENTRIES = [yaml.safe_load(text) for text in re.findall(r"^```yaml\n(.*?)^```", PAGE, re.M | re.S)]
+TROUBLES = PAGE.partition("## Other troubles")[2]
+METHODS = sorted({*re.findall(r"use: (\w+\.\w+)", PAGE), *re.findall(r"`(\w+\.(?!score)\w+)`", TROUBLES)})
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_every_method_of_the_page_is_there(name: str) -> None:
+    assert any(name in available(kind) for kind in KINDS)
 
 
 def asked(workspace: Workspace, query: str, header: str) -> list[dict[str, Any]]:

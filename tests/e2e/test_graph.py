@@ -126,7 +126,11 @@ def idle(workspace: Workspace) -> set[str]:
 
 PASS_THROUGH = {
     "select": ("kept=pa.array(kept)", "kept=pa.array(np.ones(len(kept), bool))", "select@random"),
-    "score": ("**scorer(rows)", "score=[1.0] * len(rows), quantities=[[]] * len(rows)", "score@verified"),
+    "score": (
+        "found = scorer(rows)",
+        'found = {"score": [1.0] * len(rows), "quantities": [[]] * len(rows)}',
+        "score@verified",
+    ),
     "train": (
         "fit(params, rows, student, None, out, how, name)",
         "import shutil; shutil.copytree(student, out, dirs_exist_ok=True)",

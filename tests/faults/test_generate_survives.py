@@ -282,7 +282,6 @@ def test_the_disk_is_full(workspace: Workspace, server: Server, undisturbed: Und
 def test_the_memo_s_last_record_is_torn(
     workspace: Workspace, server: Server, undisturbed: Undisturbed, damage: str
 ) -> None:
-    """The last that has an answer; what stands behind it is lost with it."""
     workspace.serve_by(server)
     assert shot(workspace, server, signal.SIGKILL, REQUESTS // 2, "after").end() == -signal.SIGKILL
     whole = kept_in_a_copy(workspace)
@@ -299,8 +298,7 @@ def test_the_memo_s_last_record_is_torn(
 
 
 def ends_of_records(log: bytes) -> list[int]:
-    """Where the frames end that SQLite reads: those with the salt of the head. Behind them lie frames of before the log
-    was begun again (https://www.sqlite.org/fileformat2.html#the_write_ahead_log)."""
+    """Where frames end that have the salt of the head: SQLite reads no other (sqlite.org/fileformat2.html)."""
     frame = 24 + int.from_bytes(log[8:12], "big")
     starts = range(32, len(log) - frame + 1, frame)
     return [at + frame for at in itertools.takewhile(lambda at: log[at + 8 : at + 16] == log[16:24], starts)]

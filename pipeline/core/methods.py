@@ -164,7 +164,7 @@ def _arguments(function: Callable[..., Any]) -> type[BaseModel]:
 def _told(method: Method, beside: Sequence[str], fault: ErrorDetails) -> InitErrorDetails:
     """A fault of a method's arguments; of one that there is not, with what the method and its entry take."""
     kind: str | PydanticCustomError = PydanticCustomError("argument", "{text}", {"text": fault["msg"]})
-    if fault["type"] == "extra_forbidden":
+    if fault["type"] == "extra_forbidden" and len(fault["loc"]) == 1:
         name, takes = str(fault["loc"][-1]), list(method.arguments.model_fields)
         near = nearest(name, [*takes, *beside])
         text = f"{method.name} has no parameter {name!r}{near + ' It' if near else '; it'} takes "

@@ -28,7 +28,7 @@ SHORT = ("near", "near_words", "ngram")
 class Params(StageParams):
     instance: str
     against: str
-    rules: tuple[Use[Rule], ...] | None = Field(default=None, min_length=1)
+    rules: tuple[Use[Rule], ...] | None = None
     near: Annotated[float, Field(gt=0, le=1)] | None = None
     near_words: PositiveInt = 3
     ngram: PositiveInt | None = 13
@@ -58,6 +58,8 @@ class Params(StageParams):
         faults = (
             [] if self.against != self.instance else ["against: is the pool itself; name the pool of the benchmark"]
         )
+        if self.rules == ():
+            faults.append("rules: is empty, so nothing would be looked at; name a rule, or leave the key out")
         if self.rules is not None:
             given = [key for key in SHORT if key in self.model_fields_set]
             faults += [f"{key}: stands for a rule, and `rules` lists them; say it there" for key in given]

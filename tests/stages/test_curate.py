@@ -275,6 +275,7 @@ def test_copies_of_every_kind_are_counted_and_said(tmp_path: Path, capsys: pytes
     ("section", "told"),
     [
         ({"against": "train"}, "against: is the pool itself"),
+        ({"rules": []}, "rules: is empty, so nothing would be looked at"),
         (
             {"rules": ["duplicates.exact"], "near": 0.8, "ngram": None},
             "near: stands for a rule, and `rules` lists them",

@@ -164,6 +164,7 @@ def test_models_without_a_common_prompt_are_refused(tmp_path: Path) -> None:
         ({"previous": {"add": 1.0}}, "weights.behind has no parameter 'previous'"),
         ({"alpha": 2.0}, "less than or equal to 1"),
         ({"use": "bandit.linucb", "history": [{"domain": "add"}]}, "Field required"),
+        ({"use": "bandit.linucb", "history": [{"row": 3}]}, r"(?s)history\.0\.row\s+Extra inputs are not permitted"),
         ({"use": "weights.dkd"}, "weights.ddk"),
     ],
 )

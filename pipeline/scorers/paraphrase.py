@@ -13,6 +13,7 @@ from pydantic import Field, PositiveFloat
 from pipeline.kinds.scorer import Scorer, quantities_of, scorer, siblings, together
 from pipeline.kinds.verifier import same
 from pipeline.text.answers import NUMBER, plain_words
+from pipeline.text.novelty import common_subsequence
 
 READS = ("response_id", "prompt_id", "entry", "verifier", "answer", "content")
 
@@ -141,17 +142,4 @@ def numbers(text: str) -> list[str]:
 def rouge_l(one: str, other: str) -> float:
     """The F-measure of the longest run of words, with gaps, that two texts share; 0 if one has none."""
     a, b = plain_words(one).split(), plain_words(other).split()
-    return 2 * shared(a, b) / (len(a) + len(b)) if a and b else 0.0
-
-
-def shared(a: list[str], b: list[str]) -> int:
-    """The length of the longest common subsequence, a bit for every place of `a`."""
-    places: dict[str, int] = {}
-    for i, word in enumerate(a):
-        places[word] = places.get(word, 0) | 1 << i
-    every = (1 << len(a)) - 1
-    row = every
-    for word in b:
-        met = row & places.get(word, 0)
-        row = ((row + met) | (row - met)) & every
-    return len(a) - row.bit_count()
+    return 2 * common_subsequence(a, b) / (len(a) + len(b)) if a and b else 0.0

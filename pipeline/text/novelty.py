@@ -79,9 +79,9 @@ def _numbered(tokens: Sequence[bytes]) -> list[tuple[bytes, int]]:
     return [(word, k) for word, times in Counter(tokens).items() for k in range(times)]
 
 
-def common_subsequence(one: Sequence[bytes], other: Sequence[bytes]) -> int:
+def common_subsequence(one: Sequence[Hashable], other: Sequence[Hashable]) -> int:
     """The length of the longest common subsequence, one bit for each word of the first (Hyyrö 2004)."""
-    where: dict[bytes, int] = defaultdict(int)
+    where: dict[Hashable, int] = defaultdict(int)
     for k, word in enumerate(one):
         where[word] |= 1 << k
     every = (1 << len(one)) - 1

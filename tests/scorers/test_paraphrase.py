@@ -8,7 +8,8 @@ import pyarrow as pa
 import pytest
 
 from pipeline.kinds import verifier as verifiers
-from pipeline.scorers.paraphrase import rouge_l, shared
+from pipeline.scorers.paraphrase import rouge_l
+from pipeline.text.novelty import common_subsequence
 from tests.scorers.scored import score, scored, votes
 
 
@@ -32,7 +33,7 @@ def test_what_two_texts_share_is_their_longest_common_subsequence() -> None:
     draw = random.Random(0)
     for _ in range(300):
         a, b = ([draw.choice("abcd") for _ in range(draw.randint(0, 70))] for _ in "ab")
-        assert shared(a, b) == longest_common(a, b) == shared(b, a)
+        assert common_subsequence(a, b) == longest_common(a, b) == common_subsequence(b, a)
 
 
 @pytest.mark.parametrize(

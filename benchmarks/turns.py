@@ -35,7 +35,9 @@ def serve(make: Callable[[], Callable[[], Mapping[str, Any]]]) -> None:
         import torch
 
         torch.set_num_threads(1)
-    answers, sys.stdout = sys.stdout, sys.stderr
+    # Whatever else is printed, by whichever way, goes where nobody takes it for an answer.
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
     print("ready", file=answers, flush=True)
     for _ in sys.stdin:
         work = make()
@@ -87,7 +89,8 @@ def in_turn(file: str, methods: Mapping[str, Path], arguments: Sequence[str], ro
                 servers[name] = subprocess.Popen(
                     command, env=env, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log
                 )
-                line(name)
+                while line(name) != "ready\n":
+                    pass
             for number in range(rounds):
                 for name, server in servers.items():
                     print("work", file=server.stdin, flush=True)

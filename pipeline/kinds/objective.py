@@ -133,11 +133,6 @@ class Loss:
     weight_N: torch.Tensor
     metrics: Mapping[str, torch.Tensor] = field(default_factory=dict)
 
-    def detached(self) -> Loss:
-        """The same numbers, without what made them."""
-        metrics = {name: metric.detach() for name, metric in self.metrics.items()}
-        return Loss(self.value_N.detach(), self.weight_N.detach(), metrics)
-
 
 @dataclass(frozen=True)
 class Reduced:

@@ -286,7 +286,7 @@ def state_comes_back(case: Case) -> None:
         for number in steps:
             step = Step(number, 12, number // 4, 3)
             loss = replace(case, objective=objective)(replace(case.view(number), step=step))
-            objective.update(step, summarise([loss.detached()], len(loss.value_N)))
+            objective.update(step, summarise([loss], len(loss.value_N)))
             values.append(loss.value_N)
         return values
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
+from dataclasses import dataclass, field
 
 import torch
 
@@ -20,18 +21,38 @@ def reduce(losses: Iterable[Loss], normaliser: float) -> torch.Tensor:
     return sum((_weighted(loss) for loss in losses), start=torch.zeros(())) / max(normaliser, 1)
 
 
-def summarise(losses: Sequence[Loss], normaliser: float) -> Reduced:
-    """The numbers of a whole step, over micro-batches and ranks: the loss as `reduce` gives it, metrics as means."""
-    names = sorted({name for loss in losses for name in loss.metrics})
-    with torch.no_grad():
-        sums = [
-            sum(len(loss.value_N) for loss in losses),
-            sum(float(_weighted(loss)) for loss in losses),
-            *(sum(float(loss.metrics[name].sum()) for loss in losses) for name in names),
-        ]
-    items, value, *metrics = (over_ranks(x) for x in sums)
-    means = {name: total / max(items, 1) for name, total in zip(names, metrics, strict=True)}
-    return Reduced(value / max(normaliser, 1), int(items), means)
+@dataclass
+class Sums:
+    """What the losses of a step came to so far.
+
+    Of a loss nothing is kept: a few bytes that outlive a chunk of logits keep the allocator from giving its room to the
+    next one.
+    """
+
+    items: int = 0
+    totals: dict[str, torch.Tensor] = field(default_factory=dict)
+
+    def add(self, loss: Loss) -> None:
+        """Take in the losses of some items."""
+        self.items += len(loss.value_N)
+        with torch.no_grad():
+            for name, each in {"": _weighted(loss), **{n: metric.sum() for n, metric in loss.metrics.items()}}.items():
+                self.totals.setdefault(name, torch.zeros((), dtype=torch.float64, device=each.device)).add_(each)
+
+    def reduced(self, normaliser: float) -> Reduced:
+        """The numbers of a step, over micro-batches and ranks: the loss as `reduce` gives it, metrics as means."""
+        names = sorted({"", *self.totals})
+        items, value, *metrics = map(over_ranks, (self.items, *(float(self.totals.get(name, 0)) for name in names)))
+        means = {name: total / max(items, 1) for name, total in zip(names[1:], metrics, strict=True)}
+        return Reduced(value / max(normaliser, 1), int(items), means)
+
+
+def summarise(losses: Iterable[Loss], normaliser: float) -> Reduced:
+    """The numbers of a step that is made of these losses."""
+    sums = Sums()
+    for loss in losses:
+        sums.add(loss)
+    return sums.reduced(normaliser)
 
 
 def over_ranks(local: float) -> float:

@@ -15,10 +15,10 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from pipeline.kinds.network import Network, Seen
-from pipeline.kinds.objective import DenseTeacher, Loss, Objective, Reduced, Step, Teacher, View
+from pipeline.kinds.objective import DenseTeacher, Objective, Reduced, Step, Teacher, View
 from pipeline.training.chunks import BLOCK, loss_in_chunks
 from pipeline.training.places import Places
-from pipeline.training.reduce import reduce, summarise
+from pipeline.training.reduce import Sums, reduce
 
 # Fields of a view that need logits.
 LOGITS = {"student_NV", "teacher"}
@@ -43,7 +43,7 @@ class Term:
     where: str = "all"
     own: nn.Module | None = None
     name: str = ""
-    losses: list[Loss] = field(default_factory=list)
+    sums: Sums = field(default_factory=Sums)
 
     def needs_logits(self) -> bool:
         return bool(LOGITS & self.reads)
@@ -59,10 +59,9 @@ class Term:
 
     def stepped(self, step: Step, items: float) -> Reduced:
         """Tell an objective with memory what the step that was just made came to; returns it."""
-        reduced = summarise(self.losses, items)
+        reduced, self.sums = self.sums.reduced(items), Sums()
         if hasattr(self.objective, "update"):
             self.objective.update(step, reduced)
-        self.losses.clear()
         return reduced
 
 
@@ -119,9 +118,9 @@ def _look(role: Role, inputs: Mapping[str, torch.Tensor], taps: Sequence[str]) -
 
 
 def _valued(term: Term, view: View, totals: Mapping[str, float]) -> torch.Tensor:
-    """A term's share of the step's loss; what it gave is kept for `Term.stepped`."""
+    """A term's share of the step's loss; what it came to is kept for `Term.stepped`."""
     loss = term.objective(view.restrict(term.reads))
-    term.losses.append(loss.detached())
+    term.sums.add(loss)
     return term.weight * reduce([loss], totals[term.item])
 
 

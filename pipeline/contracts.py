@@ -103,9 +103,9 @@ PROMPTS = Table("prompts", ("prompt_id",), {
     "solution": optional(TEXT, "a whole answer that came with the data; read only by the backend recorded.solutions"),
     "inputs": INPUTS,
     "truth": optional(TENSORS, "the right answer where it is no text: a mask, key points, a class per node, ..."),
-    "parent_ids": optional(pa.list_(TEXT), "the prompts that this one was made from; null for one that was given"),
-    "operator": optional(TEXT, "the method that made it from its parents"),
-    "elicitation": optional(TEXT, "how an answer is to be elicited, where that is part of the question"),
+    "parent_ids": optional(pa.list_(TEXT), "the prompts or answers that it was made from, in the order that it shows"),
+    "operator": optional(TEXT, "the method that made it from its parents; null for a prompt that was given"),
+    "elicitation": optional(TEXT, "what an answer to it brings out of a model: labels, expansion, feedback, ..."),
 })  # fmt: skip
 
 DROPS = Table("drops", ("prompt_id", "rule"), {
@@ -118,7 +118,8 @@ RESPONSES = Table("responses", ("response_id",), {
     "response_id": Column(TEXT, "id of what came back: prompt, model identity, sampling, sample number and content"),
     "request_id": Column(TEXT, "key of the memo: what was asked, and the code that computes answers here"),
     "prompt_id": PROMPT_ID,
-    "messages": Column(MESSAGES, "the conversation that was answered"),
+    "messages": Column(MESSAGES, "the conversation of the prompt: what a student is trained to answer"),
+    "asked": optional(MESSAGES, "what was asked in its place, where an entry has a prompt of its own (`elicit`)"),
     "domain": DOMAIN,
     "verifier": optional(TEXT, "as in prompts"),
     "reference": optional(TEXT, "as in prompts"),

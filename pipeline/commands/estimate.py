@@ -36,6 +36,7 @@ from pipeline.plan.resolve import resolve
 from pipeline.report.statistics import LEVEL, RESAMPLES, Interval
 from pipeline.stages.evaluate import Params as EvaluateParams
 from pipeline.stages.generate import Params as GenerateParams
+from pipeline.stages.generate import requests_of
 from pipeline.tables import ids
 from pipeline.tables.parquet import Scan
 
@@ -189,12 +190,13 @@ def estimate(plan: Plan, entries: Sequence[Instance], data: Path, root: Path, ro
 def _work(entry: Instance, plan: Plan, data: Path) -> _Work:
     params, model = entry.params, data / entry.inputs["model"][0]
     if isinstance(params, GenerateParams):
-        pool, sampling, k, seed = pool_asked(entry, data), params.sampling(), params.k, params.seed
+        pool, sampling = pool_asked(entry, data), params.sampling()
+        requests = requests_of(params, pool, model)
     else:
         assert isinstance(params, EvaluateParams)
         pool = Scan(PROMPTS, tuple(data / f for f in entry.inputs["prompts"])).read().sort_by("prompt_id")
-        sampling, k, seed = Sampling(temperature=0.0, top_p=1.0, max_tokens=params.max_tokens), 1, 0
-    requests = requests_for(pool, model, sampling, k, seed)
+        sampling = Sampling(temperature=0.0, top_p=1.0, max_tokens=params.max_tokens)
+        requests = requests_for(pool, model, sampling, k=1, seed=0)
     run, parts = plan.settings, Scan(PROMPTS, tuple(data / f for f in entry.inputs["prompts"])).parts
     processes = min(run.workers, parts) if run.executor == "processes" else 1
     return _Work(entry.label, model, sampling, requests, pool.num_rows, max(processes, 1))

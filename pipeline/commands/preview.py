@@ -16,7 +16,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from pipeline.asking.ask import known, requests_for
+from pipeline.asking.ask import known
 from pipeline.commands import preview_screen
 from pipeline.commands.entries import asked_at_once, bring_up_to_date, entry_named, needed, pool_asked
 from pipeline.commands.preview_screen import Preview, Row, Trained
@@ -32,7 +32,7 @@ from pipeline.model.chat import Chat
 from pipeline.plan.reading import load
 from pipeline.plan.resolve import resolve
 from pipeline.stages.generate import Params as GenerateParams
-from pipeline.stages.generate import generate
+from pipeline.stages.generate import generate, requests_of
 from pipeline.stages.pack import Params as PackParams
 from pipeline.stages.score import score
 from pipeline.stages.select import Params as SelectParams
@@ -128,7 +128,7 @@ def preview(plan: Plan, entry: Instance, data: Path, root: Path, rows: int) -> P
 
 def _in_memo(pool: pa.Table, params: GenerateParams, model: Path, how: How) -> Counter[str]:
     """How many answers to each prompt the memo holds."""
-    requests = requests_for(pool, model, params.sampling(), params.k, params.seed)
+    requests = requests_of(params, pool, model)
     found = known(requests, params.sampling(), how)
     return Counter(request.prompt_id for request in requests if request.request_id in found)
 

@@ -7,6 +7,9 @@ from collections.abc import Iterable
 from pipeline.core.methods import available, find
 from pipeline.core.stage import Instance, Plan
 
+# The names of parts are sorted as texts, of five digits.
+MOST_PARTS = 99_999
+
 
 def inside(one: str, other: str) -> bool:
     """Whether a folder is another one or lies in it: the relation on which the graph rests."""
@@ -94,3 +97,14 @@ def entries_of(plan: Plan, of: str) -> list[str]:
     """The entries of generate that answer in a folder, as the column `entry` names them."""
     outputs = [i for i in plan.instances.values() if inside(i.output, of)]
     return sorted({i.name for i in outputs if i.stage == "generate"})
+
+
+def unequal_parts(plan: Plan, pool: str, parts: int) -> list[str]:
+    """Which entries cut a pool that they write into another number of parts."""
+    writers = [i for i in plan.instances.values() if i.output.rpartition("/")[0] == f"prompts/{pool}"]
+    others = {f"{i.stage}.{i.name}": getattr(i.params, "parts", parts) for i in writers}
+    return [
+        f"parts: is {parts}, and {own} in {entry}; a pool has one number"
+        for entry, own in others.items()
+        if own != parts
+    ]

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-from pydantic import Field, NonNegativeFloat, PositiveInt
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, PositiveInt, model_validator
 
 from pipeline.asking.ask import ask, requests_for
-from pipeline.contracts import DROPS, PROMPTS, RESPONSES
+from pipeline.contracts import DROPS, MESSAGES, PROMPTS, RESPONSES
 from pipeline.core import graph
 from pipeline.core.run import How
 from pipeline.core.stage import Input, Plan, StageParams, stage
@@ -22,6 +23,42 @@ from pipeline.kinds.backend import Answer, GenerateRequest, Sampling, Structured
 from pipeline.kinds.verifier import answer_of
 from pipeline.tables import ids
 from pipeline.tables.parquet import Scan, batched
+from pipeline.text.columns import NoColumn, fields_of, filled
+
+# What a template of `elicit` may name: a prompt's last turn, and these columns of it.
+NAMED = ("prompt", "domain", "level", "reference", "solution")
+
+
+class Elicit(BaseModel):
+    """What is asked in place of a prompt, while students are trained to answer the prompt itself.
+
+    Paper: Shirgaonkar et al. 2024, Knowledge Distillation Using Frontier Open-Source LLMs (arXiv 2410.18588): a rich
+    prompt for the teacher, the plain one for the student.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    system: str | None = None
+    template: str = "{prompt}"
+
+    @model_validator(mode="after")
+    def _asks_something_else(self) -> Elicit:
+        unknown = sorted(set(fields_of(self.template)) - set(NAMED))
+        if unknown:
+            raise ValueError(f"template: {{{unknown[0]}}} is no column of a prompt; there are {', '.join(NAMED)}")
+        if self.system is None and self.template == "{prompt}":
+            raise ValueError("asks what the prompt asks; write a `system:`, a `template:`, or leave it out")
+        return self
+
+    def asked(self, prompt: Mapping[str, Any]) -> list[dict[str, str]]:
+        """The conversation that is asked in place of that of a row of prompts."""
+        *before, last = prompt["messages"]
+        if self.system is not None:
+            before = [{"role": "system", "content": self.system}, *(m for m in before if m["role"] != "system")]
+        try:
+            text = filled(self.template, {**prompt, "prompt": last["content"]})
+        except NoColumn as error:
+            raise Refused(f"elicit: prompt {prompt['prompt_id']} has no such column: {error}") from error
+        return [*before, {"role": "user", "content": text}]
 
 
 class Params(StageParams):
@@ -33,6 +70,7 @@ class Params(StageParams):
     max_tokens: PositiveInt = 64
     stop: tuple[str, ...] = ()
     structured: Structured | None = None
+    elicit: Elicit | None = None
     domains: tuple[str, ...] | None = Field(default=None, min_length=1)
     max_failure_rate: float = Field(default=0.0, ge=0, le=1)
     seed: int
@@ -57,7 +95,7 @@ class Params(StageParams):
 
     def asked(self) -> tuple[object, ...]:
         """All that decides an answer but the prompt and the number of the sample."""
-        return self.pool, self.model, self.seed, self.sampling().content()
+        return self.pool, self.model, self.seed, self.sampling().content(), self.elicit
 
     def sampling(self) -> Sampling:
         """How each answer is drawn."""
@@ -90,10 +128,10 @@ def generate(params: Params, prompts: Scan, drops: Scan, model: Path, how: How, 
     """Every prompt that was not dropped, answered k times; an answer once received is never asked for again."""
     pool = pool_of(params, prompts, drops, name)
     sampling, card = params.sampling(), card_of(model)
-    requests = requests_for(pool, model, sampling, params.k, params.seed)
+    requests = requests_of(params, pool, model)
     answers = ask(model, requests, sampling, how)
     _check_failures([(r, answers[r.request_id]) for r in requests], params.max_failure_rate)
-    columns = ["prompt_id", "domain", "verifier", "reference", "inputs"]
+    columns = ["prompt_id", "domain", "verifier", "reference", "inputs", *(["messages"] if params.elicit else [])]
     prompt_of = {row["prompt_id"]: row for row in pool.select(columns).to_pylist()}
     # Some at a time: a dictionary needs much more room than its row in a table.
     for some in batched(requests):
@@ -106,7 +144,8 @@ def _row(request: GenerateRequest, answer: Answer, prompt: dict[str, Any], name:
         "response_id": ids.response_id(request.sample_id, answer.content),
         "request_id": request.request_id,
         "prompt_id": request.prompt_id,
-        "messages": request.messages,
+        "messages": prompt.get("messages", request.messages),
+        "asked": request.messages if "messages" in prompt else None,
         "domain": prompt["domain"],
         "verifier": prompt["verifier"],
         "reference": prompt["reference"],
@@ -128,6 +167,19 @@ def _row(request: GenerateRequest, answer: Answer, prompt: dict[str, Any], name:
         "fingerprint": answer.fingerprint,
         "inputs": prompt["inputs"],
     }
+
+
+def requests_of(params: Params, pool: pa.Table, model: Path) -> list[GenerateRequest]:
+    """k requests per prompt of a pool, in its order."""
+    if params.elicit is None:
+        return requests_for(pool, model, params.sampling(), params.k, params.seed)
+    rows = pool.select(["prompt_id", "messages", *NAMED[1:]]).to_pylist()
+    asked = [params.elicit.asked(row) for row in rows]
+    # Prompts that differ are different questions, even where a template leaves out in what.
+    ids_ = [ids.digest("elicit", row["prompt_id"], messages) for row, messages in zip(rows, asked, strict=True)]
+    columns = {"prompt_id": pa.array(ids_), "messages": pa.array(asked, MESSAGES), "solution": pool["solution"]}
+    requests = requests_for(pa.table(columns), model, params.sampling(), params.k, params.seed)
+    return [replace(request, prompt_id=rows[i // params.k]["prompt_id"]) for i, request in enumerate(requests)]
 
 
 def pool_of(params: Params, prompts: Scan, drops: Scan, name: str) -> pa.Table:

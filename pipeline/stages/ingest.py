@@ -11,6 +11,7 @@ import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, field_validator
 
 from pipeline.contracts import PROMPTS
+from pipeline.core import graph
 from pipeline.core.methods import Use
 from pipeline.core.run import How
 from pipeline.core.stage import NAME, Input, Plan, WatchedParams, stage
@@ -21,12 +22,9 @@ from pipeline.kinds.verifier import Verifier, name_of, spelled
 from pipeline.tables import ids
 from pipeline.tables.parquet import Scan
 from pipeline.text.columns import fields_of
-from pipeline.text.intake import Intake, Key
-from pipeline.text.ngrams import plain
+from pipeline.text.intake import Intake, Key, name_groups
 
 SHOWN = 5
-# The names of parts are sorted as texts, of five digits.
-MOST_PARTS = 99_999
 
 
 class Split(BaseModel):
@@ -44,7 +42,7 @@ def _or_with_parameters(schema: dict[str, Any]) -> None:
 class Params(WatchedParams):
     pool: str = Field(pattern=NAME)
     use: Use[Source]
-    parts: int = Field(default=1, ge=1, le=MOST_PARTS)
+    parts: int = Field(default=1, ge=1, le=graph.MOST_PARTS)
     columns: dict[Key, str] = Field(default={})
     prompt_template: str | None = None
     last_turn: Literal["solution", "reference"] = "solution"
@@ -84,14 +82,7 @@ class Params(WatchedParams):
         return self.parts
 
     def check(self, plan: Plan) -> list[str]:
-        faults = super().check(plan)
-        for other in plan.of("ingest"):
-            assert isinstance(other.params, Params)
-            if other.params.pool == self.pool and other.params.parts != self.parts:
-                faults.append(
-                    f"parts: is {self.parts}, and {other.params.parts} in ingest.{other.name}; a pool has one number"
-                )
-        return faults
+        return super().check(plan) + graph.unequal_parts(plan, self.pool, self.parts)
 
 
 @stage(writes=PROMPTS, by="table", finds=("verifier",))
@@ -116,7 +107,7 @@ def ingest(params: Params, notes: dict, name: str, data: Path, how: How) -> Iter
         how.say(f"{len(intake.repeated)} rows repeat an earlier one and are left out: {listed(intake.repeated, SHOWN)}")
     _check_verifiers(good, params, name)
     _tell_of_references(intake, len(good), notes, how)
-    _name_groups(good)
+    name_groups(good)
     if params.split is not None:
         held_out = params.split.take == "held_out"
         good = [row for row in good if (ids.draw(0, "split", row["group"]) < params.split.held_out) == held_out]
@@ -187,12 +178,3 @@ def _check_verifiers(rows: list[dict], params: Params, name: str) -> None:
             f"ingest.{name}: {params.use.name} gave rows with the verifier {', '.join(undeclared)}, which it does not "
             f"declare. Name it in `@source(verifiers=...)`, or declare none, so that rows may name any."
         )
-
-
-def _name_groups(rows: list[dict]) -> None:
-    """A row without a group is its own: all rows that differ in case and spacing only, and are
-    about the same arrays, share it."""
-    alone = [row for row in rows if row["group"] is None]
-    asked = ["\n".join(m["content"] for m in row["messages"] if m["role"] != "system") for row in alone]
-    for row, text in zip(alone, plain(pa.array(asked, pa.string())).to_pylist(), strict=True):
-        row["group"] = ids.group(text, row["inputs"])

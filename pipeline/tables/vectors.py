@@ -74,3 +74,21 @@ def _array(rows: int, width: int, place: Path) -> np.ndarray:
     place.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryFile(dir=place) as file:
         return np.memmap(file, np.float32, "w+", shape=(rows, width))
+
+
+def vendi(vectors: np.ndarray) -> float:
+    """How many different things vectors [n, width] are, by their cosines: 1 if all are alike, n if each is at a right
+    angle to all others. One that is not known or has no length is left out; of none it is 0.
+
+    Paper: Friedman and Dieng 2023, The Vendi Score (arXiv 2210.02410), equation 2, order 1.
+    """
+    wide = vectors[np.isfinite(vectors).all(1)].astype(np.float64)
+    lengths = np.linalg.norm(wide, axis=1)
+    unit = wide[lengths > 0] / lengths[lengths > 0, None]
+    if not len(unit):
+        return 0.0
+    # Either product has the same eigenvalues but for zeros, and the smaller one is made.
+    kernel = unit @ unit.T if len(unit) < unit.shape[1] else unit.T @ unit
+    shares = np.linalg.eigvalsh(kernel / len(unit))
+    shares = shares[shares > 0]
+    return float(np.exp(-(shares * np.log(shares)).sum()))

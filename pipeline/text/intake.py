@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
+import pyarrow as pa
 
 from pipeline.errors import Refused
 from pipeline.kinds.source import BadRow, GivenRow
@@ -15,6 +16,7 @@ from pipeline.kinds.verifier import answer_of, metric_of, reference_of
 from pipeline.tables import ids, tensors
 from pipeline.text.columns import NoColumn, filled, look, number_text
 from pipeline.text.conversations import NotAConversation, conversation
+from pipeline.text.ngrams import plain
 
 # Our names of what a row may hold; `columns:` maps them to the user's.
 Key = Literal[
@@ -101,6 +103,7 @@ class Intake:
             "solution": solution,
             "inputs": inputs,
             "truth": truth,
+            "elicitation": "labeling",
         }
         _check_unicode(prompt)
         if self._repeats(prompt_id, place, reference):
@@ -132,6 +135,15 @@ class Intake:
             raise Unusable("the prompt is the same as in an earlier row; `on_repeat: first` leaves such rows out")
         self.repeated.append(place)
         return True
+
+
+def name_groups(rows: Sequence[dict[str, Any]]) -> None:
+    """A row without a group is its own: all rows that differ in case and spacing only, and are about the same arrays,
+    share it."""
+    alone = [row for row in rows if row["group"] is None]
+    asked = ["\n".join(m["content"] for m in row["messages"] if m["role"] != "system") for row in alone]
+    for row, text in zip(alone, plain(pa.array(asked, pa.string())).to_pylist(), strict=True):
+        row["group"] = ids.group(text, row["inputs"])
 
 
 def _text(row: Mapping[str, object], column: str) -> str | None:

@@ -21,7 +21,18 @@ from pipeline.gateway.completions import Completions, Served, Unreadable
 from pipeline.gateway.connection import Connection, Passing, Reply
 from pipeline.gateway.pace import Pace
 from pipeline.gateway.rounds import Job, Rounds
-from pipeline.kinds.backend import PLAIN, Answer, Backend, GenerateRequest, Reading, Sampling, Tokens, Want, backend
+from pipeline.kinds.backend import (
+    PLAIN,
+    WITHIN,
+    Answer,
+    Backend,
+    GenerateRequest,
+    Reading,
+    Sampling,
+    Tokens,
+    Want,
+    backend,
+)
 from pipeline.memo.ledger import Ledger
 from pipeline.model.chat import Chat
 
@@ -181,8 +192,8 @@ class Gateway:
 
     def read(self, sequences: Sequence[Tokens], want: Want = PLAIN) -> Iterator[Reading]:
         """Read every sequence once, where the server gives log-probabilities of prompts."""
-        if not self.served.read or want.embedding or want.taps:
-            what = "give its states at what it reads" if self.served.read else "read given texts"
+        if not self.served.read or want.needs() & WITHIN:
+            what = "give its states or gradients at what it reads" if self.served.read else "read given texts"
             raise Refused(
                 f"the model {self.name} is served (http.openai) and cannot {what}; use a local model"
                 + ("" if self.served.read else f", or write `read: true` into acquire.{self.name} if vLLM serves it")

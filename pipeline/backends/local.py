@@ -34,6 +34,7 @@ else:
     torch = lazy("torch")
     transformers = lazy("transformers")
 
+from pipeline.model.gradients import studied
 from pipeline.model.load import device_of, load
 from pipeline.model.taps import Taps
 
@@ -252,6 +253,10 @@ class LocalModel:
     def read(self, sequences: Sequence[Tokens], want: Want = PLAIN) -> Iterator[Reading]:
         """Read every sequence once. Rows are padded on the right, which a causal model's earlier positions cannot
         see."""
+        readings = self._readings(sequences, want)
+        return studied(readings, sequences, want, self.net, self._losses) if want.studies else readings
+
+    def _readings(self, sequences: Sequence[Tokens], want: Want) -> Iterator[Reading]:
         by_width: dict[int, list[Tokens]] = defaultdict(list)
         for sequence in sorted(sequences, key=lambda s: s.id):
             by_width[min(read_width(len(sequence.token_ids)), self.context)].append(sequence)
@@ -268,12 +273,7 @@ class LocalModel:
             yield from self._read(batch, width, want)
 
     def _read(self, batch: list[Tokens], width: int, want: Want) -> Iterator[Reading]:
-        ids_BT = torch.zeros(len(batch), width, dtype=torch.long)
-        for row, sequence in enumerate(batch):
-            ids_BT[row, : len(sequence.token_ids)] = torch.tensor(sequence.token_ids)
-        ids_BT = ids_BT.to(self.device)
-        asked = [row * width + t for row, sequence in enumerate(batch) for t in sequence.positions]
-        asked_N = torch.tensor(asked + [1] * (-len(asked) % ROWS), device=self.device)
+        ids_BT, asked_N = self._laid_out(batch, width)
         with torch.inference_mode():
             logits_NV, states_BTD, taps = self._heard(ids_BT, asked_N - 1, want.taps)
             target_N = ids_BT.flatten()[asked_N]
@@ -292,6 +292,23 @@ class LocalModel:
             features = {name: whole[own] for name, whole in taps.items()}
             looks = {name: whole[own] for name, whole in found.items()}
             yield Reading(sequence.id, embedding=mean, features=features, **looks)
+
+    def _losses(self, batch: Sequence[Tokens]) -> torch.Tensor:
+        """The mean loss of each, [B]."""
+        ids_BT, asked_N = self._laid_out(batch, min(read_width(max(len(s.token_ids) for s in batch)), self.context))
+        logits_NV, _, _ = self._heard(ids_BT, asked_N - 1, ())
+        loss_N = torch.nn.functional.cross_entropy(logits_NV.float(), ids_BT.flatten()[asked_N], reduction="none")
+        sizes = [len(s.positions) for s in batch]
+        return torch.stack([own.mean() for own in loss_N[: sum(sizes)].split(sizes)])
+
+    def _laid_out(self, batch: Sequence[Tokens], width: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Tokens [B, T] and the positions in them, flattened, that are asked about, filled up to a multiple of ROWS."""
+        ids_BT = torch.zeros(len(batch), width, dtype=torch.long)
+        for row, sequence in enumerate(batch):
+            ids_BT[row, : len(sequence.token_ids)] = torch.tensor(sequence.token_ids)
+        asked = [row * width + t for row, sequence in enumerate(batch) for t in sequence.positions]
+        asked_N = torch.tensor(asked + [1] * (-len(asked) % ROWS))
+        return ids_BT.to(self.device), asked_N.to(self.device)
 
     def _heard(
         self, ids_BT: torch.Tensor, at_N: torch.Tensor, taps: Sequence[str]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +14,7 @@ from pipeline.core.run import How
 from pipeline.kinds.backend import LOCAL, PLAIN, Answer, GenerateRequest, Reading, Sampling, Tokens, Want, backend
 from pipeline.model.chat import Chat
 from pipeline.model.folder import network_of
+from pipeline.model.gradients import studied
 from pipeline.model.load import device_of
 
 if TYPE_CHECKING:
@@ -63,12 +64,15 @@ class NetworkModel:
 
     def read(self, sequences: Sequence[Tokens], want: Want = PLAIN) -> Iterator[Reading]:
         """Read every sequence once: its places are outcomes, what is shown are its `inputs`."""
+        readings = self._readings(sequences, want)
+        return studied(readings, sequences, want, self.net, self._losses) if want.studies else readings
+
+    def _readings(self, sequences: Sequence[Tokens], want: Want) -> Iterator[Reading]:
         texts = [self.network.shown(sequence.inputs) for sequence in sequences]
         for batch, log_p_BV, features in self._looked(texts, ("last",) if want.embedding else want.taps):
             order_BK = np.argsort(-log_p_BV, axis=1, kind="stable")[:, : want.top_k or 1]
             for row, i in enumerate(batch):
                 log_p_V, order_K = log_p_BV[row], order_BK[row]
-                target = int(np.asarray(sequences[i].token_ids)[0])
                 top: dict[str, Any] = {}
                 if want.top_k:
                     rest = np.delete(np.exp(log_p_V), order_K).sum(dtype=np.float32)
@@ -79,11 +83,17 @@ class NetworkModel:
                     }
                 yield Reading(
                     sequences[i].id,
-                    np.array([log_p_V[max(target, 0)]], np.float32),
+                    np.array([log_p_V[max(_target(sequences[i]), 0)]], np.float32),
                     embedding=features["last"][row] if want.embedding else None,
                     features={name: features[name][row : row + 1] for name in want.taps},
                     **top,
                 )
+
+    def _losses(self, batch: Sequence[Tokens]) -> torch.Tensor:
+        """The loss of each, [B]."""
+        logits_BV, _ = self._seen([self.network.shown(sequence.inputs) for sequence in batch], ())
+        target_B = torch.tensor([max(_target(sequence), 0) for sequence in batch], device=self.device)
+        return torch.nn.functional.cross_entropy(logits_BV.float(), target_B, reduction="none")
 
     def _looked(
         self, texts: Sequence[np.ndarray], taps: Sequence[str]
@@ -92,12 +102,24 @@ class NetworkModel:
         order = sorted(range(len(texts)), key=lambda i: (len(texts[i]), i))
         for start in range(0, len(order), self.rows):
             batch = order[start : start + self.rows]
-            inputs = self.network.batch([texts[i] for i in batch])
             with torch.inference_mode():
-                seen = self.network.look(self.net, {k: v.to(self.device) for k, v in inputs.items()}, taps)
-                log_p_BV = seen.heads["main"](seen.states_ND).float().log_softmax(1).cpu().numpy()
-                features = {name: value.float().cpu().numpy() for name, value in seen.features.items()}
+                logits_BV, seen = self._seen([texts[i] for i in batch], taps)
+                log_p_BV = logits_BV.float().log_softmax(1).cpu().numpy()
+                features = {name: value.float().cpu().numpy() for name, value in seen.items()}
             yield batch, log_p_BV, features
+
+    def _seen(
+        self, texts: Sequence[np.ndarray], taps: Sequence[str]
+    ) -> tuple[torch.Tensor, Mapping[str, torch.Tensor]]:
+        """Logits [B, V] of some texts, and taps."""
+        inputs = {name: value.to(self.device) for name, value in self.network.batch(texts).items()}
+        seen = self.network.look(self.net, inputs, taps)
+        return seen.heads["main"](seen.states_ND), seen.features
+
+
+def _target(sequence: Tokens) -> int:
+    """The outcome that is asked about."""
+    return int(np.asarray(sequence.token_ids)[0])
 
 
 def _choose(log_p_V: np.ndarray, seed: int, sampling: Sampling) -> int:

@@ -25,7 +25,18 @@ from pipeline.core.methods import lazy
 from pipeline.core.run import How
 from pipeline.core.settings import RunSettings, Vllm
 from pipeline.errors import Refused, TryAgain
-from pipeline.kinds.backend import PLAIN, Answer, GenerateRequest, Reading, Sampling, Structured, Tokens, Want, backend
+from pipeline.kinds.backend import (
+    PLAIN,
+    WITHIN,
+    Answer,
+    GenerateRequest,
+    Reading,
+    Sampling,
+    Structured,
+    Tokens,
+    Want,
+    backend,
+)
 from pipeline.model.chat import Chat
 from pipeline.text.thinking import split_thinking
 
@@ -194,10 +205,10 @@ class VllmModel:
 
     def read(self, sequences: Sequence[Tokens], want: Want = PLAIN) -> Iterator[Reading]:
         """Read every sequence once, without the prefix cache, in which a token's log-probability is not."""
-        if want.embedding or want.taps:
+        if want.needs() & WITHIN:
             raise Refused(
-                f"vLLM gives no states of a model's layers, so {self.name} cannot be read for an embedding or a tap: "
-                f"acquire the model without `engine: vllm`"
+                f"vLLM gives no states of a model's layers and no gradients, so {self.name} cannot be read for an "
+                f"embedding, a tap or an influence: acquire the model without `engine: vllm`"
             )
         top_k = min(want.top_k, self.vocabulary)
         jobs: Iterator[_Job[Reading] | Reading] = (self._read(sequence, top_k) for sequence in sequences)

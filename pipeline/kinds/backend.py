@@ -12,6 +12,7 @@ was asked.
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -33,6 +34,8 @@ from pipeline.tables.ids import Cell
 Messages = Sequence[dict[str, str]]
 # What a model that is run in this process gives; `form` is its folder `tokenizer/`.
 LOCAL = ("form", "generate", "read", "token_logprobs", "topk_logprobs", "full_logits", "hidden_states", "gradients")
+# Of these, what no server gives.
+WITHIN = frozenset({"hidden_states", "gradients"})
 
 
 @dataclass(frozen=True)
@@ -111,20 +114,51 @@ class Tokens:
     positions: Sequence[int] | np.ndarray
     inputs: Cell | None = None
 
+    def asked(self) -> tuple[list[int], list[int]]:
+        """The tokens and the positions as lists, for ids."""
+        return np.asarray(self.token_ids).tolist(), np.asarray(self.positions).tolist()
+
+
+@dataclass(frozen=True)
+class Descent:
+    """One step of gradient descent on the sequence that is read, at this rate, and what is read before and after it."""
+
+    rate: float
+    target: tuple[Tokens, ...] = ()
+
+    @functools.cached_property
+    def id(self) -> str:
+        """All that determines it."""
+        texts = [(*t.asked(), *ids.of_arrays(t.inputs)) for t in self.target]
+        return ids.digest("descent", self.rate, *texts)
+
 
 @dataclass(frozen=True)
 class Want:
     """What is asked of a reading besides the log-probability of each asked token: the K likeliest, the pooled states,
-    what the model computes on the way (taps, as in `kinds/objective.py`)."""
+    what the model computes on the way (taps, as in `kinds/objective.py`), the gradient of the mean loss in so many
+    numbers, and what a step along it does."""
 
     top_k: int = 0
     embedding: bool = False
     taps: tuple[str, ...] = ()
+    gradient: int = 0
+    descent: Descent | None = None
+
+    @property
+    def studies(self) -> bool:
+        """Whether the model is to learn from the sequence, if only for a moment."""
+        return bool(self.gradient) or self.descent is not None
 
     def needs(self) -> frozenset[str]:
         """What a backend must give for it."""
-        topk, states = {"topk_logprobs"} if self.top_k else set(), {"hidden_states"}
-        return frozenset({"read"} | topk | (states if self.embedding or self.taps else set()))
+        asked = {
+            "read": True,
+            "topk_logprobs": self.top_k,
+            "hidden_states": self.embedding or self.taps,
+            "gradients": self.studies,
+        }
+        return frozenset(name for name, wanted in asked.items() if wanted)
 
 
 PLAIN = Want()
@@ -135,7 +169,8 @@ class Reading:
     """What a model says about the N asked tokens of one sequence; only what was wanted is set.
 
     target_logprob [N], topk_ids and topk_logprobs [N, K] (likeliest first), tail_mass [N], embedding [D] (mean of the
-    last layer's states at the asked tokens), features by tap [N, D].
+    last layer's states at the asked tokens), features by tap [N, D], gradient [W] (see `model/gradients.py`), descent
+    [2] (the mean loss on its target before the step and after it).
     """
 
     id: str
@@ -144,6 +179,8 @@ class Reading:
     topk_logprobs: np.ndarray | None = None
     tail_mass: np.ndarray | None = None
     embedding: np.ndarray | None = None
+    gradient: np.ndarray | None = None
+    descent: np.ndarray | None = None
     features: Mapping[str, np.ndarray] = field(default_factory=dict)
 
 

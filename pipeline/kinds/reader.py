@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Protocol
 
-from pipeline.core.methods import marker
-from pipeline.kinds.backend import Reading
+from pipeline.core.methods import Method, marker
+from pipeline.kinds.backend import Reading, Want
 
 
 class Reader(Protocol):
@@ -16,7 +17,13 @@ class Reader(Protocol):
         ...
 
 
-# Traits: `needs`, what the reading model must give: where it is nothing, the model is not asked, and a reading holds as
-# many log-probabilities as there are tokens, none of them a number; `embedding`, whether its states are wanted;
-# `means`, what the report takes it for: `nll`, with the quantities `nll_sum` and `tokens`.
+def want_of(method: Method, arguments: Mapping[str, Any]) -> Want | None:
+    """What a reader with these arguments asks of the model that reads; None if it asks nothing of it."""
+    want = method.traits["want"]
+    return want(arguments) if callable(want) else want
+
+
+# Traits: `want`, what is asked of the reading model: a `Want`, or a function from a reader's arguments to one. Where it
+# is None the model is not asked, and a reading holds as many log-probabilities as there are tokens, none of them a
+# number; `means`, what the report takes it for: `nll`, with the quantities `nll_sum` and `tokens`.
 reader = marker("reader")

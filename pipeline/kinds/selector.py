@@ -5,18 +5,32 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Protocol
+from typing import Annotated, Any, Protocol, get_args
 
 import numpy as np
 
-from pipeline.core.methods import marker
+from pipeline.core.methods import Method, marker
 from pipeline.tables import ids
 
-# Arguments of a selector that `select` evaluates before it calls: `candidates[argument]` is the column.
+# Arguments of a selector that `select` evaluates before it calls: `candidates[argument]` is the column. They may also
+# be the values of a mapping, `dict[str, Vector]`.
 Sql = Annotated[str, "number"]  # an expression over scores_wide, [n], NaN where it is null
 Vector = Annotated[str, "vector"]  # the same that is a list, [n, width] float32 in memory or a file, NaN where null
 Text = Annotated[str, "text"]  # the same that is a text, [n], None where it is null
 Gaps = Annotated[str, "gaps"]  # the name of a gaps instance, [n] the weight of the row's domain
+
+
+def expressions(method: Method, arguments: Mapping[str, Any], marker: str) -> dict[str, str]:
+    """The arguments of a selector that are of one of these types, name -> text; those of a mapping, such as
+    `dict[str, Vector]`, each by itself."""
+    found: dict[str, str] = {}
+    for name, field in method.arguments.model_fields.items():
+        *_, inner = None, *get_args(field.annotation)
+        if marker in field.metadata:
+            found[name] = arguments[name]
+        elif marker in getattr(inner, "__metadata__", ()):
+            found |= {f"{name}.{key}": text for key, text in arguments[name].items()}
+    return found
 
 
 @dataclass(frozen=True)

@@ -101,8 +101,14 @@ def _value(method: Method, name: str, field: FieldInfo, marked: Mapping[str, str
     return found
 
 
-def _mark(field: FieldInfo, marked: Mapping[str, str]) -> str | None:
-    return next((marked[mark] for mark in field.metadata if isinstance(mark, str) and mark in marked), None)
+def _mark(field: FieldInfo, marked: Mapping[str, str]) -> str | dict[str, str] | None:
+    """What a field of a marked type is given, or a mapping to one."""
+    *_, inner = None, *get_args(field.annotation)
+    for marks in (field.metadata, getattr(inner, "__metadata__", ())):
+        found = next((marked[mark] for mark in marks if isinstance(mark, str) and mark in marked), None)
+        if found is not None:
+            return found if marks is field.metadata else {found: found}
+    return None
 
 
 def _other(field: FieldInfo) -> Any:

@@ -10,7 +10,7 @@ import duckdb
 import numpy as np
 
 from pipeline.core.methods import Method
-from pipeline.kinds.selector import Budget, Candidates, Decision, Selector
+from pipeline.kinds.selector import Budget, Candidates, Decision, Selector, expressions
 from pipeline.laws.law import arguments, build, must
 
 # What an argument of each marked type is given: the name of a column of `candidates`.
@@ -33,9 +33,10 @@ class Case:
         """Its decision about candidates, which have the columns that its arguments name."""
         columns = dict(rows.columns)
         given = self.method.arguments.model_validate(self.arguments).model_dump()
-        for name, field in self.method.arguments.model_fields.items():
-            if "number" in field.metadata and given[name] not in columns:
-                columns[given[name]] = constant(given[name], rows)
+        for expression in expressions(self.method, given, "number").values():
+            if expression not in columns:
+                columns[expression] = constant(expression, rows)
+        columns |= dict.fromkeys(expressions(self.method, given, "text").values(), rows["text"])
         return self.selector(Candidates(rows.ids, rows.prompts, rows.domains, rows.tokens, columns), budget, seed)
 
 

@@ -53,9 +53,11 @@ def request_key(
 
 def reading_key(tokens: Tokens, model_id: str, engine: str, want: Want) -> str:
     """The id of one reading: all that determines it."""
-    asked = *(np.asarray(x).tolist() for x in (tokens.token_ids, tokens.positions)), want.top_k, want.embedding
+    asked = *tokens.asked(), want.top_k, want.embedding
+    # What earlier versions did not know is left out where it is not wanted, so that their keys stay.
     taps = [list(want.taps)] if want.taps else []
-    return ids.digest("reading", model_id, engine, *asked, *taps, *ids.of_arrays(tokens.inputs))
+    gradients = [want.gradient, want.descent.id if want.descent else ""] if want.studies else []
+    return ids.digest("reading", model_id, engine, *asked, *taps, *gradients, *ids.of_arrays(tokens.inputs))
 
 
 @dataclass(frozen=True)

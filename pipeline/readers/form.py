@@ -8,7 +8,7 @@ from pipeline.kinds.backend import Reading
 from pipeline.kinds.reader import Reader, reader
 
 
-@reader(needs=())
+@reader(want=None)
 def tokens() -> Reader:
     """How many tokens of an answer, without its thought, a student of this form is trained on, its end token included.
 

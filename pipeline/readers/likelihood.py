@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from pipeline.kinds.backend import Reading
+from pipeline.kinds.backend import Reading, Want
 from pipeline.kinds.reader import Reader, reader
 
 
-@reader(needs=("token_logprobs",), means="nll")
+@reader(want=Want(), means="nll")
 def nll() -> Reader:
     """Mean negative log-likelihood per answer token, in nats; the quantities are the sum and the number of tokens.
 
@@ -23,7 +23,7 @@ def nll() -> Reader:
     return read
 
 
-@reader(needs=("hidden_states",), embedding=True)
+@reader(want=Want(embedding=True))
 def embedding() -> Reader:
     """The mean of the last layer's states at the answer's tokens as `vector`; the score is its length.
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,21 +12,25 @@ import pyarrow as pa
 
 from pipeline.asking.read import read_all
 from pipeline.contracts import RESPONSES, SCORES
-from pipeline.core.methods import Use
+from pipeline.core import graph
+from pipeline.core.methods import Use, find
 from pipeline.core.run import How
-from pipeline.core.stage import Input, StageParams, stage
+from pipeline.core.stage import Input, Plan, StageParams, stage
+from pipeline.errors import Refused
 from pipeline.kinds.backend import Reading, Tokens, Want
-from pipeline.kinds.reader import Reader
-from pipeline.model.chat import Chat
+from pipeline.kinds.reader import Reader, want_of
+from pipeline.model.folder import network_of
 from pipeline.tables.parquet import Scan
 
 COLUMNS = ["response_id", "prompt_id", "messages", "content", "inputs"]
+NOTHING: Mapping[str, Any] = {"score": None, "quantities": []}
 
 
 class Params(StageParams):
     of: str
     model: str
     use: Use[Reader]
+    target: str | None = None
 
     def inputs(self) -> dict[str, Input]:
         return {"responses": Input(self.of, RESPONSES), "model": Input(f"models/{self.model}")}
@@ -35,49 +39,84 @@ class Params(StageParams):
         return f"scores/{self.of}/{instance}"
 
     def needs(self) -> dict[str, frozenset[str]]:
-        needs = self.use.method.traits["needs"]
-        return {self.model: frozenset({"read", *needs} if needs else {"form"})}
+        want = self.want()
+        return {self.model: frozenset({"form"} if want is None else want.needs())}
+
+    def want(self) -> Want | None:
+        """What is asked of the model for each answer, but for the target; None if nothing."""
+        return want_of(self.use.method, self.use.arguments)
+
+    def check(self, plan: Plan) -> list[str]:
+        """A target is a table in `of`, so that what changes it runs the stage again; for readers that look at one."""
+        want = self.want()
+        if want is None or want.descent is None:
+            return [] if self.target is None else [f"target: {self.use.name} looks at none; leave it out"]
+        tables = [i.output for i in plan.of("generate") if graph.inside(i.output, self.of)]
+        if self.target in tables:
+            return []
+        return [f"target: {self.use.name} needs one of the tables of answers in {self.of}: {', '.join(tables)}"]
 
 
-@stage(writes=SCORES, by="part", exactness="repeatable", imports=("torch", "transformers"), finds=("backend",))
-def read(params: Params, responses: Scan, model: Path, how: How) -> Iterator[pa.RecordBatch]:
+@stage(
+    writes=SCORES, by="part", exactness="repeatable", imports=("torch", "transformers"), finds=("backend", "network")
+)
+def read(params: Params, responses: Scan, model: Path, data: Path, name: str, how: How) -> Iterator[pa.RecordBatch]:
     """Every answer is rendered with the reading model's own template, without its thought; answers that failed get a
     null score.
 
     Equal conversations are read once.
     """
-    chat, reader = Chat(model / "tokenizer"), params.use.build()
+    form, reader, want = model / "tokenizer", params.use.build(), params.want()
     rows = responses.pylist(COLUMNS)
     texts = {(r["prompt_id"], r["content"]): r for r in rows if r["content"]}
-    asked = []
-    for row in texts.values():
-        rendered = chat.example(row["messages"], row["content"])
-        positions = [t for s, e in rendered.spans for t in range(s, e)]
-        asked.append(Tokens(row["response_id"], rendered.token_ids, positions, row["inputs"]))
-    traits = params.use.method.traits
-    if traits["needs"]:
-        readings = read_all(model, asked, how, Want(embedding=traits.get("embedding", False)))
-    else:
-        readings = (Reading(tokens.id, np.full(len(tokens.positions), np.nan)) for tokens in asked)
-    found = {reading.id: reader(reading) for reading in readings}
-    nothing: dict[str, object] = {"score": None, "quantities": []}
+    asked = tokens_of(form, list(texts.values()))
+    if want is not None and want.descent is not None and params.target is not None:
+        target = [r for r in Scan(RESPONSES, (data / params.target,)).pylist(COLUMNS) if r["content"]]
+        if not target:
+            raise Refused(f"read.{name}.target: {params.target} has no answers; name a table that has some")
+        want = replace(want, descent=replace(want.descent, target=tuple(tokens_of(form, target))))
+    readings = read_all(model, asked, how, want) if want else map(_unasked, asked)
+    found = {reading.id: _held(reader(reading)) for reading in readings}
     unread = [key for key, row in found.items() if not _finite(row)]
     if unread:
         how.say(
             f"{len(unread)} of {len(found)} texts have log-probabilities that are no numbers; their scores are null"
         )
-        found |= {key: {**nothing, "detail": "the model's log-probabilities are no finite numbers"} for key in unread}
+        found |= {key: {**NOTHING, "detail": "the model's log-probabilities are no finite numbers"} for key in unread}
     yield SCORES.rows(
         {
             "response_id": row["response_id"],
             "prompt_id": row["prompt_id"],
-            **(found[texts[row["prompt_id"], row["content"]]["response_id"]] if row["content"] else nothing),
+            **(found[texts[row["prompt_id"], row["content"]]["response_id"]] if row["content"] else NOTHING),
         }
         for row in rows
     )
 
 
+def tokens_of(form: Path, rows: Sequence[dict[str, Any]]) -> list[Tokens]:
+    """Answers as a model of this form reads them, and the places of each that are asked about."""
+    network = find("network", network_of(form)).factory()
+    read = []
+    for row in rows:
+        packed = network.pack(form, row["messages"], row["content"])
+        positions = [t for start, end in packed.spans for t in range(start, end)]
+        read.append(Tokens(row["response_id"], packed.token_ids, positions, packed.inputs or row["inputs"]))
+    return read
+
+
+def _unasked(tokens: Tokens) -> Reading:
+    """A reading for those who want nothing of the model but its form."""
+    return Reading(tokens.id, np.full(len(tokens.positions), np.nan))
+
+
+def _held(row: dict[str, Any]) -> dict[str, Any]:
+    """A row as it is kept until all are there: a list of numbers takes eight times the room of an array."""
+    vector = row.get("vector")
+    return row if vector is None else {**row, "vector": np.asarray(vector, np.float32)}
+
+
 def _finite(row: Mapping[str, Any]) -> bool:
     """Whether a score, its quantities and its vector are finite numbers, as far as there are any."""
-    numbers = [row["score"], *(value for _, value in row["quantities"]), *(row.get("vector") or ())]
-    return all(number is None or math.isfinite(number) for number in numbers)
+    numbers = [row["score"], *(value for _, value in row["quantities"])]
+    there, vector = [number for number in numbers if number is not None], row.get("vector")
+    return bool(np.isfinite(there).all() and (vector is None or np.isfinite(vector).all()))

@@ -16,7 +16,7 @@ from pipeline.core.methods import Use
 from pipeline.core.run import How
 from pipeline.core.stage import Input, Plan, StageParams, gate_of, scores_of, stage
 from pipeline.errors import Refused
-from pipeline.kinds.selector import Budget, Candidates, Decision, Selector
+from pipeline.kinds.selector import Budget, Candidates, Decision, Selector, expressions
 from pipeline.tables import ids
 from pipeline.tables import rules as tables_rules
 from pipeline.tables import vectors as vectors_of
@@ -58,8 +58,7 @@ class Params(StageParams):
 
     def arguments(self, marker: str) -> dict[str, str]:
         """The selector's arguments of one of the types of `kinds/selector.py`: name -> text."""
-        fields = self.use.method.arguments.model_fields
-        return {name: self.use.arguments[name] for name, field in fields.items() if marker in field.metadata}
+        return expressions(self.use.method, self.use.arguments, marker)
 
     def check(self, plan: Plan) -> list[str]:
         there = graph.entries_of(plan, self.of)

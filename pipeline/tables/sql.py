@@ -64,6 +64,12 @@ MACROS = (
     "trusted(opinion, class) AS CASE WHEN class IS NOT NULL THEN "
     "sum(opinion) OVER (PARTITION BY prompt_id, entry, class)"
     " / nullif(sum(opinion) OVER (PARTITION BY prompt_id, entry), 0) END",
+    # Tang et al. 2023 (KD3): the mean of two distributions (`confidence.distribution`), and how sure it is of its
+    # likeliest class, as a share of how sure it ever is of that class, so that each class has a threshold of its own.
+    "combined(teacher, student) AS CASE WHEN len(teacher) = len(student) THEN "
+    "list_transform(list_zip(teacher, student), lambda p: (p[1] + p[2]) / 2) END",
+    "sureness(distribution) AS list_max(distribution)"
+    " / max(list_max(distribution)) OVER (PARTITION BY list_position(distribution, list_max(distribution)))",
     # Of a cell of arrays: has(inputs, 'mask'), shape_of(inputs, 'image').
     "has(arrays, wanted) AS coalesce(len(list_filter(arrays, lambda a: a.name = wanted)) > 0, false)",
     "shape_of(arrays, wanted) AS list_filter(arrays, lambda a: a.name = wanted)[1].shape",

@@ -14,7 +14,7 @@ torch = pytest.importorskip("torch")
 from pipeline.core.methods import find  # noqa: E402
 from pipeline.core.run import How  # noqa: E402
 from pipeline.core.settings import RunSettings  # noqa: E402
-from pipeline.kinds.backend import Backend, GenerateRequest, Sampling, Tokens, Want, open_model  # noqa: E402
+from pipeline.kinds.backend import Backend, Descent, GenerateRequest, Sampling, Tokens, Want, open_model  # noqa: E402
 
 NAMES = ("left", "right", "up")
 WORDS = ["ab", "abcdabcdabcd", "dd", "cab", "abcd" * 5]
@@ -86,3 +86,16 @@ def test_an_answer_that_is_no_outcome_is_an_unknown_place(folder: Path) -> None:
     network = find("network", "classifier.text").factory()
     packed = network.pack(folder / "tokenizer", [{"role": "user", "content": "ab"}], " somewhere ")
     assert packed.token_ids == [-1] and packed.length == 3
+
+
+def test_a_gradient_is_that_of_the_outcome_that_is_asked_about(backend: Backend, folder: Path) -> None:
+    """Its length is what a small step along it gains; and no other text counts."""
+    texts = examples(folder)
+    together = {r.id: r for r in backend.read(texts, Want(gradient=4096))}
+    for tokens in texts[:2]:
+        [alone] = backend.read([tokens], Want(gradient=4096, descent=Descent(1e-3, (tokens,))))
+        np.testing.assert_array_equal(alone.gradient, together[tokens.id].gradient)
+        before, after = alone.descent
+        assert before == pytest.approx(-alone.target_logprob[0], abs=1e-5)
+        # The projection's error, and the curve of the loss.
+        assert (before - after) / 1e-3 == pytest.approx((alone.gradient**2).sum(), rel=0.15)

@@ -9,7 +9,7 @@ import pytest
 from scipy.sparse import csc_matrix
 
 from pipeline.kinds.selector import Budget, Room
-from pipeline.selectors import diversity, rank, submodular, target
+from pipeline.selectors import diversity, rank, submodular, target, teachers
 from tests.selectors.given import rows
 
 DATA = Path(__file__).parent / "data"
@@ -106,6 +106,17 @@ def test_less_has_the_influence_of_the_official_code_and_keeps_its_best() -> Non
     decision = target.less(vector="grad", target="aims", rates=rates)(candidates, Budget(rows=30), 0)
     assert set(np.flatnonzero(decision.kept)) == set(golden["top30"])
     assert set(decision.reason[300:]) == {"target"}
+
+
+@pytest.mark.parametrize("source", ["very_close", "far"])
+def test_a_task_is_as_similar_as_the_official_code_says(source: str) -> None:
+    """But for PARC's ties, which their code takes for 1e-17 apart."""
+    golden = np.load(DATA / "selection_task_similarity.npz")
+    features, outcomes, labels = (golden[name] for name in (f"feat_{source}", f"prob_{source}", "y"))
+    assert 100 * teachers.parc(features, labels) == pytest.approx(golden[f"PARC_full_{source}"], abs=0.12)
+    assert 100 * teachers.knn(features, labels) == pytest.approx(golden[f"kNN1_{source}"], abs=1e-6)
+    assert teachers.h_score(features, labels) == pytest.approx(golden[f"HScore_{source}"], abs=1e-3)
+    assert teachers.leep(outcomes, labels) == pytest.approx(golden[f"LEEP_{source}"], abs=1e-6)
 
 
 @pytest.mark.parametrize(("buckets", "ngrams", "smoothing"), [(10000, 2, 0.0), (1000, 2, 0.0), (1000, 3, 0.5)])

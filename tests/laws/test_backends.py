@@ -26,6 +26,7 @@ from pipeline.kinds.backend import (
     LOCAL,
     Answer,
     Backend,
+    Descent,
     GenerateRequest,
     Sampling,
     Structured,
@@ -378,6 +379,8 @@ def test_a_prompt_that_is_too_long_is_an_answer_with_an_error(case: Case, backen
         ("read", {}, "target_logprob"),
         ("topk_logprobs", {"top_k": 4}, "topk_ids"),
         ("hidden_states", {"embedding": True}, "embedding"),
+        ("gradients", {"gradient": 8}, "gradient"),
+        ("gradients", {"descent": Descent(0.1, (Tokens("t", [1, 5], [1]),))}, "descent"),
     ],
 )
 def test_what_is_not_given_is_refused(case: Case, backend: Backend, needed: str, want: dict, found: str) -> None:

@@ -7,7 +7,7 @@ import pytest
 
 from pipeline.errors import Refused
 from pipeline.kinds.selector import Budget
-from pipeline.selectors import rank, reasoning, teachers
+from pipeline.selectors import rank, reasoning
 from tests.selectors.given import rows
 
 
@@ -44,13 +44,3 @@ def test_s1_takes_domains_alike_and_long_answers_more_often() -> None:
     assert of_b / 400 == pytest.approx(0.5, abs=0.08) and longest / 400 == pytest.approx(0.5, abs=0.08)
     every = reasoning.s1(length="n")(given, Budget(rows=60), 0)
     assert every.kept[90:].all() and every.kept.sum() == 60
-
-
-def test_teachers_weigh_by_similarity_and_a_prompt_weighs_one() -> None:
-    similarity = np.array([0.9, 0.45, -0.1, np.nan, 0.3, 0.3, -0.5])
-    given = rows(7, prompts=np.array([*"ppppqqr"], object), s=similarity)
-    decision = teachers.distill_weighted(similarity="s", power=2.0)(given, Budget(one_per_prompt=False), 0)
-    np.testing.assert_allclose(decision.weight, [0.8, 0.2, 0, 0, 0.5, 0.5, 0])
-    assert decision.reason.tolist() == ["similar", "similar", "unlike", "no_value", "similar", "similar", "unlike"]
-    nearest = teachers.distill_weighted(similarity="s")(given, Budget(), 0)
-    assert nearest.weight.tolist() == [1, 0, 0, 0, 1, 0, 0]

@@ -1,0 +1,91 @@
+"""Gradients of a model's loss on one text: in a few numbers, or followed for a step to see what it does elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from pipeline.core.methods import lazy
+from pipeline.kinds.backend import Reading, Tokens, Want
+from pipeline.tables import ids
+from pipeline.tables.parquet import batched
+
+if TYPE_CHECKING:
+    import torch
+else:
+    torch = lazy("torch")
+
+# The mean loss of each of some texts over the tokens that are asked about, [B].
+Losses = Callable[[Sequence[Tokens]], "torch.Tensor"]
+# Texts of a target that are read at once.
+TOGETHER = 32
+
+
+def studied(
+    readings: Iterable[Reading], sequences: Sequence[Tokens], want: Want, net: torch.nn.Module, losses: Losses
+) -> Iterator[Reading]:
+    """The readings with what is wanted of their gradients, one by one, so that no other text counts."""
+    by_id = {tokens.id: tokens for tokens in sequences}
+    student = Student(net, losses)
+    target = sorted(want.descent.target, key=lambda t: len(t.token_ids)) if want.descent else []
+    before = student.mean(target) if target else 0.0
+    for reading in readings:
+        gradient = student.gradient(by_id[reading.id])
+        found: dict[str, Any] = {}
+        if want.gradient:
+            found["gradient"] = student.projected(gradient, want.gradient)
+        if want.descent is not None:
+            after = student.after(gradient, want.descent.rate, target)
+            found["descent"] = np.array([before, after], np.float64)
+        yield replace(reading, **found)
+
+
+class Student:
+    """A model whose weights may be moved for a moment; those that are shared are one weight."""
+
+    def __init__(self, net: torch.nn.Module, losses: Losses) -> None:
+        self.losses = losses
+        self.weights = {name: weight for name, weight in net.named_parameters() if weight.requires_grad}
+        self.drawn: dict[str, np.ndarray] = {}
+
+    def gradient(self, tokens: Tokens) -> list[torch.Tensor]:
+        """The gradient of the mean loss on one text, by weight."""
+        with torch.enable_grad():
+            [loss] = self.losses([tokens])
+            return list(torch.autograd.grad(loss, list(self.weights.values()), materialize_grads=True))
+
+    def mean(self, target: Sequence[Tokens]) -> float:
+        """The mean over some texts of their mean losses."""
+        with torch.inference_mode():
+            found = [self.losses(some) for some in batched(target, TOGETHER)]
+        return float(torch.cat(found).double().mean())
+
+    def after(self, gradient: Sequence[torch.Tensor], rate: float, target: Sequence[Tokens]) -> float:
+        """`mean` where the weights have gone one step along the gradient."""
+        with torch.no_grad():
+            kept = [weight.clone() for weight in self.weights.values()]
+            try:
+                for weight, slope in zip(self.weights.values(), gradient, strict=True):
+                    weight.sub_(slope, alpha=rate)
+                return self.mean(target)
+            finally:
+                for weight, before in zip(self.weights.values(), kept, strict=True):
+                    weight.copy_(before)
+
+    def projected(self, gradient: Sequence[torch.Tensor], width: int) -> np.ndarray:
+        """A gradient in `width` numbers, whose inner products are those of gradients up to about 1 / sqrt(width).
+
+        Each number of a gradient is added to one of the places, or taken from it; which, is drawn by the weight's name,
+        so that all texts, parts and checkpoints of one shape share a projection.
+        """
+        # Places 0, 2, 4 ... are added to, the next ones taken from.
+        found = np.zeros(2 * width)
+        for (name, weight), values in zip(self.weights.items(), gradient, strict=True):
+            if name not in self.drawn:
+                draw = ids.generator(width, "projection", name)
+                self.drawn[name] = draw.integers(0, 2 * width, weight.numel(), np.int32)
+            found += np.bincount(self.drawn[name], values.float().flatten().cpu().numpy(), 2 * width)
+        return (found[::2] - found[1::2]).astype(np.float32)

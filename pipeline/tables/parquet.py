@@ -84,19 +84,24 @@ class Scan:
     def read(self, columns: Sequence[str] | None = None, *, whole: bool = True) -> pa.Table:
         """All rows, ordered by file, then key; only these columns if given. `whole=False` leaves the bytes of cells of
         arrays where they are."""
-        schema = self.table.schema if columns is None else pa.schema([self.table.schema.field(c) for c in columns])
-        if not whole:
-            schema = pa.schema([pa.field(f.name, NAMED, f.nullable) if f.type == TENSORS else f for f in schema])
+        schema = self._schema(columns, whole)
         tables = [_read(file, schema) for file in self.files]
         return pa.concat_tables(tables).combine_chunks() if tables else schema.empty_table()
 
-    def batches(self, columns: Sequence[str], rows: int = BATCH) -> Iterator[pa.RecordBatch]:
+    def _schema(self, columns: Sequence[str] | None, whole: bool) -> pa.Schema:
+        schema = self.table.schema if columns is None else pa.schema([self.table.schema.field(c) for c in columns])
+        if whole:
+            return schema
+        return pa.schema([pa.field(f.name, NAMED, f.nullable) if f.type == TENSORS else f for f in schema])
+
+    def batches(self, columns: Sequence[str], rows: int = BATCH, *, whole: bool = True) -> Iterator[pa.RecordBatch]:
         """The rows of `read`, some at a time."""
-        schema = pa.schema([self.table.schema.field(name) for name in columns])
+        schema = self._schema(columns, whole)
+        read = [path for field in schema for path in _leaves(field)]
         for file in self.files:
             try:
-                for batch in pq.ParquetFile(file).iter_batches(rows, columns=columns):
-                    yield batch.select(columns).cast(schema)
+                for batch in pq.ParquetFile(file).iter_batches(rows, columns=read):
+                    yield batch.select(schema.names).cast(schema)
             except UNREADABLE as error:
                 raise _unreadable(file, error) from error
 

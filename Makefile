@@ -150,6 +150,14 @@ bench-duplicates: setup bench-peers  ## CPU and memory of finding near-duplicate
 bench-contamination: setup  ## CPU of finding contamination, beside a set of strings, five minutes
 	@PYTHONPATH=. python benchmarks/contamination.py && python benchmarks/tables.py
 
+.PHONY: bench-scale
+bench-scale: setup  ## CPU and memory of score, select, curate and pack from 100,000 rows to a million, ten minutes
+	@PYTHONPATH=. python benchmarks/scale.py && python benchmarks/tables.py
+
+.PHONY: bench-vectors
+bench-vectors: setup  ## CPU and memory of k-centre on a million vectors in a table of scores, ten minutes
+	@PYTHONPATH=. python benchmarks/vectors.py && python benchmarks/tables.py
+
 .PHONY: embedded
 embedded: setup  ## make the shipped teacher and base again from nothing, minutes
 	@python recipes/embedded.py

@@ -76,7 +76,7 @@ def make_table(folder: Path, count: int, tokens: int) -> None:
                 columns.append(pa.nulls(n, field.type))
             else:
                 columns.append(pa.array([1.0 if pa.types.is_floating(field.type) else "same"] * n, field.type))
-        parquet.write_part(SIGNALS, folder, part, pa.Table.from_arrays(columns, schema=SIGNALS.schema))
+        parquet.write_part(SIGNALS, folder, part, [pa.RecordBatch.from_arrays(columns, schema=SIGNALS.schema)])
 
 
 def ours(folder: Path, scratch: Path) -> int:

@@ -18,6 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterable, Iterator
 from importlib.metadata import version
 from pathlib import Path
 from statistics import median
@@ -63,7 +64,7 @@ def make_part(folder: Path, part: int, rows: int) -> None:
         for field in RESPONSES.schema
     ]
     folder.mkdir(parents=True, exist_ok=True)
-    parquet.write_part(RESPONSES, folder, part, pa.Table.from_arrays(columns, schema=RESPONSES.schema))
+    parquet.write_part(RESPONSES, folder, part, [pa.RecordBatch.from_arrays(columns, schema=RESPONSES.schema)])
 
 
 def ours(folder: Path, out: Path) -> float:
@@ -77,10 +78,15 @@ def ours(folder: Path, out: Path) -> float:
 
     params = Params.model_validate({"of": "responses/t", "use": "consistency.agreement", "normalise": "number"})
     scan, votes = Scan(RESPONSES, (folder,)), 0.0
+
+    def counted(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        nonlocal votes
+        for batch in batches:
+            votes += pc.sum(pc.map_lookup(batch["quantities"], "votes", "first")).as_py()
+            yield batch
+
     for part in range(scan.parts):
-        rows = pa.Table.from_batches(list(score.function(params, responses=scan.at(part))), schema=SCORES.schema)
-        write_part(SCORES, out, part, rows)
-        votes += pc.sum(pc.map_lookup(rows["quantities"].combine_chunks(), "votes", "first")).as_py()
+        write_part(SCORES, out, part, counted(score.function(params, responses=scan.at(part), out=out)))
     return votes
 
 

@@ -158,7 +158,7 @@ def _scores(plan: Plan, entry: Instance, responses: pa.Table, scratch: Path) -> 
             continue
         folder = scratch / instance.output
         try:
-            batches = list(score.function(instance.params, Scan(RESPONSES, (scratch / entry.output,))))
+            batches = list(score.function(instance.params, Scan(RESPONSES, (scratch / entry.output,)), scratch))
         except Refused as error:
             found[instance.name] = dict.fromkeys(responses["response_id"].to_pylist(), f"not made: {error}"), None
             continue

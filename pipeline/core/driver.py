@@ -165,9 +165,7 @@ def _fill(
         batches: Iterator[pa.RecordBatch] = declared.function(
             instance.params, **given, **{argument: scan.at(part) for argument, scan in scans.items()}
         )
-        rows = pa.Table.from_batches(list(batches), schema=declared.writes.schema)  # type: ignore[union-attr]
-        parquet.write_part(declared.writes, scratch, part, rows)  # type: ignore[arg-type]
-        return rows.num_rows
+        return parquet.write_part(declared.writes, scratch, part, batches)  # type: ignore[arg-type]
 
     return sum(run_parts(work, next(iter(counts.values())), how.settings, declared.imports))
 

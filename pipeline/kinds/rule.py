@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import pyarrow as pa
 
 from pipeline.core.methods import marker
 
+# Values that are Python objects together.
+BLOCK = 8192
+
 
 @dataclass(frozen=True)
 class Texts:
-    """The prompts of a pool, or answers, in the order of their ids; every column has one value per text.
+    """The prompts of a pool, or answers, in the order of their ids; every column has one value per text, and may lie in
+    a mapped file.
 
     `raw` are the texts as they came, without system turns, which are in `systems`: a pool and a benchmark may share one
     without sharing an item. `plain` has them without case, spacing and typographic forms, `words` without punctuation
@@ -21,21 +25,26 @@ class Texts:
     of the arrays, `groups` what prompts share that are one task with the same parameters, and `references` the answers.
     """
 
-    ids: list[str]
+    ids: pa.Array
     raw: pa.Array
     plain: pa.Array
     words: pa.Array
-    systems: list[str]
-    groups: list[str]
-    references: list[str | None]
-    inputs: list[str | None]
+    systems: pa.Array
+    groups: pa.Array
+    references: pa.Array
+    inputs: pa.Array
 
     def __len__(self) -> int:
         return len(self.ids)
 
-    def wordings(self) -> list[tuple[str, str | None]]:
+    def wordings(self) -> Iterator[tuple[str, str | None]]:
         """What decides whether two prompts are one item: their text, and the arrays that it is about."""
-        return list(zip(self.plain.to_pylist(), self.inputs, strict=True))
+        return zip(each(self.plain), each(self.inputs), strict=True)
+
+
+def each(column: pa.Array) -> Iterator[Any]:
+    """The values of a column one after another: as a list they would be larger than all texts."""
+    return (value for start in range(0, len(column), BLOCK) for value in column[start : start + BLOCK].to_pylist())
 
 
 class Rule(Protocol):
@@ -63,7 +72,7 @@ class Alone:
 
     def __call__(self, texts: Texts, benchmark: Texts, /) -> dict[int, str]:
         """The texts that it found something in."""
-        found = (self.judge(text).evidence for text in texts.raw.to_pylist())
+        found = (self.judge(text).evidence for text in each(texts.raw))
         return {i: evidence for i, evidence in enumerate(found) if evidence is not None}
 
 

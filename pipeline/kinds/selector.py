@@ -35,7 +35,11 @@ def expressions(method: Method, arguments: Mapping[str, Any], marker: str) -> di
 
 @dataclass(frozen=True)
 class Candidates:
-    """The answers to choose from, in the order of their ids, so that a stable sort breaks ties by id."""
+    """The answers to choose from, in the order of their ids, so that a stable sort breaks ties by id.
+
+    All are [n]. Ids, of answers and of prompts, are bytes (`tables.ids.names`): a million Python texts are a hundred
+    megabytes. Domains are texts, one object for all of one domain.
+    """
 
     ids: np.ndarray
     prompts: np.ndarray
@@ -156,11 +160,11 @@ def shuffled(candidates: Candidates, budget: Budget, seed: int) -> tuple[np.ndar
 
     With one answer per prompt the prompt is drawn, then its answer; so a prompt with more candidates has no advantage.
     """
-    answer = ids.draws(seed, "answer", candidates.ids.tolist())
+    answer = ids.draws(seed, "answer", candidates.ids)
     if not budget.one_per_prompt:
         return answer, answer
     prompts, of = np.unique(candidates.prompts, return_inverse=True)
-    return ids.draws(seed, "prompt", prompts.tolist())[of], answer
+    return ids.draws(seed, "prompt", prompts)[of], answer
 
 
 def shares(weights: Mapping[str, float], available: Mapping[str, float], limit: float) -> dict[str, float]:

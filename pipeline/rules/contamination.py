@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import Field, PositiveInt
 
-from pipeline.kinds.rule import Rule, Texts, rule
+from pipeline.kinds.rule import Rule, Texts, each, rule
 from pipeline.rules.duplicates import what
 from pipeline.text.answers import NUMBER
 from pipeline.text.contamination import Template, contained, shared_ngrams
@@ -29,10 +29,11 @@ def key() -> Rule:
     """
 
     def judge(texts: Texts, benchmark: Texts) -> dict[int, str]:
-        groups = dict(zip(reversed(benchmark.groups), reversed(benchmark.ids), strict=True))
-        wordings = dict(zip(reversed(benchmark.wordings()), reversed(benchmark.ids), strict=True))
+        items = benchmark.ids.to_pylist()[::-1]
+        groups = dict(zip(benchmark.groups.to_pylist()[::-1], items, strict=True))
+        wordings = dict(zip(list(benchmark.wordings())[::-1], items, strict=True))
         found = {}
-        for i, (group, asked) in enumerate(zip(texts.groups, texts.wordings(), strict=True)):
+        for i, (group, asked) in enumerate(zip(each(texts.groups), texts.wordings(), strict=True)):
             item = groups.get(group) or wordings.get(asked)
             if item is not None:
                 found[i] = f"the {'group' if group in groups else what(asked)} of {item}"
@@ -95,5 +96,4 @@ def containment(
 
 def _one_notation(texts: Texts) -> pa.Array:
     """The words of texts, with every number in digits; none where there are arrays beside them."""
-    worded = pa.array([inputs is None for inputs in texts.inputs], pa.bool_())
-    return pc.if_else(worded, without_punctuation(with_digits(texts.plain)), "")
+    return pc.if_else(texts.inputs.is_null(), without_punctuation(with_digits(texts.plain)), "")

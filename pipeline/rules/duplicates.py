@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated
 
+import numpy as np
 from pydantic import Field, PositiveInt
 
-from pipeline.kinds.rule import Rule, Texts, rule
+from pipeline.kinds.rule import Rule, Texts, each, rule
 from pipeline.text.duplicates import near_duplicates
 from pipeline.text.items import item
 from pipeline.text.novelty import repeats
@@ -24,12 +25,17 @@ def exact() -> Rule:
     """
 
     def judge(texts: Texts, benchmark: Texts) -> dict[int, str]:
-        first: dict[tuple[object, str], str] = {}
+        # Of every text a number is held; those that share theirs are looked at again.
+        asked = zip(texts.wordings(), each(texts.systems), strict=True)
+        keys = np.fromiter(map(hash, asked), np.int64, len(texts))
+        _, of, times = np.unique(keys, return_inverse=True, return_counts=True)
+        first: dict[object, int] = {}
         found = {}
-        for i, asked in enumerate(zip(texts.wordings(), texts.systems, strict=True)):
-            kept = first.setdefault(asked, texts.ids[i])
-            if kept != texts.ids[i]:
-                found[i] = f"the same {what(asked[0])} as {kept}"
+        for i in np.flatnonzero(times[of] > 1).tolist():
+            wording, system = (texts.plain[i].as_py(), texts.inputs[i].as_py()), texts.systems[i].as_py()
+            kept = first.setdefault((wording, system), i)
+            if kept != i:
+                found[i] = f"the same {what(wording)} as {texts.ids[kept]}"
         return found
 
     return judge

@@ -8,6 +8,7 @@ import numpy as np
 
 from pipeline.errors import Refused
 from pipeline.kinds.selector import Budget, Candidates, Decision, Room, Selector, Sql, Vector, decide, selector
+from pipeline.tables import ids
 
 POOL = 2048
 COUNTED = 1024
@@ -51,8 +52,9 @@ def pcoreset(*, vector: Vector, labelled: Sql = "false") -> Selector:
         for block in blocks(points):
             wrong[block] = (points[block] < 0).any(1) | (abs(points[block].sum(1) - 1) > 1e-3)
         if wrong.any():
+            example = ids.text(candidates.ids[wrong][0])
             raise Refused(
-                f"{vector!r} is not a distribution for {wrong.sum()} answers, for example {candidates.ids[wrong][0]}: "
+                f"{vector!r} is not a distribution for {wrong.sum()} answers, for example {example}: "
                 f"probabilities must not be negative and must sum to 1. diversity.k_center takes any vectors."
             )
         return _choose(candidates, budget, points, candidates[labelled] > 0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Annotated
 
 import numpy as np
@@ -17,7 +18,7 @@ from pipeline.core.stage import Input, Plan, StageParams, stage
 from pipeline.kinds.rule import Rule, Texts
 from pipeline.tables.parquet import Scan
 from pipeline.text.canaries import planted
-from pipeline.text.items import COLUMNS, texts_of
+from pipeline.text.items import joined, texts_of
 
 # The share of prompts from which on a rule may have hit a template instead of items.
 TOLD = 0.05
@@ -72,16 +73,23 @@ class Params(StageParams):
 
 
 @stage(writes=DROPS, by="table")
-def curate(params: Params, prompts: Scan, against: Scan, notes: dict, how: How) -> Iterator[pa.RecordBatch]:
-    """A prompt may be dropped for several reasons; each is a row with its evidence. Nothing is deleted."""
-    pool = texts_of(prompts.read(COLUMNS, whole=False))
-    benchmark = texts_of(against.read(COLUMNS, whole=False))
+def curate(params: Params, prompts: Scan, against: Scan, notes: dict, how: How, out: Path) -> Iterator[pa.RecordBatch]:
+    """A prompt may be dropped for several reasons; each is a row with its evidence. Nothing is deleted.
+
+    Rules that hold prompts against each other see all at once, in mapped files, and all others some at a time.
+    """
+    benchmark = joined(texts_of(against, out), out)
     rules = {use.method.traits["drops"]: (use, use.build()) for use in params.methods()}
-    drops = [
-        {"prompt_id": pool.ids[i], "rule": name, "evidence": evidence}
-        for name, (_, rule) in rules.items()
-        for i, evidence in rule(pool, benchmark).items()
-    ]
+    drops: list[dict[str, object]] = []
+
+    def judge(texts: Texts, together: bool) -> Texts:
+        for name, (use, rule) in rules.items():
+            if (use.method.traits["sees"] == "pool") == together:
+                found = rule(texts, benchmark)
+                drops.extend({"prompt_id": texts.ids[i].as_py(), "rule": name, "evidence": found[i]} for i in found)
+        return texts
+
+    pool = judge(joined((judge(texts, together=False) for texts in texts_of(prompts, out)), out), together=True)
     against_it = [(use, rule) for use, rule in rules.values() if use.method.traits["sees"] == "benchmark"]
     if against_it:
         notes["canaries"] = canaries(against_it, benchmark)

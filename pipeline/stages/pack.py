@@ -9,9 +9,10 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from pydantic import PositiveInt
 
-from pipeline.contracts import EXAMPLES, RESPONSES, SELECTIONS
+from pipeline.contracts import EXAMPLES, RESPONSES, SELECTIONS, whole
 from pipeline.core.methods import find
 from pipeline.core.run import How
 from pipeline.core.stage import Input, Plan, StageParams, stage
@@ -23,6 +24,7 @@ from pipeline.model.folder import hashes, network_of
 from pipeline.tables import ids
 from pipeline.tables.lists import joined
 from pipeline.tables.parquet import Scan
+from pipeline.tables.sorting import cut, in_order
 from pipeline.training.recipe import declared_network
 
 
@@ -54,6 +56,8 @@ class Params(StageParams):
         return [f"train_on: {self.train_on}: a {network.name} such as {self.student} learns answers; leave it out"]
 
 
+# Rows that are dictionaries together.
+BATCH = 1024
 # Arms whose trained tokens differ by no more have equally many.
 EQUAL = 0.01
 COLUMNS = [
@@ -63,22 +67,23 @@ COLUMNS = [
 
 
 @stage(writes=EXAMPLES, by="part", finds=("verifier", "network"))
-def pack(params: Params, responses: Scan, selection: Scan, tokenizer: Path, how: How) -> Iterator[pa.RecordBatch]:
+def pack(
+    params: Params, responses: Scan, selection: Scan, tokenizer: Path, how: How, out: Path
+) -> Iterator[pa.RecordBatch]:
     """One example per kept response; loss on the answer and its end token, or on the thought before it, or on both
     (`train_on`). Equal examples become one.
 
     The reward is what the answer's own verifier says of it.
     """
     network = find("network", network_of(tokenizer)).factory()
-    told: Counter[str] = Counter()
     template, form = hashes(tokenizer)
-    kept = {r["response_id"]: r for r in selection.pylist(["response_id", "kept", "weight", "tokens"]) if r["kept"]}
-    counted = trained = 0
-    rows: dict[str, dict[str, Any]] = {}
-    for response in responses.pylist(COLUMNS):
-        selected = kept.get(response["response_id"])
-        if selected is None:
-            continue
+    kept = selection.read(["response_id", "kept", "weight", "tokens"])
+    kept = kept.filter(kept["kept"])
+    names = ids.names(kept["response_id"])
+    told: Counter[str] = Counter()
+    tokens: Counter[str] = Counter()
+
+    def example(response: dict[str, Any], weight: float) -> dict[str, Any]:
         packed = _packed(params, network, tokenizer, response)
         told.update(filter(None, [packed.told, _left_out(params, response)]))
         length = packed.length or len(packed.token_ids)
@@ -87,37 +92,54 @@ def pack(params: Params, responses: Scan, selection: Scan, tokenizer: Path, how:
                 f"response {response['response_id']} has {length} tokens, more than max_length {params.max_length}. "
                 f"Raise it, or let the selection say `where: completion_tokens < ...`."
             )
+        tokens["trained"] += sum(end - start for start, end in packed.spans)
         inputs, outputs = packed.inputs or response["inputs"], response["outputs"]
-        counted, trained = counted + selected["tokens"], trained + sum(end - start for start, end in packed.spans)
-        example_id = ids.example_id(packed.token_ids, packed.spans, inputs, outputs)
-        row = rows.setdefault(example_id, {
-            "example_id": example_id,
+        return {
+            "example_id": ids.example_id(packed.token_ids, packed.spans, inputs, outputs),
             "prompt_id": response["prompt_id"],
             "domain": response["domain"],
             "token_ids": np.array(packed.token_ids, np.int32),
             "spans": [{"start": start, "end": end} for start, end in packed.spans],
-            "weight": selected["weight"],
+            "weight": weight,
             "template_hash": template,
             "tokenizer_hash": form,
-            "response_ids": [],
+            "response_ids": [response["response_id"]],
             "inputs": inputs,
             "outputs": outputs,
             "reward": metric_of(response["verifier"], response["answer"], response["reference"]),
             "verifier": response["verifier"],
             "reference": response["reference"],
-        })  # fmt: skip
-        row["response_ids"].append(response["response_id"])
+        }
+
+    def examples() -> Iterator[pa.RecordBatch]:
+        for batch in responses.batches(COLUMNS, BATCH):
+            place = ids.places(ids.names(batch["response_id"]), names)
+            chosen = kept.take(pa.array(place[place >= 0]))
+            tokens["counted"] += pc.sum(chosen["tokens"]).as_py() or 0
+            rows = batch.filter(pa.array(place >= 0)).to_pylist()
+            made = list(map(example, rows, chosen["weight"].to_pylist()))
+            columns = {name: [row[name] for row in made] for name in EXAMPLES.columns}
+            yield EXAMPLES.batch(**{**columns, "token_ids": joined(columns["token_ids"], pa.int32())})
+
+    yield from map(_one_of_equal, cut(in_order(examples(), EXAMPLES.key, out), BATCH, "example_id"))
     for what, count in told.items():
         how.say(f"{count} of {len(kept)} answers: {what}")
+    counted, trained = tokens["counted"], tokens["trained"]
     if counted and abs(trained - counted) > EQUAL * counted:
         how.say(
             f"{params.by} counted {counted} tokens, and {params.student} is trained on {trained} of them; for a budget "
             f"that counts those, let a reader `form.tokens` of {params.student} count them (`select: tokens`)"
         )
-    made = list(rows.values())
-    columns = {name: [row[name] for row in made] for name in EXAMPLES.columns}
-    columns["response_ids"] = [sorted(names) for names in columns["response_ids"]]
-    yield EXAMPLES.batch(**{**columns, "token_ids": joined(columns["token_ids"], pa.int32())})
+
+
+def _one_of_equal(rows: pa.Table) -> pa.RecordBatch:
+    """Of the rows of one example the first, with the responses of all."""
+    names = ids.names(rows["example_id"])
+    first = np.flatnonzero(np.r_[True, names[1:] != names[:-1]])
+    responses = np.split(whole(rows["response_ids"]).flatten().to_numpy(zero_copy_only=False), first[1:])
+    made = rows.take(pa.array(first))
+    listed = pa.array([sorted(some) for some in responses], EXAMPLES.columns["response_ids"].type)
+    return EXAMPLES.batch(**{**dict(zip(made.column_names, made.columns, strict=True)), "response_ids": listed})
 
 
 def _packed(params: Params, network: Network, form: Path, response: dict[str, Any]) -> Packed:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
+from pathlib import Path
 
 import pyarrow as pa
 from pydantic import Field, model_validator
@@ -40,8 +41,8 @@ class Params(StageParams):
 
 
 @stage(writes=SCORES, by="part")
-def score(params: Params, responses: Scan) -> Iterator[pa.RecordBatch]:
-    """A scorer sees a whole part at once: all answers to a prompt, of every model, lie in the same part."""
+def score(params: Params, responses: Scan, out: Path) -> Iterator[pa.RecordBatch]:
+    """A scorer sees whole prompts, with all models' answers to them: a part at once, or a large one in pieces."""
     if params.use is not None:
         reads, scorer = params.use.method.traits["reads"], params.use.build()
     else:
@@ -49,16 +50,8 @@ def score(params: Params, responses: Scan) -> Iterator[pa.RecordBatch]:
         rule = params.rule.build()
         assert isinstance(rule, Alone)
         reads, scorer = READS, kept_by(rule)
-    yield _scored(reads, scorer, responses)
 
+    def scored(rows: pa.Table) -> pa.RecordBatch:
+        return SCORES.batch(**scorer(rows), prompt_id=rows["prompt_id"], response_id=rows["response_id"])
 
-def _scored(reads: Sequence[str], scorer: Scorer, responses: Scan) -> pa.RecordBatch:
-    """The scores of a part. What was read for them is gone before they are written."""
-    rows = responses.read(list(dict.fromkeys(["prompt_id", *reads])))
-    # Half of what reading took was for decoding.
-    pa.default_memory_pool().release_unused()
-    found = scorer(rows)
-    rows = rows.select(["prompt_id"])
-    # Nothing is made of the ids, and they are larger than what scores are made of.
-    ids = responses.read(["response_id"])["response_id"]
-    return SCORES.batch(**found, prompt_id=rows["prompt_id"], response_id=ids)
+    yield from map(scored, responses.by_prompt(list(dict.fromkeys(["response_id", "prompt_id", *reads])), out))

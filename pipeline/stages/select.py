@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import Field, PositiveInt, model_validator
 
-from pipeline.contracts import GAPS, RESPONSES, SELECTIONS
+from pipeline.contracts import GAPS, RESPONSES, SELECTIONS, whole
 from pipeline.core import graph
 from pipeline.core.methods import Use
 from pipeline.core.run import How
@@ -21,6 +21,9 @@ from pipeline.tables import ids
 from pipeline.tables import rules as tables_rules
 from pipeline.tables import vectors as vectors_of
 from pipeline.tables.parquet import Scan
+
+# Rows that are given together.
+BATCH = 50_000
 
 
 class Params(StageParams):
@@ -118,49 +121,55 @@ def select(
         shown,
         how.settings.query,
     )
-    ids_ = _array(rows["response_id"])
-    reason = np.full(len(ids_), "", object)
+    reason = np.full(len(rows), "", object)
     for why, out in {
-        "where": ~_array(rows["where"]).astype(bool),
-        "truncated": _array(rows["truncated"]).astype(bool) & (not params.allow_truncated),
-        "failed": _array(rows["failed"]).astype(bool),
-        "other_entry": np.array([e not in (params.entries or (e,)) for e in _array(rows["entry"])], bool),
+        "where": pc.invert(rows["where"]),
+        "truncated": pc.and_(rows["truncated"], not params.allow_truncated),
+        "failed": rows["failed"],
+        "other_entry": pc.invert(pc.is_in(rows["entry"], pa.array(params.entries or pc.unique(rows["entry"])))),
     }.items():
-        reason[out] = why
-    place = np.flatnonzero(reason == "")
-    chosen = rows.take(pa.array(place))
-    if params.budget_tokens is not None and chosen["tokens"].null_count:
-        example = chosen.filter(pc.is_null(chosen["tokens"]))["response_id"][0]
+        reason[_array(out)] = why
+    able = reason == ""
+
+    def chosen(name: str) -> pa.ChunkedArray:
+        return rows[name] if able.all() else rows[name].filter(pa.array(able))
+
+    tokens = chosen("tokens")
+    if params.budget_tokens is not None and tokens.null_count:
+        example = chosen("response_id").filter(pc.is_null(tokens))[0]
         raise Refused(
-            f"select.{name}: {chosen['tokens'].null_count} answers have no count of tokens ({params.tokens}), for "
+            f"select.{name}: {tokens.null_count} answers have no count of tokens ({params.tokens}), for "
             f"example {example}. Use budget_rows, or let `where` leave them out."
         )
-    scratch = data / ".tmp"
+    scratch, names = data / ".tmp", ids.names(chosen("response_id"))
     candidates = Candidates(
-        ids=ids_[place],
-        prompts=_array(chosen["prompt_id"]),
-        domains=_array(chosen["domain"]),
-        tokens=_array(chosen["tokens"].fill_null(0)),
-        columns={text: _array(chosen[f"number:{text}"]) for text in numbers.values()}
-        | {text: _array(chosen[f"text:{text}"]) for text in texts.values()}
-        | {text: vectors_of.column(chosen[f"vector:{text}"], text, scratch) for text in vectors.values()}
-        | {text: vectors_of.scores(of, ids_[place], scratch) for text, of in stored.items() if of}
-        | {table: _array(chosen[f"gaps:{table}"]) for table in weights.values()},
+        ids=names,
+        prompts=ids.names(chosen("prompt_id")),
+        domains=_texts(chosen("domain")),
+        tokens=_array(tokens.fill_null(0)),
+        columns={text: _array(chosen(f"number:{text}")) for text in numbers.values()}
+        | {text: _array(chosen(f"text:{text}")) for text in texts.values()}
+        | {text: vectors_of.column(chosen(f"vector:{text}"), text, scratch) for text in vectors.values()}
+        | {text: vectors_of.scores(of, names, scratch) for text, of in stored.items() if of}
+        | {table: _array(chosen(f"gaps:{table}")) for table in weights.values()},
     )
     budget = Budget(params.budget_rows, params.budget_tokens, params.one_per_prompt)
     choose = params.use.build()
     decision = held_to(budget, choose(candidates, budget, ids.seed_of(params.seed, "select", name)), candidates)
-    kept, weight = np.zeros(len(ids_), bool), np.zeros(len(ids_))
-    kept[place], weight[place], reason[place] = decision.kept, decision.weight, decision.reason
-    yield SELECTIONS.batch(
-        response_id=rows["response_id"],
-        prompt_id=rows["prompt_id"],
-        domain=rows["domain"],
-        kept=pa.array(kept),
-        weight=pa.array(weight),
-        reason=pa.array(reason, pa.string()),
-        tokens=rows["tokens"].fill_null(0),
-    )
+    del candidates, names
+    kept, weight = np.zeros(len(rows), bool), np.zeros(len(rows))
+    kept[able], weight[able], reason[able] = decision.kept, decision.weight, decision.reason
+    for start in range(0, len(rows), BATCH):
+        some, here = rows.slice(start, BATCH), slice(start, start + BATCH)
+        yield SELECTIONS.batch(
+            response_id=some["response_id"],
+            prompt_id=some["prompt_id"],
+            domain=some["domain"],
+            kept=pa.array(kept[here]),
+            weight=pa.array(weight[here]),
+            reason=pa.array(reason[here], pa.string()),
+            tokens=some["tokens"].fill_null(0),
+        )
 
 
 def held_to(budget: Budget, decision: Decision, candidates: Candidates) -> Decision:
@@ -175,4 +184,10 @@ def held_to(budget: Budget, decision: Decision, candidates: Candidates) -> Decis
 
 
 def _array(column: pa.ChunkedArray) -> np.ndarray:
-    return column.combine_chunks().to_numpy(zero_copy_only=False)
+    return column.to_numpy()
+
+
+def _texts(column: pa.ChunkedArray) -> np.ndarray:
+    """Texts, of which equal ones are one object."""
+    encoded = whole(pc.dictionary_encode(column))
+    return np.array(encoded.dictionary.to_pylist(), object)[encoded.indices.to_numpy()]

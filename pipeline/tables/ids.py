@@ -12,8 +12,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 
 ID_BYTES = 16
+# Ids that are rewritten together.
+SOME = 1 << 16
 # A cell of the type TENSORS (`contracts.py`).
 Cell = Sequence[Mapping[str, Any]]
 # Made once: `json.dumps` with these arguments makes an encoder for every call.
@@ -63,14 +67,40 @@ def draw(seed: int, *names: str | int) -> float:
     return (int(digest("draw", seed, *names)[:14], 16) >> 3) / 2**53
 
 
-def draws(seed: int, purpose: str, ids: Sequence[str]) -> np.ndarray:
+def draws(seed: int, purpose: str, ids: Sequence[str | bytes] | np.ndarray) -> np.ndarray:
     """One uniform number per id, shape [len(ids)]; reordering the ids reorders the numbers."""
-    return np.array([draw(seed, purpose, i) for i in ids], dtype=np.float64)
+    return np.fromiter((draw(seed, purpose, text(i)) for i in ids), np.float64, len(ids))
+
+
+def text(name: str | bytes) -> str:
+    """An id as a text, also of an array of `names`."""
+    return name.decode() if isinstance(name, bytes) else name
 
 
 def generator(seed: int, *names: str | int) -> np.random.Generator:
     """A numpy generator for one named purpose."""
     return np.random.Generator(np.random.Philox(key=seed_of(seed, *names)))
+
+
+def names(column: pa.Array | pa.ChunkedArray) -> np.ndarray:
+    """A column of ids as bytes, [n], in one array and without a Python object each."""
+    width = max(1, pc.max(pc.binary_length(column)).as_py() or 1)
+    found, at = np.empty(len(column), f"S{width}"), 0
+    for chunk in column.chunks if isinstance(column, pa.ChunkedArray) else [column]:
+        for some in (chunk.slice(start, SOME) for start in range(0, len(chunk), SOME)):
+            padded = pc.ascii_rpad(some, width, "\0")
+            data = np.frombuffer(padded.buffers()[2], found.dtype) if len(padded) else found[:0]
+            found[at : at + len(some)] = data[padded.offset : padded.offset + len(some)]
+            at += len(some)
+    return found
+
+
+def places(given: np.ndarray, among: np.ndarray) -> np.ndarray:
+    """Where each id stands among others that are in order, [n]; -1 where it does not."""
+    at = np.searchsorted(among, given)
+    there = at < len(among)
+    there[there] = among[at[there]] == given[there]
+    return np.where(there, at, -1)
 
 
 def part_of(prompt: str, parts: int) -> int:

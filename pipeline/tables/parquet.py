@@ -7,11 +7,14 @@ answers to a pool) reads as one table. SQL over tables is in `tables/sql.py`.
 
 from __future__ import annotations
 
+import functools
 import hashlib
+import heapq
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import islice
+from itertools import groupby, islice
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -22,9 +25,14 @@ import pyarrow.parquet as pq
 
 from pipeline.contracts import TENSORS, Table, whole
 from pipeline.errors import Refused
-from pipeline.tables import ids
+from pipeline.tables import ids, sorting
 
 ROW_GROUP = 50_000
+# Rows that are read together, and those that a scorer is given together.
+BATCH, MANY = 8192, 50_000
+UNREADABLE = (OSError, KeyError, pa.ArrowInvalid)
+# The part of a row, while rows of all parts are sorted together.
+PART = "#part"
 # A cell without its bytes: what ids take of it.
 NAMED = pa.list_(pa.struct([f for f in TENSORS.value_type if f.name not in ("data", "uri")]))
 
@@ -76,11 +84,34 @@ class Scan:
     def read(self, columns: Sequence[str] | None = None, *, whole: bool = True) -> pa.Table:
         """All rows, ordered by file, then key; only these columns if given. `whole=False` leaves the bytes of cells of
         arrays where they are."""
-        schema = self.table.schema if columns is None else pa.schema([self.table.schema.field(c) for c in columns])
-        if not whole:
-            schema = pa.schema([pa.field(f.name, NAMED, f.nullable) if f.type == TENSORS else f for f in schema])
+        schema = self._schema(columns, whole)
         tables = [_read(file, schema) for file in self.files]
         return pa.concat_tables(tables).combine_chunks() if tables else schema.empty_table()
+
+    def _schema(self, columns: Sequence[str] | None, whole: bool) -> pa.Schema:
+        schema = self.table.schema if columns is None else pa.schema([self.table.schema.field(c) for c in columns])
+        if whole:
+            return schema
+        return pa.schema([pa.field(f.name, NAMED, f.nullable) if f.type == TENSORS else f for f in schema])
+
+    def batches(self, columns: Sequence[str], rows: int = BATCH, *, whole: bool = True) -> Iterator[pa.RecordBatch]:
+        """The rows of `read`, some at a time."""
+        schema = self._schema(columns, whole)
+        read = [path for field in schema for path in _leaves(field)]
+        for file in self.files:
+            try:
+                for batch in pq.ParquetFile(file).iter_batches(rows, columns=read):
+                    yield batch.select(schema.names).cast(schema)
+            except UNREADABLE as error:
+                raise _unreadable(file, error) from error
+
+    def by_prompt(self, columns: Sequence[str], scratch: Path) -> Iterator[pa.Table]:
+        """The rows of `read`, if they are many in several tables: in the order of prompts, all rows of one together."""
+        if self.count() <= MANY:
+            yield self.read(columns)
+        else:
+            pieces = sorting.in_order(self.batches(columns), ["prompt_id"], scratch)
+            yield from sorting.cut(pieces, MANY, "prompt_id")
 
     def pylist(self, columns: Sequence[str] | None = None) -> list[dict]:
         """All rows as dictionaries."""
@@ -95,8 +126,12 @@ def _read(file: Path, schema: pa.Schema) -> pa.Table:
         # ParquetFile and not read_table, which imports pyarrow.dataset and with it pandas.
         columns = [path for field in schema for path in _leaves(field)]
         return pq.ParquetFile(file).read(columns=columns).select(schema.names).cast(schema)
-    except (OSError, KeyError, pa.ArrowInvalid) as error:
-        raise Refused(f"{file} cannot be read as Parquet ({error}). Delete it and run `dvc repro` again.") from error
+    except UNREADABLE as error:
+        raise _unreadable(file, error) from error
+
+
+def _unreadable(file: Path, error: Exception) -> Refused:
+    return Refused(f"{file} cannot be read as Parquet ({error}). Delete it and run `dvc repro` again.")
 
 
 def _leaves(field: pa.Field) -> list[str]:
@@ -114,23 +149,52 @@ def write(table: Table, folder: Path, parts: int, batches: Iterable[pa.RecordBat
     The bytes depend on the rows alone: not on their order, nor on how they were cut into batches.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    rows = pa.Table.from_batches(list(batches), schema=table.schema)
-    if parts == 1 or "prompt_id" not in table.columns:
-        pieces = [rows] + [rows.slice(0, 0)] * (parts - 1)
-    else:
-        part = pa.array([ids.part_of(p, parts) for p in rows["prompt_id"].to_pylist()], pa.int32())
-        pieces = [rows.filter(pc.equal(part, i)) for i in range(parts)]
-    for i, piece in enumerate(pieces):
-        write_part(table, folder, i, piece)
-    return rows.num_rows
+    placed = (batch.append_column(PART, _parts_of(batch, parts)) for batch in batches)
+    pieces = sorting.in_order(placed, [PART, *table.key], folder)
+    # Nothing for every part, so that each has a file.
+    nothing = ((part, table.schema.empty_table()) for part in range(parts))
+    by_part = heapq.merge(nothing, _by_part(pieces), key=itemgetter(0))
+    return sum(
+        _write(table, folder / part_name(part), (rows for _, rows in some))
+        for part, some in groupby(by_part, itemgetter(0))
+    )
 
 
-def write_part(table: Table, folder: Path, part: int, rows: pa.Table) -> None:
-    """Write one part: checked, ordered by key, with fixed row groups."""
-    ordered = _ascends(rows, table.key)
-    if not ordered:
-        rows = rows.sort_by([(name, "ascending") for name in table.key])
-    rows = rows.combine_chunks()
+def write_part(table: Table, folder: Path, part: int, batches: Iterable[pa.RecordBatch]) -> int:
+    """Write one part, ordered by key, with fixed row groups; returns the number of rows."""
+    return _write(table, folder / part_name(part), sorting.in_order(batches, table.key, folder))
+
+
+def _parts_of(batch: pa.RecordBatch, parts: int) -> pa.Array:
+    if parts == 1 or "prompt_id" not in batch.schema.names:
+        return pa.array(np.zeros(len(batch), np.int32))
+    return pa.array([ids.part_of(prompt, parts) for prompt in batch["prompt_id"].to_pylist()], pa.int32())
+
+
+def _by_part(pieces: Iterable[pa.Table]) -> Iterator[tuple[int, pa.Table]]:
+    """Rows in the order of their parts, to a table a part."""
+    for piece in pieces:
+        parts, starts = np.unique(piece[PART].to_numpy(), return_index=True)
+        for part, start, end in zip(parts.tolist(), starts, [*starts[1:], len(piece)], strict=True):
+            yield part, piece.slice(start, end - start).drop_columns(PART)
+
+
+def _write(table: Table, file: Path, pieces: Iterable[pa.Table]) -> int:
+    """Write a file of ordered rows; returns their number."""
+    written, last = 0, None
+    with pq.ParquetWriter(file, table.schema, compression="zstd") as writer:
+        # One chunk and fixed row groups: the bytes of pyarrow's writer depend on both.
+        for rows in sorting.cut(pieces, ROW_GROUP):
+            rows = _checked(table, rows.combine_chunks(), last)
+            writer.write_table(rows, ROW_GROUP)
+            written, last = written + len(rows), rows.select(table.key).slice(len(rows) - 1)
+        if not written:
+            writer.write_table(table.schema.empty_table())
+    return written
+
+
+def _checked(table: Table, rows: pa.Table, last: pa.Table | None) -> pa.Table:
+    """Ordered rows, if their table allows them; `last` is the key of the row before."""
     for name, column in table.columns.items():
         if not column.nullable and rows[name].null_count:
             raise RowError(f"table {table.name}: column {name} must not be null ({rows[name].null_count} rows are)")
@@ -141,19 +205,11 @@ def write_part(table: Table, folder: Path, part: int, rows: pa.Table) -> None:
                 f"table {table.name}: column {name} holds NaN in {len(bad)} rows, the first with {first}. NaN turns "
                 f"rules around (it is above every number); a number that is not there is null."
             )
-    keys = rows.select(table.key)
-    if not ordered and keys.group_by(list(table.key)).aggregate([]).num_rows < keys.num_rows:
+    keys = pa.concat_tables([*([] if last is None else [last]), rows.select(table.key)])
+    same = [pc.equal(keys[name].slice(1), keys[name].slice(0, max(len(keys) - 1, 0))) for name in table.key]
+    if pc.any(functools.reduce(pc.and_, same)).as_py():
         raise RowError(f"table {table.name}: two rows share the key {', '.join(table.key)}")
-    # One chunk and fixed row groups: the bytes of pyarrow's writer depend on both.
-    pq.write_table(rows, folder / part_name(part), compression="zstd", row_group_size=ROW_GROUP)
-
-
-def _ascends(rows: pa.Table, key: Sequence[str]) -> bool:
-    """Whether every row's key, of one column, is above that of the row before: nothing to sort, and no two are one."""
-    if len(key) > 1:
-        return False
-    column = rows[key[0]]
-    return bool(pc.all(pc.less(column.slice(0, max(len(column) - 1, 0)), column.slice(1)), min_count=0).as_py())
+    return rows.cast(table.schema)
 
 
 def with_nan(array: pa.Array) -> np.ndarray:

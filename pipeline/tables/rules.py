@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import re
+import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any, TypeVar
@@ -18,14 +19,17 @@ from pipeline.bounded import Ended, Limits, bounded
 from pipeline.contracts import TABLES
 from pipeline.errors import Refused
 from pipeline.tables.parquet import Scan
+from pipeline.tables.sorting import in_order
 from pipeline.tables.sql import (
     LIMITS,
     VIEWS,
     connect,
     empty,
     leaves_of,
+    narrow,
     opened,
     quoted,
+    refusing,
     rollouts_of,
     run,
     said,
@@ -41,6 +45,8 @@ UNSTEADY = {"age", "now", "today", "transaction_timestamp", "txid_current", "get
 
 
 T = TypeVar("T")
+# Rows that come from DuckDB together.
+BATCH = 8192
 
 
 def query(
@@ -121,27 +127,39 @@ def columns(
 ) -> pa.Table:
     """Expressions over `scores_wide` of these tables as columns beside `response_id`, ordered by it.
 
-    `shown` is what a refusal quotes of an expression that a user wrote, with its key: `select.a.where: ...`.
+    They lie in a mapped file without a name, and so are no memory of this process. `shown` is what a refusal quotes of
+    an expression that a user wrote, with its key: `select.a.where: ...`.
     """
     told = {name: (shown or {}).get(name, text) for name, text in expressions.items()}
 
-    def work() -> pa.Table:
+    scratch = data / ".tmp"
+    scratch.mkdir(parents=True, exist_ok=True)
+
+    def work(file: str) -> None:
         connection = connect(scans, data, limits.memory)
-        for expression in expressions.values():
-            check_expression(connection, expression)
+        nodes = [node for expression in expressions.values() for node in check_expression(connection, expression)]
+        narrow(connection, scans, data, nodes)
         # The = keeps these names from being taken for columns inside another expression.
         listed = ", ".join(f"({text}\n) AS {quoted('=' + name)}" for name, text in expressions.items())
-        text = f"SELECT response_id, {listed} FROM scores_wide ORDER BY response_id"
         try:
-            return run(connection, text, "; ".join(told.values()))
+            with refusing(connection, "; ".join(told.values())):
+                found = connection.sql(f"SELECT response_id, {listed} FROM scores_wide").to_arrow_reader(BATCH)
+                with pa.ipc.new_file(file, found.schema) as writer:
+                    for rows in in_order(found, ["response_id"], scratch):
+                        writer.write_table(rows, BATCH)
         except Refused:
-            # Which of them fails is found by asking each alone.
+            # Which of them fails is found by asking each alone, where all scorers are.
+            connection = connect(scans, data, limits.memory)
             for name, expression in expressions.items():
                 run(connection, f"SELECT ({expression}\n) FROM scores_wide", told[name])
             raise
 
     asked = "; ".join(told[name] for name in shown or told)
-    return within(limits, shortened(asked), work).rename_columns(["response_id", *expressions])
+    with tempfile.TemporaryDirectory(dir=scratch) as place:
+        file = f"{place}/rows.arrow"
+        within(limits, shortened(asked), lambda: work(file))
+        found = pa.ipc.open_file(pa.memory_map(file)).read_all()
+    return found.rename_columns(["response_id", *expressions])
 
 
 def _parsed(
@@ -176,8 +194,9 @@ def _parsed(
     return statement
 
 
-def check_expression(connection: duckdb.DuckDBPyConnection, expression: str) -> None:
-    """Refuse what is not exactly one expression, or could differ from run to run, or change the number of rows."""
+def check_expression(connection: duckdb.DuckDBPyConnection, expression: str) -> list[dict[str, Any]]:
+    """Refuse what is not exactly one expression, or could differ from run to run, or change the number of rows; gives
+    all nodes of its syntax tree."""
     shown = shortened(expression)
     if closes(expression):
         raise Refused(f"{shown}: it closes a bracket that it did not open.")
@@ -197,6 +216,7 @@ def check_expression(connection: duckdb.DuckDBPyConnection, expression: str) -> 
             raise Refused(f"{shown}: a sample differs from run to run; use a selector of `sampling`.")
         if name == "unnest" and inner.get("class") == "FUNCTION":
             raise Refused(f"{shown}: unnest changes the number of rows; use list functions.")
+    return list(_walk(node))
 
 
 def closes(expression: str) -> bool:

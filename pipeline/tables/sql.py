@@ -13,9 +13,11 @@ runs in a child process (`bounded.py`), because DuckDB passes its own limit of m
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import duckdb
 import pyarrow as pa
@@ -26,10 +28,14 @@ from pipeline.display import nearest
 from pipeline.errors import Refused
 from pipeline.tables.parquet import Scan
 
+# A part of a syntax tree, as DuckDB gives it.
+Node = Mapping[str, Any]
 MEMORY = 5_000_000_000
 LIMITS = Limits(seconds=300, memory=MEMORY)
 # The share of the memory that DuckDB is told of: it then mostly says by itself what it lacks.
 TOLD = 0.8
+# What the struct of a scorer holds.
+FIELDS = ("score", "quantities", "vector", "detail")
 HEAVY = ("token_ids", "logprobs", "inputs", "outputs", "truth", "features")
 
 VIEWS = {name: f"key {', '.join(table.key)}" for name, table in TABLES.items()} | {
@@ -157,10 +163,28 @@ def opened(leaves: list[Leaf], answers: pa.Table | None = None, memory: int | No
     return connection
 
 
-def _wide(scores: list[Leaf]) -> str:
+def narrow(connection: duckdb.DuckDBPyConnection, scans: Iterable[Scan], data: Path, nodes: Sequence[Node]) -> None:
+    """Leave out of `scores_wide` the scorers and fields that expressions, as syntax trees, do not name: a join holds
+    all that is in a struct, embeddings too, whichever field is asked for."""
+    leaves = [leaf for leaf in leaves_of(scans, data) if leaf.table == SCORES]
+    named: dict[str, set[str]] = {}
+    for names in ([name.lower() for name in node["column_names"]] for node in nodes if "column_names" in node):
+        for scorer, field in zip(names, [*names[1:], "*"], strict=True):
+            named.setdefault(scorer, set()).add(field)
+    every = any(node.get("class") == "STAR" for node in nodes)
+    fields: dict[str, Sequence[str]] = {}
+    for scorer in {leaf.instance for leaf in leaves}:
+        found = {"*"} if every else named.get(scorer.lower(), set())
+        if found:
+            fields[scorer] = [field for field in FIELDS if field in found and "*" not in found] or FIELDS
+    connection.execute(f"CREATE OR REPLACE VIEW scores_wide AS {_wide(leaves, fields)}")
+
+
+def _wide(scores: list[Leaf], fields: Mapping[str, Sequence[str]] | None = None) -> str:
     """Responses joined with one struct per scorer; a response is matched by the scores of a folder that holds it."""
     own = [c for c in RESPONSES.columns if c not in HEAVY] + ["instance", "of"]
-    scorers = sorted({leaf.instance for leaf in scores})
+    fields = dict.fromkeys((leaf.instance for leaf in scores), FIELDS) if fields is None else fields
+    scorers = sorted(fields)
     taken = sorted(set(scorers) & set(own))
     if taken:
         raise Refused(
@@ -172,9 +196,10 @@ def _wide(scores: list[Leaf]) -> str:
     for i, scorer in enumerate(scorers):
         rows = _union([leaf for leaf in scores if leaf.instance == scorer])
         selected.append(f"s{i}.value AS {quoted(scorer)}")
+        struct = ", ".join(f"{field}: {field}" for field in fields[scorer])
         joins.append(
-            f"LEFT JOIN (SELECT response_id, of || '/' AS folder, {{score: score, quantities: quantities, "
-            f"vector: vector, detail: detail}} AS value FROM ({rows})) s{i} ON s{i}.response_id = r.response_id "
+            f"LEFT JOIN (SELECT response_id, of || '/' AS folder, {{{struct}}} AS value FROM ({rows})) s{i} "
+            f"ON s{i}.response_id = r.response_id "
             f"AND starts_with('responses/' || r.of || '/' || r.instance || '/', s{i}.folder)"
         )
     return f"SELECT {', '.join(selected)} FROM responses r {' '.join(joins)}"
@@ -186,7 +211,7 @@ def _union(leaves: list[Leaf]) -> str:
 
 def run(connection: duckdb.DuckDBPyConnection, text: str, shown: str, most: int | None = None) -> pa.Table:
     """What a text gives, its first rows if `most` is set; a refusal quotes what is `shown`."""
-    try:
+    with refusing(connection, shown):
         if most is None:
             return connection.sql(text).to_arrow_table()
         reader = connection.sql(text).to_arrow_reader(1000)
@@ -194,13 +219,25 @@ def run(connection: duckdb.DuckDBPyConnection, text: str, shown: str, most: int 
         while sum(map(len, batches)) < most and (batch := next(reader, None)) is not None:
             batches.append(batch)
         return pa.Table.from_batches(batches, reader.schema).slice(0, most)
+
+
+@contextmanager
+def refusing(connection: duckdb.DuckDBPyConnection, shown: str) -> Iterator[None]:
+    """What DuckDB says is wrong with a text as a refusal that quotes what is `shown`."""
+    try:
+        yield
     except duckdb.OutOfMemoryException:
         raise
-    except duckdb.Error as error:
+    except (duckdb.Error, OSError) as error:
+        # What a reader of rows finds comes through Arrow, as an error of the system without a number.
+        if isinstance(error, OSError) and error.errno is not None:
+            raise
+        if str(error).startswith("Out of Memory"):
+            raise MemoryError(str(error)) from error
         raise Refused(f"{shortened(shown)}: {said(error)}{_scorers(connection, error)}") from error
 
 
-def _scorers(connection: duckdb.DuckDBPyConnection, error: duckdb.Error) -> str:
+def _scorers(connection: duckdb.DuckDBPyConnection, error: Exception) -> str:
     """What else the text may have meant: the nearest name of `scores_wide`, and all scorers."""
     described = connection.sql("DESCRIBE scores_wide").fetchall()
     names = [name for name, type_, *_ in described if type_.startswith("STRUCT(score ")]
@@ -242,7 +279,7 @@ def shortened(text: str) -> str:
     return repr(text if len(text) <= 200 else text[:200] + " ...")
 
 
-def said(error: duckdb.Error) -> str:
+def said(error: Exception) -> str:
     """What DuckDB says, with the names that it proposes, and without its drawing of the text."""
     lines = [line.strip() for line in str(error).split("\nLINE ")[0].split("\n") if line.strip()]
     kept = [line for line in lines[1:] if line.startswith(("Candidate", "Did you mean"))]

@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipeline.errors import Refused
+from pipeline.tables import ids
 from pipeline.tables.parquet import Scan
 
 BATCH = 16_384
@@ -33,10 +34,8 @@ def scores(tables: Scan, response_ids: np.ndarray, place: Path) -> np.ndarray:
     def pieces() -> Iterator[tuple[np.ndarray, pa.Array]]:
         for file in tables.files:
             for batch in pq.ParquetFile(file).iter_batches(BATCH, columns=["response_id", "vector"]):
-                given = batch["response_id"].to_numpy(zero_copy_only=False).astype(bytes)
-                at = np.searchsorted(wanted, given)
-                there = (at < len(wanted)) & batch["vector"].is_valid().to_numpy(zero_copy_only=False)
-                there[there] = wanted[at[there]] == given[there]
+                at = ids.places(ids.names(batch["response_id"]), wanted)
+                there = (at >= 0) & batch["vector"].is_valid().to_numpy(zero_copy_only=False)
                 yield at[there], batch["vector"].filter(pa.array(there))
 
     return matrix(pieces(), len(wanted), f"vector of {', '.join(dict.fromkeys(tables.names))}", place)

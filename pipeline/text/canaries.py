@@ -58,11 +58,11 @@ def planted(benchmark: Texts) -> dict[str, Planted]:
         texts: list[str] = []
         of: list[int] = []
         for i, text in enumerate(benchmark.raw[:ITEMS].to_pylist()):
-            if kind in WHOLE or (own[i] >= LEAST and benchmark.inputs[i] is None):
+            if kind in WHOLE or (own[i] >= LEAST and not benchmark.inputs[i].is_valid):
                 made = copies(text)
                 texts, of = texts + made, of + [i] * len(made)
         # In the order of ids, as all texts are.
-        names, inputs = [f"canary {i:04d}" for i in range(len(texts))], [benchmark.inputs[i] for i in of]
+        names, inputs = [f"canary {i:04d}" for i in range(len(texts))], benchmark.inputs.take(pa.array(of, pa.int64()))
         found[kind] = Planted(texts_from(names, pa.array(texts, pa.string()), inputs=inputs), own[of])
     return found
 

@@ -2,60 +2,72 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import fields
+from pathlib import Path
+from tempfile import TemporaryFile
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from pipeline.contracts import whole
 from pipeline.kinds.rule import Texts
 from pipeline.tables import ids
+from pipeline.tables.parquet import Scan
+from pipeline.tables.sorting import cut, in_order
+from pipeline.tables.texts import Column
 from pipeline.text.answers import NUMBER
 from pipeline.text.ngrams import plain, without_punctuation
 
 # Of the arrays that an item is about, only what ids take of them is read.
 COLUMNS = ["prompt_id", "messages", "group", "reference", "inputs"]
+# Texts that rules which look at each by itself see together.
+SOME = 50_000
+Texted = pa.Array | Sequence[str | None]
 
 
-def texts_of(rows: pa.Table) -> Texts:
-    """Rows of `prompts` as rules see them; a prompt that stands in two tables of a pool is one."""
-    rows = rows.sort_by("prompt_id")
-    every = rows["prompt_id"].to_pylist()
-    rows = rows.take([i for i, prompt_id in enumerate(every) if i == 0 or prompt_id != every[i - 1]])
-    messages = rows["messages"].combine_chunks()
+def texts_of(prompts: Scan, scratch: Path) -> Iterator[Texts]:
+    """The prompts of a pool as rules see them, in the order of their ids, some at a time; one that stands in two tables
+    of the pool is one."""
+    rows = in_order(prompts.batches(COLUMNS, whole=False), ["prompt_id"], scratch)
+    for some in cut(rows, SOME, "prompt_id"):
+        names = ids.names(some["prompt_id"])
+        yield _texts(some.take(pa.array(np.flatnonzero(np.r_[True, names[1:] != names[:-1]]))))
+
+
+def _texts(rows: pa.Table) -> Texts:
+    messages = whole(rows["messages"])
+    digests = [ids.digest(*ids.of_arrays(cell)) if cell else None for cell in rows["inputs"].to_pylist()]
     return texts_from(
-        rows["prompt_id"].to_pylist(),
+        whole(rows["prompt_id"]),
         _turns(messages, system=False),
-        systems=_turns(messages, system=True).to_pylist(),
-        groups=rows["group"].to_pylist(),
-        references=rows["reference"].to_pylist(),
-        inputs=[ids.digest(*ids.of_arrays(cell)) if cell else None for cell in rows["inputs"].to_pylist()],
+        systems=_turns(messages, system=True),
+        groups=whole(rows["group"]),
+        references=whole(rows["reference"]),
+        inputs=pa.array(digests, pa.string()),
     )
 
 
-def texts_from(
-    names: list[str],
-    raw: pa.Array,
-    *,
-    systems: list[str] | None = None,
-    groups: list[str] | None = None,
-    references: list[str | None] | None = None,
-    inputs: list[str | None] | None = None,
-) -> Texts:
-    """Texts with their comparable forms; what is not given is what a text alone has."""
-    compared = plain(raw)
-    inputs = inputs or [None] * len(names)
-    worded = pa.array([digest is None for digest in inputs], pa.bool_())
-    return Texts(
-        ids=names,
-        raw=raw,
-        plain=compared,
-        words=pc.if_else(worded, without_punctuation(compared), ""),
-        systems=systems or [""] * len(names),
-        groups=groups or names,
-        references=references or [None] * len(names),
-        inputs=inputs,
-    )
+def joined(pieces: Iterable[Texts], scratch: Path) -> Texts:
+    """All texts as one, in files that are mapped."""
+    with ExitStack() as files:
+        columns = {field.name: Column(files.enter_context(TemporaryFile(dir=scratch))) for field in fields(Texts)}
+        for texts in pieces:
+            for name, column in columns.items():
+                column.add(getattr(texts, name))
+        return Texts(**{name: column.array() for name, column in columns.items()})
+
+
+def texts_from(names: Texted, raw: pa.Array, **others: Texted) -> Texts:
+    """Texts with their comparable forms; `systems`, `groups`, `references` and `inputs` that are not given are what a
+    text alone has."""
+    nothing, compared = pa.nulls(len(raw), pa.string()), plain(raw)
+    without = {"systems": pc.fill_null(nothing, ""), "groups": names, "references": nothing, "inputs": nothing}
+    columns = {name: pa.array(column, pa.string()) for name, column in {"ids": names, **without, **others}.items()}
+    words = pc.if_else(columns["inputs"].is_null(), without_punctuation(compared), "")
+    return Texts(raw=raw, plain=compared, words=words, **columns)
 
 
 def _turns(messages: pa.ListArray, *, system: bool) -> pa.Array:
@@ -74,6 +86,6 @@ def item(texts: Texts) -> Callable[[int], Hashable]:
 
     def asked(i: int) -> Hashable:
         numbers = tuple(NUMBER.findall(texts.plain[i].as_py()))
-        return numbers, texts.references[i], texts.systems[i], texts.inputs[i]
+        return numbers, *(column[i].as_py() for column in (texts.references, texts.systems, texts.inputs))
 
     return asked

@@ -78,7 +78,7 @@ PLACES = {
     "inside a transaction of the memo": ("sqlite3", "Connection.executemany", 3),
     "all answered and no row made": ("pipeline.tables.ids", "response_id", 1),
     "amid the rows of the second part": ("pipeline.tables.ids", "response_id", REQUESTS - 10),
-    "the first part is being written": ("pipeline.tables.parquet", "write_part", 1),
+    "the first part is being written": ("pipeline.tables.parquet", "_checked", 1),
     "a file without its end": ("pyarrow.parquet.core", "ParquetWriter.close", 1),
     "the last file without its end": ("pyarrow.parquet.core", "ParquetWriter.close", 2),
     "before the table appears": ("posix", "replace", 1),

@@ -21,7 +21,7 @@ from pipeline.laws.scorer import responses
 from pipeline.scorers.rule import kept_by
 from pipeline.stages.score import Params
 from pipeline.stages.score import score as stage
-from pipeline.tables import parquet
+from pipeline.tables import parquet, sorting
 from pipeline.tables.parquet import Scan
 from tests.scorers.scored import score, votes
 
@@ -93,17 +93,36 @@ def test_every_answer_of_every_folder_gets_its_own_score_and_nothing_yielded_is_
     rows = laws.responses()
     for entry in ("teacher", "base"):
         (tmp_path / entry).mkdir()
-        parquet.write_part(RESPONSES, tmp_path / entry, 0, rows.filter(pc.equal(rows["entry"], entry)))
+        parquet.write_part(RESPONSES, tmp_path / entry, 0, rows.filter(pc.equal(rows["entry"], entry)).to_batches())
     params = Params.model_validate({"of": "responses/train", "use": "consistency.agreement"})
     [case, *_] = laws.cases(params.use.method)
     before = pa.total_allocated_bytes()
-    batches = stage.function(params, responses=Scan(RESPONSES, (tmp_path / "teacher", tmp_path / "base")))
+    batches = stage.function(params, Scan(RESPONSES, (tmp_path / "teacher", tmp_path / "base")), tmp_path)
     batch = next(batches)
     assert {row["response_id"]: row for row in batch.to_pylist()} == case.scores(rows)
     size = batch.nbytes
     del batch
     assert pa.total_allocated_bytes() < before + size / 2
     assert list(batches) == []
+
+
+@pytest.mark.parametrize("many", [1, 7, 40, 120])
+def test_a_large_part_is_scored_in_pieces_of_whole_prompts(
+    many: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = laws.responses()
+    parquet.write_part(RESPONSES, tmp_path, 0, rows.to_batches())
+    monkeypatch.setattr(parquet, "MANY", many)
+    monkeypatch.setattr(sorting, "RUN_ROWS", 16)
+    params = Params.model_validate({"of": "responses/train", "use": "consistency.agreement"})
+    [case, *_] = laws.cases(params.use.method)
+    batches = list(stage.function(params, Scan(RESPONSES, (tmp_path,)), tmp_path))
+    assert {row["response_id"]: row for batch in batches for row in batch.to_pylist()} == case.scores(rows)
+    # Ten answers to each of twelve prompts.
+    sizes = [len(batch) for batch in batches]
+    assert all(size % 10 == 0 for size in sizes) and all(size >= many for size in sizes[:-1])
+    assert (len(sizes) == 1) == (many == len(rows))
+    assert [file.name for file in tmp_path.iterdir()] == ["part-00000.parquet"]
 
 
 def test_quantities_may_be_those_of_groups_and_are_no_nan() -> None:

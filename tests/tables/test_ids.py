@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -71,11 +72,33 @@ def test_parts_are_within_range_even_and_of_the_prompt_alone() -> None:
     assert [ids.part_of(key, 1) for key in keys[:3]] == [0, 0, 0]
 
 
+@pytest.mark.parametrize(
+    "column",
+    [
+        pa.chunked_array([["ab", "c"], [], ["dddd"]]), pa.chunked_array([pa.array(["x", "yy", "zzz"]).slice(1)]),
+        pa.chunked_array([], pa.string()), pa.array(["", "a"]), pa.array(["b", "a"]).slice(1),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_names_are_the_ids_as_bytes(column: pa.Array, monkeypatch: pytest.MonkeyPatch) -> None:
+    for some in (1, 1000):
+        monkeypatch.setattr(ids, "SOME", some)
+        assert [ids.text(name) for name in ids.names(column)] == column.to_pylist()
+
+
+def test_a_place_is_where_an_id_stands_or_none() -> None:
+    among = np.array([b"a", b"bb", b"c"])
+    assert ids.places(np.array([b"bb", b"a", b"b", b"z", b""]), among).tolist() == [1, 0, -1, -1, -1]
+    assert ids.places(among, among[:0]).tolist() == [-1] * 3
+    assert ids.places(among[:0], among).tolist() == []
+
+
 def test_draws_do_not_depend_on_order_or_company() -> None:
     keys = [ids.digest(i) for i in range(200)]
     values = ids.draws(17, "select", keys)
     order = np.random.default_rng(0).permutation(len(keys))
     assert (ids.draws(17, "select", [keys[i] for i in order]) == values[order]).all()
     assert ids.draws(17, "select", keys[5:6])[0] == values[5]
+    assert (ids.draws(17, "select", ids.names(pa.array(keys))) == values).all()
     assert not np.isin(ids.draws(18, "select", keys), values).any()
     assert values.min() >= 0 and values.max() < 1 and abs(values.mean() - 0.5) < 0.1

@@ -7,11 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from pipeline.contracts import EVALS, EXAMPLES, GAPS, PROMPTS, RESPONSES, SCORES, SELECTIONS, SIGNALS
 from pipeline.errors import Refused
-from pipeline.tables import ids, parquet, tensors
+from pipeline.tables import ids, parquet, sorting, tensors
 from pipeline.tables.parquet import RowError, Scan
 
 PARTS = 3
@@ -47,6 +48,27 @@ def test_bytes_depend_on_the_rows_alone(tmp_path: Path) -> None:
         parquet.write(SCORES, tmp_path / str(size), PARTS, cut(shuffled, size))
         assert bytes_of(tmp_path / str(size)) == bytes_of(tmp_path / "one")
         assert parquet.folder_digest(tmp_path / str(size)) == parquet.folder_digest(tmp_path / "one")
+
+
+@pytest.mark.parametrize("parts", [1, PARTS])
+@pytest.mark.parametrize("count", [99, 100, 101, 500])
+def test_rows_that_fit_no_memory_have_the_bytes_of_those_that_do(
+    parts: int, count: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Which are those of the whole part written at once."""
+    monkeypatch.setattr(parquet, "ROW_GROUP", 50)
+    rows = random.Random(0).sample(scores(count), count)
+    for run in (count, 37):
+        monkeypatch.setattr(sorting, "RUN_ROWS", run)
+        monkeypatch.setattr(sorting, "BATCH_ROWS", 5)
+        assert parquet.write(SCORES, tmp_path / str(run), parts, cut(rows, 20)) == count
+    for part in range(parts):
+        here = [row for row in rows if ids.part_of(row["prompt_id"], parts) == part]
+        whole = pa.Table.from_batches([SCORES.rows(sorted(here, key=lambda row: row["response_id"]))])
+        pq.write_table(whole, tmp_path / "whole.parquet", compression="zstd", row_group_size=50)
+        for run in (count, 37):
+            written = (tmp_path / str(run) / parquet.part_name(part)).read_bytes()
+            assert written == (tmp_path / "whole.parquet").read_bytes()
 
 
 def test_rows_come_back_and_siblings_stay_together(tmp_path: Path) -> None:
@@ -92,7 +114,7 @@ def test_a_null_where_none_may_be_is_refused(tmp_path: Path) -> None:
     row = {"domain": "add", "n": None, "weight": 1.0}
     batch = pa.RecordBatch.from_pylist([row], schema=nullable)
     with pytest.raises(RowError, match=r"gaps: column n must not be null \(1 rows are\)"):
-        parquet.write_part(GAPS, tmp_path, 0, pa.Table.from_batches([batch]))
+        parquet.write_part(GAPS, tmp_path, 0, [batch])
 
 
 NAN = float("nan")
@@ -194,6 +216,14 @@ def test_two_rows_of_one_key_are_refused(tmp_path: Path) -> None:
     row = scores(1)[0]
     with pytest.raises(RowError, match="two rows share the key response_id"):
         parquet.write(SCORES, tmp_path / "a", PARTS, [SCORES.rows([row]), SCORES.rows([row])])
+
+
+def test_two_rows_of_one_key_are_found_across_groups_of_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parquet, "ROW_GROUP", 2)
+    names = ["0a", "1b", "1b", "2c"]
+    rows = [{**scores(1)[0], "response_id": name} for name in names]
+    with pytest.raises(RowError, match="two rows share the key response_id"):
+        parquet.write_part(SCORES, tmp_path, 0, [SCORES.rows(rows)])
 
 
 def test_columns_that_no_table_has_or_that_are_missing_are_refused() -> None:

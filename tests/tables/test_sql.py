@@ -13,7 +13,9 @@ from pipeline.contracts import GAPS, RESPONSES, ROLLOUTS, SCORES, TABLES, Table
 from pipeline.errors import Refused
 from pipeline.tables import parquet, sql, tensors
 from pipeline.tables.parquet import Scan
-from pipeline.tables.rules import columns, faults, query
+from pipeline.tables.rules import check_expression, columns, faults, query
+
+ALL = ["score", "quantities", "vector", "detail"]
 
 
 def response(key: str, prompt: str, model: str = "teacher") -> dict:
@@ -69,6 +71,31 @@ def test_scores_wide_joins_every_scorer_by_record(data: Path) -> None:
         {"response_id": "a1", "score": None, "votes": None, "no": None, "vector": None, "where": "train/teacher"},
         {"response_id": "b0", "score": 1.0, "votes": 8.0, "no": None, "vector": None, "where": "train/base"},
     ]
+
+
+@pytest.mark.parametrize(
+    ("rule", "kept"),
+    [
+        ("agreement.score", {"agreement": ["score"]}), ("AGREEMENT.Score", {"agreement": ["score"]}),
+        ("scores_wide.agreement.score", {"agreement": ["score"]}), ("completion_tokens", {}),
+        ("miniplm(nll.score, agreement.score)", {"agreement": ["score"], "nll": ["score"]}),
+        ("agreement.score + len(agreement.detail)", {"agreement": ["score", "detail"]}),
+        ("agreement['score']", {"agreement": ALL}), ("agreement IS NULL", {"agreement": ALL}),
+        ("len(agreement::VARCHAR)", {"agreement": ALL}), ("nll.vector[1]", {"nll": ["vector"]}),
+        ("(SELECT max(w.nll.score) FROM scores_wide w)", {"nll": ["score"]}),
+        ("(SELECT len(list(w)::VARCHAR) FROM (SELECT * FROM scores_wide ORDER BY response_id) w)", {
+            "agreement": ALL, "nll": ALL,
+        }),
+    ],
+)  # fmt: skip
+def test_what_no_rule_names_is_not_joined_and_changes_nothing(rule: str, kept: dict, data: Path) -> None:
+    whole = sql.connect(train(data), data)
+    expected = whole.sql(f"SELECT response_id, ({rule}) AS value FROM scores_wide ORDER BY response_id")
+    assert columns(train(data), data, {"value": rule}).to_pylist() == expected.to_arrow_table().to_pylist()
+    sql.narrow(whole, train(data), data, check_expression(whole, rule))
+    view = whole.sql("SELECT * FROM scores_wide").to_arrow_table().schema
+    structs = {field.name: [part.name for part in field.type] for field in view if pa.types.is_struct(field.type)}
+    assert structs == kept
 
 
 def test_a_name_of_a_result_is_not_taken_for_a_column(data: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import cast
 
 import pyarrow as pa
 from pydantic import Field, model_validator
@@ -11,7 +12,7 @@ from pipeline.contracts import RESPONSES, SCORES
 from pipeline.core.methods import Use
 from pipeline.core.stage import Input, Plan, StageParams, stage
 from pipeline.kinds.rule import Alone, Rule
-from pipeline.kinds.scorer import Scorer
+from pipeline.kinds.scorer import Learner, Scorer
 from pipeline.scorers.rule import READS, kept_by
 from pipeline.tables.parquet import Scan
 
@@ -44,12 +45,20 @@ def score(params: Params, responses: Scan) -> Iterator[pa.RecordBatch]:
     """A scorer sees a whole part at once: all answers to a prompt, of every model, lie in the same part."""
     if params.use is not None:
         reads, scorer = params.use.method.traits["reads"], params.use.build()
+        if params.use.method.traits.get("learns"):
+            # Every part learns anew, and the same: that costs a reading of the table, and no part waits for another.
+            scorer = cast(Learner, scorer)(_parts(reads, Scan(responses.table, responses.folders)))
     else:
         assert params.rule is not None
         rule = params.rule.build()
         assert isinstance(rule, Alone)
         reads, scorer = READS, kept_by(rule)
     yield _scored(reads, scorer, responses)
+
+
+def _parts(reads: Sequence[str], responses: Scan) -> Iterator[pa.Table]:
+    """The whole table, part by part."""
+    return (responses.at(part).read(list(reads)) for part in range(responses.parts))
 
 
 def _scored(reads: Sequence[str], scorer: Scorer, responses: Scan) -> pa.RecordBatch:

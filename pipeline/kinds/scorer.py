@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Protocol
 
 import numpy as np
@@ -19,6 +19,15 @@ class Scorer(Protocol):
     def __call__(self, rows: pa.Table, /) -> dict[str, pa.Array]:
         """From the columns that the scorer reads to those of the table `scores`: `score`, `quantities`, and `detail` or
         `vector` if it has them, as lists or arrays with one value per row."""
+        ...
+
+
+class Learner(Protocol):
+    """Makes a scorer from what it sees of the whole table; what a method with the trait `learns` is."""
+
+    def __call__(self, parts: Iterable[pa.Table], /) -> Scorer:
+        """From the columns that it reads, part by part, so that no more than a part need be in memory. A score may then
+        hang on the rows that were learnt from, and still on no other."""
         ...
 
 
@@ -57,5 +66,5 @@ def quantities_of(of: np.ndarray | None = None, /, **columns: np.ndarray) -> pa.
 
 # Traits: `reads`, the columns of responses that are read; `score`, SQL that gives the score from its quantities, such
 # as `votes / samples`, which the laws hold it to; `means`, what the report takes it for: the `agreement` of samples, or
-# whether an answer is `right`.
+# whether an answer is `right`; `learns`, that the method is a Learner.
 scorer = marker("scorer")

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
+    yield from map(scored, responses.by_prompt(list(dict.fromkeys(["response_id", "prompt_id", *reads])), out))
 
+
+def _parts(reads: Sequence[str], responses: Scan) -> Iterator[pa.Table]:
+    """The whole table, part by part."""
+    return (responses.at(part).read(list(reads)) for part in range(responses.parts))
 import pyarrow as pa
 from pydantic import Field, model_validator
 
@@ -12,7 +15,7 @@ from pipeline.contracts import RESPONSES, SCORES
 from pipeline.core.methods import Use
 from pipeline.core.stage import Input, Plan, StageParams, stage
 from pipeline.kinds.rule import Alone, Rule
-from pipeline.kinds.scorer import Scorer
+from pipeline.kinds.scorer import Learner, Scorer
 from pipeline.scorers.rule import READS, kept_by
 from pipeline.tables.parquet import Scan
 
@@ -45,6 +48,9 @@ def score(params: Params, responses: Scan, out: Path) -> Iterator[pa.RecordBatch
     """A scorer sees whole prompts, with all models' answers to them: a part at once, or a large one in pieces."""
     if params.use is not None:
         reads, scorer = params.use.method.traits["reads"], params.use.build()
+        if params.use.method.traits.get("learns"):
+            # Every part learns anew, and the same: that costs a reading of the table, and no part waits for another.
+            scorer = cast(Learner, scorer)(_parts(reads, Scan(responses.table, responses.folders)))
     else:
         assert params.rule is not None
         rule = params.rule.build()
@@ -54,4 +60,22 @@ def score(params: Params, responses: Scan, out: Path) -> Iterator[pa.RecordBatch
     def scored(rows: pa.Table) -> pa.RecordBatch:
         return SCORES.batch(**scorer(rows), prompt_id=rows["prompt_id"], response_id=rows["response_id"])
 
+<<<<<<< HEAD
     yield from map(scored, responses.by_prompt(list(dict.fromkeys(["response_id", "prompt_id", *reads])), out))
+=======
+def _parts(reads: Sequence[str], responses: Scan) -> Iterator[pa.Table]:
+    """The whole table, part by part."""
+    return (responses.at(part).read(list(reads)) for part in range(responses.parts))
+
+
+def _scored(reads: Sequence[str], scorer: Scorer, responses: Scan) -> pa.RecordBatch:
+    """The scores of a part. What was read for them is gone before they are written."""
+    rows = responses.read(list(dict.fromkeys(["prompt_id", *reads])))
+    # Half of what reading took was for decoding.
+    pa.default_memory_pool().release_unused()
+    found = scorer(rows)
+    rows = rows.select(["prompt_id"])
+    # Nothing is made of the ids, and they are larger than what scores are made of.
+    ids = responses.read(["response_id"])["response_id"]
+    return SCORES.batch(**found, prompt_id=rows["prompt_id"], response_id=ids)
+>>>>>>> recipes

@@ -194,6 +194,19 @@ def test_the_stage_asks_a_rule_about_a_table(tmp_path: Path) -> None:
     assert len(scores) == len(rows) and {row["score"] for row in scores} == {1.0, 0.0, None}
 
 
+def test_a_scorer_that_learns_does_so_from_all_parts(tmp_path: Path) -> None:
+    rows = [{**row, "prompt_id": f"{int(row['prompt_id'][1:]):032x}"} for row in responses().to_pylist()]
+    params = Params.model_validate({"of": "responses/train", "use": "critic.linear"})
+    found = []
+    for parts in (1, 3):
+        folder = tmp_path / str(parts)
+        parquet.write(RESPONSES, folder / "responses/train/all", parts, [RESPONSES.rows(rows)])
+        instance = Instance("score", "critic", params, {"responses": ("responses/train/all",)}, "scores/critic", "")
+        run_instance(instance, RunSettings(executor="inline"), folder, folder)
+        found.append({row["response_id"]: row for row in Scan(SCORES, (folder / "scores/critic",)).pylist()})
+    assert found[0] == found[1] and len({row["score"] for row in found[0].values()}) > 10
+
+
 def test_an_entry_names_a_scorer_or_a_rule_that_judges_a_text_by_itself() -> None:
     for given in ({}, {"use": "heuristic.format", "rule": "form.length"}):
         with pytest.raises(ValidationError, match="write either `use:`, a scorer, or `rule:`"):

@@ -85,6 +85,11 @@ class Run:
     output: str
     late: bool = False
 
+    @property
+    def missing(self) -> bool:
+        """Whether the machine failed it: it was not begun, or was killed, which only a lack of memory does."""
+        return self.code is None or (self.code == -signal.SIGKILL and not self.late)
+
 
 def run(program: str, limits: Limits, walls: Walls = "unshare") -> Run:
     """Run a program of Python, within seconds by the clock, its start included, and bytes of memory."""

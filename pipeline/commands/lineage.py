@@ -228,7 +228,10 @@ def row(lineage: Lineage, data: Path, prefix: str) -> dict[str, Any]:
         "what": what,
         "id": key,
         "prompts": rows(
-            "prompts", "prompt_id, messages, domain, level, source, verifier, reference", "prompt_id", prompt_ids
+            "prompts",
+            "prompt_id, messages, domain, level, source, verifier, reference, operator, parent_ids",
+            "prompt_id",
+            prompt_ids,
         ),
         "drops": rows("drops", "prompt_id, rule, evidence", "prompt_id", prompt_ids),
         "responses": answers,
@@ -253,6 +256,8 @@ def story(found: Mapping[str, Any]) -> list[str]:
         lines.append(f"prompt {prompt['prompt_id']}  prompts/{prompt['of']}/{prompt['instance']}")
         known = {k: prompt[k] for k in ("domain", "level", "source", "verifier", "reference") if prompt[k] is not None}
         lines.append("  " + "  ".join(f"{key}: {_flat(value)}" for key, value in known.items()))
+        if prompt["operator"] is not None:
+            lines.append(f"  made by {prompt['operator']} of {', '.join(prompt['parent_ids'])}")
         for message in prompt["messages"]:
             lines += _quoted(message["content"], f"  {message['role']}")
     lines += [f"  dropped from {d['instance']}: {d['rule']} ({_flat(d['evidence'])})" for d in found["drops"]]

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Annotated, Any, Protocol
 
 from pipeline.core.methods import marker
 from pipeline.kinds.source import Message
+from pipeline.tables import ids
+
+Teacher = Annotated[str, "teacher"]  # the entry of generate whose answers are the teacher's
+Student = Annotated[str, "student"]  # and the student's
 
 
 @dataclass(frozen=True)
@@ -36,6 +40,11 @@ class Parent:
         """The last turn, which is the user's."""
         return self.messages[-1]["content"]
 
+    @property
+    def said(self) -> str:
+        """The text of the answer, as it can be shown."""
+        return (self.content or "").strip() or "(nothing)"
+
 
 @dataclass(frozen=True)
 class Child:
@@ -55,6 +64,33 @@ class Unreadable:
 
     parent: Parent
     why: str
+
+
+def of_each(parents: Sequence[Parent]) -> dict[str, list[Parent]]:
+    """The answers to each prompt, in the order of the prompts' ids."""
+    found: dict[str, list[Parent]] = {}
+    for parent in sorted(parents, key=lambda parent: parent.prompt_id):
+        found.setdefault(parent.prompt_id, []).append(parent)
+    return found
+
+
+def of_domains(parents: Sequence[Parent]) -> dict[str, list[Parent]]:
+    """The parents of each domain, in the order of the domains' names."""
+    found: dict[str, list[Parent]] = {}
+    for parent in sorted(parents, key=lambda parent: parent.domain):
+        found.setdefault(parent.domain, []).append(parent)
+    return found
+
+
+def drawn(parents: Sequence[Parent], count: int, seed: int, *names: str | int) -> list[Parent]:
+    """Some of them, in the order in which they are drawn for one named purpose."""
+    chosen = ids.generator(seed, *names).choice(len(parents), min(count, len(parents)), replace=False)
+    return [parents[i] for i in chosen]
+
+
+def numbered(texts: Iterable[str]) -> str:
+    """Texts below each other, each behind its number."""
+    return "\n".join(f"{i}. {text}" for i, text in enumerate(texts, 1))
 
 
 class Operator(Protocol):

@@ -38,7 +38,7 @@ def kinds() -> tuple[str, ...]:
     return tuple(sorted(p.stem for p in Path(__file__).parent.glob("*.py") if p.stem not in ("__init__", "law")))
 
 
-def arguments(method: Method, marked: Mapping[str, str]) -> Iterator[dict[str, Any]]:
+def arguments(method: Method, marked: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     """The defaults of a method; others in their place, all together; every other choice of words alone.
 
     What has no default is made up.
@@ -94,14 +94,14 @@ def _line(error: Exception) -> str:
     return text if isinstance(error, AssertionError | Refused) else f"{type(error).__name__}: {text}"
 
 
-def _value(method: Method, name: str, field: FieldInfo, marked: Mapping[str, str]) -> Any:
+def _value(method: Method, name: str, field: FieldInfo, marked: Mapping[str, Any]) -> Any:
     found = _mark(field, marked) or _other(field)
     if found is None:
         raise Refused(f"its parameter {name!r} has no default, and no value for it can be made up; give it one")
     return found
 
 
-def _mark(field: FieldInfo, marked: Mapping[str, str]) -> str | dict[str, str] | None:
+def _mark(field: FieldInfo, marked: Mapping[str, Any]) -> Any:
     """What a field of a marked type is given, or a mapping to one."""
     *_, inner = None, *get_args(field.annotation)
     for marks in (field.metadata, getattr(inner, "__metadata__", ())):

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, replace
 from typing import Any
 
 from pipeline.core.methods import Method
 from pipeline.kinds.operator import Child, Operator, Parent, Unreadable
 from pipeline.kinds.source import BadRow, GivenRow
+from pipeline.kinds.verifier import answer_of, metric_of
 from pipeline.laws.law import arguments, build, must
 from pipeline.tables import ids
 from pipeline.text.intake import Intake
@@ -16,9 +17,11 @@ from pipeline.text.intake import Intake
 ELICITED = ("labeling", "expansion", "curation", "feature", "feedback", "self-knowledge")
 SAID = (
     "1. One more task.\n2. And another, of two\nlines.", "The answer is 12.", "", "12", "{braces} and {} and %s",
-    "Question: what is it?\nAnswer: no", '{"points": 3}', "```python\nprint(6 * 7)\n```",
+    "Question: what is it?\nAnswer: no", '{"points": 3}', '[{"prompt": "One more.", "reference": 4}, 5]',
     "\u5c0f\u660e\u6709\u82f9\u679c",
 )  # fmt: skip
+# What an argument of a marked type is given.
+MARKED = {"teacher": "c", "student": "d", "questions": ("Is it long?", "Does it have {braces}?")}
 
 
 @dataclass(frozen=True)
@@ -39,26 +42,30 @@ class Case:
 
 def cases(method: Method) -> Iterator[Case]:
     """An operator with several arguments."""
-    return (Case(method, given, build(method, given)) for given in arguments(method, {}))
+    return (Case(method, given, build(method, given)) for given in arguments(method, MARKED))
 
 
-def parents_for(method: Method, count: int = 24) -> list[Parent]:
-    """Parents of all sorts, in the order of their ids: prompts, or answers to them, as the operator reads."""
+def parents_for(method: Method, count: int = 10) -> list[Parent]:
+    """Parents of all sorts, in the order of their ids: prompts, or three answers to each, as the operator reads."""
     made = []
     for i in range(count):
         messages = [{"role": "system", "content": "Be brief."}] * (i % 2)
-        messages.append({"role": "user", "content": f"What is {i // 3} + {i // 3} {{here}}?"})
-        prompt = ids.prompt_id(messages)
-        reference = None if i % 5 == 4 else str(2 * (i // 3))
+        messages.append({"role": "user", "content": f"What is {i} + {i} {{here}}?"})
+        reference = None if i % 5 == 4 else str(2 * i)
         verifier = None if reference is None else "numeric.last"
-        parent = Parent(prompt, prompt, messages, "ab"[i % 2], None if i % 3 else i, verifier, reference, None)
-        if method.traits["reads"] == "answers":
-            said = SAID[i % len(SAID)] if i % 4 else f"It is {2 * (i // 3)}."
-            own = {"entry": "cd"[i % 2], "content": said, "answer": said or None, "right": (None, True, False)[i % 3]}
-            given = {field.name: getattr(parent, field.name) for field in fields(Parent)}
-            parent = Parent(**{**given, **own, "id": ids.digest("answer", i)})
-        made.append(parent)
-    return sorted({parent.id: parent for parent in made}.values(), key=lambda parent: parent.id)
+        prompt = ids.prompt_id(messages)
+        asked = Parent(prompt, prompt, messages, "ab"[i % 2], None if i % 3 else i, verifier, reference, None)
+        if method.traits["reads"] == "prompts":
+            made.append(asked)
+            continue
+        program = f"```python\nprint({i} + {i})\n```"
+        for j, said in enumerate((f"It is {2 * i}.", SAID[i % len(SAID)], program if i % 4 else "It is -1.")):
+            answer = answer_of(verifier, said)
+            metric = metric_of(verifier, answer, reference)
+            right = None if metric is None else metric == 1
+            own = ids.digest("answer", i, j)
+            made.append(replace(asked, id=own, entry="cdd"[j], content=said, answer=answer, right=right))
+    return sorted(made, key=lambda parent: parent.id)
 
 
 def children_of_parents_that_are_there(case: Case) -> None:

@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import PositiveInt
 
-from pipeline.kinds.operator import Child, Operator, Parent, operator
+from pipeline.kinds.operator import Child, Operator, Parent, drawn, numbered, of_domains, operator
 from pipeline.tables import ids
 
 INSTRUCT = """Here are {shown} tasks:
@@ -45,16 +45,12 @@ def instruct(*, rows: PositiveInt = 100, shown: PositiveInt = 3, count: Positive
     """
 
     def ask(parents: Sequence[Parent], seed: int) -> Iterator[Child]:
-        domains: dict[str, list[Parent]] = {}
-        for parent in parents:
-            domains.setdefault(parent.domain, []).append(parent)
+        domains = of_domains(parents)
         for i in range(rows if domains else 0):
-            names = sorted(domains)
-            domain = names[i % len(names)]
-            own = domains[domain]
-            draw = ids.generator(seed, "instruct", domain, i // len(names))
-            chosen = [own[j] for j in draw.choice(len(own), min(shown, len(own)), replace=False)]
-            tasks = "\n".join(f"{j}. {parent.question}" for j, parent in enumerate(chosen, 1))
+            turn, place = divmod(i, len(domains))
+            domain, own = list(domains.items())[place]
+            chosen = drawn(own, shown, seed, "instruct", domain, turn)
+            tasks = numbered(parent.question for parent in chosen)
             yield Child(chosen, {"prompt": INSTRUCT.format(shown=len(chosen), tasks=tasks, count=count)})
 
     return ask

@@ -4,28 +4,23 @@ from __future__ import annotations
 
 import json
 import math
-import re
 import secrets
-import signal
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Annotated, Literal
+from typing import Literal
 
 import numpy as np
 import pyarrow as pa
-from pydantic import ByteSize, Field, PositiveFloat
+from pydantic import PositiveFloat
 
 from pipeline.bounded import Limits
-from pipeline.core.settings import Bytes
 from pipeline.kinds.scorer import Scorer, quantities_of, scorer, siblings, together
 from pipeline.kinds.verifier import RECENT
 from pipeline.sandbox import Walls, run
+from pipeline.text.programs import MEMORY, Memory, blocks, execute, prints
 
-Memory = Annotated[Bytes, Field(ge=100_000_000)]
-MEMORY = ByteSize(500_000_000)
 Verdict = Literal["passed", "failed", "late", "missing"]
 VALUES: dict[Verdict, float] = {"passed": 1, "failed": 0, "late": 0, "missing": math.nan}
-BLOCK = re.compile(r"^```[^\n]*\n(.*?)^```", re.DOTALL | re.MULTILINE)
 # A test that ends the program early has not passed: the word at the end of its output says that the end was reached.
 TRIED = """
 program, test, word = {!r}, {!r}, {!r}
@@ -121,22 +116,46 @@ def cross(*, seconds: PositiveFloat = 10.0, memory: Memory = MEMORY, sandbox: Wa
     return score
 
 
+@scorer(reads=("content", "verifier", "reference", "error"), score="right")
+def output(*, seconds: PositiveFloat = 10.0, memory: Memory = MEMORY, sandbox: Walls = "unshare") -> Scorer:
+    """1 if an answer's program prints the right answer, 0 if not; null without verifier or reference, if the request
+    failed, or if the machine failed the program.
+
+    The program is the first block of code, or else the whole text, in Python. What it prints is compared by the
+    prompt's verifier, as a reference is read or else as an answer. Quantities: right, late (its time ran out), failed
+    (it did not come to its end).
+
+    Paper: Chen et al. 2023, Program of Thoughts (arXiv 2211.12588).
+    Differs: the program prints its answer, and no name such as `ans` is looked up.
+    """
+    limits = Limits(seconds, memory)
+
+    def score(rows: pa.Table) -> dict[str, pa.Array]:
+        cases = zip(*(rows[name].to_pylist() for name in ("content", "verifier", "reference", "error")), strict=True)
+        columns = {name: np.zeros(len(rows)) for name in ("right", "late", "failed")}
+        unjudged = np.zeros(len(rows), bool)
+        for i, (content, verifier, reference, error) in enumerate(cases):
+            unjudged[i] = error is not None or None in (content, verifier, reference)
+            if not unjudged[i]:
+                found = execute(blocks(content)[0], limits, sandbox)
+                unjudged[i] = found.fault == "missing"
+                columns["right"][i] = found.fault is None and prints(verifier, found.printed, reference)
+                columns["late"][i], columns["failed"][i] = found.fault == "late", found.fault == "failed"
+        return {"score": pa.array(columns["right"], mask=unjudged), "quantities": quantities_of(**columns)}
+
+    return score
+
+
 @lru_cache(RECENT)
 def verdict_of(program: str, test: str, limits: Limits, walls: Walls) -> Verdict:
     """What comes of a test after a program: late is one whose time ran out, missing one that the machine failed."""
     word = secrets.token_hex(16)
     found = run(TRIED.format(program, test, word), limits, walls)
-    # It was not begun, or killed, which nobody does but a machine without memory.
-    if found.code is None or (found.code == -signal.SIGKILL and not found.late):
+    if found.missing:
         return "missing"
     if found.late:
         return "late"
     return "passed" if found.output.endswith(f"\n{word}\n") else "failed"
-
-
-def blocks(text: str) -> list[str]:
-    """The blocks of code of a text, or the whole of one that has none."""
-    return BLOCK.findall(text) or [text]
 
 
 def tests_of(reference: str) -> list[str]:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 import pyarrow as pa
-from pydantic import Field, PositiveInt
+from pydantic import Field, PositiveInt, model_validator
 
 from pipeline.contracts import DROPS, PROMPTS, RESPONSES
 from pipeline.core import graph
@@ -62,20 +62,39 @@ class Params(StageParams):
     def parts_of(self, tables: Sequence[Scan]) -> int:
         return self.parts
 
+    @model_validator(mode="after")
+    def _of_another_pool(self) -> Params:
+        for key, pool in (("pool", self.pool), ("against", self.against)):
+            if pool == self.of:
+                raise ValueError(f"{key}: is the pool that it reads; name another")
+        return self
+
     def check(self, plan: Plan) -> list[str]:
-        pools = {"pool": self.pool, "against": self.against}
-        faults = [f"{key}: is the pool that it reads; name another" for key, pool in pools.items() if pool == self.of]
         choices = {"from": self.entries is not None, "which": self.which != "all"}
-        if self.use.method.traits["reads"] == "prompts":
-            why = f"chooses among answers, and {self.use.name} reads prompts; leave it out"
-            faults += [f"{key}: {why}" for key, given in choices.items() if given]
-        there = graph.entries_of(plan, f"responses/{self.of}")
+        faults = [
+            f"{key}: chooses among answers, and {self.use.name} reads prompts; leave it out"
+            for key, given in choices.items()
+            if given and self.use.method.traits["reads"] == "prompts"
+        ]
+        there, told = graph.entries_of(plan, f"responses/{self.of}"), self.told()
         faults += [
-            f"from: no entry {entry!r} of generate answers the pool {self.of}; there are {', '.join(there)}"
-            for entry in self.entries or ()
+            f"{key}: no entry {entry!r} of generate answers the pool {self.of}; there are {', '.join(there)}"
+            for key, entry in [*(("from", entry) for entry in self.entries or ()), *told.items()]
             if entry not in there
         ]
+        faults += [
+            f"{key}: {entry} is not among `from`, so none of its answers would be read"
+            for key, entry in told.items()
+            if entry in there and entry not in (self.entries or there)
+        ]
+        if len(set(told.values())) < len(told):
+            faults.append("student: is the teacher; name another entry of generate")
         return faults + graph.unequal_parts(plan, self.pool, self.parts)
+
+    def told(self) -> dict[str, str]:
+        """The entries of generate that the operator tells apart: its arguments of the types of `kinds/operator.py`."""
+        fields = self.use.method.arguments.model_fields
+        return {name: self.use.arguments[name] for name in ("teacher", "student") if name in fields}
 
 
 @stage(writes=PROMPTS, by="table", finds=("verifier",))

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-    yield from map(scored, responses.by_prompt(list(dict.fromkeys(["response_id", "prompt_id", *reads])), out))
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import cast
 
-
-def _parts(reads: Sequence[str], responses: Scan) -> Iterator[pa.Table]:
-    """The whole table, part by part."""
-    return (responses.at(part).read(list(reads)) for part in range(responses.parts))
 import pyarrow as pa
 from pydantic import Field, model_validator
 
@@ -60,22 +58,9 @@ def score(params: Params, responses: Scan, out: Path) -> Iterator[pa.RecordBatch
     def scored(rows: pa.Table) -> pa.RecordBatch:
         return SCORES.batch(**scorer(rows), prompt_id=rows["prompt_id"], response_id=rows["response_id"])
 
-<<<<<<< HEAD
     yield from map(scored, responses.by_prompt(list(dict.fromkeys(["response_id", "prompt_id", *reads])), out))
-=======
+
+
 def _parts(reads: Sequence[str], responses: Scan) -> Iterator[pa.Table]:
     """The whole table, part by part."""
     return (responses.at(part).read(list(reads)) for part in range(responses.parts))
-
-
-def _scored(reads: Sequence[str], scorer: Scorer, responses: Scan) -> pa.RecordBatch:
-    """The scores of a part. What was read for them is gone before they are written."""
-    rows = responses.read(list(dict.fromkeys(["prompt_id", *reads])))
-    # Half of what reading took was for decoding.
-    pa.default_memory_pool().release_unused()
-    found = scorer(rows)
-    rows = rows.select(["prompt_id"])
-    # Nothing is made of the ids, and they are larger than what scores are made of.
-    ids = responses.read(["response_id"])["response_id"]
-    return SCORES.batch(**found, prompt_id=rows["prompt_id"], response_id=ids)
->>>>>>> recipes

@@ -124,9 +124,10 @@ class Intake:
 
     def _repeats(self, prompt_id: str, place: str, reference: str | None) -> bool:
         """Whether an earlier row asks the same; refuses the row that does, where it is not the first that is kept."""
-        first, known = self.seen_prompts.setdefault(prompt_id, (place, reference))
-        if first == place:
+        if prompt_id not in self.seen_prompts:
+            self.seen_prompts[prompt_id] = place, reference
             return False
+        first, known = self.seen_prompts[prompt_id]
         if known != reference:
             raise Unusable(
                 f"the prompt is the same as in {first}, which has another reference ({known!r}, not {reference!r})"

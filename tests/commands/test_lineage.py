@@ -22,6 +22,7 @@ from tests.tables.test_sql import response, score
 ROOT = Path(__file__).parents[2]
 PROMPT, OTHER = "aa11" * 8, "aa22" * 8
 KEPT, LEFT, STRANGE = "bb11" * 8, "bb12" * 8, "cc11" * 8
+CHILD, GRANDCHILD = "ab11" * 8, "ab22" * 8
 EXAMPLE = "dd11" * 8
 HOSTILE = "\x1b[2Jgone\nresponse 00  responses/train/teacher"
 
@@ -52,6 +53,9 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     put(PROMPTS, "prompts/train/tasks", [prompt(PROMPT)])
     put(PROMPTS, "prompts/bench/held_out", [prompt(OTHER)])
+    evolved = {**prompt(CHILD), "parent_ids": [PROMPT, OTHER], "operator": "expansion.instruct"}
+    written = {**prompt(GRANDCHILD), "parent_ids": [KEPT], "operator": "written.prompts"}
+    put(PROMPTS, "prompts/asks/more", [evolved, written])
     both = [response(KEPT, PROMPT), {**response(LEFT, PROMPT), "content": HOSTILE}]
     put(RESPONSES, "responses/train/teacher", both)
     put(RESPONSES, "responses/train/base", [response(STRANGE, PROMPT, "base")])
@@ -145,6 +149,17 @@ def test_an_example_leads_back_to_its_answer_alone(data: Path) -> None:
 def test_a_prompt_has_all_its_answers_and_a_benchmark_item_its_judgements(data: Path) -> None:
     assert {r["response_id"] for r in found(data, PROMPT)["responses"]} == {KEPT, LEFT, STRANGE}
     assert {e["model"]: e["metric"] for e in found(data, OTHER)["evals"]} == {"kd": 1.0, "random_sft": 0.0}
+
+
+def test_a_prompt_that_was_made_says_by_what_and_of_what(data: Path) -> None:
+    """Its parents are prompts or answers, and each can be asked about in turn."""
+    for child, operator, parents in (
+        (CHILD, "expansion.instruct", [PROMPT, OTHER]), (GRANDCHILD, "written.prompts", [KEPT])
+    ):  # fmt: skip
+        story = found(data, child)
+        assert f"  made by {operator} of {', '.join(parents)}" in lineage.story(story)
+        assert [found(data, parent)["id"] for parent in story["prompts"][0]["parent_ids"]] == parents
+    assert not any("made by" in line for line in lineage.story(found(data, PROMPT)))
 
 
 @pytest.mark.parametrize(

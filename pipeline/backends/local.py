@@ -82,8 +82,8 @@ def read_width(length: int) -> int:
 class LocalModel:
     """A model with its tokenizer: loaded from a folder, or one that is being trained."""
 
-    def __init__(self, net: transformers.PreTrainedModel, chat: Chat, how: How) -> None:
-        self.chat, self.how, self.net = chat, how, net
+    def __init__(self, net: transformers.PreTrainedModel, chat: Chat, how: How, folder: Path | None = None) -> None:
+        self.chat, self.how, self.net, self.folder = chat, how, net, folder
         self.device = net.device.type
         self.batch_rows = how.settings.batch_rows
         self.ends = frozenset(chat.end_ids)
@@ -95,7 +95,7 @@ class LocalModel:
     @classmethod
     def of(cls, folder: Path, dtype: str, how: How) -> LocalModel:
         """The model of a folder."""
-        return cls(load(folder, dtype).to(device_of(how.settings)), Chat(folder / "tokenizer"), how)
+        return cls(load(folder, dtype).to(device_of(how.settings)), Chat(folder / "tokenizer"), how, folder)
 
     def complete(self, prompts: Sequence[Sequence[int]], seeds: Sequence[int], sampling: Sampling) -> list[list[int]]:
         """An answer to each prompt, in tokens and in order; a seed is one answer's own."""
@@ -254,7 +254,7 @@ class LocalModel:
         """Read every sequence once. Rows are padded on the right, which a causal model's earlier positions cannot
         see."""
         readings = self._readings(sequences, want)
-        return studied(readings, sequences, want, self.net, self._losses) if want.studies else readings
+        return studied(readings, sequences, want, self.net, self._losses, self.folder) if want.studies else readings
 
     def _readings(self, sequences: Sequence[Tokens], want: Want) -> Iterator[Reading]:
         by_width: dict[int, list[Tokens]] = defaultdict(list)

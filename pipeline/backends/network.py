@@ -39,7 +39,7 @@ class NetworkModel:
     """A loaded model with its network and its form."""
 
     def __init__(self, folder: Path, dtype: str, how: How) -> None:
-        form = folder / "tokenizer"
+        self.folder, form = folder, folder / "tokenizer"
         self.network: Any = find("network", network_of(form)).factory()
         self.chat, self.names = Chat(form), self.network.outcomes(form)
         self.device, self.rows = device_of(how.settings), how.settings.batch_rows
@@ -65,7 +65,7 @@ class NetworkModel:
     def read(self, sequences: Sequence[Tokens], want: Want = PLAIN) -> Iterator[Reading]:
         """Read every sequence once: its places are outcomes, what is shown are its `inputs`."""
         readings = self._readings(sequences, want)
-        return studied(readings, sequences, want, self.net, self._losses) if want.studies else readings
+        return studied(readings, sequences, want, self.net, self._losses, self.folder) if want.studies else readings
 
     def _readings(self, sequences: Sequence[Tokens], want: Want) -> Iterator[Reading]:
         texts = [self.network.shown(sequence.inputs) for sequence in sequences]

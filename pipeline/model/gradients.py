@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from pipeline.core.methods import lazy
+from pipeline.errors import Refused
 from pipeline.kinds.backend import Reading, Tokens, Want
+from pipeline.model.folder import MOMENTS
 from pipeline.tables import ids
 from pipeline.tables.parquet import batched
 
@@ -22,25 +25,51 @@ else:
 Losses = Callable[[Sequence[Tokens]], "torch.Tensor"]
 # Texts of a target that are read at once.
 TOGETHER = 32
+# As in LESS, under the root.
+EPSILON = 1e-8
 
 
 def studied(
-    readings: Iterable[Reading], sequences: Sequence[Tokens], want: Want, net: torch.nn.Module, losses: Losses
+    readings: Iterable[Reading],
+    sequences: Sequence[Tokens],
+    want: Want,
+    net: torch.nn.Module,
+    losses: Losses,
+    folder: Path | None,
 ) -> Iterator[Reading]:
-    """The readings with what is wanted of their gradients, one by one, so that no other text counts."""
+    """The readings with what is wanted of their gradients, one by one, so that no other text counts; `folder` is the
+    model's own."""
     by_id = {tokens.id: tokens for tokens in sequences}
     student = Student(net, losses)
+    moments = _moments(folder) if want.adam else {}
     target = sorted(want.descent.target, key=lambda t: len(t.token_ids)) if want.descent else []
     before = student.mean(target) if target else 0.0
     for reading in readings:
         gradient = student.gradient(by_id[reading.id])
         found: dict[str, Any] = {}
         if want.gradient:
-            found["gradient"] = student.projected(gradient, want.gradient)
+            direction = student.adams(gradient, moments) if want.adam else gradient
+            found["gradient"] = student.projected(direction, want.gradient)
         if want.descent is not None:
             after = student.after(gradient, want.descent.rate, target)
             found["descent"] = np.array([before, after], np.float64)
         yield replace(reading, **found)
+
+
+def _moments(folder: Path | None) -> dict[str, torch.Tensor]:
+    if folder is None or not (folder / MOMENTS).exists():
+        raise Refused(f"a model without {MOMENTS} has no moments of AdamW: train it with `keep_moments: true`")
+    from safetensors.torch import load_file
+
+    return load_file(folder / MOMENTS)
+
+
+def adams(
+    gradient: torch.Tensor, first: torch.Tensor, second: torch.Tensor, beta1: float, beta2: float
+) -> torch.Tensor:
+    """The direction in which AdamW with these moments would go by a gradient, without the correction for its start."""
+    first, second = first.lerp(gradient, 1 - beta1), second.lerp(gradient**2, 1 - beta2)
+    return first / (second + EPSILON).sqrt()
 
 
 class Student:
@@ -56,6 +85,15 @@ class Student:
         with torch.enable_grad():
             [loss] = self.losses([tokens])
             return list(torch.autograd.grad(loss, list(self.weights.values()), materialize_grads=True))
+
+    def adams(self, gradient: Sequence[torch.Tensor], moments: Mapping[str, torch.Tensor]) -> list[torch.Tensor]:
+        """`adams` of a gradient, by weight."""
+        beta1, beta2 = moments["betas"].tolist()
+        found = []
+        for name, slope in zip(self.weights, gradient, strict=True):
+            first, second = (moments[f"{order}.{name}"].to(slope.device) for order in ("first", "second"))
+            found.append(adams(slope.float(), first, second, beta1, beta2))
+        return found
 
     def mean(self, target: Sequence[Tokens]) -> float:
         """The mean over some texts of their mean losses."""

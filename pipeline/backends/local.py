@@ -82,8 +82,8 @@ def read_width(length: int) -> int:
 class LocalModel:
     """A model with its tokenizer: loaded from a folder, or one that is being trained."""
 
-    def __init__(self, net: transformers.PreTrainedModel, chat: Chat, how: How) -> None:
-        self.chat, self.how, self.net = chat, how, net
+    def __init__(self, net: transformers.PreTrainedModel, chat: Chat, how: How, folder: Path | None = None) -> None:
+        self.chat, self.how, self.net, self.folder = chat, how, net, folder
         self.device = net.device.type
         self.batch_rows = how.settings.batch_rows
         self.ends = frozenset(chat.end_ids)
@@ -95,7 +95,7 @@ class LocalModel:
     @classmethod
     def of(cls, folder: Path, dtype: str, how: How) -> LocalModel:
         """The model of a folder."""
-        return cls(load(folder, dtype).to(device_of(how.settings)), Chat(folder / "tokenizer"), how)
+        return cls(load(folder, dtype).to(device_of(how.settings)), Chat(folder / "tokenizer"), how, folder)
 
     def complete(self, prompts: Sequence[Sequence[int]], seeds: Sequence[int], sampling: Sampling) -> list[list[int]]:
         """An answer to each prompt, in tokens and in order; a seed is one answer's own."""
@@ -253,10 +253,10 @@ class LocalModel:
     def read(self, sequences: Sequence[Tokens], want: Want = PLAIN) -> Iterator[Reading]:
         """Read every sequence once. Rows are padded on the right, which a causal model's earlier positions cannot
         see."""
-        readings = self._readings(sequences, want)
-        return studied(readings, sequences, want, self.net, self._losses) if want.studies else readings
+        return studied(self, sequences, want) if want.studies else self.readings(sequences, want)
 
-    def _readings(self, sequences: Sequence[Tokens], want: Want) -> Iterator[Reading]:
+    def readings(self, sequences: Sequence[Tokens], want: Want) -> Iterator[Reading]:
+        """`read`, without what is wanted of gradients."""
         by_width: dict[int, list[Tokens]] = defaultdict(list)
         for sequence in sorted(sequences, key=lambda s: s.id):
             by_width[min(read_width(len(sequence.token_ids)), self.context)].append(sequence)
@@ -293,13 +293,12 @@ class LocalModel:
             looks = {name: whole[own] for name, whole in found.items()}
             yield Reading(sequence.id, embedding=mean, features=features, **looks)
 
-    def _losses(self, batch: Sequence[Tokens]) -> torch.Tensor:
-        """The mean loss of each, [B]."""
-        ids_BT, asked_N = self._laid_out(batch, min(read_width(max(len(s.token_ids) for s in batch)), self.context))
+    def loss(self, tokens: Tokens) -> torch.Tensor:
+        """The mean loss over the tokens that are asked about."""
+        ids_BT, asked_N = self._laid_out([tokens], len(tokens.token_ids))
         logits_NV, _, _ = self._heard(ids_BT, asked_N - 1, ())
-        loss_N = torch.nn.functional.cross_entropy(logits_NV.float(), ids_BT.flatten()[asked_N], reduction="none")
-        sizes = [len(s.positions) for s in batch]
-        return torch.stack([own.mean() for own in loss_N[: sum(sizes)].split(sizes)])
+        N = len(tokens.positions)
+        return torch.nn.functional.cross_entropy(logits_NV[:N].float(), ids_BT[0, asked_N[:N]])
 
     def _laid_out(self, batch: Sequence[Tokens], width: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Tokens [B, T] and the positions in them, flattened, that are asked about, filled up to a multiple of ROWS."""

@@ -39,6 +39,7 @@ class NetworkModel:
     """A loaded model with its network and its form."""
 
     def __init__(self, folder: Path, dtype: str, how: How) -> None:
+        self.folder: Path | None = folder
         form = folder / "tokenizer"
         self.network: Any = find("network", network_of(form)).factory()
         self.chat, self.names = Chat(form), self.network.outcomes(form)
@@ -64,10 +65,10 @@ class NetworkModel:
 
     def read(self, sequences: Sequence[Tokens], want: Want = PLAIN) -> Iterator[Reading]:
         """Read every sequence once: its places are outcomes, what is shown are its `inputs`."""
-        readings = self._readings(sequences, want)
-        return studied(readings, sequences, want, self.net, self._losses) if want.studies else readings
+        return studied(self, sequences, want) if want.studies else self.readings(sequences, want)
 
-    def _readings(self, sequences: Sequence[Tokens], want: Want) -> Iterator[Reading]:
+    def readings(self, sequences: Sequence[Tokens], want: Want) -> Iterator[Reading]:
+        """`read`, without what is wanted of gradients."""
         texts = [self.network.shown(sequence.inputs) for sequence in sequences]
         for batch, log_p_BV, features in self._looked(texts, ("last",) if want.embedding else want.taps):
             order_BK = np.argsort(-log_p_BV, axis=1, kind="stable")[:, : want.top_k or 1]
@@ -89,11 +90,11 @@ class NetworkModel:
                     **top,
                 )
 
-    def _losses(self, batch: Sequence[Tokens]) -> torch.Tensor:
-        """The loss of each, [B]."""
-        logits_BV, _ = self._seen([self.network.shown(sequence.inputs) for sequence in batch], ())
-        target_B = torch.tensor([max(_target(sequence), 0) for sequence in batch], device=self.device)
-        return torch.nn.functional.cross_entropy(logits_BV.float(), target_B, reduction="none")
+    def loss(self, tokens: Tokens) -> torch.Tensor:
+        """The loss on the outcome that is asked about."""
+        logits_1V, _ = self._seen([self.network.shown(tokens.inputs)], ())
+        target_1 = torch.tensor([max(_target(tokens), 0)], device=self.device)
+        return torch.nn.functional.cross_entropy(logits_1V.float(), target_1)
 
     def _looked(
         self, texts: Sequence[np.ndarray], taps: Sequence[str]

@@ -137,12 +137,13 @@ class Descent:
 class Want:
     """What is asked of a reading besides the log-probability of each asked token: the K likeliest, the pooled states,
     what the model computes on the way (taps, as in `kinds/objective.py`), the gradient of the mean loss in so many
-    numbers, and what a step along it does."""
+    numbers, or the direction that AdamW would take by it (`adam`), and what a step along the gradient does."""
 
     top_k: int = 0
     embedding: bool = False
     taps: tuple[str, ...] = ()
     gradient: int = 0
+    adam: bool = False
     descent: Descent | None = None
 
     @property
@@ -157,6 +158,7 @@ class Want:
             "topk_logprobs": self.top_k,
             "hidden_states": self.embedding or self.taps,
             "gradients": self.studies,
+            "moments": self.adam,
         }
         return frozenset(name for name, wanted in asked.items() if wanted)
 

@@ -56,7 +56,7 @@ def reading_key(tokens: Tokens, model_id: str, engine: str, want: Want) -> str:
     asked = *tokens.asked(), want.top_k, want.embedding
     # What earlier versions did not know is left out where it is not wanted, so that their keys stay.
     taps = [list(want.taps)] if want.taps else []
-    gradients = [want.gradient, want.descent.id if want.descent else ""] if want.studies else []
+    gradients = [want.gradient, want.adam, want.descent.id if want.descent else ""] if want.studies else []
     return ids.digest("reading", model_id, engine, *asked, *taps, *gradients, *ids.of_arrays(tokens.inputs))
 
 

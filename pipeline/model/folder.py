@@ -20,6 +20,8 @@ CAUSAL = "language.causal"
 NETWORK = "network.local"
 # What a model's places are, where they are no tokens: its network and the names of its outcomes.
 PLACES = "places.json"
+# What AdamW remembers of a training that was told to keep it; it decides no answer, and is in no identity.
+MOMENTS = "moments/adamw.safetensors"
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "special_tokens_map.json", PLACES)
 
 

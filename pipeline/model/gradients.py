@@ -2,66 +2,103 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
 from pipeline.core.methods import lazy
-from pipeline.kinds.backend import Reading, Tokens, Want
+from pipeline.errors import Refused
+from pipeline.kinds.backend import PLAIN, Reading, Tokens, Want
+from pipeline.model.folder import MOMENTS
 from pipeline.tables import ids
-from pipeline.tables.parquet import batched
 
 if TYPE_CHECKING:
     import torch
 else:
     torch = lazy("torch")
 
-# The mean loss of each of some texts over the tokens that are asked about, [B].
-Losses = Callable[[Sequence[Tokens]], "torch.Tensor"]
-# Texts of a target that are read at once.
-TOGETHER = 32
+# As in LESS, under the root.
+EPSILON = 1e-8
 
 
-def studied(
-    readings: Iterable[Reading], sequences: Sequence[Tokens], want: Want, net: torch.nn.Module, losses: Losses
-) -> Iterator[Reading]:
-    """The readings with what is wanted of their gradients, one by one, so that no other text counts."""
+class Learner(Protocol):
+    """A model in this process that may learn from a text for a moment."""
+
+    net: torch.nn.Module
+    folder: Path | None
+
+    def readings(self, sequences: Sequence[Tokens], want: Want) -> Iterable[Reading]:
+        """What it says of them, without what is wanted of gradients."""
+        ...
+
+    def loss(self, tokens: Tokens) -> torch.Tensor:
+        """Its mean loss over the tokens that are asked about, as a number that has a gradient."""
+        ...
+
+
+def studied(model: Learner, sequences: Sequence[Tokens], want: Want) -> Iterator[Reading]:
+    """Its readings with what is wanted of their gradients, one by one, so that no other text counts."""
     by_id = {tokens.id: tokens for tokens in sequences}
-    student = Student(net, losses)
-    target = sorted(want.descent.target, key=lambda t: len(t.token_ids)) if want.descent else []
-    before = student.mean(target) if target else 0.0
-    for reading in readings:
+    student = Student(model)
+    moments = _moments(model.folder) if want.adam else {}
+    before = student.mean(want.descent.target) if want.descent else 0.0
+    for reading in model.readings(sequences, want):
         gradient = student.gradient(by_id[reading.id])
         found: dict[str, Any] = {}
         if want.gradient:
-            found["gradient"] = student.projected(gradient, want.gradient)
+            direction = student.adams(gradient, moments) if want.adam else gradient
+            found["gradient"] = student.projected(direction, want.gradient)
         if want.descent is not None:
-            after = student.after(gradient, want.descent.rate, target)
+            after = student.after(gradient, want.descent.rate, want.descent.target)
             found["descent"] = np.array([before, after], np.float64)
         yield replace(reading, **found)
 
 
-class Student:
-    """A model whose weights may be moved for a moment; those that are shared are one weight."""
+def _moments(folder: Path | None) -> dict[str, torch.Tensor]:
+    if folder is None or not (folder / MOMENTS).exists():
+        raise Refused(f"a model without {MOMENTS} has no moments of AdamW: train it with `keep_moments: true`")
+    from safetensors.torch import load_file
 
-    def __init__(self, net: torch.nn.Module, losses: Losses) -> None:
-        self.losses = losses
-        self.weights = {name: weight for name, weight in net.named_parameters() if weight.requires_grad}
+    return load_file(folder / MOMENTS)
+
+
+def adams(
+    gradient: torch.Tensor, first: torch.Tensor, second: torch.Tensor, beta1: float, beta2: float
+) -> torch.Tensor:
+    """The direction in which AdamW with these moments would go by a gradient, without the correction for its start."""
+    first, second = first.lerp(gradient, 1 - beta1), second.lerp(gradient**2, 1 - beta2)
+    return first / (second + EPSILON).sqrt()
+
+
+class Student:
+    """A model whose weights are moved and put back; those that are shared are one weight."""
+
+    def __init__(self, model: Learner) -> None:
+        self.model = model
+        self.weights = {name: weight for name, weight in model.net.named_parameters() if weight.requires_grad}
         self.drawn: dict[str, np.ndarray] = {}
 
-    def gradient(self, tokens: Tokens) -> list[torch.Tensor]:
+    def gradient(self, tokens: Tokens) -> tuple[torch.Tensor, ...]:
         """The gradient of the mean loss on one text, by weight."""
         with torch.enable_grad():
-            [loss] = self.losses([tokens])
-            return list(torch.autograd.grad(loss, list(self.weights.values()), materialize_grads=True))
+            return torch.autograd.grad(self.model.loss(tokens), list(self.weights.values()), materialize_grads=True)
+
+    def adams(self, gradient: Sequence[torch.Tensor], moments: Mapping[str, torch.Tensor]) -> list[torch.Tensor]:
+        """`adams` of a gradient, by weight."""
+        beta1, beta2 = moments["betas"].tolist()
+        found = []
+        for name, slope in zip(self.weights, gradient, strict=True):
+            first, second = (moments[f"{order}.{name}"].to(slope.device) for order in ("first", "second"))
+            found.append(adams(slope.float(), first, second, beta1, beta2))
+        return found
 
     def mean(self, target: Sequence[Tokens]) -> float:
         """The mean over some texts of their mean losses."""
-        with torch.inference_mode():
-            found = [self.losses(some) for some in batched(target, TOGETHER)]
-        return float(torch.cat(found).double().mean())
+        losses = {reading.id: -reading.target_logprob.mean() for reading in self.model.readings(target, PLAIN)}
+        return float(np.mean([losses[tokens.id] for tokens in target], dtype=np.float64))
 
     def after(self, gradient: Sequence[torch.Tensor], rate: float, target: Sequence[Tokens]) -> float:
         """`mean` where the weights have gone one step along the gradient."""

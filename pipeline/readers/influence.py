@@ -11,17 +11,17 @@ from pipeline.kinds.backend import Descent, Reading, Want
 from pipeline.kinds.reader import Reader, reader
 
 
-@reader(want=lambda arguments: Want(gradient=arguments["width"]))
-def gradient(*, width: PositiveInt = 1024) -> Reader:
+@reader(want=lambda arguments: Want(gradient=arguments["width"], adam=arguments["adam"]))
+def gradient(*, width: PositiveInt = 1024, adam: bool = False) -> Reader:
     """The direction of the gradient in `width` numbers as `vector`; the score is its length.
 
-    Inner products of such vectors are off by about 1 / sqrt(width). An entry reads with one checkpoint; `target.less`
-    takes several after one another.
+    With `adam` it is the direction that AdamW would take, with the moments of a training that has `keep_moments`: for
+    answers to learn from, where a target's is the plain gradient. An entry reads with one checkpoint; `target.less`
+    takes those of several after one another. Inner products are off by about 1 / sqrt(width).
 
     Paper: Xia et al. 2024 (LESS, arXiv 2402.04333), section 3: gradients of checkpoints, projected and of length 1.
-    Differs: the plain gradient of all weights for answers and target alike, where theirs has Adam's direction of a
-    LoRA for the answers: Adam's moments are not kept with a model. Each number of the gradient goes to one place of
-    the projection, with a random sign, so that a projection costs no more than the gradient.
+    Differs: of all weights, where theirs are of a LoRA. Each number of the gradient goes to one place of the
+    projection, with a random sign, so that a projection costs no more than the gradient.
     """
 
     def read(reading: Reading) -> dict[str, Any]:

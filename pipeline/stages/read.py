@@ -24,6 +24,7 @@ from pipeline.tables.parquet import Scan
 
 COLUMNS = ["response_id", "prompt_id", "messages", "content", "inputs"]
 NOTHING: Mapping[str, Any] = {"score": None, "quantities": []}
+UNKNOWN = {**NOTHING, "detail": "the answer is none of the model's outcomes"}
 
 
 class Params(StageParams):
@@ -61,8 +62,8 @@ class Params(StageParams):
     writes=SCORES, by="part", exactness="repeatable", imports=("torch", "transformers"), finds=("backend", "network")
 )
 def read(params: Params, responses: Scan, model: Path, data: Path, name: str, how: How) -> Iterator[pa.RecordBatch]:
-    """Every answer is rendered with the reading model's own template, without its thought; answers that failed get a
-    null score.
+    """Every answer is rendered with the reading model's own template, without its thought; answers that failed, and
+    those that are no outcome of a classifier, get a null score.
 
     Equal conversations are read once.
     """
@@ -87,20 +88,26 @@ def read(params: Params, responses: Scan, model: Path, data: Path, name: str, ho
         {
             "response_id": row["response_id"],
             "prompt_id": row["prompt_id"],
-            **(found[texts[row["prompt_id"], row["content"]]["response_id"]] if row["content"] else NOTHING),
+            **(
+                found.get(texts[row["prompt_id"], row["content"]]["response_id"], UNKNOWN)
+                if row["content"]
+                else NOTHING
+            ),
         }
         for row in rows
     )
 
 
 def tokens_of(form: Path, rows: Sequence[dict[str, Any]]) -> list[Tokens]:
-    """Answers as a model of this form reads them, and the places of each that are asked about."""
+    """Answers as a model of this form reads them, and the places of each that are asked about; without those that a
+    classifier has no name for."""
     network = find("network", network_of(form)).factory()
     read = []
     for row in rows:
         packed = network.pack(form, row["messages"], row["content"])
         positions = [t for start, end in packed.spans for t in range(start, end)]
-        read.append(Tokens(row["response_id"], packed.token_ids, positions, packed.inputs or row["inputs"]))
+        if min(packed.token_ids) >= 0:
+            read.append(Tokens(row["response_id"], packed.token_ids, positions, packed.inputs or row["inputs"]))
     return read
 
 

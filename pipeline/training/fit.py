@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 import transformers
+from safetensors.torch import save_file
 from torch import nn
 
 from pipeline.backends.local import LocalModel
@@ -26,13 +27,14 @@ from pipeline.kinds.network import Network
 from pipeline.kinds.objective import Step
 from pipeline.kinds.verifier import answer_of, metric_of
 from pipeline.model.chat import Chat
-from pipeline.model.folder import TOKENIZER_FILES, finish, hashes, network_of
+from pipeline.model.folder import MOMENTS, TOKENIZER_FILES, finish, hashes, network_of
 from pipeline.model.load import device_of
 from pipeline.tables import ids
 from pipeline.tables.parquet import Scan, folder_digest, part_name
 from pipeline.training.adapter import with_adapter
 from pipeline.training.checkpoints import Checkpoints
 from pipeline.training.loop import OWN, Trainer, Turn
+from pipeline.training.optimizers import moments_of
 from pipeline.training.places import places
 from pipeline.training.recipe import StudentParams
 from pipeline.training.rows import Rows
@@ -67,6 +69,9 @@ def fit(params: StudentParams, rows: Scan, student: Path, teacher: Path | None, 
             shutil.copyfile(student / file, out / file)
     card = finish(out, dtype)
     (out / "model.json").write_text(json.dumps(card, indent=1, sort_keys=True) + "\n", "utf-8")
+    if params.keep_moments:
+        (out / MOMENTS).parent.mkdir()
+        save_file(moments_of(net, trainer.optimizers["student"]), out / MOMENTS)
     (out / "training.jsonl").write_text("".join(json.dumps(p, sort_keys=True) + "\n" for p in curve), "utf-8")
     if trainer.feed is not None and hasattr(trainer.feed, "kept"):
         (out / ROLLOUTS).mkdir()

@@ -111,6 +111,16 @@ def optimizer_for(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
     return optimizers[0] if len(optimizers) == 1 else Pair(*optimizers)
 
 
+def moments_of(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
+    """AdamW's moments of every weight, `first.<name>` and `second.<name>`, and how fast they forget, `betas`."""
+    found = {"betas": torch.tensor(optimizer.param_groups[0]["betas"], dtype=torch.float64)}
+    for name, weight in model.named_parameters():
+        held = optimizer.state.get(weight, {})
+        for order, key in (("first", "exp_avg"), ("second", "exp_avg_sq")):
+            found[f"{order}.{name}"] = held.get(key, torch.zeros_like(weight)).detach().float().cpu().contiguous()
+    return found
+
+
 def _matrices(model: nn.Module) -> dict[int, tuple[int, int]]:
     """Id of every trained weight that is the matrix of a layer, to the layer's (outputs, inputs): not embeddings, not
     the head, which maps to the vocabulary too."""

@@ -29,7 +29,8 @@ class Adapter(Choice):
 class Recipe(StageParams):
     """Optimizer and schedule: linear warm-up, constant, then linear decay over the last `decay_share` of the steps.
 
-    Weights learn in float32; `dtype` is what they are kept in, and then run in: unset, the student's own.
+    Weights learn in float32; `dtype` is what they are kept in, and then run in: unset, the student's own. With
+    `keep_moments` AdamW's are kept beside them, twice their size, for `influence.gradient`.
     """
 
     epochs: PositiveFloat
@@ -44,7 +45,14 @@ class Recipe(StageParams):
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     dtype: Dtype | None = None
     adapter: Adapter | None = None
+    keep_moments: bool = False
     seed: int
+
+    @model_validator(mode="after")
+    def _moments_of_all_weights(self) -> Recipe:
+        if self.keep_moments and (self.optimizer != "adamw" or self.adapter is not None):
+            raise ValueError("keep_moments is of AdamW on all weights: say `optimizer: adamw`, and no adapter")
+        return self
 
 
 class Term(Choice):
@@ -134,7 +142,7 @@ class StudentParams(Recipe):
         return {self.student: frozenset({"gradients"})}
 
     def gives(self) -> frozenset[str]:
-        return frozenset(LOCAL)
+        return frozenset({*LOCAL, "moments"} if self.keep_moments else LOCAL)
 
     def names(self, kind: str) -> frozenset[str] | None:
         # A student is run as the model that it begins as.

@@ -50,7 +50,7 @@ def plain(net: torch.nn.Module, tokens: Tokens) -> torch.Tensor:
 
 
 def student(backend: local.LocalModel) -> Student:
-    return Student(backend.net, backend._losses)
+    return Student(backend)
 
 
 def test_it_is_the_gradient_of_the_mean_loss(backend: local.LocalModel) -> None:

@@ -18,6 +18,7 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from safetensors import safe_open  # noqa: E402
+from safetensors.torch import load_file  # noqa: E402
 
 from pipeline.contracts import EXAMPLES, ROLLOUTS, SIGNALS  # noqa: E402
 from pipeline.core.driver import run_instance  # noqa: E402
@@ -25,13 +26,19 @@ from pipeline.core.run import How  # noqa: E402
 from pipeline.core.settings import RunSettings  # noqa: E402
 from pipeline.core.stage import Instance, stage_named  # noqa: E402
 from pipeline.errors import Refused  # noqa: E402
+from pipeline.kinds.backend import Want, open_model  # noqa: E402
 from pipeline.model.chat import Chat  # noqa: E402
+from pipeline.model.folder import MOMENTS  # noqa: E402
 from pipeline.model.load import load  # noqa: E402
+from pipeline.stages.read import tokens_of  # noqa: E402
 from pipeline.tables import ids, parquet  # noqa: E402
 from pipeline.tables.parquet import Scan  # noqa: E402
 from pipeline.tables.tensors import arrays  # noqa: E402
 
 ROOT = Path(__file__).parents[2]
+ANSWER = [
+    {"response_id": "r", "messages": [{"role": "user", "content": "add 012 034"}], "content": "46", "inputs": None}
+]
 FORK = multiprocessing.get_context("fork")
 
 
@@ -137,6 +144,42 @@ def test_a_student_is_kept_in_the_dtype_that_it_came_in_or_that_is_chosen(
     assert json.loads((out / "config.json").read_text("utf-8"))["dtype"] == wanted
     with safe_open(out / "model.safetensors", "pt") as file:
         assert {str(file.get_tensor(name).dtype) for name in file.keys()} == {f"torch.{wanted}"}  # noqa: SIM118
+
+
+def test_moments_are_kept_where_they_are_asked_for_and_turn_a_gradient(data: Path) -> None:
+    """After one step both are of its gradient. The weights are those of a training that keeps none."""
+    one_step = {"epochs": 1, "batch_rows": 24, "objectives": [{"use": "supervised.cross_entropy"}]}
+    kept = kd(data, "train", "kept", "examples/some", keep_moments=True, **one_step)
+    plain = kd(data, "train", "plain", "examples/some", **one_step)
+    assert json.loads((kept / "model.json").read_text()) == json.loads((plain / "model.json").read_text())
+    assert not (plain / MOMENTS).exists()
+    held = load_file(kept / MOMENTS)
+    names = {name for name, _ in load(kept, "float32").named_parameters()}
+    assert held.keys() == {"betas"} | {f"{order}.{name}" for name in names for order in ("first", "second")}
+    beta1, beta2 = held["betas"].tolist()
+    for name in names:
+        gradient = held[f"first.{name}"] / (1 - beta1)
+        torch.testing.assert_close(held[f"second.{name}"] / (1 - beta2), gradient**2, rtol=1e-4, atol=1e-12)
+
+    text = tokens_of(data / "models/base/tokenizer", ANSWER)
+    with open_model(kept, How(RunSettings(threads=1, device="cpu"), data.parent, "read@grad")) as backend:
+        [turned] = backend.read(text, Want(gradient=256, adam=True))
+        [straight] = backend.read(text, Want(gradient=256))
+    assert turned.gradient is not None and straight.gradient is not None
+    assert np.isfinite(turned.gradient).all()
+    cosine = turned.gradient @ straight.gradient / np.linalg.norm(turned.gradient) / np.linalg.norm(straight.gradient)
+    assert 0 < cosine < 0.9
+    with (
+        open_model(plain, How(RunSettings(threads=1, device="cpu"), data.parent, "read@grad")) as backend,
+        pytest.raises(Refused, match="no moments of AdamW: train it with `keep_moments: true`"),
+    ):
+        list(backend.read(text, Want(gradient=256, adam=True)))
+
+
+@pytest.mark.parametrize("changed", [{"optimizer": "muon"}, {"adapter": {"rank": 2, "alpha": 4.0}}])
+def test_moments_are_of_adamw_on_all_weights(data: Path, changed: dict) -> None:
+    with pytest.raises(ValueError, match="keep_moments is of AdamW on all weights"):
+        kd(data, "train", "kept", "examples/some", keep_moments=True, **changed)
 
 
 def test_a_checkpoint_is_gone_on_from_only_by_the_code_that_made_it(data: Path) -> None:

@@ -89,6 +89,7 @@ def optional(type: pa.DataType, about: str) -> Column:
 PROMPT_ID = Column(TEXT, "id of the conversation to be answered; decides the part a row lies in")
 DOMAIN = Column(TEXT, "the kind of task, the unit of mixtures and of gaps")
 RESPONSE_ID = Column(TEXT, "id of the response that this row is about")
+RANK = optional(COUNT, "place in an order of training such as from easy to hard, from 0; null where none was asked for")
 INPUTS = optional(TENSORS, "what is asked about beside the words: an image, a graph, noise, ...; null for text alone")
 
 PROMPTS = Table("prompts", ("prompt_id",), {
@@ -176,6 +177,7 @@ SELECTIONS = Table("selections", ("response_id",), {
     "weight": Column(REAL, "weight of a kept response in the loss; 0 if not kept"),
     "reason": Column(TEXT, "why it was kept or not"),
     "tokens": Column(COUNT, "its cost under a budget of tokens: those of the answer, as its model counts them"),
+    "rank": RANK,
 })  # fmt: skip
 
 SPANS = pa.list_(pa.struct([pa.field("start", pa.int32(), False), pa.field("end", pa.int32(), False)]))
@@ -194,6 +196,7 @@ EXAMPLE_COLUMNS = {
     "reward": optional(REAL, "how good the answer is; 1 right and 0 wrong by its verifier, null if nothing can tell"),
     "verifier": optional(TEXT, "as in prompts: an example carries what an answer to it is judged by"),
     "reference": optional(TEXT, "as in prompts"),
+    "rank": RANK,
 }
 EXAMPLES = Table("examples", ("example_id",), EXAMPLE_COLUMNS)
 

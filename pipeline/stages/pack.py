@@ -77,13 +77,13 @@ def pack(
     """
     network = find("network", network_of(tokenizer)).factory()
     template, form = hashes(tokenizer)
-    kept = selection.read(["response_id", "kept", "weight", "tokens"])
+    kept = selection.read(["response_id", "kept", "weight", "tokens", "rank"])
     kept = kept.filter(kept["kept"])
     names = ids.names(kept["response_id"])
     told: Counter[str] = Counter()
     tokens: Counter[str] = Counter()
 
-    def example(response: dict[str, Any], weight: float) -> dict[str, Any]:
+    def example(response: dict[str, Any], weight: float, rank: int | None) -> dict[str, Any]:
         packed = _packed(params, network, tokenizer, response)
         told.update(filter(None, [packed.told, _left_out(params, response)]))
         length = packed.length or len(packed.token_ids)
@@ -109,6 +109,7 @@ def pack(
             "reward": metric_of(response["verifier"], response["answer"], response["reference"]),
             "verifier": response["verifier"],
             "reference": response["reference"],
+            "rank": rank,
         }
 
     def examples() -> Iterator[pa.RecordBatch]:
@@ -117,7 +118,7 @@ def pack(
             chosen = kept.take(pa.array(place[place >= 0]))
             tokens["counted"] += pc.sum(chosen["tokens"]).as_py() or 0
             rows = batch.filter(pa.array(place >= 0)).to_pylist()
-            made = list(map(example, rows, chosen["weight"].to_pylist()))
+            made = list(map(example, rows, chosen["weight"].to_pylist(), chosen["rank"].to_pylist()))
             columns = {name: [row[name] for row in made] for name in EXAMPLES.columns}
             yield EXAMPLES.batch(**{**columns, "token_ids": joined(columns["token_ids"], pa.int32())})
 
@@ -133,13 +134,16 @@ def pack(
 
 
 def _one_of_equal(rows: pa.Table) -> pa.RecordBatch:
-    """Of the rows of one example the first, with the responses of all."""
+    """Of the rows of one example the first, with the responses of all, and the least rank."""
     names = ids.names(rows["example_id"])
     first = np.flatnonzero(np.r_[True, names[1:] != names[:-1]])
     responses = np.split(whole(rows["response_ids"]).flatten().to_numpy(zero_copy_only=False), first[1:])
     made = rows.take(pa.array(first))
-    listed = pa.array([sorted(some) for some in responses], EXAMPLES.columns["response_ids"].type)
-    return EXAMPLES.batch(**{**dict(zip(made.column_names, made.columns, strict=True)), "response_ids": listed})
+    columns: dict[str, Any] = dict(zip(made.column_names, made.columns, strict=True))
+    columns["response_ids"] = [sorted(some) for some in responses]
+    if not rows["rank"].null_count:
+        columns["rank"] = np.minimum.reduceat(rows["rank"].to_numpy(), first)
+    return EXAMPLES.batch(**columns)
 
 
 def _packed(params: Params, network: Network, form: Path, response: dict[str, Any]) -> Packed:

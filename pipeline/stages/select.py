@@ -34,6 +34,7 @@ class Params(StageParams):
     budget_tokens: PositiveInt | None = None
     budget_rows: PositiveInt | None = None
     tokens: str = "completion_tokens"
+    order: str | None = None
     one_per_prompt: bool = True
     allow_truncated: bool = False
     seed: int
@@ -77,6 +78,8 @@ class Params(StageParams):
             if table not in tables
         ]
         rules = {"where": (self.where, "condition"), "tokens": (self.tokens, "number")}
+        if self.order is not None:
+            rules["order"] = (self.order, "number")
         for marker in ("number", "text", "vector"):
             rules |= {name: (text, marker) for name, text in self.arguments(marker).items()}
         return faults + tables_rules.faults(rules, graph.scorers_of(plan, self.of), plan.settings.query)
@@ -90,12 +93,14 @@ def select(
 
     `tokens` counts those of an answer for `budget_tokens`, over scores_wide. As the teacher counts them is as a student
     of the same tokenizer is trained on them; for another it is the score of a reader `form.tokens` with that student.
+    `order` is a number of an answer, such as how hard it is: what is kept is ranked by it, the least first, for a
+    training with `pacing`.
     """
     kinds = ("number", "text", "vector", "gaps")
     numbers, texts, vectors, weights = (params.arguments(marker) for marker in kinds)
     stored = {text: vectors_of.stored(scores, text) for text in vectors.values()}
     vectors = {key: text for key, text in vectors.items() if stored[text] is None}
-    shown = {key: f"select.{name}.{key}: {getattr(params, key)}" for key in ("where", "tokens")}
+    shown = {key: f"select.{name}.{key}: {getattr(params, key)}" for key in ("where", "tokens", "order")}
     shown |= {f"number:{text}": f"select.{name}.{key}: {text}" for key, text in numbers.items()}
     shown |= {f"text:{text}": f"select.{name}.{key}: {text}" for key, text in texts.items()}
     shown |= {f"vector:{text}": f"select.{name}.{key}: {text}" for key, text in vectors.items()}
@@ -110,6 +115,7 @@ def select(
             "failed": "error IS NOT NULL OR content IS NULL OR finish_reason NOT IN ('stop', 'length')",
             "truncated": "finish_reason = 'length'",
             "where": f"coalesce(({params.where}\n), false)",
+            "order": f"({params.order or 'NULL'}\n)::DOUBLE",
         }
         | {f"number:{text}": f"({text}\n)::DOUBLE" for text in numbers.values()}
         | {f"text:{text}": f"({text}\n)::VARCHAR" for text in texts.values()}
@@ -159,6 +165,7 @@ def select(
     del candidates, names
     kept, weight = np.zeros(len(rows), bool), np.zeros(len(rows))
     kept[able], weight[able], reason[able] = decision.kept, decision.weight, decision.reason
+    rank = pa.nulls(len(rows), pa.int64()) if params.order is None else _ranked(rows, kept, f"select.{name}.order")
     for start in range(0, len(rows), BATCH):
         some, here = rows.slice(start, BATCH), slice(start, start + BATCH)
         yield SELECTIONS.batch(
@@ -169,7 +176,20 @@ def select(
             weight=pa.array(weight[here]),
             reason=pa.array(reason[here], pa.string()),
             tokens=some["tokens"].fill_null(0),
+            rank=rank[here],
         )
+
+
+def _ranked(rows: pa.Table, kept: np.ndarray, key: str) -> pa.Array:
+    """The places of the kept rows in the order of their numbers, then of their ids; null for all others."""
+    place = np.flatnonzero(kept)
+    number = rows["order"].take(pa.array(place))
+    if number.null_count:
+        example = rows["response_id"][int(place[number.is_null().to_numpy().argmax()])]
+        raise Refused(f"{key}: {number.null_count} kept answers have no number, for example {example}")
+    rank = np.zeros(len(rows), np.int64)
+    rank[place[np.argsort(number.to_numpy(), kind="stable")]] = np.arange(len(place))
+    return pa.array(rank, mask=~kept)
 
 
 def held_to(budget: Budget, decision: Decision, candidates: Candidates) -> Decision:

@@ -18,7 +18,7 @@ from pipeline.tables.parquet import Scan
 
 BATCH = 16_384
 # Above so many bytes they lie in a file without a name, which is gone when the process is.
-MAPPED = 2_000_000_000
+MAPPED = 500_000_000
 
 
 def stored(scores: Scan, expression: str) -> Scan | None:

@@ -88,7 +88,8 @@ class Trainer:
     ) -> list[dict[str, float]]:
         """Train the parts in place, going on from the newest whole checkpoint; returns a point per step."""
         terms = [term for turn in self.turns for term in turn.terms]
-        order = Order(self.rows.prompt_ids, self.recipe, any(term.item == "set" for term in terms))
+        sets = any(term.item == "set" for term in terms)
+        order = Order(self.rows.prompt_ids, self.recipe, sets, self.rows.ranks if self.recipe.pacing else None)
         self.learning = {id(p) for part in self.parts.values() for p in part.parameters() if p.requires_grad}
         for module in (*self.parts.values(), *self.fixed.values()):
             module.to(self.device)

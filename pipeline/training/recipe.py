@@ -26,6 +26,29 @@ class Adapter(Choice):
     dropout: float = Field(default=0.0, ge=0, lt=1)
 
 
+class Pacing(Choice):
+    """A curriculum: the rows of a step are drawn from those of the lowest ranks, of which there are more at every step.
+
+    At the share t of all steps these are begin + (1 - begin) f(t / full) of all rows, and from `full` on all of them; f
+    is `linear`, the square `root`, which adds most of them early, or a `step`, which adds them all at `full`. There are
+    as many steps, and as many rows in each, as without pacing, so that one is the other's control.
+
+    Paper: Wu et al. 2021 (When do curricula work?, arXiv 2012.03107), table 2, their a and b; easy first is Bengio et
+    al. 2009.
+    Differs: the control is the usual training, in which every row comes once an epoch.
+    """
+
+    by: Literal["linear", "root", "step"] = "linear"
+    begin: float = Field(default=0.2, gt=0, le=1)
+    full: float = Field(default=0.5, gt=0, le=1)
+
+    def share(self, done: float) -> float:
+        """The share of the rows that are drawn from, after a share of the steps."""
+        if done >= self.full or self.by == "step":
+            return 1.0 if done >= self.full else self.begin
+        return self.begin + (1 - self.begin) * (done / self.full) ** (0.5 if self.by == "root" else 1)
+
+
 class Recipe(StageParams):
     """Optimizer and schedule: linear warm-up, constant, then linear decay over the last `decay_share` of the steps.
 
@@ -46,6 +69,7 @@ class Recipe(StageParams):
     dtype: Dtype | None = None
     adapter: Adapter | None = None
     keep_moments: bool = False
+    pacing: Pacing | None = None
     seed: int
 
     @model_validator(mode="after")
@@ -186,9 +210,19 @@ class StudentParams(Recipe):
                     f"`of: signals/<examples>/<probe>`, or move the entry to `distill:` with a `teacher:`"
                 )
         texts += [f"{name} reads the teacher's tap {tap!r}; {text}" for name, tap, text in self._lacks_taps(plan, live)]
+        if self.pacing is not None and not any(self._is_control(i.params) for s in TRAINING for i in plan.of(s)):
+            texts.append(
+                "pacing: there is no entry like this one without it, which tells what the order does; add one that "
+                "differs in nothing else"
+            )
         if self.feed and stored and not self.feed.use.method.traits.get("keeps_signals", False):
             texts.append(f"{self.feed.use.name} draws rows that the stored signals are not of: use `distill:`")
         return texts
+
+    def _is_control(self, other: StageParams) -> bool:
+        """Whether another entry is this one in random order."""
+        plain = {"pacing": None, "arm": None}
+        return other.model_copy(update={"arm": None}) == self.model_copy(update=plain)
 
     def _lacks_taps(self, plan: Plan, live: bool) -> list[tuple[str, str, str]]:
         """Terms whose taps of a teacher are not in the stored signals, with what would mend it."""
@@ -205,6 +239,8 @@ class StudentParams(Recipe):
         ]
 
 
+# The stages that train.
+TRAINING = ("train", "distill")
 # Names that mean something else among the roles.
 RESERVED = ("student", "teacher", "shadow", "start")
 # What every network's view holds.

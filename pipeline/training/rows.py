@@ -66,6 +66,14 @@ class Rows:
         """The prompt that each row answers, in their order."""
         return self._ids("prompt_id")[self.order]
 
+    @cached_property
+    def ranks(self) -> np.ndarray | None:
+        """The rank of each row, -1 where it has none, in their order; nothing if the file has no ranks."""
+        if "rank" not in self.schema.names:
+            return None
+        ranks = [batch["rank"].fill_null(-1).to_numpy() for batch in self._batches()]
+        return np.concatenate(ranks)[self.order]
+
     def _ids(self, column: str, letters: int = 2 * ids.ID_BYTES) -> np.ndarray:
         """The first letters of a column of ids, as they lie in the file."""
         found = np.empty(self.starts[-1], f"S{letters}")

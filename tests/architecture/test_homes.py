@@ -110,7 +110,6 @@ COVERED = {
     "networks/classifier.py": "laws/test_networks.py",
     "training/chunks.py": "training/test_loop.py",
     "training/checkpoints.py": "training/test_loop.py",
-    "training/order.py": "training/test_loop.py",
     "training/places.py": "laws/test_networks.py",
     "training/shadow.py": "training/test_loop.py",
     "training/terms.py": "training/test_loop.py",

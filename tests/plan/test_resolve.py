@@ -144,6 +144,16 @@ WRONG: dict[str, tuple[Change, str]] = {
         lambda p: p["train"]["kd"].update(arm="x") or p["train"].update(more={**p["train"]["kd"], "epochs": 9}),
         "train.more: epochs: is another in train.kd; entries of one arm (x) differ in `seed` and `of` alone",
     ),
+    "a curriculum without a control": (
+        lambda p: p["train"]["kd"].update(pacing={"by": "root"}), "train.kd: pacing: there is no entry like this one"
+    ),
+    "a curriculum whose control is trained longer": (
+        lambda p: p["train"].update(eased={**p["train"]["kd"], "pacing": {}, "epochs": 9}),
+        "train.eased: pacing: there is no entry like this one without it",
+    ),
+    "an order that is no number": (
+        lambda p: p["select"]["coverage"].update(order="domain"), "select.coverage: order: 'domain' must be a number"
+    ),
     "a rule of two statements": (
         lambda p: p["select"]["coverage"].update(where="true; DROP TABLE responses"), "select.coverage: "
     ),
@@ -158,6 +168,12 @@ WRONG: dict[str, tuple[Change, str]] = {
 def test_a_fault_names_its_key_and_what_to_write(given: dict[str, Any], what: str) -> None:
     change, says = WRONG[what]
     assert any(says in fault for fault in faults(given, change)), faults(given, change)
+
+
+def test_a_curriculum_beside_its_control_is_no_fault(given: dict[str, Any]) -> None:
+    given["select"]["coverage"]["order"] = "-agreement.score"
+    given["train"]["eased"] = {**given["train"]["kd"], "pacing": {"by": "step", "begin": 0.5}}
+    assert "train@eased" in resolve(given).instances
 
 
 # Expressions that no automaton can be, and what is said of them; and others that look like them.

@@ -14,7 +14,7 @@ from pipeline.core.stage import Instance
 from pipeline.errors import Refused
 from pipeline.model.chat import Chat
 from pipeline.stages import pack, read
-from pipeline.tables import ids, parquet, tensors
+from pipeline.tables import ids, parquet, sorting, tensors
 from pipeline.tables.parquet import Scan
 
 ROOT = Path(__file__).parents[2]
@@ -38,13 +38,13 @@ def data(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def packed(data: Path, rows: list[dict], **more: object) -> dict[str, dict]:
+def packed(data: Path, rows: list[dict], ranks: list[int] | None = None, **more: object) -> dict[str, dict]:
     """The first response of every example -> the example."""
     parquet.write(RESPONSES, data / OF, 2, [RESPONSES.rows(rows)])
     kept = [
         {"response_id": r["response_id"], "prompt_id": r["prompt_id"], "domain": "add", "kept": r["sample"] == 0,
-         "weight": float(r["sample"] == 0), "reason": "random", "tokens": 4}
-        for r in rows
+         "weight": float(r["sample"] == 0), "reason": "random", "tokens": 4, "rank": rank}
+        for r, rank in zip(rows, ranks or [None] * len(rows), strict=True)
     ]  # fmt: skip
     parquet.write(SELECTIONS, data / "selections" / OF / "random", 2, [SELECTIONS.rows(kept)])
     params = pack.Params.model_validate({"of": OF, "by": "random", "student": "base", **more})
@@ -101,6 +101,25 @@ def test_an_example_says_how_good_it_is_and_what_judges_it(data: Path) -> None:
         example = found[row["response_id"]]
         assert (example["verifier"], example["reference"]) == (row["verifier"], row["reference"])
         assert example["inputs"] is None and example["outputs"] is None
+
+
+def test_an_example_keeps_the_least_rank_of_its_responses(data: Path) -> None:
+    rows = [response("first", "1+2#3", "3"), response("second", "1+2#3", "3"), response("other", "1+2#4", "4")]
+    rows = [{**row, "prompt_id": rows[0]["prompt_id"]} for row in rows]
+    found = packed(data, rows, ranks=[7, 2, 5])
+    assert sorted(example["rank"] for example in found.values()) == [2, 5]
+    assert {example["rank"] for example in packed(data, rows).values()} == {None}
+
+
+def test_what_is_packed_hangs_on_no_batch(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nor on what fits the memory, also where equal examples stand far apart."""
+    rows = [response(f"{i}", f"1+2#{i % 7}", f"{i % 7}", sample=int(i % 5 == 0)) for i in range(40)]
+    whole = packed(data, rows)
+    monkeypatch.setattr(pack, "BATCH", 3)
+    monkeypatch.setattr(sorting, "RUN_ROWS", 4)
+    monkeypatch.setattr(sorting, "BATCH_ROWS", 2)
+    assert packed(data, rows) == whole
+    assert sum(len(example["response_ids"]) for example in whole.values()) == 32
 
 
 def test_a_text_has_the_id_that_it_always_had_and_arrays_tell_equal_texts_apart(data: Path) -> None:

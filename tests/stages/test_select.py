@@ -126,6 +126,25 @@ def test_a_budget_counts_what_it_is_told_to_count(data: Path) -> None:
         run(data, {**RANDOM, "budget_tokens": 60, "tokens": "NULL"})
 
 
+def test_what_is_kept_is_ranked_by_a_number_then_by_id(data: Path) -> None:
+    rows = run(data, {**RANDOM, "budget_rows": 30, "order": "-agreement.score"})
+    score = {r["response_id"]: r["score"] for r in Scan(SCORES, (data / "scores/responses/train/agreement",)).pylist()}
+    kept = sorted((r for r in rows if r["kept"]), key=lambda r: (-score[r["response_id"]], r["response_id"]))
+    assert len({score[r["response_id"]] for r in kept}) < len(kept) == 30
+    assert [r["rank"] for r in kept] == list(range(30))
+    plain = run(data, {**RANDOM, "budget_rows": 30})
+    assert all(r["rank"] is None for r in [*plain, *(r for r in rows if not r["kept"])])
+    assert [{**r, "rank": None} for r in rows] == plain
+
+
+def test_a_kept_answer_without_a_number_has_no_rank(data: Path) -> None:
+    given = {**RANDOM, "order": "CASE WHEN agreement.score < 0.5 THEN agreement.score END"}
+    with pytest.raises(Refused, match=r"main\.order: \d+ kept answers have no number, for example [0-9a-f]{32}"):
+        run(data, given)
+    kept = [r for r in run(data, {**given, "where": "agreement.score < 0.5"}) if r["kept"]]
+    assert sorted(r["rank"] for r in kept) == list(range(len(kept)))
+
+
 def test_random_without_a_budget_keeps_one_answer_of_every_prompt(data: Path) -> None:
     kept = [r for r in run(data, RANDOM) if r["kept"]]
     assert len(kept) == len({r["prompt_id"] for r in kept}) == 40

@@ -67,6 +67,14 @@ def test_rows_are_in_the_order_of_their_ids_however_they_are_cut(tmp_path: Path)
     assert len(set(held.prompt_ids)) == (BATCH_ROWS + 300 + 2) // 3
 
 
+def test_ranks_are_those_of_the_rows_or_missing(tmp_path: Path) -> None:
+    made = [row(i, rank=None if i == 4 else 100 - i) for i in range(9)]
+    held = Rows.of(scan(tmp_path, made, 2), tmp_path / "rows.arrow")
+    assert held.ranks is not None
+    ordered = sorted(made, key=lambda r: r["example_id"])
+    assert held.ranks.tolist() == [-1 if r["rank"] is None else r["rank"] for r in ordered]
+
+
 def test_a_batch_is_what_its_rows_say(tmp_path: Path) -> None:
     held = Rows.of(scan(tmp_path, [row(i) for i in range(40)]), tmp_path / "rows.arrow")
     table = held.take([5, 3, 9])

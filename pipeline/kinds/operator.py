@@ -82,6 +82,12 @@ def of_domains(parents: Sequence[Parent]) -> dict[str, list[Parent]]:
     return found
 
 
+def dealt(rows: int, domains: Iterable[str]) -> Iterator[tuple[str, int]]:
+    """Every domain in turn, with the number of the turn, `rows` of them in all; none if there is no domain."""
+    names = list(domains)
+    return ((names[i % len(names)], i // len(names)) for i in range(rows if names else 0))
+
+
 def drawn(parents: Sequence[Parent], count: int, seed: int, *names: str | int) -> list[Parent]:
     """Some of them, in the order in which they are drawn for one named purpose."""
     chosen = ids.generator(seed, *names).choice(len(parents), min(count, len(parents)), replace=False)

@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import PositiveInt
 
-from pipeline.kinds.operator import Child, Operator, Parent, drawn, numbered, of_domains, operator
+from pipeline.kinds.operator import Child, Operator, Parent, dealt, drawn, numbered, of_domains, operator
 from pipeline.tables import ids
 
 INSTRUCT = """Here are {shown} tasks:
@@ -46,10 +46,8 @@ def instruct(*, rows: PositiveInt = 100, shown: PositiveInt = 3, count: Positive
 
     def ask(parents: Sequence[Parent], seed: int) -> Iterator[Child]:
         domains = of_domains(parents)
-        for i in range(rows if domains else 0):
-            turn, place = divmod(i, len(domains))
-            domain, own = list(domains.items())[place]
-            chosen = drawn(own, shown, seed, "instruct", domain, turn)
+        for domain, turn in dealt(rows, domains):
+            chosen = drawn(domains[domain], shown, seed, "instruct", domain, turn)
             tasks = numbered(parent.question for parent in chosen)
             yield Child(chosen, {"prompt": INSTRUCT.format(shown=len(chosen), tasks=tasks, count=count)})
 

@@ -15,12 +15,13 @@ from pipeline.kinds.operator import (
     Parent,
     Student,
     Teacher,
+    dealt,
     drawn,
     numbered,
     of_domains,
     of_each,
     operator,
-)  # fmt: skip
+)
 
 Gap = Annotated[float, Field(ge=0, lt=1)]
 
@@ -61,9 +62,10 @@ def hard(*, teacher: Teacher, student: Student, gap: Gap = 0.0, count: PositiveI
         gaps: dict[str, list[float]] = {}
         for prompt in both:
             gaps.setdefault(learnt[prompt][0].domain, []).append(_passed(taught[prompt]) - _passed(learnt[prompt]))
+        wide = {domain for domain, own in gaps.items() if fmean(own) > gap}
         for prompt in both:
             wrong = next((parent for parent in learnt[prompt] if not parent.right), None)
-            if wrong and _passed(taught[prompt]) and fmean(gaps[wrong.domain]) > gap:
+            if wrong and wrong.domain in wide and _passed(taught[prompt]):
                 text = HARD.format(task=wrong.question, said=wrong.said, reference=wrong.reference, count=count)
                 yield Child([wrong], {"prompt": text})
 
@@ -89,11 +91,13 @@ def report(*, student: Student, rows: PositiveInt = 100, shown: PositiveInt = 3,
         rates = {domain: fmean(_passed(answered[p.prompt_id]) for p in own) for domain, own in first.items()}
         told = "\n".join(f"{domain}: {rates[domain]:.0%} of {len(own)} tasks" for domain, own in first.items())
         behind = [domain for domain, rate in rates.items() if rate < 1]
-        for i in range(rows if behind else 0):
-            turn, place = divmod(i, len(behind))
-            domain = behind[place]
-            sorts = _sorted([answered[parent.prompt_id] for parent in first[domain]])
-            chosen = {head: drawn(own, shown, seed, "report", domain, head, turn) for head, own in sorts.items() if own}
+        sorts = {domain: _sorts([answered[p.prompt_id] for p in first[domain]]) for domain in behind}
+        for domain, turn in dealt(rows, behind):
+            chosen = {
+                head: drawn(own, shown, seed, "report", domain, head, turn)
+                for head, own in sorts[domain].items()
+                if own
+            }
             examples = "\n\n".join(f"{head}:\n{numbered(map(_told, own))}" for head, own in chosen.items())
             text = REPORT.format(rates=told, examples=examples, count=count, domain=domain)
             yield Child([parent for own in chosen.values() for parent in own], {"prompt": text})
@@ -110,7 +114,7 @@ def _passed(samples: Sequence[Parent]) -> float:
     return fmean(parent.right is True for parent in samples)
 
 
-def _sorted(prompts: Sequence[Sequence[Parent]]) -> Mapping[str, list[Parent]]:
+def _sorts(prompts: Sequence[Sequence[Parent]]) -> Mapping[str, list[Parent]]:
     """An answer to each prompt, by what it shows: the first, where all are right, or the commonest wrong one."""
     found: dict[str, list[Parent]] = {"Right": [], "Wrong": [], "Wrong, and sure of it": []}
     for samples in prompts:

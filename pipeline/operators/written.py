@@ -100,4 +100,4 @@ def _plain(key: str, value: Any) -> Any:
     """A value as a row has it: a level that is written as a text is the number that it says."""
     if not isinstance(value, str):
         return value
-    return int(value) if key == "level" and value.strip().isdecimal() else value.strip()
+    return int(value) if key == "level" and re.fullmatch(r"\s*\d{1,9}\s*", value) else value.strip()

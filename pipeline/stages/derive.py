@@ -23,7 +23,7 @@ from pipeline.tables import ids
 from pipeline.tables.parquet import Scan
 from pipeline.text.intake import Intake, name_groups
 
-SHOWN = 3
+SHOWN, KEPT = 3, 20
 
 
 class Params(StageParams):
@@ -199,14 +199,15 @@ def _tell(
 ) -> None:
     """Say what could not be used; refuse where nothing could."""
     causes = Counter(row.why for row in unreadable)
-    notes |= {"parents": parents, "unreadable": dict(causes), "repeated": len(intake.repeated)}
+    notes |= {"parents": parents, "unreadable": dict(causes.most_common(KEPT)), "repeated": len(intake.repeated)}
     said = [f"{count} x {why}" for why, count in causes.most_common(SHOWN)]
     if not made:
         why = f": {'; '.join(said)}" if said else "; there is nothing to derive from" if not parents else ""
         raise Refused(f"derive.{name}: no prompt was made of {parents} parents{why}")
     if unreadable:
         how.say(
-            f"nothing was made of {len(unreadable)} of {parents}: {'; '.join(said)}, such as {unreadable[0].source}"
+            f"{len(unreadable)} of what {parents} parents gave could not be used: {'; '.join(said)}, such as "
+            f"{unreadable[0].source}"
         )
     if intake.repeated:
         how.say(

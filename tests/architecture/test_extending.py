@@ -7,6 +7,7 @@ import re
 import shutil
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from pipeline.kinds.backend import GenerateRequest, Reading, Sampling, Tokens, o
 from pipeline.kinds.feed import Draw
 from pipeline.kinds.mixture import Domains
 from pipeline.kinds.objective import Reduced, Step, View
+from pipeline.kinds.operator import Child, Parent, Unreadable
 from pipeline.kinds.rule import Judged
 from pipeline.kinds.selector import Budget, Candidates
 from pipeline.laws import law
@@ -130,6 +132,21 @@ def test_rule_shouting() -> None:
         texts_from(["a", "b"], pa.array(["Say it.", "SAY it!"])), texts_from([], pa.array([], pa.string()))
     ) == {1: "60% of its letters are capitals"}
     assert rule.judge("") == Judged(0.0, None)
+
+
+MESSAGES = [{"role": "user", "content": "Say it."}]
+ASKED = Parent("p", "p", MESSAGES, "d", None, None, None, None)
+
+
+def test_operator_translated() -> None:
+    [child] = built("operator", "translated", into="Manx")([ASKED], 0)
+    assert child == Child([ASKED], {"prompt": "Write in Manx and say nothing else:\n\nSay it."})
+
+
+def test_operator_last_line() -> None:
+    said, silent = (replace(ASKED, id=text, content=text) for text in ("One.\nTwo.", "One.\n"))
+    made = list(built("operator", "last_line")([said, silent], 0))
+    assert made == [Child([said], {"prompt": "Two."}), Unreadable(silent, "its last line is empty")]
 
 
 def test_verifier_yes_no() -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline.asking.ask import ask, requests_for
+from pipeline.asking.ask import ask
 from pipeline.commands.entries import pool_asked
 from pipeline.commands.estimate import Estimates, _interval, _totals, chosen, estimate, lines, ready
 from pipeline.core.run import How
@@ -21,7 +21,7 @@ from pipeline.core.stage import Plan
 from pipeline.errors import CapReached, Refused
 from pipeline.kinds.backend import Answer
 from pipeline.plan.resolve import resolve
-from pipeline.stages.generate import Params
+from pipeline.stages.generate import Params, requests_of
 from pipeline.tables import ids
 from tests.commands.pool import params, prompt, teacher, workspace
 from tests.servers import MODEL
@@ -101,7 +101,7 @@ def run(resolved: Plan, data: Path, root: Path) -> Sequence[Answer]:
     entry = teacher(resolved)
     assert isinstance(entry.params, Params)
     model, sampling = data / "models" / "teacher", entry.params.sampling()
-    requests = requests_for(pool_asked(entry, data), model, sampling, entry.params.k, entry.params.seed)
+    requests = requests_of(entry.params, pool_asked(entry, data), model)
     return list(ask(model, requests, sampling, How(resolved.settings, root, entry.label)).values())
 
 
@@ -138,6 +138,20 @@ def test_the_intervals_hold_the_truth_and_a_run_asks_only_the_rest(tmp_path: Pat
         assert after.tokens is not None and after.hours is not None and after.cost_usd is not None
         assert after.tokens.high == after.hours.high == after.cost_usd.high == 0.0
         assert len(talker.asked) == 300
+
+
+def test_a_prompt_of_the_entry_is_what_is_asked_and_paid_for(tmp_path: Path) -> None:
+    with talking() as talker:
+        given = params(talker.url)
+        given["generate"]["teacher"]["elicit"] = {"system": "Be brief.", "template": "Think first: {prompt}"}
+        resolved, data = workspace(given, tmp_path, questions(12))
+        [found] = estimated(resolved, data, tmp_path, rows=5).entries
+        assert len(talker.asked) == found.probe == 5 and found.requests == 24
+        run(resolved, data, tmp_path)
+        assert len(talker.asked) == 24
+        for body in talker.asked:
+            system, question = body["messages"]
+            assert system["content"] == "Be brief." and question["content"].startswith("Think first: question ")
 
 
 def test_the_intervals_hold_the_truth_about_as_often_as_they_say() -> None:

@@ -109,6 +109,20 @@ def test_the_screen_says_what_became_of_each_row(tmp_path: Path, server: Server)
     assert "$0.03 and 24,000 tokens (k is 2)" in summary
 
 
+def test_an_answer_to_a_prompt_of_the_entry_is_trained_on_with_the_plain_one(tmp_path: Path) -> None:
+    given = params(None)
+    given["generate"]["teacher"]["elicit"] = {"template": "mul 003 004\n{prompt}"}
+    resolved, data = workspace(given, tmp_path, [prompt(question) for question, _ in ADDITIONS])
+    shown = preview(resolved, teacher(resolved), data, tmp_path, rows=3)
+    for row in shown.rows:
+        [plain], [asked] = row.samples[0]["messages"], row.samples[0]["asked"]
+        assert asked["content"] == "mul 003 004\n" + plain["content"]
+        assert isinstance(row.trained, Trained)
+        assert plain["content"] in row.trained.before and "mul" not in row.trained.before
+    again = preview(resolved, teacher(resolved), data, tmp_path, rows=3)
+    assert [row.from_memo for row in again.rows] == [2, 2, 2]
+
+
 def test_a_rule_of_the_selection_that_leaves_a_row_out_is_named(tmp_path: Path, server: Server) -> None:
     given = params(server.url)
     given["select"]["all"]["where"] = "contains(content, 'yes')"

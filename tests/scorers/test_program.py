@@ -15,6 +15,7 @@ from pipeline.errors import Refused
 from pipeline.sandbox import Run, unsafe
 from pipeline.scorers import program
 from pipeline.scorers.program import Verdict, strategy, verdict_of
+from pipeline.text import programs
 from tests.scorers.scored import score, scored, votes
 
 LIMITS = Limits(seconds=20, memory=500_000_000)
@@ -102,6 +103,53 @@ def test_what_the_machine_fails_is_missing(monkeypatch: pytest.MonkeyPatch, foun
     scores, _ = score("program.tests", rows, sandbox="none")
     assert scores == [None if expected == "missing" else 0]
     verdict_of.cache_clear()
+
+
+def printed(
+    *contents: str | None, verifier: str | None = "numeric.last", reference: str | None = "12"
+) -> dict[str, list]:
+    return {**written(*contents, reference=reference), "verifier": pa.array([verifier] * len(contents), pa.string())}
+
+
+@pytest.mark.parametrize(
+    ("content", "right", "failed"),
+    [
+        ("print(3 * 4)", 1, 0),
+        (fenced("a = 3\nprint(a * 4)", "print(1)"), 1, 0),
+        ("print('It is', 12, 'in all.')", 1, 0),
+        ("if __name__ == '__main__':\n    print(12.0)", 1, 0),
+        ("import warnings\nwarnings.warn('99')\nprint(12)", 1, 0),
+        ("print(13)", 0, 0),
+        ("x = 12", 0, 0),
+        ("", 0, 0),
+        ("12", 0, 0),
+        ("print(12)\nraise ValueError", 0, 1),
+        ("print(12)\nimport os\nos._exit(0)", 0, 1),
+        ("The answer is 12.", 0, 1),
+    ],
+)
+def test_a_program_is_right_if_it_prints_the_reference(content: str, right: int, failed: int) -> None:
+    scores, [quantities] = score("program.output", printed(content), sandbox=WALLS)
+    assert (scores, quantities) == ([right], {"right": right, "late": 0, "failed": failed})
+
+
+def test_where_no_output_can_be_judged_the_score_is_null(monkeypatch: pytest.MonkeyPatch) -> None:
+    say = "print(12)"
+    for rows in (printed(say, verifier=None), printed(say, reference=None), printed(None)):
+        assert score("program.output", rows, sandbox=WALLS)[0] == [None]
+    assert score("program.output", {**printed(say), "error": pa.array(["no route"])}, sandbox=WALLS)[0] == [None]
+    assert score("program.output", printed(), sandbox=WALLS)[0] == []
+    monkeypatch.setattr(programs, "run", lambda *_: Run(None, "unshare: no memory"))
+    programs.execute.cache_clear()
+    assert score("program.output", printed(say), sandbox=WALLS)[0] == [None]
+    programs.execute.cache_clear()
+
+
+def test_a_program_that_runs_out_of_time_prints_nothing_right() -> None:
+    scores, [quantities] = score(
+        "program.output", printed("print(12, flush=True)\nwhile True: pass"), seconds=3.0, sandbox=WALLS
+    )
+    assert (scores, quantities["late"]) == ([0], 1)
 
 
 def test_without_walls_it_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

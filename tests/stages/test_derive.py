@@ -182,7 +182,7 @@ def test_a_label_that_the_verifier_cannot_read_is_told(tmp_path: Path, capsys: p
     assert {(row["verifier"], row["reference"]) for row in rows} == {("numeric.last", "4")}
     why = "numeric.last cannot read the reference as one whole answer"
     assert notes(tmp_path)["unreadable"] == {why: 2, "no tasks are written in it (JSON)": 1}
-    assert f"nothing was made of 3 of 2: 2 x {why}" in capsys.readouterr().err
+    assert f"3 of what 2 parents gave could not be used: 2 x {why}" in capsys.readouterr().err
 
 
 def test_two_labels_of_one_task_are_a_conflict(tmp_path: Path) -> None:

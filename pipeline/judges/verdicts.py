@@ -20,7 +20,7 @@ Meaning = tuple[str, ...]
 def points(*, scale: Annotated[int, Field(ge=2, le=100)] = 5) -> Judge:
     """The mean of the points that an answer got, from 1 to `scale`; null if none could be read.
 
-    Quantities: n (samples with points), sum, unread (samples without, or with points that are not on the scale).
+    Quantities: asked (samples), n (those with points), sum, unread (those without, or off the scale).
 
     Paper: Zheng et al. 2023 (MT-Bench, arXiv 2306.05685), section 3.1, grading of one answer; with `scale: 6` the
     scores of Liu et al. 2024 (DEITA, arXiv 2312.15685).
@@ -49,7 +49,7 @@ def _mean(marks: Sequence[Fraction | None]) -> dict[str, Any]:
     n, total = float(len(read)), float(sum(read))
     return {
         "score": total / n if read else None,
-        "quantities": [("n", n), ("sum", total), ("unread", len(marks) - n)],
+        "quantities": [("asked", float(len(marks))), ("n", n), ("sum", total), ("unread", len(marks) - n)],
     }
 
 
@@ -57,8 +57,8 @@ def _mean(marks: Sequence[Fraction | None]) -> dict[str, Any]:
 def wins() -> Judge:
     """The share of decided pairs that an answer wins, a tie being half a win; null if none is decided.
 
-    A pair is decided where both orders of its two answers agree; the samples of an order vote. Quantities: pairs, wins,
-    losses, ties, inconsistent (the orders disagree, or the samples of one do), unread (an order has no verdict).
+    A pair is decided where both orders of its two answers agree; the samples of an order vote. Quantities: asked (all
+    pairs), wins, losses, ties, inconsistent (the orders, or the samples of one, disagree), unread (an order is silent).
 
     Paper: Zheng et al. 2023 (MT-Bench, arXiv 2306.05685), section 3.4: positions swapped against the bias for one.
     Differs: pairs whose orders disagree are counted by themselves, where the paper calls them ties.
@@ -79,7 +79,7 @@ def wins() -> Judge:
 @judge(verdict="same", score="equivalent / (equivalent + different)", good=lambda arguments: 0.5)
 def equivalent() -> Judge:
     """The share of the other answers that say the same as this one, among those of which both orders agree; null if
-    there is none. Quantities: pairs, equivalent, different, inconsistent, unread, as in `verdicts.wins`.
+    there is none. Quantities: asked, equivalent, different, inconsistent, unread, as in `verdicts.wins`.
 
     Paper: Jung et al. 2024 (Impossible Distillation, arXiv 2305.16635), the filter by entailment both ways; Howard et
     al. 2024 (NeuroComparatives, arXiv 2305.04978), the vote among siblings.
@@ -126,4 +126,4 @@ def _majority(votes: Counter[Meaning]) -> Meaning | None:
 
 def _quantities(count: Counter[str], *outcomes: str) -> list[tuple[str, float]]:
     own = {name: float(count[name]) for name in (*outcomes, "inconsistent", "unread")}
-    return [("pairs", float(count.total())), *own.items()]
+    return [("asked", float(count.total())), *own.items()]

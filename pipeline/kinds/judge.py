@@ -23,7 +23,7 @@ class Judge(Protocol):
 
     def __call__(self, verdicts: Sequence[Verdict], /) -> Mapping[str, dict[str, Any]]:
         """Every answer that a question is about, with its columns of the table `scores`: `score`, `quantities`, and
-        `detail` if it has one. What is no verdict is counted as unread and decides nothing."""
+        `detail` if it has one. What is no verdict decides nothing: it is the `unread` of what was `asked`."""
         ...
 
 

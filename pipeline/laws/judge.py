@@ -83,8 +83,8 @@ def only_answers_that_were_asked_about(case: Case) -> None:
 
 
 def what_is_unread_decides_nothing(case: Case) -> None:
-    """A sample that is no verdict changes no score, and an answer of which nothing could be read has none. Count it as
-    `unread`; it is no loss, and no lowest mark."""
+    """A sample that is no verdict changes no score, and an answer of which nothing could be read has none. Count it in
+    `asked` and in `unread`; it is no loss, and no lowest mark."""
     verdicts = verdicts_for(case.method)
     more = [replace(verdict, said=(*verdict.said, None, "I would rather not say")) for verdict in verdicts]
     with_more, without = case.scores(more), case.scores(verdicts)
@@ -96,7 +96,8 @@ def what_is_unread_decides_nothing(case: Case) -> None:
     nothing = case.scores([replace(verdict, said=(None, "")) for verdict in verdicts])
     for key, row in nothing.items():
         must(row["score"] is None, f"{key} has the score {row['score']}, and nothing could be read")
-        must(dict(row["quantities"]).get("unread", 0) > 0, f"{key} has no quantity `unread`, and nothing could be read")
+        given = dict(row["quantities"])
+        must(0 < given.get("asked", 0) == given.get("unread"), f"{key} has {given}, and nothing could be read")
 
 
 def quantities_make_the_score(case: Case) -> None:

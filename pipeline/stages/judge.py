@@ -5,8 +5,8 @@ Reads responses, and the prompts and responses of the pool in which it was asked
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -90,7 +90,7 @@ def judge(
         )
     found = params.use.build()(verdicts)
     scored = [(row, found.get(one.get(row["response_id"], ""), NOTHING)) for row in rows]
-    _tell(params, verdicts, scored, notes, how)
+    _tell(params, found.values(), scored, notes, how)
     yield SCORES.rows({"response_id": r["response_id"], "prompt_id": r["prompt_id"], **s} for r, s in scored)
 
 
@@ -110,34 +110,26 @@ def _verdicts(params: Params, questions: Scan, replies: Scan, one: Mapping[str, 
 
 def _tell(
     params: Params,
-    verdicts: Sequence[Verdict],
-    scored: Sequence[tuple[Mapping[str, Any], Mapping[str, Any]]],
+    found: Iterable[Mapping[str, Any]],
+    scored: Iterable[tuple[Mapping[str, Any], Mapping[str, Any]]],
     notes: dict,
     how: How,
 ) -> None:
-    """Say how much of what was asked is of use, and how far the judge agrees with the verifier where one can tell."""
-    samples = sum(len(verdict.said) for verdict in verdicts)
-    silent = sum(text is None for verdict in verdicts for text in verdict.said)
-    notes |= {"questions": len(verdicts), "unread": {"n": silent, "of": samples}}
-    told = [f"{silent} of {samples} verdicts could not be read"]
-    quantities = [dict(row["quantities"]) for _, row in scored]
-    pairs = sum(given.get("pairs", 0.0) for given in quantities)
-    if pairs:
-        inconsistent = sum(given.get("inconsistent", 0.0) for given in quantities)
-        notes["inconsistent"] = inconsistent / pairs
-        told.append(f"of {inconsistent / pairs:.0%} of the pairs the two orders say different things")
+    """Say how much of what was asked is of use, and how far the judge agrees with the verifier where that can tell."""
+    counts: Counter[str] = Counter()
+    for row in found:
+        counts.update(dict(row["quantities"]))
+    shares = {name: counts[name] / counts["asked"] for name in ("unread", "inconsistent") if name in counts}
+    notes |= shares
+    how.say(", ".join(f"{share:.0%} of what was asked is {name}" for name, share in shares.items()))
     if good := params.use.method.traits.get("good"):
         bar = good(params.use.arguments)
-        judged = [(r, s["score"] > bar) for r, s in scored if s["score"] is not None]
-        right = [(said, metric_of(r["verifier"], r["answer"], r["reference"])) for r, said in judged]
-        known = [(said, metric == 1) for said, metric in right if metric is not None]
+        metrics = [(s["score"], metric_of(r["verifier"], r["answer"], r["reference"])) for r, s in scored]
+        known = [(score > bar, metric == 1) for score, metric in metrics if None not in (score, metric)]
         if known:
-            notes["verifier"] = found = agreement(known)
-            told.append(
-                f"of {found['n']} answers it takes {found['good']} for good, of which the verifier finds "
-                f"{found['precision'] or 0:.0%} right (kappa {_number(found['kappa'])})"
-            )
-    how.say("; ".join(told))
+            notes["verifier"] = agreement(known)
+            told = {name: "none" if n is None else f"{n:.3g}" for name, n in notes["verifier"].items()}
+            how.say("beside the verifier: " + ", ".join(f"{name} {n}" for name, n in told.items()))
 
 
 def agreement(known: Sequence[tuple[bool, bool]]) -> dict[str, float | None]:
@@ -156,7 +148,3 @@ def agreement(known: Sequence[tuple[bool, bool]]) -> dict[str, float | None]:
         "recall": both / right if right else None,
         "kappa": (n * same - chance) / (n * n - chance) if n * n > chance else None,
     }
-
-
-def _number(value: float | None) -> str:
-    return "undefined" if value is None else f"{value:.2f}"

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import pyarrow as pa
-from pydantic import Field, NonNegativeFloat, PositiveInt, field_validator
+from pydantic import Field, NonNegativeFloat, PositiveInt, field_validator, model_validator
 
 from pipeline.contracts import PROMPTS, RESPONSES
 from pipeline.core import graph
@@ -47,6 +47,12 @@ class Params(StageParams):
         if sorted(fields_of(template)) != FIELDS:
             raise ValueError("names {knowledge} and {prompt} in braces, each once, and nothing else")
         return template
+
+    @model_validator(mode="after")
+    def _of_other_pools(self) -> Params:
+        if self.pool in (self.of, self.knowledge):
+            raise ValueError("pool: is a pool that it reads; name another")
+        return self
 
     def inputs(self) -> dict[str, Input]:
         answered = f"nothing answers the pool {self.knowledge}. Add an entry to generate with `pool: {self.knowledge}`"

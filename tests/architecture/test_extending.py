@@ -162,8 +162,8 @@ def test_reader_surprise() -> None:
 
 def test_judge_worst() -> None:
     rows = built("judge", "worst")([Verdict(("a",), ("4", "2", None)), Verdict(("b",), (None,))])
-    assert rows["a"] == {"score": 2.0, "quantities": [("least", 2.0), ("unread", 1.0)]}
-    assert rows["b"] == {"score": None, "quantities": [("unread", 1.0)]}
+    assert rows["a"] == {"score": 2.0, "quantities": [("asked", 3.0), ("unread", 1.0), ("least", 2.0)]}
+    assert rows["b"] == {"score": None, "quantities": [("asked", 1.0), ("unread", 1.0)]}
 
 
 def test_retriever_shared() -> None:

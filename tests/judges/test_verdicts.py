@@ -31,12 +31,17 @@ POINTS = [
 
 @pytest.mark.parametrize(("said", "score", "counted"), POINTS)
 def test_points_have_a_mean_and_what_is_none_is_unread(said: list, score: float | None, counted: tuple) -> None:
-    assert scored("points", [("a", said)]) == {"a": (score, dict(zip(("n", "sum", "unread"), counted, strict=True)))}
+    assert scored("points", [("a", said)]) == {
+        "a": (score, {"asked": len(said), **dict(zip(("n", "sum", "unread"), counted, strict=True))})
+    }
 
 
 def test_the_questions_about_one_answer_count_together_and_on_their_scale() -> None:
     found = scored("points", [("a", ["6"]), ("b", ["1"]), ("a", ["2"])], scale=6)
-    assert found == {"a": (4.0, {"n": 2, "sum": 8, "unread": 0}), "b": (1.0, {"n": 1, "sum": 1, "unread": 0})}
+    assert found == {
+        "a": (4.0, {"asked": 2, "n": 2, "sum": 8, "unread": 0}),
+        "b": (1.0, {"asked": 1, "n": 1, "sum": 1, "unread": 0}),
+    }
 
 
 # What is said of (a, b) and of (b, a), and what becomes of a: its score, and the one outcome of the pair.
@@ -60,13 +65,13 @@ def test_a_pair_is_decided_where_both_orders_agree(forth: list, back: list, scor
     found = scored("wins", [("ab", forth), ("ba", back)])
     nothing = dict.fromkeys(("wins", "losses", "ties", "inconsistent", "unread"), 0)
     other = {"wins": "losses", "losses": "wins"}.get(outcome, outcome)
-    assert found["a"] == (score, {"pairs": 1, **nothing, outcome: 1})
-    assert found["b"] == (None if score is None else 1 - score, {"pairs": 1, **nothing, other: 1})
+    assert found["a"] == (score, {"asked": 1, **nothing, outcome: 1})
+    assert found["b"] == (None if score is None else 1 - score, {"asked": 1, **nothing, other: 1})
 
 
 def test_a_pair_that_was_asked_about_in_one_order_is_unread() -> None:
     assert scored("wins", [("ba", ["A"])])["b"] == (None, {
-        "pairs": 1, "wins": 0, "losses": 0, "ties": 0, "inconsistent": 0, "unread": 1,
+        "asked": 1, "wins": 0, "losses": 0, "ties": 0, "inconsistent": 0, "unread": 1,
     })  # fmt: skip
 
 
@@ -91,7 +96,7 @@ SAME = [
 def test_two_say_the_same_where_both_directions_agree(forth: list, back: list, score: float, outcome: str) -> None:
     nothing = dict.fromkeys(("equivalent", "different", "inconsistent", "unread"), 0)
     found = scored("equivalent", [("ab", forth), ("ba", back)])
-    assert found["a"] == found["b"] == (score, {"pairs": 1, **nothing, outcome: 1})
+    assert found["a"] == found["b"] == (score, {"asked": 1, **nothing, outcome: 1})
 
 
 def test_equivalence_is_the_share_of_those_that_say_the_same() -> None:

@@ -125,12 +125,13 @@ def test_points_hold_for_all_that_say_the_same_and_are_held_against_the_verifier
     marks = {"42": ["#### 5", "#### 4"], "It is 41": ["#### 2", None], "2": ["#### 5"], "5": ["#### 4"]}
     reply(data, lambda shown: list(marks.get(shown[0], ["I cannot judge that."])))
     scores, notes = run(data, **POINTS)
-    assert scores["teacher", "6 * 7", "42"] == scores["base", "6 * 7", "42"] == (4.5, {"n": 2, "sum": 9, "unread": 0})
-    assert scores["teacher", "6 * 7", "It is 41"] == (2.0, {"n": 1, "sum": 2, "unread": 1})
-    assert scores["base", "2 + 2", "22"] == (None, {"n": 0, "sum": 0, "unread": 1})
+    twice = {"asked": 2, "unread": 0}
+    assert scores["teacher", "6 * 7", "42"] == scores["base", "6 * 7", "42"] == (4.5, twice | {"n": 2, "sum": 9})
+    assert scores["teacher", "6 * 7", "It is 41"] == (2.0, twice | {"n": 1, "sum": 2, "unread": 1})
+    assert scores["base", "2 + 2", "22"] == (None, {"asked": 1, "n": 0, "sum": 0, "unread": 1})
     # What was cut off or failed was never asked about.
     assert scores["base", "6 * 7", "It is 4..."] == scores["base", "6 * 7", None] == (None, {})
-    assert notes["questions"] == 5 and notes["unread"] == {"n": 2, "of": 7}
+    assert notes["unread"] == 2 / 7 and "inconsistent" not in notes
     # Above the middle of the scale are three times 42, twice 2, and a 5 that is wrong.
     kappa = (7 * 6 - 32) / (7 * 7 - 32)
     counted = {"n": 7, "good": 6, "right": 5}
@@ -146,13 +147,13 @@ def test_pairs_are_won_where_both_orders_agree(data: Path) -> None:
     sides = {"42": "A", "It is 41": "B"}
     reply(data, lambda s: [f"The better answer is: {sides.get(s[0], 'A')}"])
     scores, notes = run(data, use="verdicts.wins")
-    nothing = {"pairs": 1, "wins": 0, "losses": 0, "ties": 0, "inconsistent": 0, "unread": 0}
+    nothing = {"asked": 1, "wins": 0, "losses": 0, "ties": 0, "inconsistent": 0, "unread": 0}
     assert scores["base", "6 * 7", "42"] == (1.0, {**nothing, "wins": 1})
     assert scores["teacher", "6 * 7", "It is 41"] == (0.0, {**nothing, "losses": 1})
     # Whoever stands first is the better one: that says nothing.
     assert scores["teacher", "2 + 2", "5"] == scores["base", "2 + 2", "22"] == (None, {**nothing, "inconsistent": 1})
     assert scores["teacher", "1 + 1", "2"] == (None, {})
-    assert notes["inconsistent"] == 2 / 6 and notes["unread"] == {"n": 0, "of": 4}
+    assert (notes["inconsistent"], notes["unread"]) == (0.5, 0)
     assert notes["verifier"]["precision"] == 1.0 and notes["verifier"]["kappa"] == 1.0
 
 
@@ -168,7 +169,7 @@ def test_a_judge_that_never_answers_scores_nothing(data: Path) -> None:
     reply(data, lambda shown: [None, "####", "#### 4..."])
     scores, notes = run(data, **POINTS)
     assert {score for score, _ in scores.values()} == {None}
-    assert notes == {"questions": 5, "unread": {"n": 15, "of": 15}}
+    assert notes == {"unread": 1}
 
 
 def test_one_of_two_models_may_be_listened_to(data: Path) -> None:

@@ -172,7 +172,8 @@ FAULTS = [
     ({"own": True}, "own: would tell a student what is known of the very item that it is judged by, and bench is a"),
     ({"from": ["teacher"]}, "from: no entry 'teacher' of generate answers the pool lessons; there are tutor"),
     ({"knowledge": "lesons"}, "nothing answers the pool lesons. Add an entry to generate with `pool: lesons`"),
-    ({"pool": "bench"}, "these entries wait for each other: retrieve@helped -> retrieve@helped"),
+    ({"pool": "bench"}, "pool: is a pool that it reads; name another"),
+    ({"pool": "lessons"}, "pool: is a pool that it reads; name another"),
     ({"use": "bm25.bst"}, "no retriever is called 'bm25.bst'"),
     ({"least": -1}, "least: Input should be greater than or equal to 0"),
 ]

@@ -10,8 +10,8 @@ To read it, go from what the data is to what is done with it; a room imports onl
     kinds/        what each kind of method is given and gives: read the one that you want to write
     text/, model/, memo/    text without a model; a model folder; what was asked before
     gateway/      one address over HTTP
-    origins/ sources/ rules/ operators/ verifiers/ backends/ scorers/ readers/ mixtures/ selectors/ objectives/
-    networks/ feeds/
+    origins/ sources/ rules/ operators/ verifiers/ backends/ scorers/ readers/ judges/ retrievers/ mixtures/ selectors/
+    objectives/ networks/ feeds/
                   the methods, a file a family (`docs/extending.md`)
     asking/, training/, checking/, report/    what stages are made of
     laws/         what every method of a kind obeys
@@ -27,6 +27,8 @@ A word for each thing:
     table, part        rows of one schema in a folder; one of its files, with all that is about its prompts
     prompt             a conversation that is to be answered, with the reference if there is one; pools are made of them
     operator           what makes prompts of prompts, or of answers to them: parents and children
+    verdict            the short answers to a question about answers; a judge makes scores of them
+    knowledge          the answers to a pool, of which prompts of another are shown those that speak to them
     rule, drop         what says that a text is not to be used; a row that says of which prompt, and what shows it
     request, answer    one sample that is asked for, with a seed of its own; what came back for it
     thought            what a model says before its answer; the column `reasoning`

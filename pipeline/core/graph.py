@@ -99,10 +99,20 @@ def entries_of(plan: Plan, of: str) -> list[str]:
     return sorted({i.name for i in outputs if i.stage == "generate"})
 
 
+def writers_of(plan: Plan, pool: str) -> list[Instance]:
+    """The instances that write prompts of a pool."""
+    return [i for i in plan.instances.values() if i.output.rpartition("/")[0] == f"prompts/{pool}"]
+
+
+def benchmarks(plan: Plan) -> set[str]:
+    """The pools that models are judged on, or that others are held against."""
+    judged = {getattr(i.params, "pool", "") for i in plan.of("evaluate")}
+    return judged | {getattr(i.params, "against", "") for i in plan.instances.values()} - {""}
+
+
 def unequal_parts(plan: Plan, pool: str, parts: int) -> list[str]:
     """Which entries cut a pool that they write into another number of parts."""
-    writers = [i for i in plan.instances.values() if i.output.rpartition("/")[0] == f"prompts/{pool}"]
-    others = {f"{i.stage}.{i.name}": getattr(i.params, "parts", parts) for i in writers}
+    others = {f"{i.stage}.{i.name}": getattr(i.params, "parts", parts) for i in writers_of(plan, pool)}
     return [
         f"parts: is {parts}, and {own} in {entry}; a pool has one number"
         for entry, own in others.items()

@@ -110,5 +110,6 @@ class Operator(Protocol):
 
 # Traits: `reads`, whether a parent is a prompt (`prompts`) or an answer (`answers`); `elicitation`, what the answers to
 # its children bring out of a model, in the words of Xu et al. 2024 (arXiv 2402.13116, section 3): `labeling`,
-# `expansion`, `curation`, `feature`, `feedback` or `self-knowledge`.
+# `expansion`, `curation`, `feature`, `feedback` or `self-knowledge`; `verdict`, of one that asks about answers, what a
+# judge reads in the replies (`kinds/judge.py`).
 operator = marker("operator")

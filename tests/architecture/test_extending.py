@@ -24,6 +24,7 @@ from pipeline.core.run import How
 from pipeline.core.settings import RunSettings
 from pipeline.kinds.backend import GenerateRequest, Reading, Sampling, Tokens, open_model
 from pipeline.kinds.feed import Draw
+from pipeline.kinds.judge import Verdict
 from pipeline.kinds.mixture import Domains
 from pipeline.kinds.objective import Reduced, Step, View
 from pipeline.kinds.operator import Child, Parent, Unreadable
@@ -174,6 +175,17 @@ def test_scorer_words() -> None:
 def test_reader_surprise() -> None:
     row = built("reader", "surprise")(Reading("r", np.array([-0.5, -2.0], np.float32)))
     assert row == {"score": 2.0, "quantities": [("tokens", 2.0)]}
+
+
+def test_judge_worst() -> None:
+    rows = built("judge", "worst")([Verdict(("a",), ("4", "2", None)), Verdict(("b",), (None,))])
+    assert rows["a"] == {"score": 2.0, "quantities": [("asked", 3.0), ("unread", 1.0), ("least", 2.0)]}
+    assert rows["b"] == {"score": None, "quantities": [("asked", 1.0), ("unread", 1.0)]}
+
+
+def test_retriever_shared() -> None:
+    found = built("retriever", "shared")(["a b", "b c", "d"], ["c b", "x"], 2)
+    assert found.at.tolist() == [[1, 0], [0, 1]] and found.scores.tolist() == [[2, 1], [0, 0]]
 
 
 def test_mixture_cheap() -> None:

@@ -18,8 +18,8 @@ SHORT = 40
 # From the ground up; a new room needs a line here and one in the layers of pyproject.toml.
 ROOMS = (
     "tables", "core", "kinds", "text", "model", "memo", "gateway",
-    "origins", "sources", "verifiers", "backends", "rules", "operators", "scorers", "readers", "mixtures", "selectors",
-    "objectives", "networks", "feeds",
+    "origins", "sources", "verifiers", "backends", "rules", "operators", "scorers", "readers", "judges",
+    "retrievers", "mixtures", "selectors", "objectives", "networks", "feeds",
     "asking", "training", "checking", "report", "laws", "stages", "plan", "commands",
 )  # fmt: skip
 # File of a room -> the test below tests/ that covers it, where that is not tests/<room>/test_<file>.py.
@@ -63,6 +63,10 @@ COVERED = {
     "laws/reader.py": "laws/test_readers.py",
     "kinds/operator.py": "laws/test_operators.py",
     "laws/operator.py": "laws/test_operators.py",
+    "kinds/judge.py": "laws/test_judges.py",
+    "laws/judge.py": "laws/test_judges.py",
+    "kinds/retriever.py": "laws/test_retrievers.py",
+    "laws/retriever.py": "laws/test_retrievers.py",
     "kinds/rule.py": "laws/test_rules.py",
     "laws/rule.py": "laws/test_rules.py",
     "laws/scorer.py": "laws/test_scorers.py",

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from pydantic import Field, PositiveInt, model_validator
+from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
 from pipeline.contracts import GAPS, RESPONSES, SELECTIONS, whole
 from pipeline.core import graph
@@ -24,6 +24,10 @@ from pipeline.tables.parquet import Scan
 
 # Rows that are given together.
 BATCH = 50_000
+# Training on a token takes so many operations for every parameter: Kaplan et al. 2020 (arXiv 2001.08361), section 2.1.
+FLOPS = 6
+# Vectors that are looked at to say how different the kept ones are.
+LOOKED_AT = 4096
 
 
 class Params(StageParams):
@@ -33,6 +37,8 @@ class Params(StageParams):
     use: Use[Selector]
     budget_tokens: PositiveInt | None = None
     budget_rows: PositiveInt | None = None
+    budget_flops: PositiveFloat | None = None
+    parameters: PositiveInt | None = None
     tokens: str = "completion_tokens"
     order: str | None = None
     one_per_prompt: bool = True
@@ -41,8 +47,10 @@ class Params(StageParams):
 
     @model_validator(mode="after")
     def _one_budget(self) -> Params:
-        if self.budget_tokens is not None and self.budget_rows is not None:
-            raise ValueError("takes budget_tokens or budget_rows, not both")
+        if len(self.budget()) > 1:
+            raise ValueError(f"takes one budget, not {' and '.join(f'budget_{unit}' for unit in self.budget())}")
+        if (self.budget_flops is None) != (self.parameters is None):
+            raise ValueError("budget_flops and parameters, the number of those of the student, go together")
         return self
 
     def inputs(self) -> dict[str, Input]:
@@ -57,8 +65,20 @@ class Params(StageParams):
         return f"selections/{self.of}/{instance}"
 
     def budget(self) -> dict[str, int]:
-        units = {"rows": self.budget_rows, "tokens": self.budget_tokens}
+        flops = None if self.budget_flops is None else int(self.budget_flops)
+        units = {"rows": self.budget_rows, "tokens": self.budget_tokens, "flops": flops}
         return {unit: most for unit, most in units.items() if most is not None}
+
+    def allowed(self) -> Budget:
+        """The budget in rows or in tokens; of operations in the tokens that can be read, the prompt's among them."""
+        tokens = self.budget_tokens
+        if self.budget_flops is not None and self.parameters is not None:
+            tokens = int(self.budget_flops // (FLOPS * self.parameters))
+        return Budget(self.budget_rows, tokens, self.one_per_prompt)
+
+    def cost(self) -> str:
+        """What an answer takes of a budget of tokens or operations, over scores_wide."""
+        return self.tokens if self.budget_flops is None else f"prompt_tokens + ({self.tokens}\n)"
 
     def arguments(self, marker: str) -> dict[str, str]:
         """The selector's arguments of one of the types of `kinds/selector.py`: name -> text."""
@@ -87,12 +107,13 @@ class Params(StageParams):
 
 @stage(writes=SELECTIONS, by="table", imports=("duckdb",))
 def select(
-    params: Params, responses: Scan, scores: Scan, gaps: Scan, data: Path, name: str, how: How
+    params: Params, responses: Scan, scores: Scan, gaps: Scan, data: Path, name: str, notes: dict, how: How
 ) -> Iterator[pa.RecordBatch]:
     """Every answer in `of` gets one row; those that may be kept go to the selector as candidates.
 
     `tokens` counts those of an answer for `budget_tokens`, over scores_wide. As the teacher counts them is as a student
     of the same tokenizer is trained on them; for another it is the score of a reader `form.tokens` with that student.
+    `budget_flops` are the operations of an epoch of a student with so many `parameters`, which reads the prompts, too.
     `order` is a number of an answer, such as how hard it is: what is kept is ranked by it, the least first, for a
     training with `pacing`.
     """
@@ -116,6 +137,7 @@ def select(
             "truncated": "finish_reason = 'length'",
             "where": f"coalesce(({params.where}\n), false)",
             "order": f"({params.order or 'NULL'}\n)::DOUBLE",
+            "cost": f"({params.cost()}\n)::BIGINT",
         }
         | {f"number:{text}": f"({text}\n)::DOUBLE" for text in numbers.values()}
         | {f"text:{text}": f"({text}\n)::VARCHAR" for text in texts.values()}
@@ -140,11 +162,11 @@ def select(
     def chosen(name: str) -> pa.ChunkedArray:
         return rows[name] if able.all() else rows[name].filter(pa.array(able))
 
-    tokens = chosen("tokens")
-    if params.budget_tokens is not None and tokens.null_count:
-        example = chosen("response_id").filter(pc.is_null(tokens))[0]
+    cost, budget = chosen("cost"), params.allowed()
+    if budget.tokens is not None and cost.null_count:
+        example = chosen("response_id").filter(pc.is_null(cost))[0]
         raise Refused(
-            f"select.{name}: {tokens.null_count} answers have no count of tokens ({params.tokens}), for "
+            f"select.{name}: {cost.null_count} answers have no count of tokens ({params.cost()}), for "
             f"example {example}. Use budget_rows, or let `where` leave them out."
         )
     scratch, names = data / ".tmp", ids.names(chosen("response_id"))
@@ -152,16 +174,17 @@ def select(
         ids=names,
         prompts=ids.names(chosen("prompt_id")),
         domains=_texts(chosen("domain")),
-        tokens=_array(tokens.fill_null(0)),
+        tokens=_array(cost.fill_null(0)),
         columns={text: _array(chosen(f"number:{text}")) for text in numbers.values()}
         | {text: _array(chosen(f"text:{text}")) for text in texts.values()}
         | {text: vectors_of.column(chosen(f"vector:{text}"), text, scratch) for text in vectors.values()}
         | {text: vectors_of.scores(of, names, scratch) for text, of in stored.items() if of}
         | {table: _array(chosen(f"gaps:{table}")) for table in weights.values()},
     )
-    budget = Budget(params.budget_rows, params.budget_tokens, params.one_per_prompt)
     choose = params.use.build()
     decision = held_to(budget, choose(candidates, budget, ids.seed_of(params.seed, "select", name)), candidates)
+    for text in stored:
+        _tell_difference(text, candidates, decision, notes, how)
     del candidates, names
     kept, weight = np.zeros(len(rows), bool), np.zeros(len(rows))
     kept[able], weight[able], reason[able] = decision.kept, decision.weight, decision.reason
@@ -190,6 +213,17 @@ def _ranked(rows: pa.Table, kept: np.ndarray, key: str) -> pa.Array:
     rank = np.zeros(len(rows), np.int64)
     rank[place[np.argsort(number.to_numpy(), kind="stable")]] = np.arange(len(place))
     return pa.array(rank, mask=~kept)
+
+
+def _tell_difference(text: str, candidates: Candidates, decision: Decision, notes: dict, how: How) -> None:
+    """Say how different the kept answers are by their vectors, beside as many that are drawn by chance."""
+    found, draw = {}, ids.generator(0, "vendi", text)
+    for what, among in {"kept": np.flatnonzero(decision.kept), "by chance": np.arange(len(candidates))}.items():
+        count = min(LOOKED_AT, int(decision.kept.sum()))
+        chosen = np.sort(draw.choice(among, min(count, len(among)), replace=False))
+        found[what] = round(vectors_of.vendi(candidates[text][chosen]), 2)
+    notes.setdefault("vendi", {})[text] = found
+    how.say(f"Vendi score by {text}: {found['kept']} of what is kept, {found['by chance']} of as many by chance")
 
 
 def held_to(budget: Budget, decision: Decision, candidates: Candidates) -> Decision:

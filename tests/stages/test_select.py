@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from pathlib import Path
 
 import numpy as np
@@ -255,6 +256,31 @@ def test_plan_accepts_the_shipped_rules() -> None:
     assert plan_with({"use": "mixture.coverage", "by": "agreement.score", "prefer": 0.625, "where": where}) == []
 
 
-def test_two_budgets_are_one_too_many() -> None:
-    with pytest.raises(ValidationError, match="not both"):
-        select.Params.model_validate({**RANDOM, "budget_rows": 1, "budget_tokens": 1})
+def test_a_budget_of_operations_counts_the_prompts_and_the_students_parameters(data: Path) -> None:
+    """6 operations a parameter and token: 90 tokens of a student of a thousand parameters."""
+    given = {**RANDOM, "from": ["teacher"], "budget_flops": 6 * 1000 * 90 + 5999, "parameters": 1000}
+    kept = [row for row in run(data, given) if row["kept"]]
+    read = sum(row["tokens"] + 4 for row in kept)
+    assert 90 - 14 < read <= 90
+    assert select.Params.model_validate(given).budget() == {"flops": 6 * 1000 * 90 + 5999}
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"budget_flops": 1e6}, "budget_flops and parameters"),
+        ({"parameters": 10, "budget_rows": 3}, "budget_flops and parameters"),
+        ({"budget_rows": 3, "budget_tokens": 3}, "one budget, not budget_rows and budget_tokens"),
+        ({"budget_flops": 1e6, "parameters": 10, "budget_rows": 3}, "one budget, not budget_rows and budget_flops"),
+    ],
+)
+def test_budgets_that_cannot_be_meant(given: dict, said: str) -> None:
+    with pytest.raises(ValidationError, match=said):
+        select.Params.model_validate({**RANDOM, **given})
+
+
+def test_how_different_the_kept_answers_are_is_told_beside_chance(data: Path) -> None:
+    run(data, EVERY["k_center"] | {"from": ["teacher"]}, "told")
+    record = json.loads((data / ".runs/select/told.json").read_text("utf-8"))
+    said = record["notes"]["vendi"]["embed.vector"]
+    assert 1 <= said["by chance"] < said["kept"] <= 3

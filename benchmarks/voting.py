@@ -5,7 +5,7 @@
 
 A table holds eight answers a prompt, in nine ways to write a number. Both read it, make one form of what is one number,
 vote, and write a row an answer, in the order of ids: its share and six quantities. Ten times the rows lie in ten parts.
-A process a measurement, with its start and its imports.
+A process a measurement; its CPU is counted from when its imports are there, its memory from its start.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from importlib.metadata import version
 from pathlib import Path
 from statistics import median
@@ -67,8 +67,8 @@ def make_part(folder: Path, part: int, rows: int) -> None:
     parquet.write_part(RESPONSES, folder, part, [pa.RecordBatch.from_arrays(columns, schema=RESPONSES.schema)])
 
 
-def ours(folder: Path, out: Path) -> float:
-    """As the driver runs the stage, part by part; the sum of all votes."""
+def ours(folder: Path, out: Path, started: Callable[[], None]) -> float:
+    """As the driver runs the stage, part by part; the sum of all votes. `started` is told when the imports are there."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
@@ -77,6 +77,8 @@ def ours(folder: Path, out: Path) -> float:
     from pipeline.tables.parquet import Scan, write_part
 
     params = Params.model_validate({"of": "responses/t", "use": "consistency.agreement", "normalise": "number"})
+    params.use.build()
+    started()
     scan, votes = Scan(RESPONSES, (folder,)), 0.0
 
     def counted(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
@@ -90,10 +92,11 @@ def ours(folder: Path, out: Path) -> float:
     return votes
 
 
-def polars(folder: Path, out: Path) -> float:
+def polars(folder: Path, out: Path, started: Callable[[], None]) -> float:
     """A query that streams; the sum of all votes."""
     import polars as pl
 
+    started()
     form = (
         pl.col("answer").str.strip_chars().str.to_lowercase().str.strip_prefix("the answer is ")
         .str.replace(r"^\\(?:text|boxed)\{(.*)\}$", "${1}").str.strip_chars("$").str.strip_chars_end(".")
@@ -126,7 +129,7 @@ METHODS = {"ours": ours, "polars": polars}
 
 
 def measure(method: str, folder: Path) -> dict[str, float]:
-    """A process that does the work: its CPU, and its highest resident memory."""
+    """A process that does the work: its CPU once it has started, and its highest resident memory."""
     with tempfile.TemporaryDirectory() as out:
         command = [sys.executable, __file__, "--work", method, str(folder), out]
         child = subprocess.Popen(
@@ -137,7 +140,8 @@ def measure(method: str, folder: Path) -> dict[str, float]:
         _, status, used = os.wait4(child.pid, 0)
     if status:
         sys.exit(f"voting: {method} ended with {status}")
-    return {"cpu_s": used.ru_utime + used.ru_stime, "mib": used.ru_maxrss / 1024, "votes": float(printed)}
+    votes, started = map(float, printed.split())
+    return {"cpu_s": used.ru_utime + used.ru_stime - started, "mib": used.ru_maxrss / 1024, "votes": votes}
 
 
 def main() -> None:
@@ -150,7 +154,9 @@ def main() -> None:
     given = top.parse_args()
     if given.work:
         method, folder, out = given.work
-        print(METHODS[method](Path(folder), Path(out)))
+        started: list[float] = []
+        votes = METHODS[method](Path(folder), Path(out), lambda: started.append(time.process_time()))
+        print(votes, *started)
         return
     said: dict[tuple[str, int], list[dict[str, float]]] = {}
     with tempfile.TemporaryDirectory() as temporary:

@@ -14,7 +14,7 @@ from pipeline.core.methods import marker
 
 
 class Scorer(Protocol):
-    """Scores a whole part of responses at once; all answers to a prompt lie in one part."""
+    """Scores many responses at once; all answers to a prompt are among them, or none."""
 
     def __call__(self, rows: pa.Table, /) -> dict[str, pa.Array]:
         """From the columns that the scorer reads to those of the table `scores`: `score`, `quantities`, and `detail` or

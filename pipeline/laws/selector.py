@@ -58,9 +58,10 @@ def candidates(seed: int = 0, prompts: int = 20, siblings: int = 4) -> Candidate
     """Answers with uneven costs, scores with ties and nulls, and vectors that are distributions, some alike."""
     rng = np.random.default_rng(seed)
     n = prompts * siblings
-    names = np.array([f"{i:08x}" for i in rng.choice(2**31, n, replace=False)], object)
-    prompt = np.array([f"p{i // siblings:03d}" for i in range(n)], object)
-    domain = np.array([f"d{int(p[1:]) % 3}" for p in prompt], object)
+    # Ids are bytes, as `select` gives them.
+    names = np.array([f"{i:08x}" for i in rng.choice(2**31, n, replace=False)], bytes)
+    prompt = np.array([f"p{i // siblings:03d}" for i in range(n)], bytes)
+    domain = np.array([f"d{i // siblings % 3}" for i in range(n)], object)
     score = rng.integers(0, 9, n) / 8
     score[rng.random(n) < 0.1] = np.nan
     vector = rng.dirichlet(np.ones(5), n)

@@ -95,7 +95,9 @@ class Params(StageParams):
 
 
 @stage(writes=GAPS, by="table", imports=("duckdb",))
-def gaps(params: Params, responses: Scan, scores: Scan, data: Path, name: str, how: How) -> Iterator[pa.RecordBatch]:
+def gaps(
+    params: Params, responses: Scan, scores: Scan, data: Path, name: str, how: How, out: Path
+) -> Iterator[pa.RecordBatch]:
     """One row per domain, over the prompts that both entries answered; `solved` null means that it does not apply."""
     expressions = {
         "prompt": "prompt_id",
@@ -111,7 +113,7 @@ def gaps(params: Params, responses: Scan, scores: Scan, data: Path, name: str, h
             expressions[f"{side}_{what}"] = f"\"{score}\".quantities['{key}']" if score else "NULL::DOUBLE"
     domains: dict[str, list[dict[str, Any]]] = defaultdict(list)
     shown = {key: f"gaps.{name}.{key}: {expressions[key]}" for key in ("solved", "sure")}
-    found = rules.columns([responses, scores], data, expressions, shown, how.settings.query)
+    found = rules.columns([responses, scores], data, expressions, shown, how.settings.query, out)
     for row in found.to_pylist():
         domains[row["domain"]].append(row)
     rows = {domain: _measured(answers, params) for domain, answers in sorted(domains.items())}

@@ -107,7 +107,15 @@ class Params(StageParams):
 
 @stage(writes=SELECTIONS, by="table", imports=("duckdb",))
 def select(
-    params: Params, responses: Scan, scores: Scan, gaps: Scan, data: Path, name: str, notes: dict, how: How
+    params: Params,
+    responses: Scan,
+    scores: Scan,
+    gaps: Scan,
+    data: Path,
+    name: str,
+    out: Path,
+    notes: dict,
+    how: How,
 ) -> Iterator[pa.RecordBatch]:
     """Every answer in `of` gets one row; those that may be kept go to the selector as candidates.
 
@@ -148,15 +156,16 @@ def select(
         },
         shown,
         how.settings.query,
+        out,
     )
     reason = np.full(len(rows), "", object)
-    for why, out in {
+    for why, shut in {
         "where": pc.invert(rows["where"]),
         "truncated": pc.and_(rows["truncated"], not params.allow_truncated),
         "failed": rows["failed"],
         "other_entry": pc.invert(pc.is_in(rows["entry"], pa.array(params.entries or pc.unique(rows["entry"])))),
     }.items():
-        reason[_array(out)] = why
+        reason[_array(shut)] = why
     able = reason == ""
 
     def chosen(name: str) -> pa.ChunkedArray:
@@ -169,7 +178,7 @@ def select(
             f"select.{name}: {cost.null_count} answers have no count of tokens ({params.cost()}), for "
             f"example {example}. Use budget_rows, or let `where` leave them out."
         )
-    scratch, names = data / ".tmp", ids.names(chosen("response_id"))
+    names = ids.names(chosen("response_id"))
     candidates = Candidates(
         ids=names,
         prompts=ids.names(chosen("prompt_id")),
@@ -177,8 +186,8 @@ def select(
         tokens=_array(cost.fill_null(0)),
         columns={text: _array(chosen(f"number:{text}")) for text in numbers.values()}
         | {text: _array(chosen(f"text:{text}")) for text in texts.values()}
-        | {text: vectors_of.column(chosen(f"vector:{text}"), text, scratch) for text in vectors.values()}
-        | {text: vectors_of.scores(of, names, scratch) for text, of in stored.items() if of}
+        | {text: vectors_of.column(chosen(f"vector:{text}"), text, out) for text in vectors.values()}
+        | {text: vectors_of.scores(of, names, out) for text, of in stored.items() if of}
         | {table: _array(chosen(f"gaps:{table}")) for table in weights.values()},
     )
     choose = params.use.build()

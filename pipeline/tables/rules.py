@@ -124,16 +124,16 @@ def columns(
     expressions: Mapping[str, str],
     shown: Mapping[str, str] | None = None,
     limits: Limits = LIMITS,
+    scratch: Path | None = None,
 ) -> pa.Table:
     """Expressions over `scores_wide` of these tables as columns beside `response_id`, ordered by it.
 
-    They lie in a mapped file without a name, and so are no memory of this process. `shown` is what a refusal quotes of
-    an expression that a user wrote, with its key: `select.a.where: ...`.
+    They lie in a mapped file without a name, made in `scratch`, and so are no memory of this process. `shown` is what a
+    refusal quotes of an expression that a user wrote, with its key: `select.a.where: ...`.
     """
     told = {name: (shown or {}).get(name, text) for name, text in expressions.items()}
 
-    scratch = data / ".tmp"
-    scratch.mkdir(parents=True, exist_ok=True)
+    scratch = scratch or data
 
     def work(file: str) -> None:
         connection = connect(scans, data, limits.memory)

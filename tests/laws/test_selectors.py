@@ -81,7 +81,7 @@ def test_candidates_out_of_order_are_refused() -> None:
 
 def test_random_gives_every_prompt_and_every_answer_of_it_the_same_chance() -> None:
     rows = candidates(prompts=8)
-    uneven = np.flatnonzero((rows.prompts != "p000") | (np.cumsum(rows.prompts == "p000") == 1))
+    uneven = np.flatnonzero((rows.prompts != b"p000") | (np.cumsum(rows.prompts == b"p000") == 1))
     rows = Candidates(rows.ids[uneven], rows.prompts[uneven], rows.domains[uneven], rows.tokens[uneven], {})
     runs = [sampling.random()(rows, Budget(rows=2), seed).kept for seed in range(800)]
     kept = np.mean(runs, axis=0)

@@ -37,8 +37,11 @@ class Parent:
 
     @property
     def question(self) -> str:
-        """The last turn, which is the user's."""
-        return self.messages[-1]["content"]
+        """What is asked: the user's turn, or of several turns all but the system's, each behind its role."""
+        turns = [turn for turn in self.messages if turn["role"] != "system"]
+        if len(turns) == 1:
+            return turns[0]["content"]
+        return "\n".join(f"{turn['role'].capitalize()}: {turn['content']}" for turn in turns)
 
     @property
     def said(self) -> str:

@@ -116,14 +116,14 @@ def cross(*, seconds: PositiveFloat = 10.0, memory: Memory = MEMORY, sandbox: Wa
     return score
 
 
-@scorer(reads=("content", "verifier", "reference", "error"), score="right")
+@scorer(reads=("content", "verifier", "reference", "error"), score="correct")
 def output(*, seconds: PositiveFloat = 10.0, memory: Memory = MEMORY, sandbox: Walls = "unshare") -> Scorer:
     """1 if an answer's program prints the right answer, 0 if not; null without verifier or reference, if the request
     failed, or if the machine failed the program.
 
     The program is the first block of code, or else the whole text, in Python. What it prints is compared by the
-    prompt's verifier, as a reference is read or else as an answer. Quantities: right, late (its time ran out), failed
-    (it did not come to its end).
+    prompt's verifier, as a reference is read or else as an answer. Quantities: correct, late (its time ran out),
+    failed (it did not come to its end).
 
     Paper: Chen et al. 2023, Program of Thoughts (arXiv 2211.12588).
     Differs: the program prints its answer, and no name such as `ans` is looked up.
@@ -132,16 +132,16 @@ def output(*, seconds: PositiveFloat = 10.0, memory: Memory = MEMORY, sandbox: W
 
     def score(rows: pa.Table) -> dict[str, pa.Array]:
         cases = zip(*(rows[name].to_pylist() for name in ("content", "verifier", "reference", "error")), strict=True)
-        columns = {name: np.zeros(len(rows)) for name in ("right", "late", "failed")}
+        columns = {name: np.zeros(len(rows)) for name in ("correct", "late", "failed")}
         unjudged = np.zeros(len(rows), bool)
         for i, (content, verifier, reference, error) in enumerate(cases):
             unjudged[i] = error is not None or None in (content, verifier, reference)
             if not unjudged[i]:
                 found = execute(blocks(content)[0], limits, sandbox)
                 unjudged[i] = found.fault == "missing"
-                columns["right"][i] = found.fault is None and prints(verifier, found.printed, reference)
+                columns["correct"][i] = found.fault is None and prints(verifier, found.printed, reference)
                 columns["late"][i], columns["failed"][i] = found.fault == "late", found.fault == "failed"
-        return {"score": pa.array(columns["right"], mask=unjudged), "quantities": quantities_of(**columns)}
+        return {"score": pa.array(columns["correct"], mask=unjudged), "quantities": quantities_of(**columns)}
 
     return score
 

@@ -76,25 +76,25 @@ class Params(StageParams):
             for key, given in choices.items()
             if given and self.use.method.traits["reads"] == "prompts"
         ]
-        there, told = graph.entries_of(plan, f"responses/{self.of}"), self.told()
+        there, named = graph.entries_of(plan, f"responses/{self.of}"), self.named_entries()
         faults += [
             f"{key}: no entry {entry!r} of generate answers the pool {self.of}; there are {', '.join(there)}"
-            for key, entry in [*(("from", entry) for entry in self.entries or ()), *told.items()]
+            for key, entry in [*(("from", entry) for entry in self.entries or ()), *named.items()]
             if entry not in there
         ]
         faults += [
             f"{key}: {entry} is not among `from`, so none of its answers would be read"
-            for key, entry in told.items()
+            for key, entry in named.items()
             if entry in there and entry not in (self.entries or there)
         ]
-        if len(set(told.values())) < len(told):
+        if len(set(named.values())) < len(named):
             faults.append("student: is the teacher; name another entry of generate")
         return faults + graph.unequal_parts(plan, self.pool, self.parts)
 
-    def told(self) -> dict[str, str]:
-        """The entries of generate that the operator tells apart: its arguments of the types of `kinds/operator.py`."""
-        fields = self.use.method.arguments.model_fields
-        return {name: self.use.arguments[name] for name in ("teacher", "student") if name in fields}
+    def named_entries(self) -> dict[str, str]:
+        """The operator's arguments that are entries of generate, of the types of `kinds/operator.py`."""
+        fields, marks = self.use.method.arguments.model_fields.items(), ("teacher", "student")
+        return {name: self.use.arguments[name] for name, f in fields if any(mark in f.metadata for mark in marks)}
 
 
 @stage(writes=PROMPTS, by="table", finds=("verifier",))

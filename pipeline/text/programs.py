@@ -26,7 +26,7 @@ RECENT = 2_000
 TRACED = """
 import contextlib, inspect, io, json, re, reprlib, sys
 program, word, most = {!r}, {!r}, {!r}
-lines, printed, steps, open = program.split("\\n"), io.StringIO(), [], {{}}
+lines, printed, steps, at = program.split("\\n"), io.StringIO(), [], {{}}
 short, told = reprlib.Repr(), 0
 short.maxlist = short.maxtuple = short.maxdict = short.maxset = 20
 short.maxstring = short.maxlong = short.maxother = 80
@@ -37,7 +37,7 @@ def plain(value):
 
 def close(frame, now, *more):
     global told
-    step, before = open.pop(frame, (None, {{}}))
+    step, before = at.pop(frame, (None, {{}}))
     if step is not None:
         changed = [name + " = " + text for name, text in now.items() if text and before.get(name) != text]
         said = re.sub(" at 0x[0-9a-f]+", "", printed.getvalue()[told:]).rstrip("\\n").replace("\\n", "\\\\n")
@@ -59,7 +59,7 @@ def trace(frame, event, value):
             steps.append("...")
             sys.settrace(None)
         else:
-            open[frame] = len(steps), {{}} if event == "call" else now
+            at[frame] = len(steps), {{}} if event == "call" else now
             steps.append(lines[frame.f_lineno - 1].rstrip())
     return trace
 

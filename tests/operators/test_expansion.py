@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 
@@ -47,6 +48,14 @@ def test_evolve_shows_the_prompt_and_one_way() -> None:
         "Here is a task:\n\nSum 1 and 2.\n\nAdd one more condition or requirement to it. The new task must be one that "
         "a person can understand and answer, and at most 9 words longer. Write the new task and nothing else."
     )
+
+
+def test_of_a_conversation_all_turns_are_shown() -> None:
+    turns = [("system", "Be brief."), ("user", "Sum 1 and 2."), ("assistant", "3"), ("user", "And 4?")]
+    talk = replace(POOL[0], messages=[{"role": role, "content": content} for role, content in turns])
+    [text] = asked("expansion.evolve", [talk])
+    assert "\n\nUser: Sum 1 and 2.\nAssistant: 3\nUser: And 4?\n\n" in text and "Be brief." not in text
+    assert replace(talk, messages=talk.messages[:2]).question == "Sum 1 and 2."
 
 
 @pytest.mark.parametrize("way", WAYS)

@@ -130,7 +130,7 @@ def printed(
 )
 def test_a_program_is_right_if_it_prints_the_reference(content: str, right: int, failed: int) -> None:
     scores, [quantities] = score("program.output", printed(content), sandbox=WALLS)
-    assert (scores, quantities) == ([right], {"right": right, "late": 0, "failed": failed})
+    assert (scores, quantities) == ([right], {"correct": right, "late": 0, "failed": failed})
 
 
 def test_where_no_output_can_be_judged_the_score_is_null(monkeypatch: pytest.MonkeyPatch) -> None:

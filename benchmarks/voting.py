@@ -68,7 +68,7 @@ def make_part(folder: Path, part: int, rows: int) -> None:
 
 
 def ours(folder: Path, out: Path, started: Callable[[], None]) -> float:
-    """As the driver runs the stage, part by part; the sum of all votes. `started` is told when the imports are there."""
+    """As the driver runs the stage, part by part; the sum of all votes. `started` hears that the imports are there."""
     import pyarrow as pa
     import pyarrow.compute as pc
 

@@ -7,6 +7,7 @@ from contextlib import ExitStack
 from dataclasses import fields
 from pathlib import Path
 from tempfile import TemporaryFile
+from typing import TypeAlias
 
 import numpy as np
 import pyarrow as pa
@@ -25,7 +26,7 @@ from pipeline.text.ngrams import plain, without_punctuation
 COLUMNS = ["prompt_id", "messages", "group", "reference", "inputs"]
 # Texts that rules which look at each by itself see together.
 SOME = 50_000
-Texted = pa.Array | Sequence[str | None]
+Texted: TypeAlias = pa.Array | Sequence[str | None]
 
 
 def texts_of(prompts: Scan, scratch: Path) -> Iterator[Texts]:

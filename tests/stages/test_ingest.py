@@ -21,10 +21,9 @@ from pipeline.kinds.backend import GenerateRequest, Sampling
 from pipeline.kinds.source import BadRow, GivenRow
 from pipeline.kinds.verifier import answer_of, metric_of
 from pipeline.sources import procedural
-from pipeline.stages.ingest import _name_groups
 from pipeline.tables import ids, tensors
 from pipeline.tables.parquet import Scan
-from pipeline.text.intake import Intake
+from pipeline.text.intake import Intake, name_groups
 from tests.stages.ingesting import SETTINGS, asked, ingest, instance, jsonl
 
 
@@ -484,8 +483,8 @@ def test_items_without_words_are_each_a_group_of_their_own() -> None:
     rows = [
         row for row in taken(*({"inputs": {"x": np.array([i], np.int64)}} for i in range(5))) if isinstance(row, dict)
     ]
-    _name_groups(rows)
+    name_groups(rows)
     assert len({row["group"] for row in rows}) == 5
     words = [row for row in taken({"prompt": "Say it."}, {"prompt": "say  it."}) if isinstance(row, dict)]
-    _name_groups(words)
+    name_groups(words)
     assert {row["group"] for row in words} == {ids.digest("group", "say it.")}

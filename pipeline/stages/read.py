@@ -72,10 +72,11 @@ def read(params: Params, responses: Scan, model: Path, data: Path, name: str, ho
     texts = {(r["prompt_id"], r["content"]): r for r in rows if r["content"]}
     asked = tokens_of(form, list(texts.values()))
     if want is not None and want.descent is not None and params.target is not None:
-        target = [r for r in Scan(RESPONSES, (data / params.target,)).pylist(COLUMNS) if r["content"]]
+        answers = Scan(RESPONSES, (data / params.target,)).pylist(COLUMNS)
+        target = tuple(tokens_of(form, [row for row in answers if row["content"]]))
         if not target:
-            raise Refused(f"read.{name}.target: {params.target} has no answers; name a table that has some")
-        want = replace(want, descent=replace(want.descent, target=tuple(tokens_of(form, target))))
+            raise Refused(f"read.{name}.target: {params.target} has no answers to look at; name a table that has some")
+        want = replace(want, descent=replace(want.descent, target=target))
     readings = read_all(model, asked, how, want) if want else map(_unasked, asked)
     found = {reading.id: _held(reader(reading)) for reading in readings}
     unread = [key for key, row in found.items() if not _finite(row)]
@@ -84,18 +85,13 @@ def read(params: Params, responses: Scan, model: Path, data: Path, name: str, ho
             f"{len(unread)} of {len(found)} texts have log-probabilities that are no numbers; their scores are null"
         )
         found |= {key: {**NOTHING, "detail": "the model's log-probabilities are no finite numbers"} for key in unread}
-    yield SCORES.rows(
-        {
-            "response_id": row["response_id"],
-            "prompt_id": row["prompt_id"],
-            **(
-                found.get(texts[row["prompt_id"], row["content"]]["response_id"], UNKNOWN)
-                if row["content"]
-                else NOTHING
-            ),
-        }
-        for row in rows
-    )
+
+    def said(row: Mapping[str, Any]) -> Mapping[str, Any]:
+        if not row["content"]:
+            return NOTHING
+        return found.get(texts[row["prompt_id"], row["content"]]["response_id"], UNKNOWN)
+
+    yield SCORES.rows({"response_id": r["response_id"], "prompt_id": r["prompt_id"], **said(r)} for r in rows)
 
 
 def tokens_of(form: Path, rows: Sequence[dict[str, Any]]) -> list[Tokens]:

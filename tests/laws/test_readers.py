@@ -39,6 +39,7 @@ BROKEN = {
         lambda r: score(r, score=float("nan") if len(r.target_logprob) == 1 else 1.0),
     ),
     "infinite": (laws.every_number_is_finite, lambda r: score(r, quantities=[("perplexity", float("inf"))])),
+    "a vector with NaN": (laws.every_number_is_finite, lambda r: score(r, vector=[1.0, float("nan")])),
     "a constant": (laws.only_the_reading_counts, lambda r: score(r, score=1.0, quantities=[])),
     "counts calls": (laws.only_the_reading_counts, lambda r, calls=[]: score(r, score=calls.append(1) or len(calls))),
     "in place": (laws.only_the_reading_counts, writing),

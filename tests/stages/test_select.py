@@ -36,6 +36,12 @@ EVERY = {
         "budget_rows": 10,
     },
     "facility": {**RANDOM, "use": "submodular.facility_location", "vector": "embed.vector", "budget_tokens": 90},
+    "similar": {
+        **RANDOM,
+        "use": "teachers.task_similarity",
+        "vectors": {"teacher": "embed.vector", "base": "list_transform(embed.vector, lambda x: -x)"},
+        "measure": "h_score",
+    },
     "gaps": {**RANDOM, "use": "mixture.gaps", "gaps": "main", "budget_rows": 20},
 }
 

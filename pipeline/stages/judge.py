@@ -58,6 +58,8 @@ class Params(StageParams):
             verdict, given, own = asks[0].method.traits["verdict"], asks[0].arguments, self.use.arguments
             if verdict != wanted:
                 faults.append(f"by: {whose} asks in {self.by} for {verdict!r}, and {self.use.name} reads {wanted!r}")
+            if verdict != "points" and getattr(maker.params, "limit", None):
+                faults.append(f"by: `limit` of {whose} parts the two orders of a pair; bound the pairs by `most` there")
             other = [key for key in own if given.get(key, own[key]) != own[key]]
             faults += [f"{key}: is {own[key]}, and {given[key]} in {whose}, which asks" for key in other]
         there = graph.entries_of(plan, f"responses/{self.by}")
@@ -119,7 +121,7 @@ def _tell(
     counts: Counter[str] = Counter()
     for row in found:
         counts.update(dict(row["quantities"]))
-    shares = {name: counts[name] / counts["asked"] for name in ("unread", "inconsistent") if name in counts}
+    shares = {name: counts[name] / max(counts["asked"], 1) for name in ("unread", "inconsistent") if name in counts}
     notes |= shares
     how.say(", ".join(f"{share:.0%} of what was asked is {name}" for name, share in shares.items()))
     if good := params.use.method.traits.get("good"):

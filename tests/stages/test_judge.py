@@ -262,6 +262,11 @@ FAULTS = [
         "by: derive.ask writes into judging what are no questions about answers to train",
     ),
     ({"use": "questions.pairs"}, {}, "by: derive.ask asks in judging for 'better', and verdicts.points reads 'points'"),
+    (
+        {"use": "questions.pairs", "limit": 9},
+        {"use": "verdicts.wins"},
+        "by: `limit` of derive.ask parts the two orders of a pair; bound the pairs by `most` there",
+    ),
     ({"scale": 6}, {}, "scale: is 5, and 6 in derive.ask, which asks"),
     ({}, {"from": ["teacher"]}, "from: no entry 'teacher' of generate answers the pool judging; there are critic"),
     ({}, {"use": "verdicts.win"}, "no judge is called 'verdicts.win'"),

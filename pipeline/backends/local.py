@@ -228,7 +228,9 @@ class LocalModel:
     def _around(self, pads_R: torch.Tensor, start: int, end: int) -> dict[str, torch.Tensor]:
         """What a model is told of columns start to end, where the first pads_R columns of a row are padding."""
         columns_RT = torch.arange(end, device=self.device) - pads_R[:, None]
-        told = {"attention_mask": (columns_RT >= 0).long(), "position_ids": columns_RT[:, start:].clamp(min=0)}
+        # A row that is done goes on beside others, past the last position that there is.
+        at_RT = columns_RT[:, start:].clamp(0, self.context - 1)
+        told = {"attention_mask": (columns_RT >= 0).long(), "position_ids": at_RT}
         if "position_ids" not in inspect.signature(self.net.forward).parameters:
             del told["position_ids"]
         return told

@@ -132,6 +132,18 @@ def test_answers_do_not_depend_on_their_batch(folder: Path) -> None:
     assert answered(opened(folder, batch_rows=3), requests) == together
 
 
+def test_a_prompt_at_the_end_of_the_context_waits_for_those_beside_it(folder: Path) -> None:
+    """A row that has no more room stays in its batch while the others go on."""
+    backend = opened(folder)
+    prompts = [[7] * (CONTEXT - 2), [7] * (CONTEXT - 15)]
+    assert len({local.prompt_width(len(prompt)) for prompt in prompts}) == 1
+    sampling = Sampling(1.0, 1.0, 16)
+    together = backend.complete(prompts, [1, 2], sampling)
+    assert [len(answer) <= room for answer, room in zip(together, (2, 15), strict=True)] == [True, True]
+    assert len(together[1]) > 2
+    assert together == [backend.complete([p], [seed], sampling)[0] for p, seed in zip(prompts, (1, 2), strict=True)]
+
+
 def test_padded_prompts_are_answered_as_unpadded_ones(folder: Path) -> None:
     """The log-probabilities of an answer are those of a forward pass over its tokens alone."""
     backend = opened(folder)

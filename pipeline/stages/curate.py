@@ -80,7 +80,7 @@ def curate(params: Params, prompts: Scan, against: Scan, notes: dict, how: How, 
     """
     benchmark = joined(texts_of(against, out), out)
     rules = {use.method.traits["drops"]: (use, use.build()) for use in params.methods()}
-    drops: list[dict[str, object]] = []
+    drops: list[dict[str, str]] = []
 
     def judge(texts: Texts, together: bool) -> Texts:
         for name, (use, rule) in rules.items():

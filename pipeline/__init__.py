@@ -34,6 +34,7 @@ A word for each thing:
     thought            what a model says before its answer; the column `reasoning`
     response           a row: a prompt, who was asked, and the answer. Scores and selections are about responses
     score, quantities  one number for a response, higher or lower as its scorer says; the raw numbers it is made of
+    rank               a kept response's number in an order of training, from easy to hard or any other
     gap, mixture       how far a student is behind in a domain; the share of every domain in what follows
     gate               what lets a checked table pass to those that train on it, or stops the run
     example            a kept response in a student's tokens; the same with a teacher's distributions is signals

@@ -89,7 +89,7 @@ def optional(type: pa.DataType, about: str) -> Column:
 PROMPT_ID = Column(TEXT, "id of the conversation to be answered; decides the part a row lies in")
 DOMAIN = Column(TEXT, "the kind of task, the unit of mixtures and of gaps")
 RESPONSE_ID = Column(TEXT, "id of the response that this row is about")
-RANK = optional(COUNT, "place in an order of training such as from easy to hard, from 0; null where none was asked for")
+RANK = optional(COUNT, "from 0, in an order of training such as from easy to hard; null where none was asked for")
 INPUTS = optional(TENSORS, "what is asked about beside the words: an image, a graph, noise, ...; null for text alone")
 
 PROMPTS = Table("prompts", ("prompt_id",), {

@@ -213,7 +213,7 @@ def select(
 
 
 def _ranked(rows: pa.Table, kept: np.ndarray, key: str) -> pa.Array:
-    """The places of the kept rows in the order of their numbers, then of their ids; null for all others."""
+    """The ranks of the kept rows by their numbers, then by their ids; null for all others."""
     place = np.flatnonzero(kept)
     number = rows["order"].take(pa.array(place))
     if number.null_count:

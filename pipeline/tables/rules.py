@@ -133,8 +133,6 @@ def columns(
     """
     told = {name: (shown or {}).get(name, text) for name, text in expressions.items()}
 
-    scratch = scratch or data
-
     def work(file: str) -> None:
         connection = connect(scans, data, limits.memory)
         nodes = [node for expression in expressions.values() for node in check_expression(connection, expression)]
@@ -145,7 +143,7 @@ def columns(
             with refusing(connection, "; ".join(told.values())):
                 found = connection.sql(f"SELECT response_id, {listed} FROM scores_wide").to_arrow_reader(BATCH)
                 with pa.ipc.new_file(file, found.schema) as writer:
-                    for rows in in_order(found, ["response_id"], scratch):
+                    for rows in in_order(found, ["response_id"], Path(file).parent):
                         writer.write_table(rows, BATCH)
         except Refused:
             # Which of them fails is found by asking each alone, where all scorers are.
@@ -155,7 +153,7 @@ def columns(
             raise
 
     asked = "; ".join(told[name] for name in shown or told)
-    with tempfile.TemporaryDirectory(dir=scratch) as place:
+    with tempfile.TemporaryDirectory(dir=scratch or data) as place:
         file = f"{place}/rows.arrow"
         within(limits, shortened(asked), lambda: work(file))
         found = pa.ipc.open_file(pa.memory_map(file)).read_all()

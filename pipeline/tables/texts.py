@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import BinaryIO
+from typing import IO
 
 import numpy as np
 import pyarrow as pa
@@ -17,7 +17,7 @@ MOST = 2**31 - 1
 class Column:
     """Texts that are put into an empty file; the array of them needs it open no longer, nor a name of it."""
 
-    def __init__(self, file: BinaryIO) -> None:
+    def __init__(self, file: IO[bytes]) -> None:
         self.file = file
         self.sizes: list[np.ndarray] = [np.zeros(1, np.int32)]
         self.valid: list[np.ndarray] = []

@@ -7,7 +7,6 @@ from contextlib import ExitStack
 from dataclasses import fields
 from pathlib import Path
 from tempfile import TemporaryFile
-from typing import TypeAlias
 
 import numpy as np
 import pyarrow as pa
@@ -26,7 +25,6 @@ from pipeline.text.ngrams import plain, without_punctuation
 COLUMNS = ["prompt_id", "messages", "group", "reference", "inputs"]
 # Texts that rules which look at each by itself see together.
 SOME = 50_000
-Texted: TypeAlias = pa.Array | Sequence[str | None]
 
 
 def texts_of(prompts: Scan, scratch: Path) -> Iterator[Texts]:
@@ -61,7 +59,7 @@ def joined(pieces: Iterable[Texts], scratch: Path) -> Texts:
         return Texts(**{name: column.array() for name, column in columns.items()})
 
 
-def texts_from(names: Texted, raw: pa.Array, **others: Texted) -> Texts:
+def texts_from(names: Sequence[str], raw: pa.Array, **others: Sequence[str | None]) -> Texts:
     """Texts with their comparable forms; `systems`, `groups`, `references` and `inputs` that are not given are what a
     text alone has."""
     nothing, compared = pa.nulls(len(raw), pa.string()), plain(raw)

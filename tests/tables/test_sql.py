@@ -421,6 +421,13 @@ FAILING = {
 }
 
 
+def test_an_error_in_a_row_is_refused_also_where_rows_are_read_one_by_one(data: Path) -> None:
+    text = "SELECT CASE WHEN entry = 'base' THEN CAST(content || 'x' AS INT) END FROM responses"
+    for most in (None, 50):
+        with pytest.raises(Refused, match="Could not convert string '2x'"):
+            query(data, text, most=most)
+
+
 @pytest.mark.parametrize("rule", FAILING)
 def test_a_rule_that_fails_in_the_run_is_named_by_its_key(rule: str, tmp_path: Path) -> None:
     rows = [RESPONSES.rows([{**response("a0", "00000000"), "content": "two {"}])]

@@ -79,6 +79,10 @@ effect: setup  ## the effect table of the README: five seeds on an unseen benchm
 proofs: setup  ## what each new method does against its control: three seeds, an hour on two cores
 	@PYTHONPATH=. python benchmarks/proofs.py && python benchmarks/tables.py
 
+.PHONY: recipes
+recipes: setup  ## what every method does against its control (docs/methods.md): goes on where it stopped, half an hour
+	@PYTHONPATH=. python benchmarks/recipes.py
+
 # What is compared with, and vLLM, outside our environment; `benchmarks/*.txt` each make one.
 PEERS := $(patsubst benchmarks/%.txt,.venv-%/.installed,$(wildcard benchmarks/peers*.txt))
 VLLM := .venv-vllm

@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 # A run has no more rows, and ends with the batch that makes it so large.
-RUN_ROWS, RUN_BYTES = 50_000, 1 << 25
+RUN_ROWS, RUN_BYTES = 25_000, 1 << 25
 BATCH_ROWS, BATCH_BYTES = 4096, 1 << 20
 # Where a row came, which decides between equal ones; no table has a column of this name.
 CAME = "#"

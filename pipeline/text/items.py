@@ -24,7 +24,7 @@ from pipeline.text.ngrams import plain, without_punctuation
 # Of the arrays that an item is about, only what ids take of them is read.
 COLUMNS = ["prompt_id", "messages", "group", "reference", "inputs"]
 # Texts that rules which look at each by itself see together.
-SOME = 50_000
+SOME = 25_000
 
 
 def texts_of(prompts: Scan, scratch: Path) -> Iterator[Texts]:

@@ -118,7 +118,7 @@ class Scan:
         return self.read(columns).to_pylist()
 
     def count(self) -> int:
-        return sum(pq.read_metadata(file).num_rows for file in self.files)
+        return sum(_read_metadata(file).num_rows for file in self.files)
 
 
 def _read(file: Path, schema: pa.Schema) -> pa.Table:
@@ -126,6 +126,13 @@ def _read(file: Path, schema: pa.Schema) -> pa.Table:
         # ParquetFile and not read_table, which imports pyarrow.dataset and with it pandas.
         columns = [path for field in schema for path in _leaves(field)]
         return pq.ParquetFile(file).read(columns=columns).select(schema.names).cast(schema)
+    except UNREADABLE as error:
+        raise _unreadable(file, error) from error
+
+
+def _read_metadata(file: Path) -> pq.FileMetaData:
+    try:
+        return pq.read_metadata(file)
     except UNREADABLE as error:
         raise _unreadable(file, error) from error
 

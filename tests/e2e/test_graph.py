@@ -125,10 +125,10 @@ def idle(workspace: Workspace) -> set[str]:
 
 
 PASS_THROUGH = {
-    "select": ("kept=pa.array(kept)", "kept=pa.array(np.ones(len(kept), bool))", "select@random"),
+    "select": ("kept=pa.array(kept[here])", "kept=pa.array(np.ones(len(some), bool))", "select@random"),
     "score": (
-        "found = scorer(rows)",
-        'found = {"score": [1.0] * len(rows), "quantities": [[]] * len(rows)}',
+        "SCORES.batch(**scorer(rows),",
+        'SCORES.batch(score=[1.0] * len(rows), quantities=[[]] * len(rows),',
         "score@verified",
     ),
     "train": (

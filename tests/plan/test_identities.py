@@ -95,7 +95,7 @@ def test_a_family_that_nobody_uses_changes_no_identity(changed: Callable[..., li
         ("gateway/batch.py", []),
         ("scorers/consistency.py", ["score@agreement"]),
         ("objectives/divergence.py", ["train@kd"]),
-        ("networks/language.py", [*PACK, *TRAIN]),
+        ("networks/language.py", [*PACK, "read@base_nll", "read@teacher_nll", *TRAIN]),
         ("stages/score.py", ["score@agreement", "score@format", "score@verified"]),
     ],
 )  # fmt: skip

@@ -87,7 +87,7 @@ def test_a_distribution_of_some_outcomes_is_refused() -> None:
         ("confidence.distribution", {"outcomes": 3}, Want(top_k=3)),
         ("form.tokens", {}, None),
         ("likelihood.nll", {}, Want()),
-        ("influence.gradient", {"width": 64}, Want(gradient=64)),
+        ("influence.gradient", {"width": 64, "adam": False}, Want(gradient=64)),
     ],
 )
 def test_what_is_asked_of_the_model_follows_from_the_arguments(name: str, arguments: dict, want: Want | None) -> None:

@@ -29,7 +29,7 @@ from pipeline.tables import ids, sorting
 
 ROW_GROUP = 50_000
 # Rows that are read together, and those that a scorer is given together.
-BATCH, MANY = 8192, 25_000
+BATCH, MANY = 8192, 1 << 20
 UNREADABLE = (OSError, KeyError, pa.ArrowInvalid)
 # The part of a row, while rows of all parts are sorted together.
 PART = "#part"

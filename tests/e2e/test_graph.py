@@ -128,7 +128,7 @@ PASS_THROUGH = {
     "select": ("kept=pa.array(kept[here])", "kept=pa.array(np.ones(len(some), bool))", "select@random"),
     "score": (
         "SCORES.batch(**scorer(rows),",
-        'SCORES.batch(score=[1.0] * len(rows), quantities=[[]] * len(rows),',
+        "SCORES.batch(score=[1.0] * len(rows), quantities=[[]] * len(rows),",
         "score@verified",
     ),
     "train": (

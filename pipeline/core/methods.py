@@ -105,7 +105,8 @@ def available(kind: str) -> tuple[str, ...]:
     names = []
     for file in _families(kind):
         # A file that cannot be read has no methods; `find` says so to whoever names one of it.
-        for node in () if _unreadable(file) else ast.parse(file.read_text("utf-8")).body:
+        read = _read(file)
+        for node in () if isinstance(read, str) else read.body:
             if isinstance(node, ast.FunctionDef) and any(_is_marker(d, kind) for d in node.decorator_list):
                 names.append(f"{file.stem}.{node.name}")
     return tuple(names)
@@ -120,14 +121,13 @@ def _families(kind: str) -> list[Path]:
     return sorted((ROOT / KINDS[kind]).glob("*.py"))
 
 
-def _unreadable(file: Path) -> str | None:
-    """What is wrong with the text of a family, in one sentence."""
+def _read(file: Path) -> ast.Module | str:
+    """The syntax tree of a family, or in one sentence what is wrong with its text."""
     try:
-        ast.parse(file.read_text("utf-8"))
+        return ast.parse(file.read_text("utf-8"))
     except (SyntaxError, UnicodeDecodeError, ValueError) as error:
         line = f"line {error.lineno}: " if isinstance(error, SyntaxError) else ""
         return f"{file.relative_to(ROOT.parent)} is no Python ({line}{getattr(error, 'msg', error)})"
-    return None
 
 
 def _is_marker(decorator: ast.expr, kind: str) -> bool:
@@ -139,7 +139,7 @@ def find(kind: str, name: str) -> Method:
     """The method of a kind with this name; an unknown name lists what exists and the nearest."""
     if name not in available(kind):
         hint = nearest(name, available(kind), 0.4) or "."
-        unread = "".join(f". {text}: mend it" for text in map(_unreadable, _families(kind)) if text)
+        unread = "".join(f". {text}: mend it" for text in map(_read, _families(kind)) if isinstance(text, str))
         raise Refused(f"no {kind} is called {name!r}{hint} There are: {', '.join(available(kind)) or 'none'}{unread}")
     function_name = name.split(".")[1]
     function = getattr(importlib.import_module(module_of(kind, name)), function_name)

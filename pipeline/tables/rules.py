@@ -5,6 +5,7 @@ It is checked and run in a child process whose time and memory are bounded (`run
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 import tempfile
@@ -95,19 +96,24 @@ def type_of(connection: duckdb.DuckDBPyConnection, expression: str) -> str:
 
 def faults(rules: Mapping[str, tuple[str, str]], scorers: Sequence[str], limits: Limits = LIMITS) -> list[str]:
     """What is wrong with rules, key -> (text, which of TYPES it must be), in sentences."""
+    return list(_told(tuple(rules.items()), tuple(scorers), limits))
+
+
+@functools.cache
+def _told(rules: tuple[tuple[str, tuple[str, str]], ...], scorers: tuple[str, ...], limits: Limits) -> list[str]:
     twice = sorted({name for name in scorers if scorers.count(name) > 1})
     if twice:
         return [f"two scores are called {twice[0]}; rules could not tell them apart. Rename one."]
-    shown = "; ".join(f"{key}: {shortened(text)}" for key, (text, _) in rules.items())
+    shown = "; ".join(f"{key}: {shortened(text)}" for key, (text, _) in rules)
     try:
         return within(limits, shown, lambda: _faults(empty(scorers), rules))
     except Refused as error:
         return [str(error)]
 
 
-def _faults(connection: duckdb.DuckDBPyConnection, rules: Mapping[str, tuple[str, str]]) -> list[str]:
+def _faults(connection: duckdb.DuckDBPyConnection, rules: Iterable[tuple[str, tuple[str, str]]]) -> list[str]:
     texts = []
-    for key, (text, wanted) in rules.items():
+    for key, (text, wanted) in rules:
         try:
             found = type_of(connection, text)
         except Refused as error:

@@ -73,6 +73,8 @@ PROOFS = {
     "classifier_text": Proof(
         [("kd", "sft"), ("hidden", "sft"), ("hidden", "kd")], ("sft", "kd", "hidden"), "select.some"
     ),
+    "logits": Proof([(f"{m}_{k}_{n}", f"sft_{k}_{n}") for k in ("agreed", "any") for n in (12, 42)
+                     for m in (("forward", "reverse", "mixed", "hot") if n == 12 else ("forward",))]),
     "real_small": Proof(
         [
             ("voted_sft", "random_sft"), ("voted_sft", "greedy_sft"), ("voted_sft", "smol"), ("greedy_sft", "smol"),

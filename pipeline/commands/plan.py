@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import argparse
 
+from pipeline.core import identity
 from pipeline.core.workspace import DATA, PARAMS
-from pipeline.plan.disk import write
+from pipeline.plan.disk import remember, write
 from pipeline.plan.reading import load
 from pipeline.plan.resolve import resolve
 
@@ -18,6 +19,8 @@ def arguments(command: argparse.ArgumentParser) -> None:
 
 def run() -> None:
     """Check `params.yaml` whole and write `data/plan/`."""
+    package = identity.package()
     plan = resolve(load(PARAMS))
     write(plan, DATA)
+    remember(plan, package, DATA)
     print(f"plan: {len(plan.instances)} instances, all parameters valid")

@@ -10,7 +10,7 @@ from pipeline.core.settings import limit_threads
 from pipeline.core.stage import SECTION_OF
 from pipeline.core.workspace import DATA, PARAMS
 from pipeline.errors import Refused
-from pipeline.plan.disk import current
+from pipeline.plan.disk import codes, current
 from pipeline.plan.reading import load
 from pipeline.plan.resolve import resolve
 
@@ -18,7 +18,7 @@ from pipeline.plan.resolve import resolve
 def run_stage(stage: str, instance: str) -> None:
     """Run one instance, after checking that the plan on disk is what the parameters say now."""
     label = f"{stage}@{instance}"
-    plan = resolve(load(PARAMS, careful=False), only=label)
+    plan = resolve(load(PARAMS, careful=False), label, codes(DATA))
     limit_threads(plan.settings.threads)
     if label not in plan.instances:
         names = ", ".join(i.name for i in plan.of(stage)) or "none"

@@ -12,6 +12,7 @@ from __future__ import annotations
 import ast
 import functools
 import re
+import sys
 from pathlib import Path
 
 from pipeline.tables import ids
@@ -38,6 +39,12 @@ def closure(modules: list[str]) -> list[str]:
             found.add(name)
             waiting.extend(module for module, _, _ in _imports(name) if _counts(module))
     return sorted(found)
+
+
+def package() -> str:
+    """A hash over this package's files, by their bytes: while it is the same, every fingerprint is."""
+    files = (f for f in PACKAGE.rglob("*") if f.is_file() and f.suffix != ".pyc")
+    return ids.digest(sys.version, sorted((f.relative_to(PACKAGE).as_posix(), f.read_bytes().hex()) for f in files))
 
 
 @functools.cache

@@ -7,12 +7,15 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from pipeline.core import identity
 from pipeline.core.settings import RunSettings
 from pipeline.core.stage import ALONE, NAME, SECTION_OF, STAGES, Instance, Plan, stage_named
 from pipeline.core.workspace import TABLE_FOLDERS
 from pipeline.errors import Refused
 
 SCHEMA = "params.schema.json"
+# What `codes` reads: not among what DVC keeps, because an edit of a comment changes it.
+CODES = ".cache/codes.json"
 
 
 def write(plan: Plan, data: Path) -> None:
@@ -64,6 +67,22 @@ def set_aside(plan: Plan, data: Path) -> list[Path]:
         if (data / top).is_dir():
             walk(data / top)
     return moved
+
+
+def remember(plan: Plan, package: str, data: Path) -> None:
+    """Keep the fingerprints of a plan for `codes`; `package` is what the package was before they were taken."""
+    fresh = data / ".tmp" / "codes.json"
+    for file in (fresh, data / CODES):
+        file.parent.mkdir(parents=True, exist_ok=True)
+    codes = {label: instance.code for label, instance in plan.instances.items()}
+    fresh.write_text(json.dumps({"package": package, "codes": codes}), "utf-8")
+    fresh.replace(data / CODES)
+
+
+def codes(data: Path) -> dict[str, str]:
+    """The fingerprints that the last plan found, by label; none if a file of the package is another since."""
+    found = json.loads((data / CODES).read_text("utf-8")) if (data / CODES).exists() else {}
+    return found["codes"] if found.get("package") == identity.package() else {}
 
 
 def current(instance: Instance, data: Path) -> None:

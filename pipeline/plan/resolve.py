@@ -12,6 +12,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal
 
 from pydantic import ValidationError
@@ -28,11 +29,12 @@ from pipeline.plan.map import filled
 from pipeline.tables import ids
 
 
-def resolve(given: Mapping[str, Any], only: str | None = None) -> Plan:
+def resolve(given: Mapping[str, Any], only: str | None = None, codes: Mapping[str, str] = MappingProxyType({})) -> Plan:
     """Check and resolve all parameters; raises `PlanError` with every fault.
 
     With `only` the label of an instance that is then compared with the plan on disk, no other gets the fingerprint of
-    its code, and none is checked beside the others: the plan was. They are most of the work.
+    its code, and none is checked beside the others: the plan was. They are most of the work. `codes` are fingerprints
+    that are known, by label.
     """
     whole = filled(given, ROOT)
     drafts, broken, settings, faults = read(whole)
@@ -50,7 +52,7 @@ def resolve(given: Mapping[str, Any], only: str | None = None) -> Plan:
         raise PlanError(dict.fromkeys(told))
     for label, instance in plan.instances.items():
         if only in (None, label):
-            plan.instances[label] = replace(instance, code=_identity(instance, plan))
+            plan.instances[label] = replace(instance, code=codes.get(label) or _identity(instance, plan))
     return plan
 
 

@@ -39,6 +39,7 @@ def agreed(done: Workspace, must: set[str], why: str) -> set[str]:
     return ran
 
 
+@pytest.mark.long
 def test_another_argument_of_a_scorer_runs_what_follows(done: Workspace) -> None:
     assert status(done) == {}
     done.edit(lambda p: p["score"]["agreement"].update(normalise="number"))
@@ -62,6 +63,7 @@ def test_a_comment_runs_plan_only(done: Workspace) -> None:
     assert agreed(done, {"plan"}, "the code in pipeline/") == {"plan"}
 
 
+@pytest.mark.long
 def test_an_instance_added_and_removed_trains_nothing_and_restores_the_lock(done: Workspace) -> None:
     before, params = done.lock(), done.params()
     done.edit(lambda p: p["score"].update(margin={"of": "responses/train", "use": "consistency.margin"}))

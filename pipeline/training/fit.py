@@ -27,12 +27,13 @@ from pipeline.kinds.network import Network
 from pipeline.kinds.objective import Step
 from pipeline.kinds.verifier import answer_of, metric_of
 from pipeline.model.chat import Chat
-from pipeline.model.folder import MOMENTS, TOKENIZER_FILES, finish, hashes, network_of
+from pipeline.model.folder import MOMENTS, TOKENIZER_FILES, finish, network_of
 from pipeline.model.load import device_of
 from pipeline.tables import ids
 from pipeline.tables.parquet import Scan, folder_digest, part_name
 from pipeline.training.adapter import with_adapter
 from pipeline.training.checkpoints import Checkpoints
+from pipeline.training.fitting import refuse_unfit
 from pipeline.training.loop import OWN, Trainer, Turn
 from pipeline.training.optimizers import moments_of
 from pipeline.training.places import places
@@ -46,7 +47,7 @@ ROLLOUTS = "rollouts"
 
 def fit(params: StudentParams, rows: Scan, student: Path, teacher: Path | None, out: Path, how: How, name: str) -> None:
     """Train a student on stored rows, beside a live teacher if there is one."""
-    _check_forms(rows, student, teacher, params.of)
+    refuse_unfit(rows, student, teacher, params.of)
     torch.set_num_threads(how.settings.threads)
     _keep_pages()
     # A mask is passed where it is needed; the advice to pass one always does not apply.
@@ -190,17 +191,3 @@ class _Sampler:
     def _reward(self, rows: pa.Table, row: int, tokens: Sequence[int]) -> float | None:
         verifier, reference = (rows[name][row].as_py() for name in ("verifier", "reference"))
         return metric_of(verifier, answer_of(verifier, self.chat.decode(tokens)), reference)
-
-
-def _check_forms(rows: Scan, student: Path, teacher: Path | None, of: str) -> None:
-    """Refuse rows that were cut with another tokenizer than a model's."""
-    file = next((file for file in rows.files if pq.read_metadata(file).num_rows), None)
-    if file is None:
-        return
-    known = pq.ParquetFile(file).read_row_group(0, ["tokenizer_hash"])["tokenizer_hash"][0].as_py()
-    for role, folder in (("student", student), ("teacher", teacher)):
-        if folder is not None and hashes(folder / "tokenizer")[1] != known:
-            raise Refused(
-                f"data/{of} was cut with another tokenizer than that of the {role} in {folder}. Pack it with "
-                f"`student: {student.name}`, and use a teacher of the same vocabulary for a logit objective."
-            )

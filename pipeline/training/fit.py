@@ -33,10 +33,11 @@ from pipeline.tables import ids
 from pipeline.tables.parquet import Scan, folder_digest, part_name
 from pipeline.training.adapter import with_adapter
 from pipeline.training.checkpoints import Checkpoints
-from pipeline.training.fitting import refuse_unfit
+from pipeline.training.fitting import trained_tokens
 from pipeline.training.loop import OWN, Trainer, Turn
 from pipeline.training.optimizers import moments_of
 from pipeline.training.places import places
+from pipeline.training.proof import told
 from pipeline.training.recipe import StudentParams
 from pipeline.training.rows import Rows
 from pipeline.training.shadow import Shadow
@@ -47,7 +48,7 @@ ROLLOUTS = "rollouts"
 
 def fit(params: StudentParams, rows: Scan, student: Path, teacher: Path | None, out: Path, how: How, name: str) -> None:
     """Train a student on stored rows, beside a live teacher if there is one."""
-    refuse_unfit(rows, student, teacher, params.of)
+    by_domain = trained_tokens(rows, student, teacher, params.of)
     torch.set_num_threads(how.settings.threads)
     _keep_pages()
     # A mask is passed where it is needed; the advice to pass one always does not apply.
@@ -58,7 +59,9 @@ def fit(params: StudentParams, rows: Scan, student: Path, teacher: Path | None, 
     kept = how.checkpoints / name
     place = kept / ids.digest(how.code, params.model_dump(mode="json"), inputs, packages, device, how.settings.threads)
     place.mkdir(parents=True, exist_ok=True)
-    trainer = _trainer(params, rows, place / "rows.arrow", student, teacher, how, device)
+    trainer = trainer_of(params, rows, place / "rows.arrow", student, teacher, how, device)
+    for line in told(by_domain, trainer.pulls()):
+        how.say(line)
     curve = trainer.run(Checkpoints(place), how.settings.checkpoint_steps, how.progress)
     net: Any = trainer.parts["student"]
     if params.adapter is not None:
@@ -91,7 +94,7 @@ def _keep_pages() -> None:
         mallopt(-1, (1 << 31) - 1)  # M_TRIM_THRESHOLD
 
 
-def _trainer(
+def trainer_of(
     params: StudentParams, table: Scan, file: Path, student: Path, teacher: Path | None, how: How, device: str
 ) -> Trainer:
     """Open the models, build the objectives, and make the modules that are trained with them."""
@@ -113,7 +116,7 @@ def _trainer(
         assert folder is not None
         networks[name] = networks[begins]
         parts[name] = networks[begins].load(folder, "float32")
-    turns = [_turn(turn, params, teacher is not None) for turn in params.all_turns()]
+    turns = [turn_of(turn, params, teacher is not None) for turn in params.all_turns()]
     terms = [term for turn in turns for term in turn.terms]
     if any("start" in (term.of, term.against) for term in terms):
         networks["start"] = networks["student"]
@@ -132,7 +135,8 @@ def _trainer(
     return Trainer(parts, networks, turns, rows, params, device, fixed, feed, draws, shadow)
 
 
-def _turn(turn: object, params: StudentParams, live: bool) -> Turn:
+def turn_of(turn: object, params: StudentParams, live: bool) -> Turn:
+    """A turn of the parameters as the trainer takes it."""
     terms = []
     for term in turn.objectives:  # type: ignore[attr-defined]
         traits = term.use.method.traits

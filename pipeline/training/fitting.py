@@ -3,6 +3,7 @@ not, with what differs and how to mend it."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,16 +16,17 @@ from pipeline.tables import manifest
 from pipeline.tables.lists import lengths, values
 from pipeline.tables.parquet import Scan
 
-READ = ["example_id", "template_hash", "tokenizer_hash", "token_ids", "spans", "inputs"]
+READ = ["example_id", "domain", "template_hash", "tokenizer_hash", "token_ids", "spans", "inputs"]
 
 
-def refuse_unfit(rows: Scan, student: Path, teacher: Path | None, of: str) -> None:
-    """Refuse rows that were cut or rendered with another form than a model's, whose mask is all or nothing, or that
-    are not what their manifest says."""
+def trained_tokens(rows: Scan, student: Path, teacher: Path | None, of: str) -> dict[str, int]:
+    """Domain -> how many tokens of it are trained on. Refuses rows that were cut or rendered with another form than a
+    model's, whose mask is all or nothing, or that are not what their manifest says."""
     known = {"student": hashes(student / "tokenizer")}
     if teacher is not None:
         known["teacher"] = hashes(teacher / "tokenizer")
-    trained = context = 0
+    by_domain: Counter[str] = Counter()
+    context = 0
     for folder in rows.folders:
         said = manifest.read(folder) if rows.table.name == "signals" else None
         names, count = [], 0
@@ -33,12 +35,14 @@ def refuse_unfit(rows: Scan, student: Path, teacher: Path | None, of: str) -> No
             names.append(batch["example_id"])
             count += len(batch)
             sizes = _trained(batch)
-            trained += int(sizes.sum())
+            for domain, size in zip(batch["domain"].to_pylist(), sizes.tolist(), strict=True):
+                by_domain[domain] += int(size)
             # What a student is shown beside the tokens, such as an image, needs no other context.
             shown = batch["inputs"].is_valid().to_numpy(zero_copy_only=False)
             context += int(np.where(shown, 1, lengths(batch["token_ids"]) - 1 - sizes).sum())
         if rows.table.name == "signals":
             _refuse_manifest(folder, said, names, count, known["student"], of)
+    trained = by_domain.total()
     if trained == 0 and rows.count():
         raise Refused(f"data/{of} trains on nothing: no row's spans hold a token. Pack the answers again.")
     if trained and context <= 0:
@@ -46,6 +50,7 @@ def refuse_unfit(rows: Scan, student: Path, teacher: Path | None, of: str) -> No
             f"data/{of} trains on every token of every row, the prompts too: its spans are no mask. Pack the answers "
             f"again, so that only what is to be said is learnt."
         )
+    return dict(sorted(by_domain.items()))
 
 
 def _refuse_form(batch: pa.RecordBatch, known: dict[str, tuple[str, str]], student: Path, of: str) -> None:

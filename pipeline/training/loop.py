@@ -11,6 +11,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import pyarrow as pa
 import torch
@@ -27,7 +28,7 @@ from pipeline.training.optimizers import optimizer_for
 from pipeline.training.order import Order
 from pipeline.training.places import places
 from pipeline.training.recipe import Recipe
-from pipeline.training.reduce import over_ranks
+from pipeline.training.reduce import Sums, over_ranks
 from pipeline.training.rows import Rows
 from pipeline.training.shadow import Shadow
 from pipeline.training.terms import Role, Term, items, loss_of
@@ -36,6 +37,8 @@ from pipeline.training.terms import Role, Term, items, loss_of
 LAST_RATE = 0.02
 # What the names of objectives' own modules begin with, among the parts.
 OWN = "own:"
+# Entries of a parameter's gradient that two terms are compared by.
+SKETCH = 1 << 16
 
 
 @dataclass
@@ -46,6 +49,21 @@ class Turn:
     terms: Sequence[Term]
     steps: int = 1
     learning_rate: float | None = None
+
+
+@dataclass(frozen=True)
+class Pull:
+    """How hard a term pulls at the start of a training: its weighted loss, the norm of its weighted gradient on the
+    model that it judges, and some entries of that gradient, to compare two by."""
+
+    term: str
+    loss: float
+    norm: float
+    sketch: torch.Tensor
+
+    def cosine(self, other: Pull) -> float:
+        """Whether two pull the same way: 1, or against each other: -1."""
+        return float(nn.functional.cosine_similarity(self.sketch, other.sketch, dim=0))
 
 
 def turn_at(turns: Sequence[Turn], number: int) -> Turn:
@@ -88,15 +106,7 @@ class Trainer:
     ) -> list[dict[str, float]]:
         """Train the parts in place, going on from the newest whole checkpoint; returns a point per step."""
         terms = [term for turn in self.turns for term in turn.terms]
-        sets = any(term.item == "set" for term in terms)
-        order = Order(self.rows.prompt_ids, self.recipe, sets, self.rows.ranks if self.recipe.pacing else None)
-        self.learning = {id(p) for part in self.parts.values() for p in part.parameters() if p.requires_grad}
-        for module in (*self.parts.values(), *self.fixed.values()):
-            module.to(self.device)
-        for module in self.fixed.values():
-            module.eval().requires_grad_(False)
-        if self.shadow is not None:
-            self.shadow.begin(self.parts["student"])
+        order = self._begin()
         # An objective's own module is no stack of blocks.
         plain = self.recipe.model_copy(update={"optimizer": "adamw"})
         self.optimizers = {
@@ -121,27 +131,61 @@ class Trainer:
             part.eval()
         return curve
 
-    def _step(self, step: Step, order: Order) -> dict[str, float]:
-        """One step: its rows in micro-batches, forwards and backwards, and the optimizers of the turn's parts."""
-        turn, recipe = turn_at(self.turns, step.number), self.recipe
+    def pulls(self) -> list[list[Pull]]:
+        """How hard every term of every turn pulls on the model that it judges. It changes nothing."""
+        return [[self.pull(turn, term) for term in turn.terms] for turn in self.turns]
+
+    def pull(self, turn: Turn, term: Term) -> Pull:
+        """How hard a term pulls in a turn, on the rows of the first step, with nothing dropped out."""
+        order = self._begin()
+        step, rows = Step(0, order.steps, 0, 1), self.rows.take(order.at(0))
+        self._learn(turn)
+        for part in self.parts.values():
+            part.eval()
+        if term.of not in turn.trains and term.own is None:
+            return Pull(term.name, math.nan, 0.0, torch.zeros(1))
+        loss = self._backward(turn, [term], step, rows)[0]
+        term.sums = Sums()
+        grads = [p.grad.flatten() for p in self.parts[term.of].parameters() if p.grad is not None]
+        norm = math.hypot(*(float(g.norm()) for g in grads))
+        some = [g[:: math.ceil(len(g) / SKETCH)].cpu() for g in grads]
+        for part in self.parts.values():
+            part.zero_grad(set_to_none=True)
+        return Pull(term.name, loss, norm, torch.cat(some) if some else torch.zeros(1))
+
+    def _begin(self) -> Order:
+        """Put every model where it is trained; returns the order of the rows."""
+        sets = any(term.item == "set" for turn in self.turns for term in turn.terms)
+        for module in (*self.parts.values(), *self.fixed.values()):
+            module.to(self.device)
+        for module in self.fixed.values():
+            module.eval().requires_grad_(False)
+        if self.shadow is not None:
+            self.shadow.begin(self.parts["student"])
+        return Order(self.rows.prompt_ids, self.recipe, sets, self.rows.ranks if self.recipe.pacing else None)
+
+    def _learn(self, turn: Turn) -> None:
+        """Let the parts of a turn learn, and no other."""
+        learning = self.learning
         for name, part in self.parts.items():
             part.train(name in turn.trains)
             for p in part.parameters():
-                p.requires_grad_(name in turn.trains and id(p) in self.learning)
+                p.requires_grad_(name in turn.trains and id(p) in learning)
+
+    @cached_property
+    def learning(self) -> set[int]:
+        """What may learn in any turn, told before the first of them."""
+        return {id(p) for part in self.parts.values() for p in part.parameters() if p.requires_grad}
+
+    def _step(self, step: Step, order: Order) -> dict[str, float]:
+        """One step: its rows in micro-batches, forwards and backwards, and the optimizers of the turn's parts."""
+        turn, recipe = turn_at(self.turns, step.number), self.recipe
+        self._learn(turn)
         torch.manual_seed(ids.seed_of(recipe.seed, "step", step.number))
         rows = self.rows.take(order.at(step.number))
         if self.feed is not None and self.draws is not None:
             rows = self.feed(self.draws(step, recipe.seed, rows))
-        batches = [rows.take(some) for some in self._layout(turn, rows)]
-        stood = [places(batch) for batch in batches]
-        totals = {unit: over_ranks(count) for unit, count in items(p.counts for p in stood).items()}
-        roles, network, loss = self._roles(turn), self.networks["student"], 0.0
-        for batch, found in zip(batches, stood, strict=True):
-            inputs = {name: value.to(self.device) for name, value in network.collate(batch).items()}
-            with self._precision():
-                part_of_loss = loss_of(turn.terms, inputs, found.to(self.device), roles, step, totals)
-            part_of_loss.backward()
-            loss += float(part_of_loss.detach())
+        loss, totals = self._backward(turn, turn.terms, step, rows)
         rate, norms = rate_at(recipe, step), []
         for name in turn.trains:
             norms.append(float(nn.utils.clip_grad_norm_(self.parts[name].parameters(), recipe.max_grad_norm)))
@@ -159,6 +203,22 @@ class Trainer:
             "grad_norm": math.hypot(*norms),
             "places": totals["place"],
         }
+
+    def _backward(
+        self, turn: Turn, terms: Sequence[Term], step: Step, rows: pa.Table
+    ) -> tuple[float, dict[str, float]]:
+        """The loss of some terms on the rows of a step, whose gradient is added to the parts', and the step's items."""
+        batches = [rows.take(some) for some in self._layout(turn, rows)]
+        stood = [places(batch) for batch in batches]
+        totals = {unit: over_ranks(count) for unit, count in items(p.counts for p in stood).items()}
+        roles, network, loss = self._roles(turn), self.networks["student"], 0.0
+        for batch, found in zip(batches, stood, strict=True):
+            inputs = {name: value.to(self.device) for name, value in network.collate(batch).items()}
+            with self._precision():
+                part_of_loss = loss_of(terms, inputs, found.to(self.device), roles, step, totals)
+            part_of_loss.backward()
+            loss += float(part_of_loss.detach())
+        return loss, totals
 
     def _layout(self, turn: Turn, rows: pa.Table) -> list[list[int]]:
         """The rows of each micro-batch; sets stay whole, and what depends on all other rows sees them all."""

@@ -104,6 +104,7 @@ COVERED = {
     "tables/manifest.py": "training/test_fit.py",
     "training/adapter.py": "training/test_loop.py",
     "training/fitting.py": "training/test_fit.py",
+    "training/proof.py": "commands/test_preview_training.py",
     "text/numbers.py": "verifiers/test_verifiers.py",
     "training/optimizers.py": "training/test_loop.py",
     "training/recipe.py": "training/test_loop.py",

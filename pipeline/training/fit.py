@@ -32,6 +32,7 @@ from pipeline.model.load import device_of
 from pipeline.tables import ids
 from pipeline.tables.parquet import Scan, folder_digest, part_name
 from pipeline.training.adapter import with_adapter
+from pipeline.training.card import card_of_student
 from pipeline.training.checkpoints import Checkpoints
 from pipeline.training.fitting import trained_tokens
 from pipeline.training.loop import OWN, Trainer, Turn
@@ -46,7 +47,16 @@ from pipeline.training.terms import Term
 ROLLOUTS = "rollouts"
 
 
-def fit(params: StudentParams, rows: Scan, student: Path, teacher: Path | None, out: Path, how: How, name: str) -> None:
+def fit(
+    params: StudentParams,
+    rows: Scan,
+    student: Path,
+    teacher: Path | None,
+    out: Path,
+    how: How,
+    name: str,
+    data: Path,
+) -> None:
     """Train a student on stored rows, beside a live teacher if there is one."""
     by_domain = trained_tokens(rows, student, teacher, params.of)
     torch.set_num_threads(how.settings.threads)
@@ -76,6 +86,7 @@ def fit(params: StudentParams, rows: Scan, student: Path, teacher: Path | None, 
     if params.keep_moments:
         (out / MOMENTS).parent.mkdir()
         save_file(moments_of(net, trainer.optimizers["student"]), out / MOMENTS)
+    (out / "README.md").write_text(card_of_student(name, params, by_domain, curve, data), "utf-8")
     (out / "training.jsonl").write_text("".join(json.dumps(p, sort_keys=True) + "\n" for p in curve), "utf-8")
     if trainer.feed is not None and hasattr(trainer.feed, "kept"):
         (out / ROLLOUTS).mkdir()
@@ -101,6 +112,8 @@ def trainer_of(
     networks = {"student": find("network", network_of(student / "tokenizer")).factory()}
     torch.manual_seed(ids.seed_of(params.seed, "adapter"))
     net = networks["student"].load(student, "float32")
+    if params.gradient_checkpointing:
+        _checkpointed(net, student)
     rows = Rows.of(table, file, networks["student"].width(net), drop=params.on_bad_row == "drop")
     if rows.dropped:
         how.say(f"{rows.dropped} rows are left out: their log-probabilities are no numbers (on_bad_row: drop)")
@@ -133,6 +146,12 @@ def trainer_of(
     feed = None if params.feed is None else params.feed.use.build()
     draws = None if feed is None else _Sampler(parts["student"], rows, student, how).draw
     return Trainer(parts, networks, turns, rows, params, device, fixed, feed, draws, shadow)
+
+
+def _checkpointed(net: Any, student: Path) -> None:
+    if not getattr(net, "supports_gradient_checkpointing", False):
+        raise Refused(f"gradient_checkpointing: {student.name}'s network has no blocks to compute anew; leave it out")
+    net.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
 
 
 def turn_of(turn: object, params: StudentParams, live: bool) -> Turn:

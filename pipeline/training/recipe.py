@@ -19,11 +19,13 @@ from pipeline.model.folder import CAUSAL
 
 
 class Adapter(Choice):
-    """Low-rank adapters instead of all weights; merged when the student is saved (Hu et al. 2021)."""
+    """Low-rank adapters instead of all weights; merged when the student is saved (Hu et al. 2021). With `dora` a
+    weight's length is learnt apart from its direction (Liu et al. 2024, arXiv 2402.09353)."""
 
     rank: PositiveInt
     alpha: PositiveFloat
     dropout: float = Field(default=0.0, ge=0, lt=1)
+    dora: bool = False
 
 
 class Pacing(Choice):
@@ -53,7 +55,8 @@ class Recipe(StageParams):
     """Optimizer and schedule: linear warm-up, constant, then linear decay over the last `decay_share` of the steps.
 
     Weights learn in float32; `dtype` is what they are kept in, and then run in: unset, the student's own. With
-    `keep_moments` AdamW's are kept beside them, twice their size, for `influence.gradient`.
+    `keep_moments` AdamW's are kept beside them, twice their size, for `influence.gradient`. `gradient_checkpointing`
+    computes what is between a model's blocks anew on the way back, for less memory and about a third more time.
     """
 
     epochs: PositiveFloat
@@ -68,6 +71,7 @@ class Recipe(StageParams):
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     dtype: Dtype | None = None
     adapter: Adapter | None = None
+    gradient_checkpointing: bool = False
     keep_moments: bool = False
     pacing: Pacing | None = None
     seed: int
@@ -215,6 +219,11 @@ class StudentParams(Recipe):
                 "pacing: there is no entry like this one without it, which tells what the order does; add one that "
                 "differs in nothing else"
             )
+        teachers = graph.teachers_of(graph.told(plan), self.of)
+        if live:
+            live_one: str = self.teacher  # type: ignore[attr-defined]
+            teachers |= graph.terms(graph.told(plan), [live_one])
+        texts += graph.forbidden(teachers)
         if self.feed and stored and not self.feed.use.method.traits.get("keeps_signals", False):
             texts.append(f"{self.feed.use.name} draws rows that the stored signals are not of: use `distill:`")
         return texts

@@ -103,6 +103,7 @@ COVERED = {
     "text/novelty.py": "golden/test_novelty.py",
     "tables/manifest.py": "training/test_fit.py",
     "training/adapter.py": "training/test_loop.py",
+    "training/card.py": "training/test_choices.py",
     "training/fitting.py": "training/test_fit.py",
     "training/proof.py": "commands/test_preview_training.py",
     "text/numbers.py": "verifiers/test_verifiers.py",

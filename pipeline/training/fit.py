@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import functools
 import json
 import shutil
 from collections.abc import Mapping, Sequence
@@ -39,10 +40,11 @@ from pipeline.training.loop import OWN, Trainer, Turn
 from pipeline.training.optimizers import moments_of
 from pipeline.training.places import places
 from pipeline.training.proof import told
-from pipeline.training.recipe import StudentParams
+from pipeline.training.recipe import HeldOut, StudentParams
 from pipeline.training.rows import Rows
 from pipeline.training.shadow import Shadow
 from pipeline.training.terms import Term
+from pipeline.training.watch import RIGHT, Watch
 
 ROLLOUTS = "rollouts"
 
@@ -73,7 +75,7 @@ def fit(
     for line in told(by_domain, trainer.pulls()):
         how.say(line)
     curve = trainer.run(Checkpoints(place), how.settings.checkpoint_steps, how.progress)
-    net: Any = trainer.parts["student"]
+    net: Any = trainer.kept
     if params.adapter is not None:
         net = net.merge_and_unload()
     dtype = params.dtype or card_of(student)["dtype"]
@@ -85,7 +87,7 @@ def fit(
     (out / "model.json").write_text(json.dumps(card, indent=1, sort_keys=True) + "\n", "utf-8")
     if params.keep_moments:
         (out / MOMENTS).parent.mkdir()
-        save_file(moments_of(net, trainer.optimizers["student"]), out / MOMENTS)
+        save_file(moments_of(trainer.parts["student"], trainer.optimizers["student"]), out / MOMENTS)
     (out / "README.md").write_text(card_of_student(name, params, by_domain, curve, data), "utf-8")
     (out / "training.jsonl").write_text("".join(json.dumps(p, sort_keys=True) + "\n" for p in curve), "utf-8")
     if trainer.feed is not None and hasattr(trainer.feed, "kept"):
@@ -145,7 +147,22 @@ def trainer_of(
                     turn.trains = (*turn.trains, f"{OWN}{number}")
     feed = None if params.feed is None else params.feed.use.build()
     draws = None if feed is None else _Sampler(parts["student"], rows, student, how).draw
-    return Trainer(parts, networks, turns, rows, params, device, fixed, feed, draws, shadow)
+    watch = None if params.held_out is None else Watch(params.held_out, rows.prompt_ids, params.seed)
+    answers = None
+    if params.held_out is not None and params.held_out.answers:
+        answers = functools.partial(_right, params.held_out, rows, student, how)
+    return Trainer(parts, networks, turns, rows, params, device, fixed, feed, draws, shadow, watch, answers)
+
+
+def _right(given: HeldOut, rows: Rows, student: Path, how: How, net: nn.Module, held: pa.Table) -> dict[str, float]:
+    """The share of some greedy answers that their verifiers call right, of those that these can judge."""
+    sampler, some = _Sampler(net, rows, student, how), held.slice(0, given.answers)
+    asked = zip(some["token_ids"].to_pylist(), some["spans"].to_pylist(), strict=True)
+    draw = sampler.draw(Step(0, 1, 0, 1), 0, some)
+    prompts = [tokens[: spans[0]["start"]] for tokens, spans in asked]
+    said = draw.sample(prompts, [0] * len(prompts), Sampling(0.0, 1.0, given.max_tokens))
+    known = [right for i, tokens in enumerate(said) if (right := draw.reward(i, tokens)) is not None]
+    return {RIGHT: sum(known) / len(known)} if known else {}
 
 
 def _checkpointed(net: Any, student: Path) -> None:

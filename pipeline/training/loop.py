@@ -32,6 +32,7 @@ from pipeline.training.reduce import Sums, over_ranks
 from pipeline.training.rows import Rows
 from pipeline.training.shadow import Shadow
 from pipeline.training.terms import Role, Term, items, loss_of
+from pipeline.training.watch import LOSS, Watch
 
 # The share of its rate that the last step has.
 LAST_RATE = 0.02
@@ -100,6 +101,18 @@ class Trainer:
     feed: Feed | None = None
     draws: Callable[[Step, int, pa.Table], Draw] | None = None
     shadow: Shadow | None = None
+    watch: Watch | None = None
+    answers: Callable[[nn.Module, pa.Table], Mapping[str, float]] | None = None
+
+    @cached_property
+    def average(self) -> Shadow | None:
+        """What is saved in the student's place, if the recipe says so."""
+        return None if self.recipe.average is None else Shadow("step", self.recipe.average)
+
+    @property
+    def kept(self) -> nn.Module:
+        """The student that is looked at and saved."""
+        return self.parts["student"] if self.average is None else self.average.module
 
     def run(
         self, checkpoints: Checkpoints, every: int, progress: Callable[[int, int, str], None]
@@ -113,22 +126,32 @@ class Trainer:
             n: optimizer_for(p, plain if n.startswith(OWN) else self.recipe) for n, p in self.parts.items()
         }
         self.rates = {name: [g["lr"] for g in o.param_groups] for name, o in self.optimizers.items()}
-        checkpoints.holds(self.parts, self.shadow, self.optimizers, terms, self.feed)
+        shadows = {"shadow": self.shadow, "average": self.average}
+        followers = {name: shadow for name, shadow in shadows.items() if shadow is not None}
+        checkpoints.holds(self.parts, followers, self.optimizers, terms, self.feed)
         curve = checkpoints.resume()
         for number in range(len(curve), order.steps):
+            if self.watch is not None and self.watch.ended(curve):
+                break
             epoch, into = divmod(number, order.steps_an_epoch)
             step = Step(number, order.steps, epoch, math.ceil(order.steps / order.steps_an_epoch))
             point = self._step(step, order)
             if not math.isfinite(point["loss"]):
                 raise FloatingPointError(f"the loss is {point['loss']} at step {number + 1}")
             curve.append(point)
-            if self.shadow is not None:
-                self.shadow.follow(self.parts["student"], ends_epoch=into + 1 == order.steps_an_epoch)
+            for shadow in followers.values():
+                shadow.follow(self.parts["student"], ends_epoch=into + 1 == order.steps_an_epoch)
+            if self.watch is not None and self.watch.due(number + 1, order.steps):
+                point |= self._looked(step)
+                if self.watch.best(curve) == number:
+                    checkpoints.keep_best(self.kept)
             if (number + 1) % every == 0 or number + 1 == order.steps:
                 checkpoints.save(curve)
             progress(number + 1, order.steps, f"steps, loss {point['loss']:.4f}")
         for part in self.parts.values():
             part.eval()
+        if self.watch is not None and self.watch.given.keep == "best":
+            checkpoints.load_best(self.kept)
         return curve
 
     def pulls(self) -> list[list[Pull]]:
@@ -138,13 +161,13 @@ class Trainer:
     def pull(self, turn: Turn, term: Term) -> Pull:
         """How hard a term pulls in a turn, on the rows of the first step, with nothing dropped out."""
         order = self._begin()
-        step, rows = Step(0, order.steps, 0, 1), self.rows.take(order.at(0))
+        step, rows = Step(0, order.steps, 0, 1), self._rows_at(order, 0)
         self._learn(turn)
         for part in self.parts.values():
             part.eval()
         if term.of not in turn.trains and term.own is None:
             return Pull(term.name, math.nan, 0.0, torch.zeros(1))
-        loss = self._backward(turn, [term], step, rows)[0]
+        loss = self._losses(turn, [term], step, rows)[0]
         term.sums = Sums()
         grads = [p.grad.flatten() for p in self.parts[term.of].parameters() if p.grad is not None]
         norm = math.hypot(*(float(g.norm()) for g in grads))
@@ -162,7 +185,28 @@ class Trainer:
             module.eval().requires_grad_(False)
         if self.shadow is not None:
             self.shadow.begin(self.parts["student"])
-        return Order(self.rows.prompt_ids, self.recipe, sets, self.rows.ranks if self.recipe.pacing else None)
+        if self.average is not None:
+            self.average.begin(self.parts["student"])
+        among = slice(None) if self.watch is None else self.watch.trained
+        ranks = self.rows.ranks if self.recipe.pacing else None
+        return Order(self.rows.prompt_ids[among], self.recipe, sets, None if ranks is None else ranks[among])
+
+    def _rows_at(self, order: Order, step: int) -> pa.Table:
+        numbers = order.at(step)
+        return self.rows.take(numbers if self.watch is None else self.watch.trained[numbers])
+
+    def _looked(self, step: Step) -> dict[str, float]:
+        """How the student that is kept does on the rows that are held out, in a turn in which it learns."""
+        assert self.watch is not None
+        turn = next(turn for turn in self.turns if "student" in turn.trains)
+        rows = self.rows.take(self.watch.held)
+        for part in self.parts.values():
+            part.eval()
+        with torch.no_grad():
+            loss, _ = self._losses(turn, turn.terms, step, rows, {"student": self.kept})
+        for term in turn.terms:
+            term.sums = Sums()
+        return {LOSS: loss, **({} if self.answers is None else self.answers(self.kept, rows))}
 
     def _learn(self, turn: Turn) -> None:
         """Let the parts of a turn learn, and no other."""
@@ -182,10 +226,10 @@ class Trainer:
         turn, recipe = turn_at(self.turns, step.number), self.recipe
         self._learn(turn)
         torch.manual_seed(ids.seed_of(recipe.seed, "step", step.number))
-        rows = self.rows.take(order.at(step.number))
+        rows = self._rows_at(order, step.number)
         if self.feed is not None and self.draws is not None:
             rows = self.feed(self.draws(step, recipe.seed, rows))
-        loss, totals = self._backward(turn, turn.terms, step, rows)
+        loss, totals = self._losses(turn, turn.terms, step, rows)
         rate, norms = rate_at(recipe, step), []
         for name in turn.trains:
             norms.append(float(nn.utils.clip_grad_norm_(self.parts[name].parameters(), recipe.max_grad_norm)))
@@ -204,19 +248,26 @@ class Trainer:
             "places": totals["place"],
         }
 
-    def _backward(
-        self, turn: Turn, terms: Sequence[Term], step: Step, rows: pa.Table
+    def _losses(
+        self,
+        turn: Turn,
+        terms: Sequence[Term],
+        step: Step,
+        rows: pa.Table,
+        instead: Mapping[str, nn.Module] | None = None,
     ) -> tuple[float, dict[str, float]]:
-        """The loss of some terms on the rows of a step, whose gradient is added to the parts', and the step's items."""
+        """The loss of some terms on the rows of a step, whose gradient is added to the parts' where there is any, and
+        the step's items; `instead` are models that stand for others."""
         batches = [rows.take(some) for some in self._layout(turn, rows)]
         stood = [places(batch) for batch in batches]
         totals = {unit: over_ranks(count) for unit, count in items(p.counts for p in stood).items()}
-        roles, network, loss = self._roles(turn), self.networks["student"], 0.0
+        roles, network, loss = self._roles(turn, instead or {}), self.networks["student"], 0.0
         for batch, found in zip(batches, stood, strict=True):
             inputs = {name: value.to(self.device) for name, value in network.collate(batch).items()}
             with self._precision():
                 part_of_loss = loss_of(terms, inputs, found.to(self.device), roles, step, totals)
-            part_of_loss.backward()
+            if torch.is_grad_enabled():
+                part_of_loss.backward()
             loss += float(part_of_loss.detach())
         return loss, totals
 
@@ -227,8 +278,8 @@ class Trainer:
         sets = rows["prompt_id"].to_pylist() if any(term.item == "set" for term in turn.terms) else None
         return micro_batches(lengths(whole(rows, "token_ids")), POSITIONS[self.device], sets)
 
-    def _roles(self, turn: Turn) -> dict[str, Role]:
-        models = {**self.parts, **self.fixed}
+    def _roles(self, turn: Turn, instead: Mapping[str, nn.Module]) -> dict[str, Role]:
+        models = {**self.parts, **self.fixed, **instead}
         if self.shadow is not None:
             models["shadow"] = self.shadow.module
         return {

@@ -105,6 +105,7 @@ COVERED = {
     "training/adapter.py": "training/test_loop.py",
     "training/card.py": "training/test_choices.py",
     "training/fitting.py": "training/test_fit.py",
+    "training/watch.py": "training/test_choices.py",
     "training/proof.py": "commands/test_preview_training.py",
     "text/numbers.py": "verifiers/test_verifiers.py",
     "training/optimizers.py": "training/test_loop.py",

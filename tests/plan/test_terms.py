@@ -33,8 +33,8 @@ def forbidden(given: dict[str, Any], model: str, terms: str) -> set[str]:
 @pytest.mark.parametrize(
     ("model", "terms", "stopped"),
     [
-        ("teacher", "no-training", {"pack.random", "pack.coverage", "train.random_sft", "train.coverage_sft", "train.kd",
-                                    "distill.live"}),
+        ("teacher", "no-training", {"pack.random", "pack.coverage", "train.random_sft", "train.coverage_sft",
+                                    "train.kd", "distill.live"}),
         ("teacher", "CC-BY 4.0", set()),
         # Nobody selects the answers of the base.
         ("base", "no-training", set()),

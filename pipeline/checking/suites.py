@@ -284,6 +284,7 @@ EXAMPLES = Suite(
 SIGNALS = Suite(
     contracts.SIGNALS,
     ("example_id", "prompt_id"),
+    # Of signals that are stored compactly nothing is known here of single outcomes; the second reading is about them.
     # `aligned` compares the target's log-probability with its entry among the top-k: a distribution that stands one
     # token off differs there, although it sums to 1.
     f"""
@@ -296,11 +297,13 @@ SIGNALS = Suite(
         list_transform(targets, lambda t, i: topk_logprobs[i][list_position(topk_ids[i], t)]) AS listed
     FROM trained)
     SELECT *,
-        len(topk_ids) = loss_tokens AND len(topk_logprobs) = loss_tokens AND len(tail_mass) = loss_tokens
-            AND len(target_logprob) = loss_tokens AS positions_agree,
+        len(tail_mass) = loss_tokens AND len(target_logprob) = loss_tokens AND coalesce(
+            len(topk_ids) = loss_tokens AND len(topk_logprobs) = loss_tokens,
+            len(topk_gaps) = len(topk_steps) AND len(topk_gaps) % loss_tokens = 0 AND len(topk_gaps) > 0, false)
+            AS positions_agree,
         list_bool_and(list_transform(topk_ids, lambda t, i: len(t) = len(topk_logprobs[i]) AND len(t) >= 1))
             AS widths_agree,
-        list_bool_and(list_transform(list_concat(flatten(topk_logprobs), tail_mass, target_logprob),
+        list_bool_and(list_transform(list_concat(flatten(topk_logprobs), topk_steps, tail_mass, target_logprob),
             lambda x: x IS NOT NULL)) AS all_read,
         CASE WHEN all_read THEN list_max(list_transform(masses, lambda m: abs(m - 1))) END AS mass_error,
         list_min(tail_mass) AS lowest_tail,

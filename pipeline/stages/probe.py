@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -21,6 +21,7 @@ from pipeline.errors import Refused
 from pipeline.kinds.backend import Reading, Tokens, Want, card_of
 from pipeline.model.folder import hashes
 from pipeline.tables import ids
+from pipeline.tables.compact import packed, plain
 from pipeline.tables.lists import inside, joined, nested, split, whole
 from pipeline.tables.manifest import Again, Manifest, names_digest
 from pipeline.tables.parquet import Scan
@@ -40,6 +41,7 @@ class Params(StageParams):
     model: str
     top_k: PositiveInt
     taps: tuple[str, ...] = ()
+    store: Literal["exact", "compact"] = "exact"
 
     def inputs(self) -> dict[str, Input]:
         return {"examples": Input(f"examples/{self.of}", EXAMPLES), "model": Input(f"models/{self.model}")}
@@ -70,6 +72,7 @@ def sealed(params: Params, examples: Scan, model: Path, out: Path, how: How) -> 
         examples=names_digest([names]),
         rows=len(heads),
         top_k=params.top_k,
+        store=params.store,
         again=_again(params, written, names.sort().slice(0, SECOND), model, how) if len(heads) else None,
     ).write(out)
 
@@ -151,13 +154,16 @@ def probe(params: Params, examples: Scan, model: Path, how: How) -> Iterator[pa.
         how.say(f"{unread} of {count} examples have log-probabilities that are no numbers; these are stored as null")
     signals = {
         "teacher_id": [card_of(model)["model_id"]] * count,
-        "topk_ids": nested([r.topk_ids for r in readings], pa.int32()),
-        "topk_logprobs": nested([r.topk_logprobs for r in readings], pa.float32()),
         "tail_mass": joined([r.tail_mass for r in readings], pa.float32()),
         "target_logprob": joined([r.target_logprob for r in readings], pa.float32()),
         "temperature": [1.0] * count,
         "features": [cell(r.features) if r.features else None for r in readings],
     }
+    top = [r.topk_ids for r in readings], [r.topk_logprobs for r in readings]
+    if params.store == "compact":
+        signals |= packed(*top)
+    else:
+        signals |= {"topk_ids": nested(top[0], pa.int32()), "topk_logprobs": nested(top[1], pa.float32())}
     yield SIGNALS.batch(**{name: rows[name] for name in rows.column_names}, **signals)
 
 
@@ -173,6 +179,7 @@ def recorded(signals: pa.Table) -> Iterator[tuple[Tokens, Reading]]:
     """What a model said of each example, as a table of signals has it: for the memo, which then need not ask again."""
     if not len(signals):
         return
+    signals = plain(signals)
     columns = {name: signals[name].to_pylist() for name in ("topk_ids", *NUMBERS)}
     for i, (tokens, features) in enumerate(zip(tokens_of(signals), signals["features"].to_pylist(), strict=True)):
         given = {n: np.array(rows[i], np.float32 if n in NUMBERS else np.int32) for n, rows in columns.items()}

@@ -44,7 +44,7 @@ class Manifest(BaseModel):
     examples: str
     rows: int
     top_k: int
-    temperatures: tuple[float, ...] = (1.0,)
+    store: str = "exact"
     again: Again | None = None
 
     def write(self, folder: Path) -> None:

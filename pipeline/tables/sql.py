@@ -51,7 +51,7 @@ MANIFESTS = pa.schema({
     "dtype": pa.string(),
     "rows": pa.int64(),
     "top_k": pa.int64(),
-    "temperatures": pa.list_(pa.float64()),
+    "store": pa.string(),
     "reread": pa.int64(),
     "distance": pa.float64(),
     "furthest": pa.float64(),

@@ -189,6 +189,32 @@ def test_a_fault_fails_its_expectation_and_no_other(tmp_path: Path, table: str, 
             assert found["offending"][0][key] in (rows[2][key], rows[3][key])
 
 
+def compact(n: int = 12) -> list[dict]:
+    """Signals of two outcomes a place, stored compactly."""
+    own = {
+        "topk_ids": None,
+        "topk_logprobs": None,
+        "topk_gaps": [3, 6, 5, 3, 8, 1],
+        "topk_steps": [0, 40, 22, 0, 0, 22],
+    }
+    return [{**row, **own} for row in signals(n)]
+
+
+@pytest.mark.parametrize(
+    ("changed", "wrong"),
+    [
+        ({}, []),
+        ({"topk_gaps": [3, 6, 5]}, ["positions"]),
+        ({"topk_gaps": None, "topk_steps": None}, ["positions"]),
+        ({"topk_steps": [0, 40, 22, 0, None, None]}, ["read"]),
+    ],
+)
+def test_signals_that_are_stored_compactly_are_checked_too(tmp_path: Path, changed: dict, wrong: list[str]) -> None:
+    rows = compact()
+    spoil(rows[3], **changed)
+    assert failed(check(tmp_path, rows, "signals")) == wrong
+
+
 AGREES = {
     "teacher": "m",
     "dtype": "float32",

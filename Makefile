@@ -134,6 +134,10 @@ bench-training: setup bench-peers  ## tokens that a CPU-second trains on, beside
 bench-signals: setup  ## private memory of a row of signals, beside rows as dictionaries, five minutes
 	@PYTHONPATH=. python benchmarks/signals_memory.py && python benchmarks/tables.py
 
+.PHONY: bench-cache
+bench-cache: setup  ## bytes of a stored distribution and the error of its loss, beside DistillKit's form, five minutes
+	@PYTHONPATH=. python benchmarks/teacher_cache.py && python benchmarks/tables.py
+
 .PHONY: bench-judging
 bench-judging: setup  ## CPU of judging an answer, beside the verifiers as they were, eight minutes
 	@PYTHONPATH=. python benchmarks/judging.py && python benchmarks/tables.py

@@ -203,8 +203,10 @@ EXAMPLES = Table("examples", ("example_id",), EXAMPLE_COLUMNS)
 SIGNALS = Table("signals", ("example_id",), {
     **EXAMPLE_COLUMNS,
     "teacher_id": Column(TEXT, "identity of the model whose distribution this is"),
-    "topk_ids": Column(pa.list_(IDS), "[N, K] ids of the K likeliest tokens at each loss token, likeliest first"),
-    "topk_logprobs": Column(pa.list_(REALS), "[N, K] their natural log-probabilities"),
+    "topk_ids": optional(pa.list_(IDS), "[N, K] ids of the K likeliest tokens at each loss token, likeliest first"),
+    "topk_logprobs": optional(pa.list_(REALS), "[N, K] their natural log-probabilities"),
+    "topk_gaps": optional(IDS, "[N * K] instead of both, if compact: ascending ids, each as its gap to the last"),
+    "topk_steps": optional(IDS, "[N * K] and how far below the likeliest each is, in steps of 1/32 nat"),
     "tail_mass": Column(REALS, "[N] probability of all other tokens together"),
     "target_logprob": Column(REALS, "[N] log-probability of the token that stands there"),
     "temperature": Column(REAL, "temperature that the distribution was taken at"),

@@ -1,11 +1,13 @@
-"""An entry of `generate` before it runs: which one, what it needs, and the prompts that it asks."""
+"""An entry before it runs: which one, what it needs, and the prompts that it asks."""
 
 from __future__ import annotations
 
 import os
 import subprocess
 import sys
+from collections import defaultdict
 from collections.abc import Sequence
+from itertools import chain, zip_longest
 from pathlib import Path
 
 import pyarrow as pa
@@ -73,6 +75,16 @@ def pool_asked(entry: Instance, data: Path) -> pa.Table:
             f"generate.{entry.name} has no prompt to ask: data/prompts/{entry.params.pool} is empty or dropped"
         )
     return pool.sort_by("prompt_id")
+
+
+def spread(pool: pa.Table, rows: int) -> pa.Table:
+    """The first prompts by id of every domain in turn: the same ones each time."""
+    by_domain: dict[str, list[int]] = defaultdict(list)
+    for place, domain in enumerate(pool["domain"].to_pylist()):
+        by_domain[domain].append(place)
+    rounds = zip_longest(*(by_domain[domain] for domain in sorted(by_domain)))
+    chosen = [place for place in chain.from_iterable(rounds) if place is not None][:rows]
+    return pool.take(pa.array(chosen, pa.int64()))
 
 
 def _scan(table: Table, folders: Sequence[str], data: Path) -> Scan:

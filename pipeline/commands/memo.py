@@ -87,11 +87,14 @@ def _fill_readings(kept: Memo) -> Iterator[str]:
     plan = resolve(given)
     clean = {s.label for s in standings(given, plan, ROOT) if s.state == "clean"}
     probes = plan.of("probe")
-    known = [probe for probe in probes if probe.label in clean]
+    # What is stored in steps is near what a model said, and not that.
+    known = [p for p in probes if p.label in clean and getattr(p.params, "store", "exact") == "exact"]
     learnt = sum(_learnt(kept, probe) for probe in known)
     yield f"{learnt} readings learnt from {len(known)} of {len(probes)} tables of signals"
     for probe in probes:
-        if probe.label not in clean:
+        if probe not in known and probe.label in clean:
+            yield f"  not from {probe.label}: it is stored compactly, which is not exact"
+        elif probe not in known:
             yield f"  not from {probe.label}: `stillhouse status` says why its table may not be what it would be now"
 
 

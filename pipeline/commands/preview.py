@@ -10,15 +10,14 @@ import argparse
 import tempfile
 from collections import Counter, defaultdict
 from collections.abc import Sequence
-from itertools import chain, zip_longest
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
 from pipeline.asking.ask import known
-from pipeline.commands import preview_screen
-from pipeline.commands.entries import asked_at_once, bring_up_to_date, entry_named, needed, pool_asked
+from pipeline.commands import preview_screen, preview_training
+from pipeline.commands.entries import asked_at_once, bring_up_to_date, entry_named, needed, pool_asked, spread
 from pipeline.commands.preview_screen import Preview, Row, Trained
 from pipeline.commands.screen import at_least_one
 from pipeline.contracts import DROPS, PROMPTS, RESPONSES, SCORES
@@ -39,19 +38,10 @@ from pipeline.stages.select import Params as SelectParams
 from pipeline.tables import parquet
 from pipeline.tables.parquet import Scan
 from pipeline.tables.rules import columns
+from pipeline.training.recipe import TRAINING
 
-ABOUT = "a few prompts end to end on the screen: answers, scores and the tokens that would be trained on"
+ABOUT = "a few prompts end to end on the screen, or what a training is about to do: tokens, domains, how terms pull"
 MORE = "What it asks is kept in the memo, so the run does not ask it again; what the entry reads is made first."
-
-
-def spread(pool: pa.Table, rows: int) -> pa.Table:
-    """The first prompts by id of every domain in turn: the same ones each time."""
-    by_domain: dict[str, list[int]] = defaultdict(list)
-    for place, domain in enumerate(pool["domain"].to_pylist()):
-        by_domain[domain].append(place)
-    rounds = zip_longest(*(by_domain[domain] for domain in sorted(by_domain)))
-    chosen = [place for place in chain.from_iterable(rounds) if place is not None][:rows]
-    return pool.take(pa.array(chosen, pa.int64()))
 
 
 def pack_of(plan: Plan, entry: Instance) -> Instance | None:
@@ -252,8 +242,9 @@ class _Rendering:
 
 def arguments(command: argparse.ArgumentParser) -> None:
     """What may follow `preview`."""
-    command.add_argument("entry", nargs="?", help="an entry of generate (the first)")
-    command.add_argument("--rows", type=at_least_one, default=10, metavar="N", help="how many prompts (10)")
+    about = "an entry of generate (the first), or `train.<name>` or `distill.<name>`: what it would be trained on"
+    command.add_argument("entry", nargs="?", help=about)
+    command.add_argument("--rows", type=at_least_one, default=10, metavar="N", help="how many prompts or rows (10)")
     command.add_argument("--plain", action="store_true", help="no colours, as where the output is no terminal")
     command.add_argument("--full", action="store_true", help="cut no text")
 
@@ -262,6 +253,12 @@ def run(entry: str | None, rows: int, plain: bool, full: bool) -> None:
     """Show a few prompts end to end on the screen, before anything big runs."""
     plan = resolve(load(PARAMS))
     limit_threads(plan.settings.threads)
+    section, _, name = (entry or "").partition(".")
+    if section in TRAINING:
+        trained = entry_named(plan, section, name or None)
+        bring_up_to_date(needed(plan, trained.label, DATA), ROOT)
+        preview_training.run(trained, plan.settings, DATA, rows, preview_screen.console(plain), full)
+        return
     chosen = entry_named(plan, "generate", entry)
     bring_up_to_date(before_preview(plan, chosen, DATA), ROOT)
     shown = preview(plan, chosen, DATA, memo_root(), rows)

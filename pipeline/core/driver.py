@@ -144,6 +144,7 @@ def _fill(
             scans[argument] = Scan(source.table, folders)
     given |= {"how": how, "notes": notes, "name": instance.name, "out": scratch, "data": data}
     # What a stage waits for and does not look at, such as a gate, it does not name.
+    whole = given | scans
     asked = inspect.signature(declared.function).parameters
     given = {argument: value for argument, value in given.items() if argument in asked}
     tables = list(scans.values())
@@ -167,7 +168,11 @@ def _fill(
         )
         return parquet.write_part(declared.writes, scratch, part, batches)  # type: ignore[arg-type]
 
-    return sum(run_parts(work, next(iter(counts.values())), how.settings, declared.imports))
+    rows = sum(run_parts(work, next(iter(counts.values())), how.settings, declared.imports))
+    if declared.ends is not None:
+        asked = inspect.signature(declared.ends).parameters
+        declared.ends(instance.params, **{argument: value for argument, value in whole.items() if argument in asked})
+    return rows
 
 
 def _packages(declared: Stage) -> dict[str, str]:

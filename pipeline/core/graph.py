@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 from pipeline.core.methods import available, find
 from pipeline.core.stage import Instance, Plan
 
+# What a model's terms say that may not be trained on.
+NO_TRAINING = "no-training"
+# The stages by which answers become what is trained on.
+TEACHING = ("acquire", "generate", "select", "pack", "probe")
 # The names of parts are sorted as texts, of five digits.
 MOST_PARTS = 99_999
 
@@ -97,6 +102,46 @@ def entries_of(plan: Plan, of: str) -> list[str]:
     """The entries of generate that answer in a folder, as the column `entry` names them."""
     outputs = [i for i in plan.instances.values() if inside(i.output, of)]
     return sorted({i.name for i in outputs if i.stage == "generate"})
+
+
+def told(plan: Plan) -> list[Mapping[str, Any]]:
+    """The instances of a plan as its files tell them."""
+    return [
+        {"stage": i.stage, "instance": i.name, "output": i.output, "params": i.params.model_dump(mode="json")}
+        for i in plan.instances.values()
+        if i.stage in TEACHING
+    ]
+
+
+def teachers_of(told: Sequence[Mapping[str, Any]], folder: str) -> dict[str, str | None]:
+    """Name -> terms of the models whose answers or distributions a folder of examples or signals holds."""
+    found: set[str] = set()
+    for one in (one for one in told if touching(one["output"], folder)):
+        params = one["params"]
+        if one["stage"] == "probe":
+            found |= {params["model"], *teachers_of(told, f"examples/{params['of']}")}
+        elif one["stage"] == "pack":
+            by = f"selections/{params['of']}/{params['by']}"
+            chosen = next((s["params"]["entries"] for s in told if s["output"] == by), None)
+            answered = [g for g in told if g["stage"] == "generate" and inside(g["output"], params["of"])]
+            found |= {g["params"]["model"] for g in answered if not chosen or g["instance"] in chosen}
+    return terms(told, sorted(found))
+
+
+def terms(told: Sequence[Mapping[str, Any]], models: Iterable[str]) -> dict[str, str | None]:
+    """Name -> terms of some models; None where nothing is said of them."""
+    said = {one["instance"]: one["params"].get("terms") for one in told if one["stage"] == "acquire"}
+    return {model: said.get(model) for model in models}
+
+
+def forbidden(models: Mapping[str, str | None]) -> list[str]:
+    """Which models may not be taught from."""
+    return [
+        f"acquire.{model} says `terms: {NO_TRAINING}`, and its answers would be trained on here: leave it out (`from:` "
+        f"of the selection), or take another teacher"
+        for model, terms in models.items()
+        if terms == NO_TRAINING
+    ]
 
 
 def writers_of(plan: Plan, pool: str) -> list[Instance]:

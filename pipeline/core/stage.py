@@ -124,6 +124,7 @@ class Stage:
     exactness: Exactness
     imports: tuple[str, ...]
     finds: tuple[str, ...]
+    ends: Callable[..., None] | None = None
 
 
 def stage(
@@ -133,9 +134,11 @@ def stage(
     exactness: Exactness = "exact",
     imports: tuple[str, ...] = (),
     finds: tuple[str, ...] = (),
+    ends: Callable[..., None] | None = None,
 ) -> Callable[[Callable[..., Any]], Stage]:
     """Declare a stage. `imports`: heavy packages it needs. `finds`: kinds of methods that its rows or its models, not
-    its parameters, name; the code of those that may be named is part of its identity."""
+    its parameters, name; the code of those that may be named is part of its identity. `ends`: what is done once all
+    parts are written to `out`, to files beside them."""
 
     def declare(function: Callable[..., Any]) -> Stage:
         module = inspect.getmodule(function)
@@ -149,6 +152,7 @@ def stage(
             exactness=exactness,
             imports=imports,
             finds=finds,
+            ends=ends,
         )
 
     return declare

@@ -15,7 +15,11 @@ from pipeline.kinds.origin import Origin
 
 
 class Params(WatchedParams):
+    """`terms` is what a model's licence says of its answers, for the cards of students; `no-training` stops whoever
+    would train on them."""
+
     use: Use[Origin]
+    terms: str | None = None
 
     def inputs(self) -> dict[str, Input]:
         return {}

@@ -30,9 +30,11 @@ class Params(StudentParams):
     imports=("torch", "transformers"),
     finds=("network",),
 )
-def distill(params: Params, rows: Scan, student: Path, teacher: Path, out: Path, how: How, name: str) -> None:
+def distill(
+    params: Params, rows: Scan, student: Path, teacher: Path, out: Path, how: How, name: str, data: Path
+) -> None:
     """A plain transformers folder with its tokenizer, `model.json` and the curve of its training."""
     # Here, because `plan` names every stage and must not load torch.
     from pipeline.training.fit import fit
 
-    fit(params, rows, student, teacher, out, how, name)
+    fit(params, rows, student, teacher, out, how, name, data)

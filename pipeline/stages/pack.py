@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 from pydantic import PositiveInt
 
 from pipeline.contracts import EXAMPLES, RESPONSES, SELECTIONS, whole
+from pipeline.core import graph
 from pipeline.core.methods import find
 from pipeline.core.run import How
 from pipeline.core.stage import Input, Plan, StageParams, stage
@@ -49,7 +50,15 @@ class Params(StageParams):
         return {self.student: frozenset({"form"})}
 
     def check(self, plan: Plan) -> list[str]:
-        """A network that learns no text learns no thought."""
+        """A network that learns no text learns no thought; a model may forbid that its answers are trained on."""
+        return [*self._thoughts(plan), *graph.forbidden(self.teachers(plan))]
+
+    def teachers(self, plan: Plan) -> dict[str, str | None]:
+        """The models whose answers are packed, with their terms."""
+        [own] = [i.output for i in plan.of("pack") if i.params is self]
+        return graph.teachers_of(graph.told(plan), own)
+
+    def _thoughts(self, plan: Plan) -> list[str]:
         network = find("network", declared_network(plan, self.student))
         if self.train_on == "answer" or network.traits.get("thoughts"):
             return []

@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import heapq
+import io
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -23,7 +24,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from pipeline.contracts import TENSORS, Table, whole
+from pipeline.contracts import TABLES, TENSORS, Table, whole
 from pipeline.errors import Refused
 from pipeline.tables import ids, sorting
 
@@ -31,6 +32,8 @@ ROW_GROUP = 50_000
 # Rows that are read together, and those that a scorer is given together.
 BATCH, MANY = 8192, 1 << 20
 UNREADABLE = (OSError, KeyError, pa.ArrowInvalid)
+# Columns of numbers that are mostly small (`compact.py`).
+SPLIT = ("topk_gaps", "topk_steps")
 # The part of a row, while rows of all parts are sorted together.
 PART = "#part"
 # A cell without its bytes: what ids take of it.
@@ -189,7 +192,7 @@ def _by_part(pieces: Iterable[pa.Table]) -> Iterator[tuple[int, pa.Table]]:
 def _write(table: Table, file: Path, pieces: Iterable[pa.Table]) -> int:
     """Write a file of ordered rows; returns their number."""
     written, last = 0, None
-    with pq.ParquetWriter(file, table.schema, compression="zstd") as writer:
+    with pq.ParquetWriter(file, table.schema, compression="zstd", **_encodings(table.name)) as writer:
         # One chunk and fixed row groups: the bytes of pyarrow's writer depend on both.
         for rows in sorting.cut(pieces, ROW_GROUP):
             rows = _checked(table, rows.combine_chunks(), last)
@@ -198,6 +201,19 @@ def _write(table: Table, file: Path, pieces: Iterable[pa.Table]) -> int:
         if not written:
             writer.write_table(table.schema.empty_table())
     return written
+
+
+@functools.cache
+def _encodings(table: str) -> dict[str, Any]:
+    """How a table's columns are encoded: bytes of like weight together where numbers are gaps or steps."""
+    split = [f"{column}.list.element" for column in SPLIT if column in TABLES[table].columns]
+    if not split:
+        return {}
+    nothing = io.BytesIO()
+    pq.write_table(TABLES[table].schema.empty_table(), nothing)
+    schema = pq.ParquetFile(nothing).schema
+    others = [path for i in range(len(schema)) if (path := schema.column(i).path) not in split]
+    return {"use_dictionary": others, "column_encoding": dict.fromkeys(split, "BYTE_STREAM_SPLIT")}
 
 
 def _checked(table: Table, rows: pa.Table, last: pa.Table | None) -> pa.Table:

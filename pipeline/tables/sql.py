@@ -26,6 +26,7 @@ from pipeline.bounded import Limits
 from pipeline.contracts import RESPONSES, ROLLOUTS, SCORES, TABLES, Table
 from pipeline.display import nearest
 from pipeline.errors import Refused
+from pipeline.tables import manifest
 from pipeline.tables.parquet import Scan
 
 # A part of a syntax tree, as DuckDB gives it.
@@ -39,8 +40,23 @@ FIELDS = ("score", "quantities", "vector", "detail")
 HEAVY = ("token_ids", "logprobs", "inputs", "outputs", "truth", "features")
 
 VIEWS = {name: f"key {', '.join(table.key)}" for name, table in TABLES.items()} | {
-    "scores_wide": "the responses without tokens or arrays, a column per scorer: {score, quantities, vector, detail}"
+    "scores_wide": "the responses without tokens or arrays, a column per scorer: {score, quantities, vector, detail}",
+    "manifests": "a row per table of signals: whose they are, and how far a second reading of some rows is from them",
 }
+# A manifest as a row (`manifest.py`), as far as rules speak of it; null where there is none.
+MANIFESTS = pa.schema({
+    "instance": pa.string(),
+    "of": pa.string(),
+    "teacher": pa.string(),
+    "dtype": pa.string(),
+    "rows": pa.int64(),
+    "top_k": pa.int64(),
+    "store": pa.string(),
+    "reread": pa.int64(),
+    "distance": pa.float64(),
+    "furthest": pa.float64(),
+    "target": pa.float64(),
+})  # fmt: skip
 # For people only: it differs from moment to moment, so no rule may read it.
 PENDING = pa.schema({
     "instance": pa.string(),
@@ -138,6 +154,9 @@ def opened(leaves: list[Leaf], answers: pa.Table | None = None, memory: int | No
         rows = _union(by_table[name] or [Leaf(table, "", "")])
         connection.execute(f"CREATE VIEW {quoted(name)} AS {rows}")
     connection.execute(f"CREATE VIEW scores_wide AS {_wide(by_table['scores'])}")
+    connection.register("told", _manifests(by_table["signals"]))
+    connection.execute("CREATE TABLE manifests AS SELECT * FROM told")
+    connection.unregister("told")
     if answers is not None:
         connection.register("answers", answers)
         connection.execute(
@@ -203,6 +222,17 @@ def _wide(scores: list[Leaf], fields: Mapping[str, Sequence[str]] | None = None)
             f"AND starts_with('responses/' || r.of || '/' || r.instance || '/', s{i}.folder)"
         )
     return f"SELECT {', '.join(selected)} FROM responses r {' '.join(joins)}"
+
+
+def _manifests(leaves: list[Leaf]) -> pa.Table:
+    rows = []
+    for leaf in leaves:
+        found = manifest.read(leaf.files[0].parent) if leaf.files else None
+        if found is not None:
+            again = found.again.model_dump() if found.again else {"rows": 0}
+            said = {**again, **found.model_dump(), "reread": again["rows"], "instance": leaf.instance, "of": leaf.of}
+            rows.append({name: said.get(name) for name in MANIFESTS.names})
+    return pa.Table.from_pylist(rows, MANIFESTS)
 
 
 def _union(leaves: list[Leaf]) -> str:

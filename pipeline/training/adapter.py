@@ -29,10 +29,15 @@ def with_adapter(model: nn.Module, adapter: Adapter) -> Any:
             f"adapter.dropout: {adapter.dropout:g}: the experts of a mixture ({experts[0]}, ...) take adapters without "
             f"dropout only; write `dropout: 0`"
         )
+    if experts and adapter.dora:
+        raise Refused(
+            f"adapter.dora: the experts of a mixture ({experts[0]}, ...) take plain adapters only; leave `dora` out"
+        )
     config = peft.LoraConfig(
         r=adapter.rank,
         lora_alpha=adapter.alpha,
         lora_dropout=adapter.dropout,
+        use_dora=adapter.dora,
         target_modules=layers,
         target_parameters=experts or None,
         fan_in_fan_out=any(isinstance(m, transformers.pytorch_utils.Conv1D) for m in model.modules()),

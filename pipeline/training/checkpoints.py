@@ -19,10 +19,11 @@ from pipeline.training.terms import Term
 
 COMPLETE = "complete"
 KEPT = 2
+BEST = "best.safetensors"
 
 
 class Checkpoints:
-    """A folder of `checkpoint-<steps>`: the weights of all parts and of the shadow, each part's optimizer, what
+    """A folder of `checkpoint-<steps>`: the weights of all parts and of shadows, each part's optimizer, what
     objectives remember, the rows that a feed drew, and the curve."""
 
     def __init__(self, folder: Path) -> None:
@@ -31,14 +32,14 @@ class Checkpoints:
     def holds(
         self,
         parts: Mapping[str, nn.Module],
-        shadow: Shadow | None,
+        shadows: Mapping[str, Shadow],
         optimizers: Mapping[str, torch.optim.Optimizer],
         terms: Sequence[Term],
         feed: Feed | None,
     ) -> None:
         """Name what is saved and restored."""
         self.modules = nn.ModuleDict(dict(parts))
-        self.shadow, self.optimizers, self.feed = shadow, optimizers, cast(Any, feed)
+        self.shadows, self.optimizers, self.feed = shadows, optimizers, cast(Any, feed)
         objectives: list[Any] = [term.objective for term in terms]
         self.stateful = {str(number): each for number, each in enumerate(objectives) if hasattr(each, "state")}
 
@@ -48,8 +49,8 @@ class Checkpoints:
         shutil.rmtree(place, ignore_errors=True)
         place.mkdir(parents=True)
         save_model(self.modules, str(place / "parts.safetensors"))
-        if self.shadow is not None:
-            save_model(self.shadow.module, str(place / "shadow.safetensors"))
+        for name, shadow in self.shadows.items():
+            save_model(shadow.module, str(place / f"{name}.safetensors"))
         for name, optimizer in self.optimizers.items():
             torch.save(optimizer.state_dict(), place / f"optimizer-{name}.pt")
         for number, objective in self.stateful.items():
@@ -67,8 +68,8 @@ class Checkpoints:
         if place is None:
             return []
         load_model(self.modules, str(place / "parts.safetensors"))
-        if self.shadow is not None:
-            load_model(self.shadow.module, str(place / "shadow.safetensors"))
+        for name, shadow in self.shadows.items():
+            load_model(shadow.module, str(place / f"{name}.safetensors"))
         for name, optimizer in self.optimizers.items():
             optimizer.load_state_dict(torch.load(place / f"optimizer-{name}.pt", weights_only=True))
         for number, objective in self.stateful.items():
@@ -77,6 +78,17 @@ class Checkpoints:
             self.feed.restore(pq.read_table(place / "drawn.parquet"))
         curve: list[dict[str, Any]] = json.loads((place / "curve.json").read_text("utf-8"))
         return curve
+
+    def keep_best(self, module: nn.Module) -> None:
+        """Keep a student in the place of the one that was the best before. A training that goes on from an older
+        checkpoint finds the same ones again."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        save_model(module, str(self.folder / f"{BEST}.new"))
+        (self.folder / f"{BEST}.new").replace(self.folder / BEST)
+
+    def load_best(self, module: nn.Module) -> None:
+        """Make a student the best one."""
+        load_model(module, str(self.folder / BEST))
 
     def _whole(self) -> list[int]:
         return [int(p.parent.name.split("-")[1]) for p in self.folder.glob(f"checkpoint-*/{COMPLETE}")]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import functools
 import json
 import shutil
 from collections.abc import Mapping, Sequence
@@ -27,26 +28,39 @@ from pipeline.kinds.network import Network
 from pipeline.kinds.objective import Step
 from pipeline.kinds.verifier import answer_of, metric_of
 from pipeline.model.chat import Chat
-from pipeline.model.folder import MOMENTS, TOKENIZER_FILES, finish, hashes, network_of
+from pipeline.model.folder import MOMENTS, TOKENIZER_FILES, finish, network_of
 from pipeline.model.load import device_of
 from pipeline.tables import ids
 from pipeline.tables.parquet import Scan, folder_digest, part_name
 from pipeline.training.adapter import with_adapter
+from pipeline.training.card import card_of_student
 from pipeline.training.checkpoints import Checkpoints
+from pipeline.training.fitting import trained_tokens
 from pipeline.training.loop import OWN, Trainer, Turn
 from pipeline.training.optimizers import moments_of
 from pipeline.training.places import places
-from pipeline.training.recipe import StudentParams
+from pipeline.training.proof import told
+from pipeline.training.recipe import HeldOut, StudentParams
 from pipeline.training.rows import Rows
 from pipeline.training.shadow import Shadow
 from pipeline.training.terms import Term
+from pipeline.training.watch import RIGHT, Watch
 
 ROLLOUTS = "rollouts"
 
 
-def fit(params: StudentParams, rows: Scan, student: Path, teacher: Path | None, out: Path, how: How, name: str) -> None:
+def fit(
+    params: StudentParams,
+    rows: Scan,
+    student: Path,
+    teacher: Path | None,
+    out: Path,
+    how: How,
+    name: str,
+    data: Path,
+) -> None:
     """Train a student on stored rows, beside a live teacher if there is one."""
-    _check_forms(rows, student, teacher, params.of)
+    by_domain = trained_tokens(rows, student, teacher, params.of)
     torch.set_num_threads(how.settings.threads)
     _keep_pages()
     # A mask is passed where it is needed; the advice to pass one always does not apply.
@@ -57,9 +71,11 @@ def fit(params: StudentParams, rows: Scan, student: Path, teacher: Path | None, 
     kept = how.checkpoints / name
     place = kept / ids.digest(how.code, params.model_dump(mode="json"), inputs, packages, device, how.settings.threads)
     place.mkdir(parents=True, exist_ok=True)
-    trainer = _trainer(params, rows, place / "rows.arrow", student, teacher, how, device)
+    trainer = trainer_of(params, rows, place / "rows.arrow", student, teacher, how, device)
+    for line in told(by_domain, trainer.pulls()):
+        how.say(line)
     curve = trainer.run(Checkpoints(place), how.settings.checkpoint_steps, how.progress)
-    net: Any = trainer.parts["student"]
+    net: Any = trainer.kept
     if params.adapter is not None:
         net = net.merge_and_unload()
     dtype = params.dtype or card_of(student)["dtype"]
@@ -71,7 +87,8 @@ def fit(params: StudentParams, rows: Scan, student: Path, teacher: Path | None, 
     (out / "model.json").write_text(json.dumps(card, indent=1, sort_keys=True) + "\n", "utf-8")
     if params.keep_moments:
         (out / MOMENTS).parent.mkdir()
-        save_file(moments_of(net, trainer.optimizers["student"]), out / MOMENTS)
+        save_file(moments_of(trainer.parts["student"], trainer.optimizers["student"]), out / MOMENTS)
+    (out / "README.md").write_text(card_of_student(name, params, by_domain, curve, data), "utf-8")
     (out / "training.jsonl").write_text("".join(json.dumps(p, sort_keys=True) + "\n" for p in curve), "utf-8")
     if trainer.feed is not None and hasattr(trainer.feed, "kept"):
         (out / ROLLOUTS).mkdir()
@@ -90,13 +107,15 @@ def _keep_pages() -> None:
         mallopt(-1, (1 << 31) - 1)  # M_TRIM_THRESHOLD
 
 
-def _trainer(
+def trainer_of(
     params: StudentParams, table: Scan, file: Path, student: Path, teacher: Path | None, how: How, device: str
 ) -> Trainer:
     """Open the models, build the objectives, and make the modules that are trained with them."""
     networks = {"student": find("network", network_of(student / "tokenizer")).factory()}
     torch.manual_seed(ids.seed_of(params.seed, "adapter"))
     net = networks["student"].load(student, "float32")
+    if params.gradient_checkpointing:
+        _checkpointed(net, student)
     rows = Rows.of(table, file, networks["student"].width(net), drop=params.on_bad_row == "drop")
     if rows.dropped:
         how.say(f"{rows.dropped} rows are left out: their log-probabilities are no numbers (on_bad_row: drop)")
@@ -112,7 +131,7 @@ def _trainer(
         assert folder is not None
         networks[name] = networks[begins]
         parts[name] = networks[begins].load(folder, "float32")
-    turns = [_turn(turn, params, teacher is not None) for turn in params.all_turns()]
+    turns = [turn_of(turn, params, teacher is not None) for turn in params.all_turns()]
     terms = [term for turn in turns for term in turn.terms]
     if any("start" in (term.of, term.against) for term in terms):
         networks["start"] = networks["student"]
@@ -128,10 +147,32 @@ def _trainer(
                     turn.trains = (*turn.trains, f"{OWN}{number}")
     feed = None if params.feed is None else params.feed.use.build()
     draws = None if feed is None else _Sampler(parts["student"], rows, student, how).draw
-    return Trainer(parts, networks, turns, rows, params, device, fixed, feed, draws, shadow)
+    watch = None if params.held_out is None else Watch(params.held_out, rows.prompt_ids, params.seed)
+    answers = None
+    if params.held_out is not None and params.held_out.answers:
+        answers = functools.partial(_right, params.held_out, rows, student, how)
+    return Trainer(parts, networks, turns, rows, params, device, fixed, feed, draws, shadow, watch, answers)
 
 
-def _turn(turn: object, params: StudentParams, live: bool) -> Turn:
+def _right(given: HeldOut, rows: Rows, student: Path, how: How, net: nn.Module, held: pa.Table) -> dict[str, float]:
+    """The share of some greedy answers that their verifiers call right, of those that these can judge."""
+    sampler, some = _Sampler(net, rows, student, how), held.slice(0, given.answers)
+    asked = zip(some["token_ids"].to_pylist(), some["spans"].to_pylist(), strict=True)
+    draw = sampler.draw(Step(0, 1, 0, 1), 0, some)
+    prompts = [tokens[: spans[0]["start"]] for tokens, spans in asked]
+    said = draw.sample(prompts, [0] * len(prompts), Sampling(0.0, 1.0, given.max_tokens))
+    known = [right for i, tokens in enumerate(said) if (right := draw.reward(i, tokens)) is not None]
+    return {RIGHT: sum(known) / len(known)} if known else {}
+
+
+def _checkpointed(net: Any, student: Path) -> None:
+    if not getattr(net, "supports_gradient_checkpointing", False):
+        raise Refused(f"gradient_checkpointing: {student.name}'s network has no blocks to compute anew; leave it out")
+    net.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+
+
+def turn_of(turn: object, params: StudentParams, live: bool) -> Turn:
+    """A turn of the parameters as the trainer takes it."""
     terms = []
     for term in turn.objectives:  # type: ignore[attr-defined]
         traits = term.use.method.traits
@@ -190,17 +231,3 @@ class _Sampler:
     def _reward(self, rows: pa.Table, row: int, tokens: Sequence[int]) -> float | None:
         verifier, reference = (rows[name][row].as_py() for name in ("verifier", "reference"))
         return metric_of(verifier, answer_of(verifier, self.chat.decode(tokens)), reference)
-
-
-def _check_forms(rows: Scan, student: Path, teacher: Path | None, of: str) -> None:
-    """Refuse rows that were cut with another tokenizer than a model's."""
-    file = next((file for file in rows.files if pq.read_metadata(file).num_rows), None)
-    if file is None:
-        return
-    known = pq.ParquetFile(file).read_row_group(0, ["tokenizer_hash"])["tokenizer_hash"][0].as_py()
-    for role, folder in (("student", student), ("teacher", teacher)):
-        if folder is not None and hashes(folder / "tokenizer")[1] != known:
-            raise Refused(
-                f"data/{of} was cut with another tokenizer than that of the {role} in {folder}. Pack it with "
-                f"`student: {student.name}`, and use a teacher of the same vocabulary for a logit objective."
-            )

@@ -11,6 +11,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import pyarrow as pa
 import torch
@@ -27,15 +28,18 @@ from pipeline.training.optimizers import optimizer_for
 from pipeline.training.order import Order
 from pipeline.training.places import places
 from pipeline.training.recipe import Recipe
-from pipeline.training.reduce import over_ranks
+from pipeline.training.reduce import Sums, over_ranks
 from pipeline.training.rows import Rows
 from pipeline.training.shadow import Shadow
 from pipeline.training.terms import Role, Term, items, loss_of
+from pipeline.training.watch import LOSS, Watch
 
 # The share of its rate that the last step has.
 LAST_RATE = 0.02
 # What the names of objectives' own modules begin with, among the parts.
 OWN = "own:"
+# Entries of a parameter's gradient that two terms are compared by.
+SKETCH = 1 << 16
 
 
 @dataclass
@@ -46,6 +50,21 @@ class Turn:
     terms: Sequence[Term]
     steps: int = 1
     learning_rate: float | None = None
+
+
+@dataclass(frozen=True)
+class Pull:
+    """How hard a term pulls at the start of a training: its weighted loss, the norm of its weighted gradient on the
+    model that it judges, and some entries of that gradient, to compare two by."""
+
+    term: str
+    loss: float
+    norm: float
+    sketch: torch.Tensor
+
+    def cosine(self, other: Pull) -> float:
+        """Whether two pull the same way: 1, or against each other: -1."""
+        return float(nn.functional.cosine_similarity(self.sketch, other.sketch, dim=0))
 
 
 def turn_at(turns: Sequence[Turn], number: int) -> Turn:
@@ -82,66 +101,135 @@ class Trainer:
     feed: Feed | None = None
     draws: Callable[[Step, int, pa.Table], Draw] | None = None
     shadow: Shadow | None = None
+    watch: Watch | None = None
+    answers: Callable[[nn.Module, pa.Table], Mapping[str, float]] | None = None
+
+    @cached_property
+    def average(self) -> Shadow | None:
+        """What is saved in the student's place, if the recipe says so."""
+        return None if self.recipe.average is None else Shadow("step", self.recipe.average)
+
+    @property
+    def kept(self) -> nn.Module:
+        """The student that is looked at and saved."""
+        return self.parts["student"] if self.average is None else self.average.module
 
     def run(
         self, checkpoints: Checkpoints, every: int, progress: Callable[[int, int, str], None]
     ) -> list[dict[str, float]]:
         """Train the parts in place, going on from the newest whole checkpoint; returns a point per step."""
         terms = [term for turn in self.turns for term in turn.terms]
-        sets = any(term.item == "set" for term in terms)
-        order = Order(self.rows.prompt_ids, self.recipe, sets, self.rows.ranks if self.recipe.pacing else None)
-        self.learning = {id(p) for part in self.parts.values() for p in part.parameters() if p.requires_grad}
-        for module in (*self.parts.values(), *self.fixed.values()):
-            module.to(self.device)
-        for module in self.fixed.values():
-            module.eval().requires_grad_(False)
-        if self.shadow is not None:
-            self.shadow.begin(self.parts["student"])
+        order = self._begin()
         # An objective's own module is no stack of blocks.
         plain = self.recipe.model_copy(update={"optimizer": "adamw"})
         self.optimizers = {
             n: optimizer_for(p, plain if n.startswith(OWN) else self.recipe) for n, p in self.parts.items()
         }
         self.rates = {name: [g["lr"] for g in o.param_groups] for name, o in self.optimizers.items()}
-        checkpoints.holds(self.parts, self.shadow, self.optimizers, terms, self.feed)
+        shadows = {"shadow": self.shadow, "average": self.average}
+        followers = {name: shadow for name, shadow in shadows.items() if shadow is not None}
+        checkpoints.holds(self.parts, followers, self.optimizers, terms, self.feed)
         curve = checkpoints.resume()
         for number in range(len(curve), order.steps):
+            if self.watch is not None and self.watch.ended(curve):
+                break
             epoch, into = divmod(number, order.steps_an_epoch)
             step = Step(number, order.steps, epoch, math.ceil(order.steps / order.steps_an_epoch))
             point = self._step(step, order)
             if not math.isfinite(point["loss"]):
                 raise FloatingPointError(f"the loss is {point['loss']} at step {number + 1}")
             curve.append(point)
-            if self.shadow is not None:
-                self.shadow.follow(self.parts["student"], ends_epoch=into + 1 == order.steps_an_epoch)
+            for shadow in followers.values():
+                shadow.follow(self.parts["student"], ends_epoch=into + 1 == order.steps_an_epoch)
+            if self.watch is not None and self.watch.due(number + 1, order.steps):
+                point |= self._looked(step)
+                if self.watch.best(curve) == number:
+                    checkpoints.keep_best(self.kept)
             if (number + 1) % every == 0 or number + 1 == order.steps:
                 checkpoints.save(curve)
             progress(number + 1, order.steps, f"steps, loss {point['loss']:.4f}")
         for part in self.parts.values():
             part.eval()
+        if self.watch is not None and self.watch.given.keep == "best":
+            checkpoints.load_best(self.kept)
         return curve
+
+    def pulls(self) -> list[list[Pull]]:
+        """How hard every term of every turn pulls on the model that it judges. It changes nothing."""
+        return [[self.pull(turn, term) for term in turn.terms] for turn in self.turns]
+
+    def pull(self, turn: Turn, term: Term) -> Pull:
+        """How hard a term pulls in a turn, on the rows of the first step, with nothing dropped out."""
+        order = self._begin()
+        step, rows = Step(0, order.steps, 0, 1), self._rows_at(order, 0)
+        self._learn(turn)
+        for part in self.parts.values():
+            part.eval()
+        if term.of not in turn.trains and term.own is None:
+            return Pull(term.name, math.nan, 0.0, torch.zeros(1))
+        loss = self._losses(turn, [term], step, rows)[0]
+        term.sums = Sums()
+        grads = [p.grad.flatten() for p in self.parts[term.of].parameters() if p.grad is not None]
+        norm = math.hypot(*(float(g.norm()) for g in grads))
+        some = [g[:: math.ceil(len(g) / SKETCH)].cpu() for g in grads]
+        for part in self.parts.values():
+            part.zero_grad(set_to_none=True)
+        return Pull(term.name, loss, norm, torch.cat(some) if some else torch.zeros(1))
+
+    def _begin(self) -> Order:
+        """Put every model where it is trained; returns the order of the rows."""
+        sets = any(term.item == "set" for turn in self.turns for term in turn.terms)
+        for module in (*self.parts.values(), *self.fixed.values()):
+            module.to(self.device)
+        for module in self.fixed.values():
+            module.eval().requires_grad_(False)
+        if self.shadow is not None:
+            self.shadow.begin(self.parts["student"])
+        if self.average is not None:
+            self.average.begin(self.parts["student"])
+        among = slice(None) if self.watch is None else self.watch.trained
+        ranks = self.rows.ranks if self.recipe.pacing else None
+        return Order(self.rows.prompt_ids[among], self.recipe, sets, None if ranks is None else ranks[among])
+
+    def _rows_at(self, order: Order, step: int) -> pa.Table:
+        numbers = order.at(step)
+        return self.rows.take(numbers if self.watch is None else self.watch.trained[numbers])
+
+    def _looked(self, step: Step) -> dict[str, float]:
+        """How the student that is kept does on the rows that are held out, in a turn in which it learns."""
+        assert self.watch is not None
+        turn = next(turn for turn in self.turns if "student" in turn.trains)
+        rows = self.rows.take(self.watch.held)
+        for part in self.parts.values():
+            part.eval()
+        with torch.no_grad():
+            loss, _ = self._losses(turn, turn.terms, step, rows, {"student": self.kept})
+        for term in turn.terms:
+            term.sums = Sums()
+        return {LOSS: loss, **({} if self.answers is None else self.answers(self.kept, rows))}
+
+    def _learn(self, turn: Turn) -> None:
+        """Let the parts of a turn learn, and no other."""
+        learning = self.learning
+        for name, part in self.parts.items():
+            part.train(name in turn.trains)
+            for p in part.parameters():
+                p.requires_grad_(name in turn.trains and id(p) in learning)
+
+    @cached_property
+    def learning(self) -> set[int]:
+        """What may learn in any turn, told before the first of them."""
+        return {id(p) for part in self.parts.values() for p in part.parameters() if p.requires_grad}
 
     def _step(self, step: Step, order: Order) -> dict[str, float]:
         """One step: its rows in micro-batches, forwards and backwards, and the optimizers of the turn's parts."""
         turn, recipe = turn_at(self.turns, step.number), self.recipe
-        for name, part in self.parts.items():
-            part.train(name in turn.trains)
-            for p in part.parameters():
-                p.requires_grad_(name in turn.trains and id(p) in self.learning)
+        self._learn(turn)
         torch.manual_seed(ids.seed_of(recipe.seed, "step", step.number))
-        rows = self.rows.take(order.at(step.number))
+        rows = self._rows_at(order, step.number)
         if self.feed is not None and self.draws is not None:
             rows = self.feed(self.draws(step, recipe.seed, rows))
-        batches = [rows.take(some) for some in self._layout(turn, rows)]
-        stood = [places(batch) for batch in batches]
-        totals = {unit: over_ranks(count) for unit, count in items(p.counts for p in stood).items()}
-        roles, network, loss = self._roles(turn), self.networks["student"], 0.0
-        for batch, found in zip(batches, stood, strict=True):
-            inputs = {name: value.to(self.device) for name, value in network.collate(batch).items()}
-            with self._precision():
-                part_of_loss = loss_of(turn.terms, inputs, found.to(self.device), roles, step, totals)
-            part_of_loss.backward()
-            loss += float(part_of_loss.detach())
+        loss, totals = self._losses(turn, turn.terms, step, rows)
         rate, norms = rate_at(recipe, step), []
         for name in turn.trains:
             norms.append(float(nn.utils.clip_grad_norm_(self.parts[name].parameters(), recipe.max_grad_norm)))
@@ -160,6 +248,29 @@ class Trainer:
             "places": totals["place"],
         }
 
+    def _losses(
+        self,
+        turn: Turn,
+        terms: Sequence[Term],
+        step: Step,
+        rows: pa.Table,
+        instead: Mapping[str, nn.Module] | None = None,
+    ) -> tuple[float, dict[str, float]]:
+        """The loss of some terms on the rows of a step, whose gradient is added to the parts' where there is any, and
+        the step's items; `instead` are models that stand for others."""
+        batches = [rows.take(some) for some in self._layout(turn, rows)]
+        stood = [places(batch) for batch in batches]
+        totals = {unit: over_ranks(count) for unit, count in items(p.counts for p in stood).items()}
+        roles, network, loss = self._roles(turn, instead or {}), self.networks["student"], 0.0
+        for batch, found in zip(batches, stood, strict=True):
+            inputs = {name: value.to(self.device) for name, value in network.collate(batch).items()}
+            with self._precision():
+                part_of_loss = loss_of(terms, inputs, found.to(self.device), roles, step, totals)
+            if torch.is_grad_enabled():
+                part_of_loss.backward()
+            loss += float(part_of_loss.detach())
+        return loss, totals
+
     def _layout(self, turn: Turn, rows: pa.Table) -> list[list[int]]:
         """The rows of each micro-batch; sets stay whole, and what depends on all other rows sees them all."""
         if any(not term.alone and term.item != "set" for term in turn.terms):
@@ -167,8 +278,8 @@ class Trainer:
         sets = rows["prompt_id"].to_pylist() if any(term.item == "set" for term in turn.terms) else None
         return micro_batches(lengths(whole(rows, "token_ids")), POSITIONS[self.device], sets)
 
-    def _roles(self, turn: Turn) -> dict[str, Role]:
-        models = {**self.parts, **self.fixed}
+    def _roles(self, turn: Turn, instead: Mapping[str, nn.Module]) -> dict[str, Role]:
+        models = {**self.parts, **self.fixed, **instead}
         if self.shadow is not None:
             models["shadow"] = self.shadow.module
         return {

@@ -19,11 +19,13 @@ from pipeline.model.folder import CAUSAL
 
 
 class Adapter(Choice):
-    """Low-rank adapters instead of all weights; merged when the student is saved (Hu et al. 2021)."""
+    """Low-rank adapters instead of all weights; merged when the student is saved (Hu et al. 2021). With `dora` a
+    weight's length is learnt apart from its direction (Liu et al. 2024, arXiv 2402.09353)."""
 
     rank: PositiveInt
     alpha: PositiveFloat
     dropout: float = Field(default=0.0, ge=0, lt=1)
+    dora: bool = False
 
 
 class Pacing(Choice):
@@ -49,11 +51,29 @@ class Pacing(Choice):
         return self.begin + (1 - self.begin) * (done / self.full) ** (0.5 if self.by == "root" else 1)
 
 
+class HeldOut(Choice):
+    """Rows that are not trained on: all those of a share of the prompts, drawn by name.
+
+    Every `every` steps, and after the last, the loss on them goes into the curve. What is saved is the student that did
+    best there, or the last one; with `patience` the training ends after so many looks that brought nothing better. With
+    `answers` so many of their prompts are answered greedily, and the share that their verifiers call right is told too.
+    """
+
+    share: float = Field(default=0.05, gt=0, lt=1)
+    every: PositiveInt = 50
+    keep: Literal["best", "last"] = "best"
+    patience: PositiveInt | None = None
+    answers: NonNegativeInt = 0
+    max_tokens: PositiveInt = 64
+
+
 class Recipe(StageParams):
     """Optimizer and schedule: linear warm-up, constant, then linear decay over the last `decay_share` of the steps.
 
     Weights learn in float32; `dtype` is what they are kept in, and then run in: unset, the student's own. With
-    `keep_moments` AdamW's are kept beside them, twice their size, for `influence.gradient`.
+    `keep_moments` AdamW's are kept beside them, twice their size, for `influence.gradient`. `gradient_checkpointing`
+    computes what is between a model's blocks anew on the way back, for less memory and about a third more time. With
+    `average` what is saved is the moving average of the student over its steps, with this decay.
     """
 
     epochs: PositiveFloat
@@ -68,6 +88,9 @@ class Recipe(StageParams):
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     dtype: Dtype | None = None
     adapter: Adapter | None = None
+    gradient_checkpointing: bool = False
+    average: float | None = Field(default=None, ge=0, lt=1)
+    held_out: HeldOut | None = None
     keep_moments: bool = False
     pacing: Pacing | None = None
     seed: int
@@ -215,6 +238,11 @@ class StudentParams(Recipe):
                 "pacing: there is no entry like this one without it, which tells what the order does; add one that "
                 "differs in nothing else"
             )
+        teachers = graph.teachers_of(graph.told(plan), self.of)
+        if live:
+            live_one: str = self.teacher  # type: ignore[attr-defined]
+            teachers |= graph.terms(graph.told(plan), [live_one])
+        texts += graph.forbidden(teachers)
         if self.feed and stored and not self.feed.use.method.traits.get("keeps_signals", False):
             texts.append(f"{self.feed.use.name} draws rows that the stored signals are not of: use `distill:`")
         return texts

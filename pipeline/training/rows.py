@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 
 from pipeline.errors import Refused
 from pipeline.tables import ids
+from pipeline.tables.compact import plain
 from pipeline.tables.lists import lengths, values
 from pipeline.tables.parquet import Scan
 
@@ -96,7 +97,7 @@ def _checked(scan: Scan, columns: int | None, drop: bool) -> Iterator[pa.RecordB
         row_bytes = sum(group.total_byte_size for group in groups) // max(1, reader.metadata.num_rows)
         rows = min(BATCH_ROWS, 1 + BATCH_BYTES // max(1, row_bytes))
         for batch in reader.iter_batches(rows, columns=scan.table.schema.names, use_threads=False):
-            batch = batch.cast(scan.table.schema)
+            batch = plain(batch.cast(scan.table.schema))
             for column, why, remedy in FAULTS:
                 if column in batch.schema.names:
                     bad = why(batch, columns)

@@ -132,7 +132,7 @@ PASS_THROUGH = {
         "score@verified",
     ),
     "train": (
-        "fit(params, rows, student, None, out, how, name)",
+        "fit(params, rows, student, None, out, how, name, data)",
         "import shutil; shutil.copytree(student, out, dirs_exist_ok=True)",
         "train@random_sft",
     ),

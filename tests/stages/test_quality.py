@@ -15,6 +15,7 @@ from pipeline.core.stage import Instance
 from pipeline.errors import Refused
 from pipeline.stages import gate, quality
 from pipeline.tables import ids, parquet
+from pipeline.tables.manifest import Again, Manifest
 
 HOSTILE = "<script>document.title='taken'</script><img src=http://evil.example/x.png>\x1b[31m"
 
@@ -188,8 +189,58 @@ def test_a_fault_fails_its_expectation_and_no_other(tmp_path: Path, table: str, 
             assert found["offending"][0][key] in (rows[2][key], rows[3][key])
 
 
+def compact(n: int = 12) -> list[dict]:
+    """Signals of two outcomes a place, stored compactly."""
+    own = {
+        "topk_ids": None,
+        "topk_logprobs": None,
+        "topk_gaps": [3, 6, 5, 3, 8, 1],
+        "topk_steps": [0, 40, 22, 0, 0, 22],
+    }
+    return [{**row, **own} for row in signals(n)]
+
+
+@pytest.mark.parametrize(
+    ("changed", "wrong"),
+    [
+        ({}, []),
+        ({"topk_gaps": [3, 6, 5]}, ["positions"]),
+        ({"topk_gaps": None, "topk_steps": None}, ["positions"]),
+        ({"topk_steps": [0, 40, 22, 0, None, None]}, ["read"]),
+    ],
+)
+def test_signals_that_are_stored_compactly_are_checked_too(tmp_path: Path, changed: dict, wrong: list[str]) -> None:
+    rows = compact()
+    spoil(rows[3], **changed)
+    assert failed(check(tmp_path, rows, "signals")) == wrong
+
+
+AGREES = {
+    "teacher": "m",
+    "dtype": "float32",
+    "tokenizer": "t",
+    "template": "t",
+    "examples": "e",
+    "rows": 12,
+    "top_k": 2,
+}
+
+
+@pytest.mark.parametrize(("distance", "wrong"), [(1e-6, []), (0.03, ["reread"])])
+def test_signals_that_a_second_reading_does_not_agree_with_do_not_pass(
+    tmp_path: Path, distance: float, wrong: list[str]
+) -> None:
+    """The bound is on the mean of the places; it may be set, as any other."""
+    again = Again(rows=12, places=36, dtype="float64", distance=distance, furthest=0.5, target=2.0)
+    (tmp_path / "signals" / "made").mkdir(parents=True)
+    Manifest(**AGREES, again=again).write(tmp_path / "signals" / "made")
+    assert failed(check(tmp_path, signals(), "signals")) == wrong
+    if wrong:
+        assert failed(judge(tmp_path, "signals", bounds={"reread": 0.05})) == []
+
+
 def test_every_expectation_of_a_row_has_a_fault_that_it_finds() -> None:
-    tried_elsewhere = {"rows", "domains", "ids", "numbers"}
+    tried_elsewhere = {"rows", "domains", "ids", "numbers", "reread"}
     for table, suite in SUITES.items():
         shared = set(FAULTS["examples"]) | {"length"} if table == "signals" else {"length"}
         missing = {e.name for e in suite.expectations} - set(FAULTS[table]) - tried_elsewhere - shared

@@ -7,6 +7,8 @@ import multiprocessing
 import os
 import shutil
 import signal
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -30,8 +32,9 @@ from pipeline.kinds.backend import Want, open_model  # noqa: E402
 from pipeline.model.chat import Chat  # noqa: E402
 from pipeline.model.folder import MOMENTS  # noqa: E402
 from pipeline.model.load import load  # noqa: E402
+from pipeline.stages.probe import apart, recorded  # noqa: E402
 from pipeline.stages.read import tokens_of  # noqa: E402
-from pipeline.tables import ids, parquet  # noqa: E402
+from pipeline.tables import ids, manifest, parquet  # noqa: E402
 from pipeline.tables.parquet import Scan  # noqa: E402
 from pipeline.tables.tensors import arrays  # noqa: E402
 
@@ -335,3 +338,116 @@ def test_rows_that_cannot_be_trained_on_stop_the_stage(data: Path) -> None:
     pq.write_table(broken, folder / "part-00000.parquet")
     with pytest.raises(Refused, match=r"part-00000.parquet: example .* stores a tail mass that is NaN"):
         kd(data, "train", "kd", "signals/some/teacher")
+
+
+SIGNALLED = "signals/some/teacher"
+
+
+def _told(**changed: Any) -> Callable[[Path], object]:
+    """Change what the manifest says."""
+
+    def change(data: Path) -> None:
+        file = data / SIGNALLED / manifest.FILE
+        file.write_text(json.dumps({**json.loads(file.read_text("utf-8")), **changed}), "utf-8")
+
+    return change
+
+
+def _rewritten(**changed: Any) -> Callable[[Path], object]:
+    """Change columns of the examples; a function is given the row."""
+
+    def change(data: Path) -> None:
+        folder = data / "examples/some"
+        rows = Scan(EXAMPLES, (folder,)).pylist()
+        told = [
+            {**r, **{name: value(r) if callable(value) else value for name, value in changed.items()}} for r in rows
+        ]
+        parquet.write(EXAMPLES, folder, 2, [EXAMPLES.rows(told)])
+
+    return change
+
+
+def _cut_short(data: Path) -> None:
+    pq.write_table(SIGNALS.schema.empty_table(), data / SIGNALLED / "part-00001.parquet")
+
+
+NEW = "e" * 32
+UNFIT: dict[str, tuple[Callable[[Path], object], str]] = {
+    "no manifest": (lambda data: (data / SIGNALLED / manifest.FILE).unlink(), "has no manifest.json"),
+    "a part is missing": (_cut_short, r"rows: 24, and there are \d+; a part may be missing"),
+    "other examples": (_told(examples=NEW), "examples eeeeeeee, and other .* `dvc repro -sf probe@teacher`"),
+    "another tokenizer": (_told(tokenizer=NEW), "tokenizer eeeeeeee, and the student"),
+    "another template": (_told(template=NEW), "template eeeeeeee, and the student"),
+    "not read again": (_told(again=None), "a second time"),
+    "cut otherwise": (_rewritten(tokenizer_hash=NEW), r"cut with another tokenizer \(eeeeeeee.*`student: base`"),
+    "rendered otherwise": (_rewritten(template_hash=NEW), r"another chat template \(eeeeeeee.*`student: base`"),
+    "all is trained on": (
+        _rewritten(spans=lambda row: [{"start": 1, "end": len(row["token_ids"])}]), "on every token of every row",
+    ),
+    "nothing is trained on": (_rewritten(spans=[]), "trains on nothing"),
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def signalled(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Signals of the shipped teacher, once."""
+    with pytest.MonkeyPatch.context() as patch:
+        folder = data.__wrapped__(tmp_path_factory.mktemp("signalled"), patch)  # type: ignore[attr-defined]
+        probed(folder)
+    return folder
+
+
+@pytest.mark.parametrize("what", UNFIT)
+def test_rows_that_are_not_what_they_are_said_to_be_stop_the_training(
+    what: str, signalled: Path, tmp_path: Path
+) -> None:
+    spoil, says = UNFIT[what]
+    shutil.copytree(signalled, tmp_path / "data")
+    spoil(tmp_path / "data")
+    with pytest.raises(Refused, match=says):
+        kd(tmp_path / "data", "train", "kd", "examples/some" if spoil.__qualname__.startswith("_rewr") else SIGNALLED)
+
+
+def test_a_manifest_says_whose_signals_these_are_and_that_a_second_reading_agrees(signalled: Path) -> None:
+    said = manifest.read(signalled / "signals/some/teacher")
+    chat, card = (
+        Chat(signalled / "models/base/tokenizer"),
+        json.loads((signalled / "models/teacher/model.json").read_text()),
+    )
+    assert said is not None and said.again is not None
+    assert (said.teacher, said.dtype) == (card["model_id"], "float32")
+    assert (said.tokenizer, said.template) == (chat.tokenizer_hash, chat.template_hash)
+    assert (said.rows, said.top_k, said.again.rows, said.again.dtype) == (24, 16, 24, "float64")
+    assert 0 < said.again.distance < said.again.furthest < 1e-4 and said.again.target < 1e-3
+
+
+@pytest.mark.parametrize("spoilt", ["another teacher", "a place later"])
+def test_signals_of_another_model_or_place_are_far_from_a_second_reading(signalled: Path, spoilt: str) -> None:
+    rows = Scan(SIGNALS, (signalled / "signals/some/teacher",)).read().slice(0, 4)
+    [(_, one), *_] = recorded(rows)
+    same, _ = apart(one, one)
+    assert same.max() < 1e-6
+    later = replace(one, topk_ids=np.roll(one.topk_ids, 1, 0), topk_logprobs=np.roll(one.topk_logprobs, 1, 0))
+    other = replace(one, topk_ids=(one.topk_ids + 1) % 64)
+    far, _ = apart(one, later if spoilt == "a place later" else other)
+    assert far.mean() > 0.1
+
+
+def test_a_training_waits_for_the_gate_of_its_signals(signalled: Path, tmp_path: Path) -> None:
+    shutil.copytree(signalled, tmp_path / "data")
+    shutil.rmtree(tmp_path / "data/gates/signals/some/teacher")
+    with pytest.raises(Refused, match="gates/signals/some/teacher is missing"):
+        kd(tmp_path / "data", "train", "kd", "signals/some/teacher")
+
+
+def test_signals_that_are_stored_compactly_teach_the_same(signalled: Path, tmp_path: Path) -> None:
+    shutil.copytree(signalled, tmp_path / "data")
+    exact = kd(tmp_path / "data", "train", "exact", SIGNALLED)
+    folder = probed(tmp_path / "data", store="compact")
+    rows, said = Scan(SIGNALS, (folder,)).read(), manifest.read(folder)
+    assert rows["topk_ids"].null_count == len(rows) and rows["topk_gaps"].null_count == 0
+    assert said is not None and said.store == "compact" and said.again is not None and said.again.distance < 0.01
+    compact = kd(tmp_path / "data", "train", "compact", SIGNALLED)
+    # Forty places in the first step; what follows goes its own way.
+    assert losses(compact)[0] == pytest.approx(losses(exact)[0], rel=1e-3)
+    assert losses(compact) == pytest.approx(losses(exact), rel=2e-2) and weights(compact) != weights(exact)

@@ -1,0 +1,147 @@
+"""What a recipe may choose about the loop: adapters, memory, what is kept."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import shutil
+import signal
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from pipeline.core.run import How  # noqa: E402
+from pipeline.errors import Refused  # noqa: E402
+from pipeline.model.load import load  # noqa: E402
+from pipeline.training.adapter import with_adapter  # noqa: E402
+from pipeline.training.recipe import HeldOut  # noqa: E402
+from pipeline.training.watch import Watch  # noqa: E402
+from tests.training.test_fit import data, kd, losses, weights  # noqa: E402, F401
+from tests.training.test_loop import distance, fit, kind_of, recipe, student  # noqa: E402
+
+PLAIN = {"objectives": [{"use": "supervised.cross_entropy"}], "epochs": 1}
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+def test_dora_learns_lengths_and_is_merged_too(tmp_path: Path) -> None:
+    given = {"rank": 2, "alpha": 4.0}
+    adapter = recipe(adapter={**given, "dora": True}).adapter
+    assert adapter is not None
+    lengths = [
+        n for n, p in with_adapter(student(), adapter).named_parameters() if "magnitude" in n and p.requires_grad
+    ]
+    assert len(lengths) == 2 * 4
+    one, _ = fit(tmp_path / "lora", recipe(adapter=given, epochs=1))
+    two, _ = fit(tmp_path / "dora", recipe(adapter={**given, "dora": True}, epochs=1))
+    assert one.state_dict().keys() == two.state_dict().keys() == student().state_dict().keys()
+    assert distance(one, two) > 0 and distance(two, student()) > 0
+    with pytest.raises(Refused, match=r"adapter\.dora: the experts of a mixture .* leave `dora` out"):
+        with_adapter(kind_of("Mixtral"), adapter)
+
+
+def test_gradient_checkpointing_learns_the_same(data: Path) -> None:  # noqa: F811
+    plain = kd(data, "train", "plain", "examples/some", **PLAIN)
+    less = kd(data, "train", "less", "examples/some", **PLAIN, gradient_checkpointing=True)
+    assert losses(less) == pytest.approx(losses(plain), rel=1e-6)
+
+
+def test_a_card_tells_whose_answers_were_learnt_and_on_which_terms(data: Path) -> None:  # noqa: F811
+    plan = {
+        "acquire/teacher": {"terms": "CC-BY 4.0"}, "acquire/base": {}, "acquire/other": {"terms": "secret"},
+        "generate/teacher": {"model": "teacher"}, "generate/other": {"model": "other"},
+        "select/few": {"entries": ["teacher"]}, "pack/some": {"of": "responses/train", "by": "few"},
+    }  # fmt: skip
+    outputs = {"acquire": "models/{}", "generate": "responses/train/{}", "select": "selections/responses/train/{}",
+               "pack": "examples/{}"}  # fmt: skip
+    for label, params in plan.items():
+        stage, name = label.split("/")
+        file = data / "plan" / f"{label}.json"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        told = {"stage": stage, "instance": name, "output": outputs[stage].format(name), "params": params}
+        file.write_text(json.dumps(told), "utf-8")
+    text = (kd(data, "train", "told", "examples/some", **PLAIN) / "README.md").read_text("utf-8")
+    assert text.startswith("# told\n") and "- `teacher`: CC-BY 4.0" in text and "secret" not in text
+    assert "1 x `supervised.cross_entropy`" in text and "trained tokens (add 100%)" in text
+    live = (kd(data, "distill", "live", "examples/some", epochs=1) / "README.md").read_text("utf-8")
+    assert live.count("- `teacher`: CC-BY 4.0") == 1
+
+
+def curve_of(folder: Path) -> list[dict[str, float]]:
+    return [json.loads(line) for line in (folder / "training.jsonl").read_text("utf-8").splitlines()]
+
+
+# Far too fast, so that what is held out is lost again.
+WILD = {"learning_rate": 0.01, "epochs": 16, "batch_rows": 6, "decay_share": 0.0}
+HELD = {"share": 0.25, "every": 2}
+
+
+def test_the_best_student_on_rows_that_are_held_out_is_kept_and_the_training_ends(data: Path) -> None:  # noqa: F811
+    last = kd(data, "train", "last", "examples/some", **PLAIN | WILD, held_out={**HELD, "keep": "last"})
+    best = kd(data, "train", "best", "examples/some", **PLAIN | WILD, held_out=HELD)
+    looks = {point["step"]: point["held_out"] for point in curve_of(best) if "held_out" in point}
+    assert set(looks) == {*range(2, len(curve_of(best)), 2), len(curve_of(best))}
+    first = min(looks, key=lambda step: looks[step])
+    assert first < len(curve_of(best)) and curve_of(last) == curve_of(best) and weights(last) != weights(best)
+    until = {**PLAIN, **WILD, "epochs": WILD["epochs"] * first / len(curve_of(best))}
+    assert weights(kd(data, "train", "until", "examples/some", **until, held_out=HELD)) == weights(best)
+    soon = kd(data, "train", "soon", "examples/some", **PLAIN | WILD, held_out={**HELD, "patience": 1})
+    assert len(curve_of(soon)) < len(curve_of(best)) and curve_of(soon) == curve_of(best)[: len(curve_of(soon))]
+
+
+def test_rows_that_are_held_out_are_whole_prompts_and_not_trained_on(data: Path) -> None:  # noqa: F811
+    watch = Watch(HeldOut(share=0.3), np.repeat(np.array([f"p{i}" for i in range(50)], "S4"), 2), 17)
+    assert sorted([*watch.held, *watch.trained]) == list(range(100))
+    assert not {n // 2 for n in watch.held} & {n // 2 for n in watch.trained}
+    one = kd(data, "train", "one", "examples/some", **PLAIN, held_out=HELD)
+    assert sum(point["places"] for point in curve_of(one)) < sum(
+        point["places"] for point in curve_of(kd(data, "train", "all", "examples/some", **PLAIN))
+    )
+    with pytest.raises(Refused, match=r"held_out\.share: of 3 rows 0 are held out"):
+        Watch(HeldOut(share=0.001), np.array([b"a", b"b", b"c"]), 17)
+
+
+def test_answers_to_rows_that_are_held_out_are_judged(data: Path) -> None:  # noqa: F811
+    held = {**HELD, "answers": 4, "max_tokens": 8}
+    told = curve_of(kd(data, "train", "asked", "examples/some", **PLAIN, held_out=held))
+    assert all(0 <= point["right"] <= 1 for point in told if "held_out" in point) and any("right" in p for p in told)
+
+
+def test_an_average_of_the_student_is_kept_in_its_place(data: Path) -> None:  # noqa: F811
+    plain = kd(data, "train", "plain", "examples/some", **PLAIN)
+    same = kd(data, "train", "same", "examples/some", **PLAIN, average=0.0)
+    mean = kd(data, "train", "mean", "examples/some", **PLAIN, average=0.9)
+    assert losses(mean) == losses(plain) and weights(same) == weights(plain) != weights(mean)
+    start, end, between = (load(f, "float32").state_dict() for f in (data / "models/base", plain, mean))
+    name = "transformer.h.0.mlp.c_fc.weight"
+    assert (between[name] - start[name]).norm() < (end[name] - start[name]).norm()
+
+
+def _killed_at(folder: Path, step: int) -> None:
+    real = How.progress
+
+    def progress(self: How, done: int, total: int, note: object = "") -> None:
+        real(self, done, total, note)
+        if done == step:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    How.progress = progress  # type: ignore[method-assign]
+    kd(folder, "train", "student", "examples/some", steps=4, **PLAIN | WILD, held_out=HELD, average=0.5)
+
+
+def test_a_killed_training_that_is_watched_goes_on_to_the_same_bytes(data: Path) -> None:  # noqa: F811
+    whole = kd(data, "train", "whole", "examples/some", steps=4, **PLAIN | WILD, held_out=HELD, average=0.5)
+    process = multiprocessing.get_context("fork").Process(target=_killed_at, args=(data, 7))
+    process.start()
+    process.join(300)
+    assert process.exitcode == -signal.SIGKILL
+    shutil.rmtree(data / ".runs" / "locks", ignore_errors=True)
+    again = kd(data, "train", "student", "examples/some", steps=4, **PLAIN | WILD, held_out=HELD, average=0.5)
+    assert weights(again) == weights(whole) and curve_of(again) == curve_of(whole)

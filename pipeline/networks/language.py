@@ -14,6 +14,7 @@ import pyarrow as pa
 
 from pipeline.core.methods import lazy
 from pipeline.kinds.network import Network, Packed, Seen, network
+from pipeline.model import heads
 from pipeline.model.chat import Chat, TrainOn
 from pipeline.model.load import load
 from pipeline.model.taps import Taps
@@ -64,7 +65,9 @@ class Causal:
         return Packed(rendered.token_ids, rendered.spans, told=told)
 
     def load(self, folder: Path, dtype: str) -> torch.nn.Module:
-        return load(folder, dtype)
+        net = load(folder, dtype)
+        heads.load(net, folder)
+        return net
 
     def collate(self, rows: pa.Table) -> dict[str, torch.Tensor]:
         """token_ids [B, T], padded on the right, which earlier positions cannot see; at_N, the positions in the
@@ -105,7 +108,7 @@ class Causal:
             features["last"] = states_ND
         if more:
             return Seen(logits, {"main": torch.nn.Identity()}, features)
-        return Seen(states_ND, {"main": head}, features)
+        return Seen(states_ND, {"main": head, **heads.of(model)}, features)
 
     def width(self, model: torch.nn.Module) -> int:
         net: Any = model
@@ -113,4 +116,6 @@ class Causal:
 
     def save(self, model: torch.nn.Module, out: Path) -> None:
         net: Any = model
-        net.save_pretrained(out)
+        with heads.apart(net):
+            net.save_pretrained(out)
+        heads.save(net, out)

@@ -26,6 +26,7 @@ from pipeline.kinds.feed import Draw
 from pipeline.kinds.network import Network
 from pipeline.kinds.objective import Step
 from pipeline.kinds.verifier import answer_of, metric_of
+from pipeline.model import heads
 from pipeline.model.chat import Chat
 from pipeline.model.folder import MOMENTS, TOKENIZER_FILES, finish, hashes, network_of
 from pipeline.model.load import device_of
@@ -97,7 +98,7 @@ def _trainer(
     networks = {"student": find("network", network_of(student / "tokenizer")).factory()}
     torch.manual_seed(ids.seed_of(params.seed, "adapter"))
     net = networks["student"].load(student, "float32")
-    rows = Rows.of(table, file, networks["student"].width(net), drop=params.on_bad_row == "drop")
+    rows = Rows.of(table, file, _outcomes(params, net, networks["student"]), drop=params.on_bad_row == "drop")
     if rows.dropped:
         how.say(f"{rows.dropped} rows are left out: their log-probabilities are no numbers (on_bad_row: drop)")
     if not len(rows):
@@ -129,6 +130,13 @@ def _trainer(
     feed = None if params.feed is None else params.feed.use.build()
     draws = None if feed is None else _Sampler(parts["student"], rows, student, how).draw
     return Trainer(parts, networks, turns, rows, params, device, fixed, feed, draws, shadow)
+
+
+def _outcomes(params: StudentParams, net: nn.Module, network: Network) -> int:
+    """How many outcomes have all heads that a stored teacher teaches."""
+    taught = {t.head for t in params.terms() if t.against is None and "teacher" in t.use.method.traits["reads"]}
+    beside: Any = heads.of(net)
+    return min([beside[name].out_features for name in taught - {heads.MAIN}], default=network.width(net))
 
 
 def _turn(turn: object, params: StudentParams, live: bool) -> Turn:

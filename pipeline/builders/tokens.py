@@ -43,8 +43,8 @@ def omp(*, k: PositiveInt = 64, normalize_atoms: bool = True) -> Builder:
     Paper: Goddard and Fernandes Neto 2025 (Training-free tokenizer transplantation via orthogonal matching pursuit,
     arXiv 2506.06607).
     Differs: `normalize_atoms` chooses by the cosine and not by the inner product, which favours long embeddings (of
-    300 combinations of 3 among 40 it finds 232 whole, and `false`, as released, 129); special tokens of one role are one
-    token, however they are written.
+    300 combinations of 3 among 40 it finds 232 whole, and `false`, as released, 129); special tokens of one role are
+    one token, however they are written.
     """
 
     def make(base: Path, donor: Path, out: Path, seed: int) -> Card:

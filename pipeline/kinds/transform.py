@@ -38,15 +38,19 @@ class Signals:
         return replace(self, features={**self.features, name: value.astype(np.float32)})
 
     def with_outcomes(self, ids_NK: np.ndarray, p_NK: np.ndarray) -> Signals:
-        """The same with other outcomes and their probabilities, in any order; what they leave of 1 is the tail."""
+        """The same with other outcomes and their probabilities, in any order; what they leave of 1 is the tail, and the
+        outcome that stands there has the log-probability that it has among them."""
         order = np.argsort(-p_NK, axis=1, kind="stable")
         p_NK = np.take_along_axis(p_NK, order, 1)
         with np.errstate(divide="ignore"):
             logprobs_NK = np.maximum(np.log(p_NK), LEAST)
+        ids_NK, logprobs_NK = np.take_along_axis(ids_NK, order, 1).astype(np.int32), logprobs_NK.astype(np.float32)
+        listed = ids_NK == self.target_N[:, None]
         return replace(
             self,
-            ids_NK=np.take_along_axis(ids_NK, order, 1).astype(np.int32),
-            logprobs_NK=logprobs_NK.astype(np.float32),
+            ids_NK=ids_NK,
+            logprobs_NK=logprobs_NK,
+            target_logprob_N=np.where(listed.any(1), np.where(listed, logprobs_NK, 0).sum(1), self.target_logprob_N),
             tail_N=np.clip(1 - p_NK.sum(1), 0, 1).astype(np.float32),
         )
 
@@ -64,5 +68,6 @@ class Transform(Protocol):
 
 
 # Traits: `aligned`: `beside` is another teacher's on the same examples. `adds`, the taps that it adds. `labelled`:
-# whether it looks at outcomes that are known, which `beside` must have. `random`: whether the seed matters.
+# whether it looks at outcomes that are known, which `beside` must have. `topk: False`: it needs whole distributions.
+# `random`: whether the seed matters.
 transform = marker("transform")

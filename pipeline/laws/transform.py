@@ -31,8 +31,7 @@ class Case:
 
     def beside(self) -> Signals:
         """The other table: another teacher's on the same examples where it must be, else others of the same teacher."""
-        own = table(1, self.k)
-        return replace(own, target_N=table(0, self.k).target_N) if self.method.traits.get("aligned") else own
+        return table(1, self.k, of=0 if self.method.traits.get("aligned") else 1)
 
 
 def cases(method: Method) -> Iterator[Case]:
@@ -42,11 +41,12 @@ def cases(method: Method) -> Iterator[Case]:
             yield Case(method, given, build(method, given), k)
 
 
-def table(seed: int, k: int = V) -> Signals:
-    """Signals of a teacher that has a head of its states; a fifth of the outcomes are unknown."""
-    draw = np.random.default_rng(seed)
-    row_N = np.sort(np.concatenate([np.arange(B), draw.integers(0, B, N - B)]))
-    target_N = draw.integers(0, V, N)
+def table(seed: int, k: int = V, of: int | None = None) -> Signals:
+    """Signals of a teacher that has a head of its states, on the examples `of` a seed, or of the same one; a fifth of
+    the outcomes are unknown."""
+    rows, draw = np.random.default_rng(seed if of is None else of), np.random.default_rng([seed, 1])
+    row_N = np.sort(np.concatenate([np.arange(B), rows.integers(0, B, N - B)]))
+    target_N, weight_B, unknown_N = rows.integers(0, V, N), rows.random(B) + 0.5, rows.random(N) < 0.2
     states_ND = draw.normal(size=(N, D)) + 2 * np.eye(V, D)[target_N]
     logits_NV = states_ND @ np.random.default_rng(9).normal(size=(D, V))
     log_p = logits_NV - np.log(np.exp(logits_NV).sum(1, keepdims=True))
@@ -54,9 +54,9 @@ def table(seed: int, k: int = V) -> Signals:
     top = np.take_along_axis(log_p, ids_NK, 1)
     return Signals(
         example_B=np.array([f"{i:04d}" for i in range(B)]),
-        weight_B=draw.random(B).astype(np.float32) + 0.5,
+        weight_B=weight_B.astype(np.float32),
         row_N=row_N,
-        target_N=np.where(draw.random(N) < 0.2, -1, target_N),
+        target_N=np.where(unknown_N, -1, target_N),
         ids_NK=ids_NK.astype(np.int32),
         logprobs_NK=top.astype(np.float32),
         tail_N=np.clip(1 - np.exp(top).sum(1), 0, 1).astype(np.float32),

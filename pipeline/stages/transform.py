@@ -20,6 +20,9 @@ from pipeline.tables.lists import inside, joined, lengths, nested, padded, value
 from pipeline.tables.parquet import Scan
 from pipeline.tables.tensors import arrays, cell
 
+# A tail that is rounding.
+WHOLE = 1e-4
+
 
 class Params(StageParams):
     of: str
@@ -64,12 +67,17 @@ def transform(params: Params, signals: Scan, beside: Scan, name: str, how: How) 
     if traits.get("aligned") and not _same(rows, others):
         raise Refused(
             f"transform.{name}.with: data/{params.beside} is not of the same examples as the signals that it is to be "
-            f"joined with; probe the same table with both teachers"
+            f"joined with, or at another temperature; probe the same table with both teachers"
         )
     given = signals_of(rows, f"signals/{params.of}/{params.source}")
     other = given if others is rows else signals_of(others, params.beside)
     if traits.get("labelled") and not (other.target_N >= 0).any():
         raise Refused(f"transform.{name}.with: no outcome is known in data/{params.beside}; name a table of labels")
+    if not traits.get("topk", True) and max(given.tail_N.max(), other.tail_N.max()) > WHOLE:
+        raise Refused(
+            f"transform.{name}: {params.use.name} needs whole distributions, and some of their mass is not stored: let "
+            f"the probe store as many outcomes as there are (`top_k`)"
+        )
     made = params.use.build()(given, other, params.seed)
     how.say(f"{len(made.row_N)} places of {len(rows)} examples")
     yield _written(rows, made, _whose(rows, others if traits.get("aligned") else rows))
@@ -119,7 +127,7 @@ def _reals(rows: pa.Table, column: str) -> np.ndarray:
 
 
 def _same(rows: pa.Table, others: pa.Table) -> bool:
-    return all(rows[name].equals(others[name]) for name in ("example_id", "token_ids", "spans"))
+    return all(rows[name].equals(others[name]) for name in ("example_id", "token_ids", "spans", "temperature"))
 
 
 def _whose(rows: pa.Table, others: pa.Table) -> list[str]:

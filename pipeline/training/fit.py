@@ -24,7 +24,7 @@ from pipeline.errors import Refused
 from pipeline.kinds.backend import Sampling, card_of
 from pipeline.kinds.feed import Draw
 from pipeline.kinds.network import Network
-from pipeline.kinds.objective import Step
+from pipeline.kinds.objective import OUTCOMES, Step
 from pipeline.kinds.verifier import answer_of, metric_of
 from pipeline.model import heads
 from pipeline.model.chat import Chat
@@ -172,7 +172,8 @@ def _widths(
     def of(role: str, taps: Sequence[str]) -> dict[str, int]:
         with torch.no_grad():
             seen = networks[role].look(models[role].eval(), inputs, taps)
-        return {name: value.shape[-1] for name, value in seen.features.items()}
+            outcomes = seen.heads.get(term.head, seen.heads[heads.MAIN])(seen.states_ND[:1]).shape[1]
+        return {OUTCOMES: outcomes} | {name: value.shape[-1] for name, value in seen.features.items()}
 
     stored = {name: value.shape[-1] for name, value in places(some).features.items()}
     return of(term.of, term.taps(term.of)), of(term.against, term.taps(term.against)) if term.against else stored

@@ -243,8 +243,8 @@ class StudentParams(Recipe):
             (term.use.name, tap, f"let {'probe.' + probes[0].name if probes else 'a probe'} say `taps: [{tap}]`")
             for term in self.terms()
             if "teacher_features" in term.use.method.traits["reads"] and term.against is None
-            for tap in [term.use.arguments.get("teacher_tap", "")]
-            if tap not in stored
+            for name, field in term.use.method.arguments.model_fields.items()
+            if "teacher_tap" in field.metadata and (tap := term.use.arguments[name]) not in stored
         ]
 
 

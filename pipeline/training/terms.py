@@ -144,7 +144,10 @@ def _in_chunks(
         ]
         return sum(parts, start=torch.zeros((), device=logits_CV.device))
 
-    own = [p for term in terms if term.own is not None for p in term.own.parameters() if p.requires_grad]
+    modules = [term.own for term in terms if term.own is not None]
+    own: list[torch.Tensor] = [p for module in modules for p in module.parameters() if p.requires_grad]
+    if any("features" in term.reads for term in terms):
+        own += [states for states in judged.features.values() if states.requires_grad]
     frozen = [(seen[name].states_ND, _head(seen[name], head)) for name in live]
     return loss_in_chunks(judged.states_ND, judged.heads[head], value, frozen=frozen, others=own)
 

@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 
 from pipeline.core.methods import lazy
+from pipeline.errors import Refused
 from pipeline.kinds.network import Network, Packed, Seen, network
 from pipeline.model import heads
 from pipeline.model.chat import Chat, TrainOn
@@ -106,6 +107,11 @@ class Causal:
         features = {name: value.flatten(0, 1)[at_N] for name, value in seen.items()}
         if "last" in taps:
             features["last"] = states_ND
+        if more and heads.of(model):
+            raise Refused(
+                f"{type(net).__name__} does more to its logits than its head does (it caps or scales them), so heads "
+                f"beside it cannot be looked at; build on another model"
+            )
         if more:
             return Seen(logits, {"main": torch.nn.Identity()}, features)
         return Seen(states_ND, {"main": head, **heads.of(model)}, features)

@@ -24,9 +24,11 @@ from pipeline.errors import Refused  # noqa: E402
 from pipeline.kinds.backend import GenerateRequest, Sampling, card_of, open_model  # noqa: E402
 from pipeline.model import heads  # noqa: E402
 from pipeline.model.folder import hashes  # noqa: E402
+from pipeline.plan import disk  # noqa: E402
 from pipeline.plan.faults import PlanError  # noqa: E402
 from pipeline.plan.reading import load  # noqa: E402
 from pipeline.plan.resolve import resolve  # noqa: E402
+from pipeline.report import arms  # noqa: E402
 from pipeline.tables import ids, parquet  # noqa: E402
 
 ROOT = Path(__file__).parents[2]
@@ -196,6 +198,20 @@ def test_a_term_of_a_head_that_is_not_there_is_a_fault(given: dict[str, Any]) ->
     given["train"]["two_kd"] = {**entry, "student": "base"}
     with pytest.raises(PlanError, match=r"divergence\.forward is of the head 'kd', and base has main: give it one by"):
         resolve(given)
+
+
+def test_the_report_knows_what_is_built_and_whose_signals_are_made_of(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A student with a head more is held against those of its base, and its teacher is who was probed."""
+    monkeypatch.chdir(ROOT)
+    disk.write(resolve(load(ROOT / "recipes/features.yaml")), tmp_path)
+    lineage = arms.read(tmp_path)
+    found = {name: (arm.base, arm.examples, arm.teachers) for name, arm in lineage.arms.items() if name != "teacher"}
+    taught = ("small", ("examples/some",), ("labels", "teacher"))
+    assert found == dict.fromkeys(("kd", "dho", "lelp", "nd", "gram"), taught) | {"sft": (*taught[:2], ("labels",))}
+    asked = {(c.first.name, c.second.name): c.kind for c in arms.comparisons(lineage)}
+    assert asked[("dho", "sft")] == asked[("lelp", "sft")] == "same examples"
 
 
 def test_what_is_built_is_run_as_its_base(given: dict[str, Any]) -> None:

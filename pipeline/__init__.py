@@ -10,8 +10,8 @@ To read it, go from what the data is to what is done with it; a room imports onl
     kinds/        what each kind of method is given and gives: read the one that you want to write
     text/, model/, memo/    text without a model; a model folder; what was asked before
     gateway/      one address over HTTP
-    origins/ sources/ rules/ operators/ verifiers/ backends/ scorers/ readers/ judges/ retrievers/ mixtures/ selectors/
-    objectives/ networks/ feeds/
+    origins/ builders/ sources/ rules/ operators/ verifiers/ backends/ scorers/ readers/ judges/ retrievers/ mixtures/
+    selectors/ transforms/ objectives/ networks/ feeds/
                   the methods, a file a family (`docs/extending.md`)
     asking/, training/, checking/, report/    what stages are made of
     laws/         what every method of a kind obeys
@@ -46,6 +46,9 @@ A word for each thing:
     shadow             an average of the student that follows it and does not learn
     feed               what gives the rows of a step, if not the table alone
     network, backend   how one kind of model is trained; what opens a model's folder and asks it
+    head               what makes logits of a model's states; beside its own it may have others, in `heads/`
+    builder, base      what makes a model of models; the one that it begins as, beside the donor of the rest
+    transform          what makes signals of signals, by what the whole table says
     card, form         a folder's `model.json`, who it is and what opens it; its `tokenizer/`, how a text is cut for it
     memo               what was ever asked and read, by a key of all that decides it
 """

@@ -12,6 +12,7 @@ import numpy as np
 from pipeline.core.methods import find, lazy
 from pipeline.core.run import How
 from pipeline.kinds.backend import LOCAL, PLAIN, Answer, GenerateRequest, Reading, Sampling, Tokens, Want, backend
+from pipeline.model import heads
 from pipeline.model.chat import Chat
 from pipeline.model.folder import network_of
 from pipeline.model.gradients import studied
@@ -115,7 +116,7 @@ class NetworkModel:
         """Logits [B, V] of some texts, and taps."""
         inputs = {name: value.to(self.device) for name, value in self.network.batch(texts).items()}
         seen = self.network.look(self.net, inputs, taps)
-        return seen.heads["main"](seen.states_ND), seen.features
+        return heads.answer(seen.states_ND, seen.heads, heads.shares(self.net)), seen.features
 
 
 def _target(sequence: Tokens) -> int:

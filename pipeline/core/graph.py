@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from pipeline.core.methods import available, find
+from pipeline.core.methods import Use, available, find
 from pipeline.core.stage import Instance, Plan
 
 # What a model's terms say that may not be trained on.
@@ -72,6 +72,8 @@ def named_by_model(plan: Plan, model: str, kind: str) -> frozenset[str]:
 def _named_by(plan: Plan, maker: Instance, kind: str) -> frozenset[str] | None:
     """What an instance's rows or card name; where it does not say, what the models name that it is made of."""
     names, made_of = maker.params.names(kind), _models(plan, maker)
+    if begins := maker.params.begins():
+        made_of = [model for model in made_of if model.output == f"models/{begins}"]
     if kind == "backend" and made_of:
         # A model of another kind than a language model is run by its network's own backend.
         networks = _named_by(plan, maker, "network") or frozenset()
@@ -86,6 +88,26 @@ def _models(plan: Plan, instance: Instance) -> list[Instance]:
     """The makers of the models that an instance reads, or of which it reads a folder."""
     folders = [source.folder.split("/") for source in instance.params.inputs().values() if source.table is None]
     return _makers(plan, ["/".join(folder[:2]) for folder in folders if folder[0] == "models"])
+
+
+def taps_of(plan: Plan, signals: str) -> frozenset[str]:
+    """The taps of its teacher that a table of signals holds."""
+    makers = _makers(plan, [signals])
+    own = [{*getattr(i.params, "taps", ())} for i in makers]
+    added = [{*use.method.traits.get("adds", ())} for i in makers for use in i.params.methods()]
+    before = [taps_of(plan, folder) for i in makers for folder in i.inputs.get("signals", ())]
+    return frozenset().union(*own, *added, *before)
+
+
+def heads_of(plan: Plan, model: str) -> frozenset[str]:
+    """The heads that a model has beside its own."""
+    makers = _makers(plan, [f"models/{model}"])
+    named = [use.method.traits.get("heads", lambda arguments: ())(use.arguments) for use in _builders(makers)]
+    return frozenset().union(*named, *(heads_of(plan, i.params.begins() or "") for i in makers))
+
+
+def _builders(makers: Iterable[Instance]) -> list[Use]:
+    return [use for maker in makers for use in maker.params.methods() if use.kind() == "builder"]
 
 
 def _makers(plan: Plan, outputs: Iterable[str]) -> list[Instance]:

@@ -102,6 +102,10 @@ class StageParams(Choice):
         those that the models name which it needs, or for any if it needs none."""
         return frozenset()
 
+    def begins(self) -> str | None:
+        """The one model that what this instance writes is run as, where it is made of several."""
+        return None
+
     def parts_of(self, tables: Sequence[Scan]) -> int:
         """How many parts a table gets that is made as a whole, from the tables that are read: as many as the first,
         which is the pool's own; another, such as a benchmark, may be cut otherwise."""

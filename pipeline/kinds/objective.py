@@ -12,8 +12,8 @@ the width of a tap.
 Traits: `reads` are the fields of the view that it looks at. `item` is what one value stands for, and the sum is divided
 by the number of them: `place`, `example` or `set` (all examples of one prompt). `teacher` is what it is compared with:
 `any` distribution, `all` outcomes (no top-k), the `reference` log-probability of targets, `features`, or `none`.
-`alone: False`: a value depends on other items, so the whole of a step is looked at together. `surrogate: True`: the
-gradient is not the value's derivative, on purpose.
+`shift: False`: a number added to all logits of a place counts. `alone: False`: a value depends on other items, so the
+whole of a step is looked at together. `surrogate: True`: the gradient is not the value's derivative, on purpose.
 """
 
 from __future__ import annotations
@@ -39,6 +39,10 @@ UNFILLED: Any = None
 # Arguments that name what a model computes on the way: `last`, the states that its head is given, or a module's name.
 Tap = Annotated[str, "tap"]
 TeacherTap = Annotated[str, "teacher_tap"]
+
+
+# Beside the widths of taps, how many outcomes the head has that a term judges.
+OUTCOMES = "outcomes"
 
 
 @dataclass(frozen=True)

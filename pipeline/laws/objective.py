@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from pipeline.core.methods import Method
-from pipeline.kinds.objective import DenseTeacher, Loss, Objective, Step, Teacher, TopKTeacher, View
+from pipeline.kinds.objective import OUTCOMES, DenseTeacher, Loss, Objective, Step, Teacher, TopKTeacher, View
 from pipeline.laws.law import arguments, build, must
 from pipeline.training.reduce import reduce, summarise
 
@@ -64,7 +64,7 @@ class Case:
             teacher=self.teach(teacher),
             reference_N=-torch.rand(n, generator=draw, dtype=dtype) * scale,
             features={"last": torch.randn(n, D, generator=draw, dtype=dtype)},
-            teacher_features={"last": torch.randn(n, E, generator=draw, dtype=dtype)},
+            teacher_features={tap: self.told(n, draw, dtype) for tap in self.teacher_taps},
             example_N=torch.arange(n) // 2,
             weight_N=weight_B[torch.arange(n) // 2],
             set_B=torch.arange(examples) // 2,
@@ -73,8 +73,20 @@ class Case:
         )
         if hasattr(self.objective, "modules"):
             torch.manual_seed(0)
-            view = replace(view, own=self.objective.modules({"last": D}, {"last": E}).to(dtype))
+            widths = {"last": D, OUTCOMES: V}, dict.fromkeys(self.teacher_taps, E)
+            view = replace(view, own=self.objective.modules(*widths).to(dtype))
         return view
+
+    @property
+    def teacher_taps(self) -> tuple[str, ...]:
+        """The taps of a teacher's that it reads."""
+        return getattr(self.objective, "teacher_taps", ("last",))
+
+    def told(self, n: int, draw: torch.Generator, dtype: torch.dtype) -> torch.Tensor:
+        """What such a tap holds: states, or for an objective of logits a target for each of them."""
+        targets = "student_NV" in self.traits["reads"]
+        made = torch.randn(n, V if targets else E, generator=draw, dtype=dtype)
+        return made.softmax(1) if targets else made
 
     def items(self, view: View) -> int:
         """How many values a loss over the view has."""
@@ -165,7 +177,8 @@ def zero_at_itself_and_never_negative(case: Case) -> None:
 
 
 def shift_of_logits_changes_nothing(case: Case) -> None:
-    """A number added to all logits of a place changes nothing. Normalise logits before they are compared."""
+    """A number added to all logits of a place changes nothing. Normalise logits before they are compared, or
+    say `shift=False`."""
     view = case.view()
     shift = torch.linspace(-50, 50, N, dtype=torch.float64)[:, None]
     moved = replace(view, student_NV=view.student_NV + shift)
@@ -313,6 +326,11 @@ def reads_logits(case: Case) -> bool:
     return "student_NV" in case.traits["reads"]
 
 
+def shifts(case: Case) -> bool:
+    """A law of what compares the logits of a place with each other."""
+    return reads_logits(case) and case.traits.get("shift", True)
+
+
 def is_a_divergence(case: Case) -> bool:
     """A law of divergences; whether a method is one may hang on its arguments."""
     declared = case.traits["divergence"]
@@ -328,7 +346,7 @@ def stands_alone(case: Case) -> bool:
 LAWS: dict[Law, Callable[[Case], bool]] = {
     one_value_and_weight_per_item: every,
     zero_at_itself_and_never_negative: is_a_divergence,
-    shift_of_logits_changes_nothing: reads_logits,
+    shift_of_logits_changes_nothing: shifts,
     gradient_is_the_derivative: lambda case: not case.traits.get("surrogate", False),
     batch_is_the_sum_of_its_splits: stands_alone,
     order_of_tokens_is_irrelevant: stands_alone,

@@ -75,7 +75,8 @@ def finish(out: Path, dtype: str, engine: Engine = "transformers") -> Card:
             shutil.copyfile(out / name, out / "tokenizer" / name)
     total = short_hash()
     tokenizer = [out / name for name in TOKENIZER_FILES if (out / name).exists()]
-    for file in [*sorted(out.glob("*.safetensors")), out / "config.json", *tokenizer]:
+    heads = sorted((out / "heads").glob("*"))
+    for file in [*sorted(out.glob("*.safetensors")), out / "config.json", *tokenizer, *heads]:
         # save_pretrained leaves weights readable by their owner alone.
         file.chmod(0o644)
         total.update(file.name.encode() + bytes.fromhex(digest(file, hashlib.blake2b)))

@@ -14,6 +14,7 @@ import pyarrow as pa
 from pipeline.core.methods import lazy
 from pipeline.errors import Refused
 from pipeline.kinds.network import Network, Packed, Seen, network
+from pipeline.model import heads
 from pipeline.model.chat import Chat
 from pipeline.model.folder import PLACES
 from pipeline.model.taps import Taps
@@ -68,7 +69,9 @@ class Text:
     def load(self, folder: Path, dtype: str) -> torch.nn.Module:
         transformers.utils.logging.set_verbosity_error()
         auto = transformers.AutoModelForSequenceClassification
-        return auto.from_pretrained(folder, dtype=getattr(torch, dtype)).eval()
+        net = auto.from_pretrained(folder, dtype=getattr(torch, dtype)).eval()
+        heads.load(net, folder)
+        return net
 
     def collate(self, rows: pa.Table) -> dict[str, torch.Tensor]:
         """token_ids [B, T] padded on the right, and mask [B, T]."""
@@ -108,7 +111,7 @@ class Text:
         features = {name: value[:, 0] if value.dim() == 3 else value for name, value in seen.items()}
         if "last" in taps:
             features["last"] = states_ND
-        return Seen(states_ND, {"main": head}, features)
+        return Seen(states_ND, {"main": head, **heads.of(model)}, features)
 
     def width(self, model: torch.nn.Module) -> int:
         net: Any = model
@@ -116,4 +119,6 @@ class Text:
 
     def save(self, model: torch.nn.Module, out: Path) -> None:
         net: Any = model
-        net.save_pretrained(out)
+        with heads.apart(net):
+            net.save_pretrained(out)
+        heads.save(net, out)

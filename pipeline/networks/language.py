@@ -13,7 +13,9 @@ import numpy as np
 import pyarrow as pa
 
 from pipeline.core.methods import lazy
+from pipeline.errors import Refused
 from pipeline.kinds.network import Network, Packed, Seen, network
+from pipeline.model import heads
 from pipeline.model.chat import Chat, TrainOn
 from pipeline.model.load import load
 from pipeline.model.taps import Taps
@@ -64,7 +66,9 @@ class Causal:
         return Packed(rendered.token_ids, rendered.spans, told=told)
 
     def load(self, folder: Path, dtype: str) -> torch.nn.Module:
-        return load(folder, dtype)
+        net = load(folder, dtype)
+        heads.load(net, folder)
+        return net
 
     def collate(self, rows: pa.Table) -> dict[str, torch.Tensor]:
         """token_ids [B, T], padded on the right, which earlier positions cannot see; at_N, the positions in the
@@ -103,9 +107,14 @@ class Causal:
         features = {name: value.flatten(0, 1)[at_N] for name, value in seen.items()}
         if "last" in taps:
             features["last"] = states_ND
+        if more and heads.of(model):
+            raise Refused(
+                f"{type(net).__name__} does more to its logits than its head does (it caps or scales them), so heads "
+                f"beside it cannot be looked at; build on another model"
+            )
         if more:
             return Seen(logits, {"main": torch.nn.Identity()}, features)
-        return Seen(states_ND, {"main": head}, features)
+        return Seen(states_ND, {"main": head, **heads.of(model)}, features)
 
     def width(self, model: torch.nn.Module) -> int:
         net: Any = model
@@ -113,4 +122,6 @@ class Causal:
 
     def save(self, model: torch.nn.Module, out: Path) -> None:
         net: Any = model
-        net.save_pretrained(out)
+        with heads.apart(net):
+            net.save_pretrained(out)
+        heads.save(net, out)

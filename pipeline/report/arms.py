@@ -158,9 +158,8 @@ def _arm(plan: Mapping[str, Any], plans: Mapping[str, Mapping[str, Any]]) -> Arm
     examples, selections = [], []
     for folder in plan["inputs"]["rows"]:
         if folder.startswith("signals/"):
-            probe = plans[folder]["params"]
-            teachers.add(probe["model"])
-            folder = f"examples/{probe['of']}"
+            teachers.update(probe["model"] for probe in _probes(folder, plans))
+            folder = f"examples/{plans[folder]['params']['of']}"
         examples.append(folder)
         pack = plans[folder]["params"]
         selections.append(f"selections/{pack['of']}/{pack['by']}")
@@ -174,7 +173,7 @@ def _arm(plan: Mapping[str, Any], plans: Mapping[str, Mapping[str, Any]]) -> Arm
         model=plan["instance"],
         name=params["arm"] or plan["instance"],
         seed=params["seed"],
-        base=params["student"],
+        base=_base(params["student"], plans),
         examples=tuple(sorted(examples)),
         selections=tuple(sorted(selections)),
         control=bool(selections) and all(trait(plans[s], "selector", "control", False) for s in selections),
@@ -185,6 +184,21 @@ def _arm(plan: Mapping[str, Any], plans: Mapping[str, Mapping[str, Any]]) -> Arm
         epochs=params["epochs"],
         recipe={key: value for key, value in params.items() if key not in ASKED},
     )
+
+
+def _probes(folder: str, plans: Mapping[str, Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """What was asked of the teachers of a table of signals, or of those that it was made of."""
+    plan = plans[folder]
+    if plan["stage"] == "probe":
+        return [plan["params"]]
+    made_of = ("signals", "beside") if trait(plan, "transform", "aligned", False) else ("signals",)
+    return [probe for argument in made_of for table in plan["inputs"][argument] for probe in _probes(table, plans)]
+
+
+def _base(model: str, plans: Mapping[str, Mapping[str, Any]]) -> str:
+    """The model that a student began as, before heads or tokens were put to it."""
+    plan = plans.get(f"models/{model}", {"stage": None})
+    return _base(plan["params"]["base"], plans) if plan["stage"] == "build" else model
 
 
 def trait(plan: Mapping[str, Any], kind: str, name: str, default: Any = None) -> Any:

@@ -10,6 +10,7 @@ import transformers
 from torch import nn
 
 from pipeline.errors import Refused
+from pipeline.model import heads
 from pipeline.training.recipe import Adapter
 
 # GPT-2 keeps its matrices transposed, in a layer of its own.
@@ -17,12 +18,15 @@ LINEAR = (nn.Linear, transformers.pytorch_utils.Conv1D)
 
 
 def with_adapter(model: nn.Module, adapter: Adapter) -> Any:
-    """The model with low-rank adapters on all its linear layers but the head, and on the stacked matrices [E, ., .] of
+    """The model with low-rank adapters on all its linear layers but the heads, and on the stacked matrices [E, ., .] of
     experts; the gates that choose among experts stay as they are."""
     import peft
 
     head = getattr(model, "get_output_embeddings", lambda: None)()
-    layers = [name for name, module in model.named_modules() if isinstance(module, LINEAR) and module is not head]
+    new = [getattr(model, name) for name in ("classifier", "score") if hasattr(model, name)]
+    new += heads.of(model).values()
+    apart = [head, *new]
+    layers = [n for n, module in model.named_modules() if isinstance(module, LINEAR) and module not in apart]
     experts = [name for name, weight in model.named_parameters() if weight.ndim == 3]
     if experts and adapter.dropout:
         raise Refused(
@@ -44,7 +48,11 @@ def with_adapter(model: nn.Module, adapter: Adapter) -> Any:
         task_type="CAUSAL_LM" if isinstance(model, transformers.GenerationMixin) else None,
     )
     with _nameless(model):
-        return peft.get_peft_model(model, config)
+        adapted = peft.get_peft_model(model, config)
+    for module in new:
+        # A classifier's head, and one beside a model's own, begins with nothing to adapt.
+        module.requires_grad_(True)
+    return adapted
 
 
 @contextmanager

@@ -25,8 +25,9 @@ from pipeline.errors import Refused
 from pipeline.kinds.backend import Sampling, card_of
 from pipeline.kinds.feed import Draw
 from pipeline.kinds.network import Network
-from pipeline.kinds.objective import Step
+from pipeline.kinds.objective import OUTCOMES, Step
 from pipeline.kinds.verifier import answer_of, metric_of
+from pipeline.model import heads
 from pipeline.model.chat import Chat
 from pipeline.model.folder import MOMENTS, TOKENIZER_FILES, finish, network_of
 from pipeline.model.load import device_of
@@ -116,7 +117,7 @@ def trainer_of(
     net = networks["student"].load(student, "float32")
     if params.gradient_checkpointing:
         _checkpointed(net, student)
-    rows = Rows.of(table, file, networks["student"].width(net), drop=params.on_bad_row == "drop")
+    rows = Rows.of(table, file, _outcomes(params, net, networks["student"]), drop=params.on_bad_row == "drop")
     if rows.dropped:
         how.say(f"{rows.dropped} rows are left out: their log-probabilities are no numbers (on_bad_row: drop)")
     if not len(rows):
@@ -171,6 +172,13 @@ def _checkpointed(net: Any, student: Path) -> None:
     net.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
 
 
+def _outcomes(params: StudentParams, net: nn.Module, network: Network) -> int:
+    """How many outcomes have all heads that a stored teacher teaches."""
+    taught = {t.head for t in params.terms() if t.against is None and "teacher" in t.use.method.traits["reads"]}
+    beside: Any = heads.of(net)
+    return min([beside[name].out_features for name in taught - {heads.MAIN}], default=network.width(net))
+
+
 def turn_of(turn: object, params: StudentParams, live: bool) -> Turn:
     """A turn of the parameters as the trainer takes it."""
     terms = []
@@ -205,7 +213,8 @@ def _widths(
     def of(role: str, taps: Sequence[str]) -> dict[str, int]:
         with torch.no_grad():
             seen = networks[role].look(models[role].eval(), inputs, taps)
-        return {name: value.shape[-1] for name, value in seen.features.items()}
+            outcomes = seen.heads.get(term.head, seen.heads[heads.MAIN])(seen.states_ND[:1]).shape[1]
+        return {OUTCOMES: outcomes} | {name: value.shape[-1] for name, value in seen.features.items()}
 
     stored = {name: value.shape[-1] for name, value in places(some).features.items()}
     return of(term.of, term.taps(term.of)), of(term.against, term.taps(term.against)) if term.against else stored

@@ -182,6 +182,9 @@ class StudentParams(Recipe):
     def output(self, instance: str) -> str:
         return f"models/{instance}"
 
+    def begins(self) -> str:
+        return self.student
+
     def methods(self) -> list[Use]:
         return [*(term.use for term in self.terms()), *([self.feed.use] if self.feed else [])]
 
@@ -214,6 +217,13 @@ class StudentParams(Recipe):
             traits, name = term.use.method.traits, term.use.name
             for role in {term.of, term.against} - roles - {None}:
                 texts.append(f"{name} names {role!r}; there are {', '.join(sorted(roles))}")
+            there = {"main", *graph.heads_of(plan, self.student)}
+            if term.head not in there:
+                texts.append(
+                    f"{name} is of the head {term.head!r}, and {self.student} has {', '.join(sorted(there))}: give it "
+                    f"one by an entry of build, for example "
+                    f"`{{base: {self.student}, donor: {self.student}, use: heads.add, head: {term.head}}}`"
+                )
             unseen = set(traits["reads"]) - set(network.traits["gives"]) - ALWAYS
             if unseen:
                 others = [n for n in available("network") if unseen <= set(find("network", n).traits["gives"])]
@@ -256,14 +266,13 @@ class StudentParams(Recipe):
         """Terms whose taps of a teacher are not in the stored signals, with what would mend it."""
         if live or self.shadow is not None:
             return []
-        probes = [i for i in plan.of("probe") if i.output == self.of]
-        stored = {tap for probe in probes for tap in probe.params.taps}  # type: ignore[attr-defined]
+        probes, stored = [i for i in plan.of("probe") if i.output == self.of], graph.taps_of(plan, self.of)
         return [
             (term.use.name, tap, f"let {'probe.' + probes[0].name if probes else 'a probe'} say `taps: [{tap}]`")
             for term in self.terms()
             if "teacher_features" in term.use.method.traits["reads"] and term.against is None
-            for tap in [term.use.arguments.get("teacher_tap", "")]
-            if tap not in stored
+            for name, field in term.use.method.arguments.model_fields.items()
+            if "teacher_tap" in field.metadata and (tap := term.use.arguments[name]) not in stored
         ]
 
 

@@ -144,8 +144,11 @@ def _in_chunks(
         ]
         return sum(parts, start=torch.zeros((), device=logits_CV.device))
 
-    own = [p for term in terms if term.own is not None for p in term.own.parameters() if p.requires_grad]
-    frozen = [(seen[name].states_ND, seen[name].heads[head]) for name in live]
+    modules = [term.own for term in terms if term.own is not None]
+    own: list[torch.Tensor] = [p for module in modules for p in module.parameters() if p.requires_grad]
+    if any("features" in term.reads for term in terms):
+        own += [states for states in judged.features.values() if states.requires_grad]
+    frozen = [(seen[name].states_ND, _head(seen[name], head)) for name in live]
     return loss_in_chunks(judged.states_ND, judged.heads[head], value, frozen=frozen, others=own)
 
 
@@ -171,7 +174,7 @@ def _view(
     if "teacher" in term.reads:
         if teacher is None and against is not None:
             with torch.no_grad():
-                teacher = DenseTeacher(_wide(against.heads[term.head](against.states_ND[at])))
+                teacher = DenseTeacher(_wide(_head(against, term.head)(against.states_ND[at])))
         elif teacher is None and places.teacher is not None:
             teacher = places.teacher.at(at)
         if isinstance(teacher, DenseTeacher) and "student_NV" in fields:
@@ -205,9 +208,14 @@ def _view(
     )
 
 
+def _head(seen: Seen, name: str) -> nn.Module:
+    """A head by name; a model that is compared with may have its own alone."""
+    return seen.heads.get(name, seen.heads["main"])
+
+
 def _target_logprob(seen: Seen, head_name: str, target_N: torch.Tensor) -> torch.Tensor:
     """The log-probability [N] of every target, a chunk of places at a time, forwards and backwards."""
-    head = seen.heads[head_name]
+    head = _head(seen, head_name)
 
     def of(states_CD: torch.Tensor, target_C: torch.Tensor) -> torch.Tensor:
         return _wide(head(states_CD)).log_softmax(1).gather(1, target_C[:, None])[:, 0]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import json
 import re
 import shutil
 import sys
@@ -31,6 +32,7 @@ from pipeline.kinds.operator import Child, Parent, Unreadable
 from pipeline.kinds.rule import Judged
 from pipeline.kinds.selector import Budget, Candidates
 from pipeline.laws import law
+from pipeline.laws import transform as transforms
 from pipeline.plan.reading import load
 from pipeline.plan.resolve import resolve
 from pipeline.tables.tensors import cell
@@ -120,6 +122,25 @@ def test_every_entry_is_resolved() -> None:
 
 def test_origin_parrot(tmp_path: Path) -> None:
     assert built("origin", "parrot", word="no")(tmp_path)["model_id"] == "parrot no"
+
+
+def test_builder_averaged(tmp_path: Path) -> None:
+    """It passes the laws, and half of a model and half of itself are the model."""
+    method = find("builder", "mine.averaged")
+    assert list(law.broken("builder", method.name)) == []
+    base = find("origin", "local.embedded").factory(name="base")
+    (tmp_path / "base").mkdir()
+    (tmp_path / "out").mkdir()
+    card = base(tmp_path / "base")
+    (tmp_path / "base" / "model.json").write_text(json.dumps(card), "utf-8")
+    made = built("builder", "averaged")(tmp_path / "base", tmp_path / "base", tmp_path / "out", 0)
+    assert made["model_id"] == card["model_id"]
+
+
+def test_transform_doubt() -> None:
+    given = transforms.table(0)
+    assert list(law.broken("transform", "mine.doubt")) == []
+    assert built("transform", "doubt")(given, given, 0).features["doubt"].mean() == pytest.approx(1)
 
 
 def test_source_squares() -> None:

@@ -115,7 +115,7 @@ def tiny(params: dict[str, Any]) -> None:
     }
 
 
-PACKED = {"dpo": "pairs", "classifier_text": "some"}
+PACKED = {"dpo": "pairs", "classifier_text": "some", "features": "some"}
 
 
 @pytest.mark.long

@@ -16,6 +16,7 @@ import transformers
 from pipeline.contracts import EXAMPLES
 from pipeline.core.methods import find, shipped
 from pipeline.errors import Refused
+from pipeline.model import heads
 from pipeline.tables.tensors import arrays, cell
 from pipeline.training.places import places
 
@@ -213,3 +214,28 @@ def test_a_wrong_network_breaks_a_law() -> None:
     with torch.no_grad():
         expected = torch.cat([causal_logits(model, row) for row in rows(9, 5).to_pylist()])
     assert not torch.allclose(logits_of(OneOff(network), model, rows(9, 5)), expected, rtol=1e-2)
+
+
+@every
+def test_heads_beside_its_own_are_kept_and_looked_at(case: Case, tmp_path: Path) -> None:
+    """To the bit, in a folder of their own: other programs find the model that they know."""
+    network, model = case.opened()
+    network.save(model, tmp_path)
+    plain = {file.name for file in tmp_path.iterdir()}
+    made = torch.nn.Linear(16, 5)
+    heads.attach(model, {"kd": made}, {"kd": heads.Share(share=0.25)})
+    (tmp_path / "more").mkdir()
+    network.save(model, tmp_path / "more")
+    assert {file.name for file in (tmp_path / "more").iterdir()} == plain | {"heads"}
+    assert (tmp_path / "more/model.safetensors").read_bytes() == (tmp_path / "model.safetensors").read_bytes()
+    loaded = network.load(tmp_path / "more", "float32")
+    assert heads.shares(loaded) == {"kd": heads.Share(share=0.25)} and heads.of(network.load(tmp_path, "float32")) == {}
+    inputs = network.collate(case.rows(9, 5))
+    if case.make is gemma:
+        with pytest.raises(Refused, match="does more to its logits than its head does"):
+            network.look(loaded, inputs, ())
+        return
+    with torch.no_grad():
+        one, other = (network.look(each, inputs, ()) for each in (model, loaded))
+        assert torch.equal(one.heads["kd"](one.states_ND), other.heads["kd"](other.states_ND))
+        assert other.heads["kd"](other.states_ND).shape == (len(other.states_ND), 5)

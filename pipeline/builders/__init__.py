@@ -1,0 +1,1 @@
+"""Builders: models made of models."""

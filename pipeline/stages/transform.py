@@ -1,0 +1,156 @@
+"""Transform: signals made of signals, by what a whole table says about a row.  Reads signals, writes signals."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from pydantic import Field
+
+from pipeline.contracts import SIGNALS
+from pipeline.core.graph import taps_of
+from pipeline.core.methods import Use
+from pipeline.core.run import How
+from pipeline.core.stage import NAME, Input, Plan, StageParams, stage
+from pipeline.errors import Refused
+from pipeline.kinds.transform import Signals, Transform
+from pipeline.tables.lists import inside, joined, lengths, nested, padded, values, whole
+from pipeline.tables.parquet import Scan
+from pipeline.tables.tensors import arrays, cell
+
+# A tail that is rounding.
+WHOLE = 1e-4
+
+
+class Params(StageParams):
+    of: str
+    source: str = Field(alias="from", pattern=NAME)
+    beside: str = Field(alias="with", pattern="^signals/[^/]+/[^/]+$")
+    use: Use[Transform]
+    seed: int
+
+    def inputs(self) -> dict[str, Input]:
+        missing = f"nothing reads these examples. Add an entry to probe, for example `teacher: {{of: {self.of}, ...}}`"
+        return {
+            "signals": Input(f"signals/{self.of}/{self.source}", SIGNALS, missing=missing),
+            "beside": Input(self.beside, SIGNALS, missing=missing),
+        }
+
+    def output(self, instance: str) -> str:
+        return f"signals/{self.of}/{instance}"
+
+    def check(self, plan: Plan) -> list[str]:
+        """Taps that are not there, another teacher's signals that are of other examples, or are no other's."""
+        own, faults = f"signals/{self.of}/{self.source}", []
+        wanted = self.use.arguments.get("tap")
+        if wanted is not None and wanted not in taps_of(plan, own):
+            faults.append(f"tap: {own} holds no tap {wanted!r}; let the probe that makes it say `taps: [{wanted}]`")
+        if self.use.method.traits.get("aligned") and (
+            self.beside == own or self.beside.rpartition("/")[0] != own.rpartition("/")[0]
+        ):
+            faults.append(f"with: {self.use.name} needs the signals of another teacher on examples/{self.of}")
+        return faults
+
+
+@stage(writes=SIGNALS, by="table")
+def transform(params: Params, signals: Scan, beside: Scan, name: str, how: How) -> Iterator[pa.RecordBatch]:
+    """The whole table is held in memory at once, as arrays."""
+    rows = signals.read().sort_by("example_id")
+    if not len(rows):
+        return
+    others = rows if beside.folders == signals.folders else beside.read().sort_by("example_id")
+    if not len(others):
+        raise Refused(f"transform.{name}.with: data/{params.beside} has no rows")
+    traits = params.use.method.traits
+    if traits.get("aligned") and not _same(rows, others):
+        raise Refused(
+            f"transform.{name}.with: data/{params.beside} is not of the same examples as the signals that it is to be "
+            f"joined with, or at another temperature; probe the same table with both teachers"
+        )
+    given = signals_of(rows, f"signals/{params.of}/{params.source}")
+    other = given if others is rows else signals_of(others, params.beside)
+    if traits.get("labelled") and not (other.target_N >= 0).any():
+        raise Refused(f"transform.{name}.with: no outcome is known in data/{params.beside}; name a table of labels")
+    if not traits.get("topk", True) and max(given.tail_N.max(), other.tail_N.max()) > WHOLE:
+        raise Refused(
+            f"transform.{name}: {params.use.name} needs whole distributions, and some of their mass is not stored: let "
+            f"the probe store as many outcomes as there are (`top_k`)"
+        )
+    made = params.use.build()(given, other, params.seed)
+    how.say(f"{len(made.row_N)} places of {len(rows)} examples")
+    yield _written(rows, made, _whose(rows, others if traits.get("aligned") else rows))
+
+
+def signals_of(rows: pa.Table, of: str) -> Signals:
+    """Rows of a table of signals as arrays; refuses what no array can hold."""
+    tokens = whole(rows, "token_ids")
+    sizes = lengths(tokens)
+    width = int(sizes.max(initial=1))
+    at_BT = inside(whole(rows, "spans"), width)
+    outcomes, logprobs = (values(whole(rows, name)) for name in ("topk_ids", "topk_logprobs"))
+    widths = np.unique(lengths(outcomes))
+    if len(widths) > 1:
+        raise Refused(f"data/{of} stores {', '.join(map(str, widths))} outcomes a place; probe all with one `top_k`")
+    if len(set(rows["temperature"].to_pylist())) > 1:
+        raise Refused(f"data/{of} was taken at several temperatures; probe all of it at one")
+    shape = len(outcomes), int(widths[0])
+    found = Signals(
+        example_B=np.array(rows["example_id"].to_pylist()),
+        weight_B=rows["weight"].to_numpy().astype(np.float32),
+        row_N=np.repeat(np.arange(len(rows)), at_BT.sum(1)),
+        target_N=padded(values(tokens).to_numpy(), sizes, width)[at_BT],
+        ids_NK=values(outcomes).to_numpy().reshape(shape),
+        logprobs_NK=values(logprobs).to_numpy(zero_copy_only=False).reshape(shape),
+        tail_N=_reals(rows, "tail_mass"),
+        target_logprob_N=_reals(rows, "target_logprob"),
+        features=_features(rows),
+    )
+    bad = ~(np.isfinite(found.logprobs_NK).all(1) & np.isfinite(found.tail_N))
+    if bad.any():
+        example = found.example_B[found.row_N[int(bad.argmax())]]
+        raise Refused(
+            f"data/{of}: example {example} stores log-probabilities that are no numbers. Probe again (a teacher in "
+            f"half precision may overflow), or take it out."
+        )
+    return found
+
+
+def _features(rows: pa.Table) -> dict[str, np.ndarray]:
+    taps = [arrays(cell or []) for cell in rows["features"].to_pylist()]
+    return {name: np.concatenate([np.asarray(tap[name]) for tap in taps]) for name in taps[0]}
+
+
+def _reals(rows: pa.Table, column: str) -> np.ndarray:
+    return values(whole(rows, column)).to_numpy(zero_copy_only=False).astype(np.float32)
+
+
+def _same(rows: pa.Table, others: pa.Table) -> bool:
+    return all(rows[name].equals(others[name]) for name in ("example_id", "token_ids", "spans", "temperature"))
+
+
+def _whose(rows: pa.Table, others: pa.Table) -> list[str]:
+    """The identities of the teachers of every row."""
+    pairs = zip(rows["teacher_id"].to_pylist(), others["teacher_id"].to_pylist(), strict=True)
+    return ["+".join(dict.fromkeys(pair)) for pair in pairs]
+
+
+def _written(rows: pa.Table, made: Signals, teachers: list[str]) -> pa.RecordBatch:
+    """The rows with other signals."""
+    cuts = np.searchsorted(made.row_N, np.arange(1, len(rows)))
+
+    def parts(array: np.ndarray) -> list[np.ndarray]:
+        return np.split(array, cuts)
+
+    taps = {name: parts(value) for name, value in made.features.items()}
+    columns: dict[str, Any] = {name: rows[name] for name in rows.column_names} | {
+        "weight": made.weight_B,
+        "teacher_id": teachers,
+        "topk_ids": nested(parts(made.ids_NK), pa.int32()),
+        "topk_logprobs": nested(parts(made.logprobs_NK), pa.float32()),
+        "tail_mass": joined(parts(made.tail_N), pa.float32()),
+        "target_logprob": joined(parts(made.target_logprob_N), pa.float32()),
+        "features": [cell({n: v[i] for n, v in taps.items()}) if taps else None for i in range(len(rows))],
+    }
+    return SIGNALS.batch(**columns)

@@ -1,0 +1,1 @@
+"""Transforms: signals made of signals, by what a whole table says about a row."""

@@ -1,0 +1,143 @@
+"""Transform: from whole tables of signals to others of the same examples."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from pipeline.contracts import SIGNALS
+from pipeline.core.driver import run_instance
+from pipeline.core.graph import taps_of
+from pipeline.core.settings import RunSettings
+from pipeline.core.stage import Instance
+from pipeline.errors import Refused
+from pipeline.plan.faults import PlanError
+from pipeline.plan.reading import load
+from pipeline.plan.resolve import resolve
+from pipeline.stages.transform import Params
+from pipeline.tables import ids, parquet
+from pipeline.tables.parquet import Scan, folder_digest
+from pipeline.tables.tensors import arrays, cell
+
+ROOT = Path(__file__).parents[2]
+# Prompt -> what stands at its places, and the teacher's state at each.
+STATES = {"p": ([2, 3], [[1.0, 0.0], [0.0, 4.0]]), "q": ([2], [[3.0, 0.0]]), "r": ([-1], [[0.0, 8.0]])}
+
+
+def rows(teacher: str, states: dict[str, tuple[list[int], list[list[float]]]] = STATES) -> list[dict[str, Any]]:
+    made = []
+    for i, (prompt, (targets, given)) in enumerate(states.items()):
+        places = len(targets)
+        made.append({
+            "example_id": ids.digest("example", prompt), "prompt_id": ids.digest("prompt", prompt), "domain": "d",
+            "token_ids": [0, *targets], "spans": [{"start": 1, "end": 1 + places}], "weight": 1.0 + i,
+            "template_hash": "t", "tokenizer_hash": "t", "response_ids": [str(i)], "teacher_id": teacher,
+            "topk_ids": [[3, 2]] * places, "topk_logprobs": [np.log([0.5, 0.25])] * places,
+            "tail_mass": [0.25] * places, "target_logprob": [np.log(0.25)] * places, "temperature": 1.0,
+            "features": cell({"last": np.array(given, np.float32)}),
+        })  # fmt: skip
+    return made
+
+
+def write(data: Path, teacher: str, given: list[dict[str, Any]], parts: int = 2) -> None:
+    parquet.write(SIGNALS, data / "signals" / "some" / teacher, parts, [SIGNALS.rows(given)])
+
+
+def run(data: Path, use: str, source: str = "large", beside: str = "large", **arguments: Any) -> list[dict[str, Any]]:
+    """What a transform makes, by the first letter of the prompt's name."""
+    given = {"of": "some", "from": source, "with": f"signals/some/{beside}", "use": use, "seed": 3, **arguments}
+    params = Params.model_validate(given)
+    inputs = {"signals": (f"signals/some/{source}",), "beside": (f"signals/some/{beside}",)}
+    output = params.output("made")
+    run_instance(Instance("transform", "made", params, inputs, output, ""), RunSettings(), data, data)
+    found = {row["prompt_id"]: row for row in Scan(SIGNALS, (data / output,)).pylist()}
+    return [found[ids.digest("prompt", prompt)] for prompt in STATES]
+
+
+def test_a_row_is_told_what_the_table_says(tmp_path: Path) -> None:
+    """Means of classes over all rows, whatever part they lie in; all else is as it was."""
+    write(tmp_path, "large", rows("t"))
+    found = run(tmp_path, "classes.mean")
+    means = [arrays(row["features"])["class_mean"].tolist() for row in found]
+    # Of an unknown outcome the class is what the teacher holds for likeliest.
+    assert means == [[[2, 0], [0, 6]], [[2, 0]], [[0, 6]]]
+    for row, before in zip(found, rows("t"), strict=True):
+        assert arrays(row["features"])["last"].tolist() == arrays(before["features"])["last"].tolist()
+        assert row["topk_ids"] == before["topk_ids"] and row["weight"] == before["weight"]
+        assert row["teacher_id"] == "t" and row["tail_mass"] == before["tail_mass"]
+        np.testing.assert_allclose(row["topk_logprobs"], before["topk_logprobs"], rtol=1e-6)
+
+
+def test_parts_and_order_decide_nothing(tmp_path: Path) -> None:
+    write(tmp_path / "one", "large", rows("t"), 1)
+    write(tmp_path / "other", "large", rows("t")[::-1], 1)
+    run(tmp_path / "one", "classes.mean")
+    run(tmp_path / "other", "classes.mean")
+    assert len({folder_digest(tmp_path / name / "signals/some/made") for name in ("one", "other")}) == 1
+
+
+def test_a_table_without_rows_has_none_after_it(tmp_path: Path) -> None:
+    write(tmp_path, "large", [])
+    params = Params.model_validate(
+        {"of": "some", "from": "large", "with": "signals/some/large", "use": "classes.mean", "seed": 0}
+    )
+    inputs = dict.fromkeys(("signals", "beside"), ("signals/some/large",))
+    record = run_instance(
+        Instance("transform", "made", params, inputs, "signals/some/made", ""), RunSettings(), tmp_path, tmp_path
+    )
+    assert record["rows"] == 0
+
+
+def test_rows_that_are_no_numbers_or_of_two_widths_are_refused(tmp_path: Path) -> None:
+    bad = rows("t")
+    bad[1]["topk_logprobs"] = [[None, 0.0]]
+    write(tmp_path, "large", bad)
+    with pytest.raises(Refused, match=f"example {bad[1]['example_id']} stores log-probabilities that are no numbers"):
+        run(tmp_path, "classes.mean")
+    bad = rows("t")
+    bad[1] |= {"topk_ids": [[3]], "topk_logprobs": [[-0.1]]}
+    write(tmp_path, "large", bad)
+    with pytest.raises(Refused, match="stores 1, 2 outcomes a place"):
+        run(tmp_path, "classes.mean")
+
+
+@pytest.fixture
+def given(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """The default run with states probed, and a transform of them."""
+    monkeypatch.chdir(ROOT)
+    params = load(ROOT / "params.yaml")
+    params["probe"]["teacher"]["taps"] = ["last"]
+    params["transform"] = {
+        "means": {"of": "coverage", "from": "teacher", "with": "signals/coverage/teacher", "use": "classes.mean"}
+    }
+    return params
+
+
+@pytest.mark.parametrize(
+    ("entry", "told"),
+    [
+        ({"from": "teachr"}, "transform.means: nothing reads these examples"),
+        ({"tap": "transformer.h.0"}, "tap: signals/coverage/teacher holds no tap 'transformer.h.0'"),
+        ({"with": "examples/coverage"}, "transform.means.with: String should match"),
+        ({"use": "classes.means"}, "transform.means.use: no transform is called 'classes.means'"),
+    ],
+)
+def test_what_cannot_be_meant_is_a_fault(given: dict[str, Any], entry: dict[str, Any], told: str) -> None:
+    given["transform"]["means"].update(entry)
+    with pytest.raises(PlanError) as error:
+        resolve(given)
+    assert any(told in fault for fault in error.value.faults), error.value.faults
+
+
+def test_a_tap_that_is_added_may_be_learnt(given: dict[str, Any]) -> None:
+    given["quality"]["means"] = {"of": "signals/coverage/means", "suite": "signals"}
+    learns = {**given["train"]["kd"], "of": "signals/coverage/means"}
+    given["train"]["near"] = {**learns, "objectives": [{"use": "feature.hidden", "teacher_tap": "class_mean"}]}
+    plan = resolve(given)
+    assert taps_of(plan, "signals/coverage/means") == {"last", "class_mean"}
+    given["train"]["near"] = {**learns, "objectives": [{"use": "feature.hidden", "teacher_tap": "prototype"}]}
+    with pytest.raises(PlanError, match="reads the teacher's tap 'prototype'"):
+        resolve(given)

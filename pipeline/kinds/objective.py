@@ -12,8 +12,9 @@ the width of a tap.
 Traits: `reads` are the fields of the view that it looks at. `item` is what one value stands for, and the sum is divided
 by the number of them: `place`, `example` or `set` (all examples of one prompt). `teacher` is what it is compared with:
 `any` distribution, `all` outcomes (no top-k), the `reference` log-probability of targets, `features`, or `none`.
-`alone: False`: a value depends on other items, so the whole of a step is looked at together. `surrogate: True`: the
-gradient is not the value's derivative, on purpose.
+`alone: False`: a value depends on other items, so the whole of a step is looked at together, or the whole of a set;
+`whole: True`: a set's value depends on other sets too. `surrogate: True`: the gradient is not the value's derivative,
+on purpose.
 """
 
 from __future__ import annotations

@@ -34,6 +34,7 @@ from pipeline.tables.parquet import Scan, folder_digest, part_name
 from pipeline.training.adapter import with_adapter
 from pipeline.training.checkpoints import Checkpoints
 from pipeline.training.loop import OWN, Trainer, Turn
+from pipeline.training.mixture import Mixture
 from pipeline.training.optimizers import moments_of
 from pipeline.training.places import places
 from pipeline.training.recipe import StudentParams
@@ -127,7 +128,7 @@ def _trainer(
                 if term in turn.terms:
                     turn.trains = (*turn.trains, f"{OWN}{number}")
     feed = None if params.feed is None else params.feed.use.build()
-    draws = None if feed is None else _Sampler(parts["student"], rows, student, how).draw
+    draws = None if feed is None else _Sampler(parts["student"], fixed.get("teacher"), student, how).draw
     return Trainer(parts, networks, turns, rows, params, device, fixed, feed, draws, shadow)
 
 
@@ -144,6 +145,7 @@ def _turn(turn: object, params: StudentParams, live: bool) -> Turn:
                 frozenset(traits["reads"]),
                 traits["item"] if where == "all" or traits["item"] != "place" else where,
                 traits.get("alone", True),
+                traits.get("whole", False),
                 term.of,
                 against,
                 term.head,
@@ -173,16 +175,21 @@ def _widths(
 class _Sampler:
     """The student of the moment as a backend: what feeds draw from."""
 
-    def __init__(self, net: nn.Module, rows: Rows, student: Path, how: How) -> None:
-        self.net, self.how, self.chat = net, how, Chat(student / "tokenizer")
+    def __init__(self, net: nn.Module, teacher: nn.Module | None, student: Path, how: How) -> None:
+        self.net, self.teacher, self.how, self.chat = net, teacher, how, Chat(student / "tokenizer")
 
-    def draw(self, step: Step, seed: int, rows: pa.Table) -> Draw:
+    def draw(self, step: Step, seed: int, rows: pa.Table, curve: Sequence[Mapping[str, float]]) -> Draw:
         """What a feed may use at one step."""
-        return Draw(step, seed, rows, self._sample, lambda row, tokens: self._reward(rows, row, tokens))
+        return Draw(step, seed, rows, self._sample, lambda row, tokens: self._reward(rows, row, tokens), curve)
 
-    def _sample(self, prompts: Sequence[Sequence[int]], seeds: Sequence[int], sampling: Sampling) -> list[list[int]]:
+    def _sample(
+        self, prompts: Sequence[Sequence[int]], seeds: Sequence[int], sampling: Sampling, mixed: float = 0.0
+    ) -> list[list[int]]:
         learns = self.net.training
         net: Any = self.net.eval()
+        if mixed:
+            assert self.teacher is not None
+            net = Mixture(net, self.teacher, mixed)
         answers = LocalModel(net, self.chat, self.how).complete(prompts, seeds, sampling)
         self.net.train(learns)
         return answers

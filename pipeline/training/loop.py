@@ -80,7 +80,7 @@ class Trainer:
     device: str
     fixed: Mapping[str, nn.Module] = field(default_factory=dict)
     feed: Feed | None = None
-    draws: Callable[[Step, int, pa.Table], Draw] | None = None
+    draws: Callable[[Step, int, pa.Table, Sequence[Mapping[str, float]]], Draw] | None = None
     shadow: Shadow | None = None
 
     def run(
@@ -108,7 +108,7 @@ class Trainer:
         for number in range(len(curve), order.steps):
             epoch, into = divmod(number, order.steps_an_epoch)
             step = Step(number, order.steps, epoch, math.ceil(order.steps / order.steps_an_epoch))
-            point = self._step(step, order)
+            point = self._step(step, order, curve)
             if not math.isfinite(point["loss"]):
                 raise FloatingPointError(f"the loss is {point['loss']} at step {number + 1}")
             curve.append(point)
@@ -121,7 +121,7 @@ class Trainer:
             part.eval()
         return curve
 
-    def _step(self, step: Step, order: Order) -> dict[str, float]:
+    def _step(self, step: Step, order: Order, curve: Sequence[Mapping[str, float]]) -> dict[str, float]:
         """One step: its rows in micro-batches, forwards and backwards, and the optimizers of the turn's parts."""
         turn, recipe = turn_at(self.turns, step.number), self.recipe
         for name, part in self.parts.items():
@@ -131,7 +131,7 @@ class Trainer:
         torch.manual_seed(ids.seed_of(recipe.seed, "step", step.number))
         rows = self.rows.take(order.at(step.number))
         if self.feed is not None and self.draws is not None:
-            rows = self.feed(self.draws(step, recipe.seed, rows))
+            rows = self.feed(self.draws(step, recipe.seed, rows, curve))
         batches = [rows.take(some) for some in self._layout(turn, rows)]
         stood = [places(batch) for batch in batches]
         totals = {unit: over_ranks(count) for unit, count in items(p.counts for p in stood).items()}
@@ -162,7 +162,7 @@ class Trainer:
 
     def _layout(self, turn: Turn, rows: pa.Table) -> list[list[int]]:
         """The rows of each micro-batch; sets stay whole, and what depends on all other rows sees them all."""
-        if any(not term.alone and term.item != "set" for term in turn.terms):
+        if any(term.whole or (not term.alone and term.item != "set") for term in turn.terms):
             return [list(range(len(rows)))]
         sets = rows["prompt_id"].to_pylist() if any(term.item == "set" for term in turn.terms) else None
         return micro_batches(lengths(whole(rows, "token_ids")), POSITIONS[self.device], sets)

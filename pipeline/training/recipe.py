@@ -217,6 +217,10 @@ class StudentParams(Recipe):
             )
         if self.feed and stored and not self.feed.use.method.traits.get("keeps_signals", False):
             texts.append(f"{self.feed.use.name} draws rows that the stored signals are not of: use `distill:`")
+        if self.feed and not live and self.feed.use.method.traits.get("asks_teacher", False):
+            texts.append(
+                f"{self.feed.use.name} samples with a teacher, and there is none: move the entry to `distill:`"
+            )
         return texts
 
     def _is_control(self, other: StageParams) -> bool:

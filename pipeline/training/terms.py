@@ -29,7 +29,7 @@ class Term:
     """One objective of the weighted sum: whose output it judges, against whom, on which places, and what it declares.
 
     `item` is the unit that its sum is divided by the number of; `alone` says that an item's value depends on no other
-    item. `own` are the modules that are trained with it.
+    item; `whole` that a set's depends on other sets. `own` are the modules that are trained with it.
     """
 
     weight: float
@@ -37,6 +37,7 @@ class Term:
     reads: frozenset[str]
     item: str = "place"
     alone: bool = True
+    whole: bool = False
     of: str = "student"
     against: str | None = None
     head: str = "main"

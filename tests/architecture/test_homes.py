@@ -114,6 +114,7 @@ COVERED = {
     "networks/classifier.py": "laws/test_networks.py",
     "training/chunks.py": "training/test_loop.py",
     "training/checkpoints.py": "training/test_loop.py",
+    "training/mixture.py": "training/test_rollouts.py",
     "training/places.py": "laws/test_networks.py",
     "training/shadow.py": "training/test_loop.py",
     "training/terms.py": "training/test_loop.py",

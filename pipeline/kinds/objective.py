@@ -11,7 +11,9 @@ the width of a tap.
 
 Traits: `reads` are the fields of the view that it looks at. `item` is what one value stands for, and the sum is divided
 by the number of them: `place`, `example` or `set` (all examples of one prompt). `teacher` is what it is compared with:
-`any` distribution, `all` outcomes (no top-k), the `reference` log-probability of targets, `features`, or `none`.
+`any` distribution, `all` outcomes (no top-k), the `reference` log-probability of targets, `features`, `other` tokens'
+distribution, or `none`. `across` is how places of other tokens are aligned, by `bytes` or by `position`; then a place
+is a group of them.
 `alone: False`: a value depends on other items, so the whole of a step is looked at together, or the whole of a set;
 `whole: True`: a set's value depends on other sets too. `surrogate: True`: the gradient is not the value's derivative,
 on purpose.
@@ -73,6 +75,25 @@ class TopKTeacher:
 Teacher = DenseTeacher | TopKTeacher
 
 
+@dataclass(frozen=True)
+class OtherTeacher:
+    """A teacher of other tokens, at the ends of groups of places in which both spell the same; N groups.
+
+    logits_NU: its raw logits where its last token of the group stands; before_N, own_before_N: the log-probability of
+    what stands before that in the group, as the teacher gives it and as the judged model does, which has a gradient;
+    outcome_U: the judged model's outcome that spells what each of the teacher's does, -1 where there is none.
+    """
+
+    logits_NU: torch.Tensor
+    before_N: torch.Tensor
+    own_before_N: torch.Tensor
+    outcome_U: torch.Tensor
+
+    def at(self, rows: torch.Tensor | slice) -> OtherTeacher:
+        """Some of the groups."""
+        return OtherTeacher(self.logits_NU[rows], self.before_N[rows], self.own_before_N[rows], self.outcome_U)
+
+
 class Step(NamedTuple):
     """Where training stands: steps made before this one and all there will be; likewise epochs."""
 
@@ -97,6 +118,8 @@ class View:
     # What it is compared with: a distribution, or the log-probability of the target alone.
     teacher: Teacher | None = None
     reference_N: torch.Tensor = UNFILLED
+    # In its place a teacher of other tokens; then a place of the view is a group, and `student_NV` is of its end.
+    other: OtherTeacher = UNFILLED
     # By tap, [N, D].
     features: Mapping[str, torch.Tensor] = field(default_factory=dict)
     teacher_features: Mapping[str, torch.Tensor] = field(default_factory=dict)

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from pipeline.core.methods import Method
-from pipeline.kinds.objective import DenseTeacher, Loss, Objective, Step, Teacher, TopKTeacher, View
+from pipeline.kinds.objective import DenseTeacher, Loss, Objective, OtherTeacher, Step, Teacher, TopKTeacher, View
 from pipeline.laws.law import arguments, build, must
 from pipeline.training.reduce import reduce, summarise
 
@@ -70,6 +70,12 @@ class Case:
             set_B=torch.arange(examples) // 2,
             reward_B=torch.rand(examples, generator=draw, dtype=dtype),
             step=Step(4, 12, 1, 3),
+            other=OtherTeacher(
+                torch.randn(n, V + 2, generator=draw, dtype=dtype) * scale,
+                -torch.rand(n, generator=draw, dtype=dtype),
+                -torch.rand(n, generator=draw, dtype=dtype),
+                torch.tensor([3, -1, 0, 5, -1, 7, 1, -1, -1, 2, 8]),
+            ),
         )
         if hasattr(self.objective, "modules"):
             torch.manual_seed(0)
@@ -107,7 +113,7 @@ def rows(view: View, index: torch.Tensor) -> View:
     picked: dict[str, Any] = {}
     for f in fields(view):
         value = getattr(view, f.name)
-        if isinstance(value, DenseTeacher | TopKTeacher):
+        if isinstance(value, DenseTeacher | TopKTeacher | OtherTeacher):
             picked[f.name] = value.at(index)
         elif isinstance(value, dict):
             picked[f.name] = {name: tensor[index] for name, tensor in value.items()}
@@ -248,7 +254,9 @@ def loss_moves_no_state(case: Case) -> None:
 def tensors(thing: Any) -> list[torch.Tensor]:
     """All tensors of a view."""
     values = [getattr(thing, f.name) for f in fields(thing)]
-    inner = [x for value in values if isinstance(value, DenseTeacher | TopKTeacher) for x in tensors(value)]
+    inner = [
+        x for value in values if isinstance(value, DenseTeacher | TopKTeacher | OtherTeacher) for x in tensors(value)
+    ]
     taps = [x for value in values if isinstance(value, dict) for x in value.values()]
     return [value for value in values if isinstance(value, torch.Tensor)] + inner + taps
 

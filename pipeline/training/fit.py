@@ -31,6 +31,7 @@ from pipeline.model.folder import MOMENTS, TOKENIZER_FILES, finish, hashes, netw
 from pipeline.model.load import device_of
 from pipeline.tables import ids
 from pipeline.tables.parquet import Scan, folder_digest, part_name
+from pipeline.training.across import Across
 from pipeline.training.adapter import with_adapter
 from pipeline.training.checkpoints import Checkpoints
 from pipeline.training.loop import OWN, Trainer, Turn
@@ -45,20 +46,31 @@ from pipeline.training.terms import Term
 ROLLOUTS = "rollouts"
 
 
-def fit(params: StudentParams, rows: Scan, student: Path, teacher: Path | None, out: Path, how: How, name: str) -> None:
-    """Train a student on stored rows, beside a live teacher if there is one."""
-    _check_forms(rows, student, teacher, params.of)
+def fit(
+    params: StudentParams,
+    rows: Scan,
+    student: Path,
+    teacher: Path | None,
+    out: Path,
+    how: How,
+    name: str,
+    texts: Scan | None = None,
+) -> None:
+    """Train a student on stored rows, beside a live teacher if there is one; `texts` are what the rows were cut from,
+    for a teacher of other tokens."""
+    _check_forms(rows, student, None if params.crosses() else teacher, params.of)
     torch.set_num_threads(how.settings.threads)
     _keep_pages()
     # A mask is passed where it is needed; the advice to pass one always does not apply.
     transformers.utils.logging.set_verbosity_error()
     device = device_of(how.settings)
-    inputs = [folder_digest(folder) for folder in (*rows.folders, student, *([teacher] if teacher else []))]
+    more = [*([teacher] if teacher else []), *(texts.folders if texts else [])]
+    inputs = [folder_digest(folder) for folder in (*rows.folders, student, *more)]
     packages = [version(package) for package in ("torch", "transformers")]
     kept = how.checkpoints / name
     place = kept / ids.digest(how.code, params.model_dump(mode="json"), inputs, packages, device, how.settings.threads)
     place.mkdir(parents=True, exist_ok=True)
-    trainer = _trainer(params, rows, place / "rows.arrow", student, teacher, how, device)
+    trainer = _trainer(params, rows, place / "rows.arrow", student, teacher, texts, how, device)
     curve = trainer.run(Checkpoints(place), how.settings.checkpoint_steps, how.progress)
     net: Any = trainer.parts["student"]
     if params.adapter is not None:
@@ -92,7 +104,14 @@ def _keep_pages() -> None:
 
 
 def _trainer(
-    params: StudentParams, table: Scan, file: Path, student: Path, teacher: Path | None, how: How, device: str
+    params: StudentParams,
+    table: Scan,
+    file: Path,
+    student: Path,
+    teacher: Path | None,
+    texts: Scan | None,
+    how: How,
+    device: str,
 ) -> Trainer:
     """Open the models, build the objectives, and make the modules that are trained with them."""
     networks = {"student": find("network", network_of(student / "tokenizer")).factory()}
@@ -129,7 +148,10 @@ def _trainer(
                     turn.trains = (*turn.trains, f"{OWN}{number}")
     feed = None if params.feed is None else params.feed.use.build()
     draws = None if feed is None else _Sampler(parts["student"], fixed.get("teacher"), student, how).draw
-    return Trainer(parts, networks, turns, rows, params, device, fixed, feed, draws, shadow)
+    across = None
+    if texts is not None and teacher is not None:
+        across = Across(rows, texts, student / "tokenizer", teacher / "tokenizer", networks["teacher"])
+    return Trainer(parts, networks, turns, rows, params, device, fixed, feed, draws, shadow, across)
 
 
 def _turn(turn: object, params: StudentParams, live: bool) -> Turn:
@@ -143,9 +165,10 @@ def _turn(turn: object, params: StudentParams, live: bool) -> Turn:
                 term.weight,
                 term.use.build(),
                 frozenset(traits["reads"]),
-                traits["item"] if where == "all" or traits["item"] != "place" else where,
+                traits.get("across") or (traits["item"] if where == "all" or traits["item"] != "place" else where),
                 traits.get("alone", True),
                 traits.get("whole", False),
+                traits.get("across"),
                 term.of,
                 against,
                 term.head,

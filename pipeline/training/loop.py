@@ -21,6 +21,7 @@ from pipeline.kinds.network import Network
 from pipeline.kinds.objective import Step
 from pipeline.tables import ids
 from pipeline.tables.lists import lengths, whole
+from pipeline.training.across import Across
 from pipeline.training.batches import POSITIONS, micro_batches
 from pipeline.training.checkpoints import Checkpoints
 from pipeline.training.optimizers import optimizer_for
@@ -82,6 +83,7 @@ class Trainer:
     feed: Feed | None = None
     draws: Callable[[Step, int, pa.Table, Sequence[Mapping[str, float]]], Draw] | None = None
     shadow: Shadow | None = None
+    across: Across | None = None
 
     def run(
         self, checkpoints: Checkpoints, every: int, progress: Callable[[int, int, str], None]
@@ -134,6 +136,8 @@ class Trainer:
             rows = self.feed(self.draws(step, recipe.seed, rows, curve))
         batches = [rows.take(some) for some in self._layout(turn, rows)]
         stood = [places(batch) for batch in batches]
+        if self.across is not None:
+            stood = [self.across.beside(found, batch) for found, batch in zip(stood, batches, strict=True)]
         totals = {unit: over_ranks(count) for unit, count in items(p.counts for p in stood).items()}
         roles, network, loss = self._roles(turn), self.networks["student"], 0.0
         for batch, found in zip(batches, stood, strict=True):

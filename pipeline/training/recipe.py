@@ -149,6 +149,12 @@ class StudentParams(Recipe):
         """The terms of all turns."""
         return [term for turn in self.all_turns() for term in turn.objectives]
 
+    def crosses(self) -> bool:
+        """Whether all that looks at the teacher takes one of other tokens."""
+        looks = [t for t in self.terms() if t.use.method.traits["teacher"] != "none" and t.against in (None, "teacher")]
+        alone = "teacher" not in self.beside.values() and all(term.of != "teacher" for term in self.terms())
+        return alone and self.feed is None and all("across" in term.use.method.traits for term in looks)
+
     def inputs(self) -> dict[str, Input]:
         return {
             "rows": Input(self.of, SIGNALS if self.of.startswith("signals/") else EXAMPLES),
@@ -209,6 +215,9 @@ class StudentParams(Recipe):
                     f"{name} compares with a teacher's distribution, and {self.of} holds none: say "
                     f"`of: signals/<examples>/<probe>`, or move the entry to `distill:` with a `teacher:`"
                 )
+            if "across" in traits and (term.against not in (None, "teacher") or self.shadow is not None):
+                texts.append(f"{name} is told by a teacher of other tokens alone: say `against: teacher`")
+        texts += self._lacks_texts(live)
         texts += [f"{name} reads the teacher's tap {tap!r}; {text}" for name, tap, text in self._lacks_taps(plan, live)]
         if self.pacing is not None and not any(self._is_control(i.params) for s in TRAINING for i in plan.of(s)):
             texts.append(
@@ -222,6 +231,18 @@ class StudentParams(Recipe):
                 f"{self.feed.use.name} samples with a teacher, and there is none: move the entry to `distill:`"
             )
         return texts
+
+    def _lacks_texts(self, live: bool) -> list[str]:
+        """What is amiss with `texts`, which is for objectives across tokenizers and for no other."""
+        across = [term.use.name for term in self.terms() if "across" in term.use.method.traits]
+        named = getattr(self, "texts", None)
+        if across and not live:
+            return [f"{across[0]} asks a live teacher: move the entry to `distill:` with a `teacher:`"]
+        if across and named is None:
+            return [f"{across[0]} cuts the answers anew for the teacher: say `texts:`, the responses that were packed"]
+        if across and self.feed is not None:
+            return [f"{self.feed.use.name} draws rows that {across[0]} has no text of: leave `feed` out"]
+        return [] if across or named is None else ["texts: no objective reads them; leave it out"]
 
     def _is_control(self, other: StageParams) -> bool:
         """Whether another entry is this one in random order."""

@@ -6,6 +6,7 @@ whose items stand alone (`chunks.py`). An objective that needs all places at onc
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,13 +16,15 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from pipeline.kinds.network import Network, Seen
-from pipeline.kinds.objective import DenseTeacher, Objective, Reduced, Step, Teacher, View
+from pipeline.kinds.objective import DenseTeacher, Objective, OtherTeacher, Reduced, Step, Teacher, View
 from pipeline.training.chunks import BLOCK, loss_in_chunks
 from pipeline.training.places import Places
 from pipeline.training.reduce import Sums, reduce
 
 # Fields of a view that need logits.
 LOGITS = {"student_NV", "teacher"}
+# The logarithm of what a token within a group has at least.
+LEAST = math.log(1e-8)
 
 
 @dataclass
@@ -29,7 +32,8 @@ class Term:
     """One objective of the weighted sum: whose output it judges, against whom, on which places, and what it declares.
 
     `item` is the unit that its sum is divided by the number of; `alone` says that an item's value depends on no other
-    item; `whole` that a set's depends on other sets. `own` are the modules that are trained with it.
+    item; `whole` that a set's depends on other sets. `across` is how it aligns a teacher of other tokens. `own` are the
+    modules that are trained with it.
     """
 
     weight: float
@@ -38,6 +42,7 @@ class Term:
     item: str = "place"
     alone: bool = True
     whole: bool = False
+    across: str | None = None
     of: str = "student"
     against: str | None = None
     head: str = "main"
@@ -89,7 +94,9 @@ def loss_of(
     total = torch.zeros((), device=device)
     chunked: dict[tuple[str, str], list[Term]] = {}
     for term in terms:
-        if term.needs_logits() and term.alone and term.item in ("place", "labelled", "unlabelled"):
+        if term.across is not None:
+            total = total + _across(term, term.across, seen[term.of], places, roles, step, totals)
+        elif term.needs_logits() and term.alone and term.item in ("place", "labelled", "unlabelled"):
             chunked.setdefault((term.of, term.head), []).append(term)
         else:
             view = _view(term, places, seen, step)
@@ -204,6 +211,54 @@ def _view(
         step=step,
         **fields,
     )
+
+
+def _across(
+    term: Term,
+    by: str,
+    judged: Seen,
+    places: Places,
+    roles: Mapping[str, Role],
+    step: Step,
+    totals: Mapping[str, float],
+) -> torch.Tensor:
+    """A term that compares with a teacher of other tokens, at the ends of their groups, some of them after others."""
+    read, role = places.beside, roles[term.against or "teacher"]
+    assert read is not None
+    with torch.no_grad():
+        heard = role.network.look(role.module, read.inputs, ())
+        groups_G4 = read.groups[by]
+        before_G = _before(heard, term.head, read.target_M, groups_G4[:, 2:])
+    own_before_G = _before(judged, term.head, places.target_N, groups_G4[:, :2])
+    last_G, other_last_G = groups_G4[:, 1] - 1, groups_G4[:, 3] - 1
+    example_G = places.example_N[last_G]
+
+    def value(logits_CV: torch.Tensor, at: slice, logits_CU: torch.Tensor) -> torch.Tensor:
+        other = OtherTeacher(logits_CU, before_G[at], own_before_G[at], read.outcome_U)
+        view = View(
+            student_NV=logits_CV,
+            target_N=places.target_N[last_G[at]],
+            other=other,
+            example_N=example_G[at],
+            weight_N=places.weight_B[example_G[at]],
+            step=step,
+        )
+        return _valued(term, view, totals)
+
+    frozen = [(heard.states_ND[other_last_G], heard.heads[term.head])]
+    others = [own_before_G] if own_before_G.requires_grad else []
+    return loss_in_chunks(judged.states_ND[last_G], judged.heads[term.head], value, frozen=frozen, others=others)
+
+
+def _before(seen: Seen, head: str, target_N: torch.Tensor, from_to_G2: torch.Tensor) -> torch.Tensor:
+    """The log-probability [G] of all that stands in a group but its last token, each not below LEAST."""
+    sizes_G = from_to_G2[:, 1] - from_to_G2[:, 0] - 1
+    if not sizes_G.any():
+        return torch.zeros(len(sizes_G), device=target_N.device)
+    group_I = torch.repeat_interleave(torch.arange(len(sizes_G), device=target_N.device), sizes_G)
+    into_I = torch.arange(len(group_I), device=target_N.device) - (sizes_G.cumsum(0) - sizes_G)[group_I]
+    said_N = _target_logprob(seen, head, target_N).clamp_min(LEAST)
+    return said_N.new_zeros(len(sizes_G)).index_add(0, group_I, said_N[from_to_G2[group_I, 0] + into_I])
 
 
 def _target_logprob(seen: Seen, head_name: str, target_N: torch.Tensor) -> torch.Tensor:

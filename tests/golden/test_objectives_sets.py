@@ -8,9 +8,12 @@ from typing import Any
 import pytest
 import torch
 
-from pipeline.kinds.objective import DenseTeacher, View
+from pipeline.kinds.objective import DenseTeacher, OtherTeacher, View
+from pipeline.training import across
 from tests.golden.test_objectives import CLOSE, build, evaluate, load, shifted
 
+# Those that TRL finds: places of the student from and to, and of the teacher.
+GOLD_GROUPS = [[[0, 2, 0, 1], [2, 4, 1, 3]], [[0, 1, 0, 1], [1, 3, 1, 3]]]
 PAIRS: list[tuple[str, dict[str, Any], str]] = [
     ("pairs.ipo", {}, "ipo"),
     # Without a reference: DPO at beta 0.1 beside one that finds all answers equally likely.
@@ -138,3 +141,81 @@ def test_minillms_single_step_term_is_reverse_kl(file: str, key: str) -> None:
     )
     found = evaluate(build("divergence.reverse")(view), student, 8)
     torch.testing.assert_close(found, (stored[f"out_{key}"], stored[f"grad_{key}"]), **CLOSE)
+
+
+def groups_view(file: str, by: str) -> tuple[View, torch.Tensor, list[int]]:
+    """Both answers without their last token, in groups; logits [b, t - 1] predict the label [b, t]. The student's
+    logits, and how many groups each answer has."""
+    stored = load(file)
+    student, views, sizes = stored["student_logits"].requires_grad_(), [], []
+    outcome_U = torch.full((23,), -1)
+    if "teacher_to_student_map" in stored:
+        outcome_U[:21] = stored["teacher_to_student_map"]
+    for row in range(2):
+        at, other_at = ((stored[f"{who}_labels"][row] != -100).nonzero()[:-1, 0] for who in ("student", "teacher"))
+        if by == "bytes":
+            ends, other_ends = (
+                stored[f"{who}_byte_offsets"][row, places, 1].tolist()
+                for who, places in (("student", at), ("teacher", other_at))
+            )
+            groups = across.by_bytes(*(spelling(each) for each in (ends, other_ends)))
+            assert groups.tolist() == GOLD_GROUPS[row]
+        else:
+            groups = across.by_position([b"a"] * len(at), [b"a"] * len(other_at))
+        said, heard = student[row].log_softmax(1), stored["teacher_logits"][row].log_softmax(1)
+
+        def before(log_p: torch.Tensor, labels: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
+            return log_p[places - 1, labels[places]].sum()
+
+        both = zip(groups[:, :2], groups[:, 2:], strict=True)
+        pairs = [(at[a:b], other_at[c:d]) for (a, b), (c, d) in both]
+        labels, other_labels = stored["student_labels"][row], stored["teacher_labels"][row]
+        views.append((
+            torch.stack([student[row, own[-1] - 1] for own, _ in pairs]),
+            torch.stack([stored["teacher_logits"][row, other[-1] - 1] for _, other in pairs]),
+            torch.stack([before(heard, other_labels, other[:-1]) for _, other in pairs]),
+            torch.stack([before(said, labels, own[:-1]) for own, _ in pairs]),
+        ))  # fmt: skip
+        sizes.append(len(pairs))
+    logits, *rest = (torch.cat(each) for each in zip(*views, strict=True))
+    return (
+        View(student_NV=logits, other=OtherTeacher(*rest, outcome_U), weight_N=torch.ones(sum(sizes))),
+        student,
+        sizes,
+    )
+
+
+def spelling(ends: list[int]) -> list[bytes]:
+    return [b"x" * (end - start) for start, end in zip([0, *ends], ends, strict=False)]
+
+
+def mean_of_means(name: str, file: str, by: str, **arguments: Any) -> tuple[torch.Tensor, torch.Tensor]:
+    """The mean over groups of each answer, then over the answers; and its gradient."""
+    view, student, sizes = groups_view(file, by)
+    values = build(name, **arguments)(view).value_N.split(sizes)
+    value = torch.stack([each.mean() for each in values]).mean()
+    return value.detach(), torch.autograd.grad(value, student)[0]
+
+
+def test_uld_equals_the_authors_code() -> None:
+    value, _ = mean_of_means("across.uld", "uld_original", "position")
+    torch.testing.assert_close(value, load("uld_original")["out_distil_skip_eos"], **CLOSE)
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "by", "key"),
+    [
+        ("across.uld", {}, "position", "positional_bayesian"),
+        ("across.gold", {"hybrid": False}, "bytes", "extended_bayesian"),
+        ("across.gold", {}, "bytes", "hybrid_bayesian_adaptive"),
+        ("across.gold", {"beta": 0.0, "matched": 1.0, "unmatched": 0.5}, "bytes", "hybrid_bayesian_w1_w0.5_beta0"),
+    ],
+)
+def test_gold_equals_trls(name: str, arguments: dict[str, Any], by: str, key: str) -> None:
+    """In its aligned form; `observed` compares a place late. Groups are those that it finds. It adds 1e-8 to what it
+    takes the logarithm of, which shows in the gradient of what is less likely than 1e-4."""
+    stored = load("trl_gold_uld")
+    value, gradient = mean_of_means(name, "trl_gold_uld", by, **arguments)
+    torch.testing.assert_close(value, stored[f"out_{key}"], **CLOSE)
+    near = CLOSE if arguments.get("beta") is None else {"rtol": 2e-5, "atol": 2e-4}
+    torch.testing.assert_close(gradient, stored[f"grad_{key}"], **near)

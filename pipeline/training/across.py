@@ -37,8 +37,11 @@ class Across:
 
     def __init__(self, rows: Rows, texts: Scan, student: Path, teacher: Path, network: Network) -> None:
         self.network, self.form = network, teacher
-        self.own, self.other = (pieces(Chat(form)) for form in (student, teacher))
+        own, other = Chat(student), Chat(teacher)
+        self.own, self.other = pieces(own), pieces(other)
         self.outcome_U = torch.from_numpy(shared(self.own, self.other))
+        # The ends of an answer say the same and spell nothing.
+        self.outcome_U[other.eos_id] = own.eos_id
         wanted: dict[str, tuple[str, np.ndarray]] = {}
         for start in range(0, len(rows), SOME):
             some = rows.take(range(start, min(start + SOME, len(rows))))

@@ -134,7 +134,7 @@ def _trainer(
         parts[name] = networks[begins].load(folder, "float32")
     turns = [_turn(turn, params, teacher is not None) for turn in params.all_turns()]
     terms = [term for turn in turns for term in turn.terms]
-    if any("start" in (term.of, term.against) for term in terms):
+    if any("start" in (term.of, term.against, term.reference) for term in terms):
         networks["start"] = networks["student"]
         fixed["start"] = networks["student"].load(student, "float32")
     shadow = None if params.shadow is None else Shadow(params.shadow.every, params.shadow.decay)
@@ -160,19 +160,22 @@ def _turn(turn: object, params: StudentParams, live: bool) -> Turn:
         traits = term.use.method.traits
         against = term.against or ("shadow" if params.shadow else "teacher" if live else None)
         where = term.where or ("labelled" if "target_N" in traits["reads"] else "all")
+        per = traits.get("across") or traits.get("per", traits["item"])
         terms.append(
             Term(
                 term.weight,
                 term.use.build(),
                 frozenset(traits["reads"]),
-                traits.get("across") or (traits["item"] if where == "all" or traits["item"] != "place" else where),
-                traits.get("alone", True),
-                traits.get("whole", False),
-                traits.get("across"),
-                term.of,
-                against,
-                term.head,
-                where,
+                item=traits["item"],
+                per=where if per == "place" and where != "all" else per,
+                alone=traits.get("alone", True),
+                whole=traits.get("whole", False),
+                across=traits.get("across"),
+                of=term.of,
+                against=against,
+                reference=term.reference,
+                head=term.head,
+                where=where,
                 name=term.use.name,
             )
         )

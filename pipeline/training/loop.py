@@ -90,7 +90,7 @@ class Trainer:
     ) -> list[dict[str, float]]:
         """Train the parts in place, going on from the newest whole checkpoint; returns a point per step."""
         terms = [term for turn in self.turns for term in turn.terms]
-        sets = any(term.item == "set" for term in terms)
+        sets = any("set" in (term.item, term.per) for term in terms)
         order = Order(self.rows.prompt_ids, self.recipe, sets, self.rows.ranks if self.recipe.pacing else None)
         self.learning = {id(p) for part in self.parts.values() for p in part.parameters() if p.requires_grad}
         for module in (*self.parts.values(), *self.fixed.values()):
@@ -155,7 +155,7 @@ class Trainer:
             self.optimizers[name].step()
             self.optimizers[name].zero_grad(set_to_none=True)
         for term in turn.terms:
-            term.stepped(step, totals[term.item])
+            term.stepped(step, totals[term.per])
         return {
             "step": step.number + 1,
             "loss": over_ranks(loss),
@@ -168,7 +168,7 @@ class Trainer:
         """The rows of each micro-batch; sets stay whole, and what depends on all other rows sees them all."""
         if any(term.whole or (not term.alone and term.item != "set") for term in turn.terms):
             return [list(range(len(rows)))]
-        sets = rows["prompt_id"].to_pylist() if any(term.item == "set" for term in turn.terms) else None
+        sets = rows["prompt_id"].to_pylist() if any("set" in (t.item, t.per) for t in turn.terms) else None
         return micro_batches(lengths(whole(rows, "token_ids")), POSITIONS[self.device], sets)
 
     def _roles(self, turn: Turn) -> dict[str, Role]:

@@ -83,13 +83,15 @@ class Term(Choice):
     """One term of the weighted sum: an objective, whose output it judges, against whom, at which head and places.
 
     `against` unset is the shadow if there is one, else the live teacher, else the stored signals; `start` is the
-    student as it began. `where` unset is `labelled` for an objective that reads targets, else `all`.
+    student as it began. `reference` is the second model of an objective that reads one. `where` unset is `labelled` for
+    an objective that reads targets, else `all`.
     """
 
     weight: float = 1.0
     use: Use[Objective]
     of: str = "student"
     against: str | None = None
+    reference: str | None = None
     head: str = "main"
     where: Literal["labelled", "unlabelled", "all"] | None = None
 
@@ -195,9 +197,18 @@ class StudentParams(Recipe):
                 texts.append(f"beside.{name} begins as the teacher, and there is none: move the entry to `distill:`")
         for term in self.terms():
             traits, name = term.use.method.traits, term.use.name
-            for role in {term.of, term.against} - roles - {None}:
+            for role in {term.of, term.against, term.reference} - roles - {None}:
                 texts.append(f"{name} names {role!r}; there are {', '.join(sorted(roles))}")
-            unseen = set(traits["reads"]) - set(network.traits["gives"]) - ALWAYS
+            if "reference" in traits["reads"] and term.reference is None:
+                texts.append(
+                    f"{name} looks at a second model beside the teacher, and the term names none: say `reference:` and "
+                    f"one of {', '.join(sorted(roles))}"
+                )
+            if "reference" not in traits["reads"] and term.reference is not None:
+                texts.append(f"{name} looks at no second model: leave out `reference: {term.reference}`")
+            shown = {*network.traits["gives"], *ALWAYS}
+            # Whoever shows one distribution beside the student's shows two.
+            unseen = set(traits["reads"]) - shown - ({"reference"} if "teacher" in shown else set())
             if unseen:
                 others = [n for n in available("network") if unseen <= set(find("network", n).traits["gives"])]
                 texts.append(
@@ -269,7 +280,7 @@ TRAINING = ("train", "distill")
 # Names that mean something else among the roles.
 RESERVED = ("student", "teacher", "shadow", "start")
 # What every network's view holds.
-ALWAYS = {"weight_N", "example_N", "set_B", "reward_B", "own", "step"}
+ALWAYS = {"weight_N", "example_N", "length_B", "set_B", "reward_B", "own", "step", "settled_NS"}
 
 
 def declared_network(plan: Plan, model: str) -> str:

@@ -117,7 +117,6 @@ COVERED = {
     "training/mixture.py": "training/test_rollouts.py",
     "training/places.py": "laws/test_networks.py",
     "training/shadow.py": "training/test_loop.py",
-    "training/terms.py": "training/test_loop.py",
     "kinds/network.py": "laws/test_networks.py",
     "model/distributions.py": "laws/test_objectives.py",
     "model/taps.py": "laws/test_networks.py",

@@ -212,8 +212,8 @@ def test_uld_equals_the_authors_code() -> None:
     ],
 )
 def test_gold_equals_trls(name: str, arguments: dict[str, Any], by: str, key: str) -> None:
-    """In its aligned form; `observed` compares a place late. Groups are those that it finds. It adds 1e-8 to what it
-    takes the logarithm of, which shows in the gradient of what is less likely than 1e-4."""
+    """In its aligned form; `observed` compares a place late. Groups are those that it finds. It takes no
+    logarithm of less than 1e-8, which one of the probabilities is."""
     stored = load("trl_gold_uld")
     value, gradient = mean_of_means(name, "trl_gold_uld", by, **arguments)
     torch.testing.assert_close(value, stored[f"out_{key}"], **CLOSE)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -13,8 +13,17 @@ from pipeline.kinds.backend import Sampling
 from pipeline.kinds.objective import Step
 
 # Traits: `reads`, the columns of the rows that are looked at, with `verifier` where a reward is asked for;
-# `keeps_signals`, whether the rows that it gives are those that stored signals are of.
+# `keeps_signals`, whether the rows that it gives are those that stored signals are of; `asks_teacher`, whether a live
+# teacher takes part in the sampling.
 feed = marker("feed")
+
+
+class Sample(Protocol):
+    """See `Draw`."""
+
+    def __call__(
+        self, prompts: Sequence[Sequence[int]], seeds: Sequence[int], sampling: Sampling, mixed: float = 0.0, /
+    ) -> list[list[int]]: ...
 
 
 @dataclass(frozen=True)
@@ -22,15 +31,17 @@ class Draw:
     """What a feed may use at one step.
 
     `rows` are the step's own, with the columns of `examples`. `sample(prompts, seeds, sampling)` gives the student's
-    answer to each prompt, in tokens, the end token included; a seed is one answer's own. `reward(row, tokens)` is the
-    metric of an answer to a row of `rows` by the row's verifier, None where it has none.
+    answer to each prompt, in tokens, the end token included; a seed is one answer's own, and a fourth argument is the
+    share of a live teacher in what is sampled from. `reward(row, tokens)` is the metric of an answer to a row of `rows`
+    by the row's verifier, None where it has none. `curve` has a point for every step before this one.
     """
 
     step: Step
     seed: int
     rows: pa.Table
-    sample: Callable[[Sequence[Sequence[int]], Sequence[int], Sampling], list[list[int]]]
+    sample: Sample
     reward: Callable[[int, Sequence[int]], float | None]
+    curve: Sequence[Mapping[str, float]] = ()
 
 
 class Feed(Protocol):

@@ -10,10 +10,16 @@ the width of a tap.
     def forward(*, temperature: PositiveFloat = 1.0) -> Objective: ...
 
 Traits: `reads` are the fields of the view that it looks at. `item` is what one value stands for, and the sum is divided
-by the number of them: `place`, `example` or `set` (all examples of one prompt). `teacher` is what it is compared with:
-`any` distribution, `all` outcomes (no top-k), the `reference` log-probability of targets, `features`, or `none`.
-`shift: False`: a number added to all logits of a place counts. `alone: False`: a value depends on other items, so the
-whole of a step is looked at together. `surrogate: True`: the gradient is not the value's derivative, on purpose.
+by the number of them: `place`, `example` or `set` (all examples of one prompt); `per` where it is divided by the number
+of others, as a mean over examples of their means over places is. `teacher` is what it is compared with: `any`
+distribution, `all` outcomes (no top-k), the `reference` log-probability of targets, `features`, the distribution of one
+of `other` tokens, or `none`. `across` is how places of other tokens are aligned, by `bytes` or by `position`; then a
+place is a group of them. `shift: False`: a number added to all logits of a place counts. `alone: False`: a value
+depends on other items, so the whole of a step is looked at together, or the whole of a set; `whole: True`: a set's
+value depends on other sets too. `surrogate: True`: the gradient is not the value's derivative, on purpose.
+
+A value that depends on other places, as one of the tenth of places where the student is least sure, needs no logits of
+all of them: the objective has a first look (`Objective`).
 """
 
 from __future__ import annotations
@@ -34,6 +40,8 @@ else:
 from pipeline.core.methods import marker
 
 UNFILLED: Any = None
+# Fields of a view that are as wide as the vocabulary; no objective of places is shown all places' at once.
+LOGITS = frozenset({"student_NV", "teacher", "reference"})
 
 
 # Arguments that name what a model computes on the way: `last`, the states that its head is given, or a module's name.
@@ -76,6 +84,25 @@ class TopKTeacher:
 Teacher = DenseTeacher | TopKTeacher
 
 
+@dataclass(frozen=True)
+class OtherTeacher:
+    """A teacher of other tokens, at the ends of groups of places in which both spell the same; N groups.
+
+    logits_NU: its raw logits where its last token of the group stands; before_N, own_before_N: the log-probability of
+    what stands before that in the group, as the teacher gives it and as the judged model does, which has a gradient;
+    outcome_U: the judged model's outcome that spells what each of the teacher's does, -1 where there is none.
+    """
+
+    logits_NU: torch.Tensor
+    before_N: torch.Tensor
+    own_before_N: torch.Tensor
+    outcome_U: torch.Tensor
+
+    def at(self, rows: torch.Tensor | slice) -> OtherTeacher:
+        """Some of the groups."""
+        return OtherTeacher(self.logits_NU[rows], self.before_N[rows], self.own_before_N[rows], self.outcome_U)
+
+
 class Step(NamedTuple):
     """Where training stands: steps made before this one and all there will be; likewise epochs."""
 
@@ -99,13 +126,21 @@ class View:
     logprob_N: torch.Tensor = UNFILLED
     # What it is compared with: a distribution, or the log-probability of the target alone.
     teacher: Teacher | None = None
+    # A second distribution, that of the model which the term's `reference` names.
+    reference: Teacher | None = None
     reference_N: torch.Tensor = UNFILLED
+    # In its place a teacher of other tokens; then a place of the view is a group, and `student_NV` is of its end.
+    other: OtherTeacher = UNFILLED
     # By tap, [N, D].
     features: Mapping[str, torch.Tensor] = field(default_factory=dict)
     teacher_features: Mapping[str, torch.Tensor] = field(default_factory=dict)
-    # The example that a place stands in, and its weight; the set that an example belongs to, and its reward.
+    # What the objective settled for each place after its first look, [N, S].
+    settled_NS: torch.Tensor = UNFILLED
+    # The example that a place stands in, and its weight; how many places an example has, over all of the batch, the set
+    # that it belongs to, and its reward.
     example_N: torch.Tensor = UNFILLED
     weight_N: torch.Tensor = UNFILLED
+    length_B: torch.Tensor = UNFILLED
     set_B: torch.Tensor = UNFILLED
     reward_B: torch.Tensor = UNFILLED
     # The method's own trained module.
@@ -155,9 +190,31 @@ class Objective(Protocol):
     `restore(state)`. One with a module of its own has `modules(widths, teacher_widths)`, by tap, which makes it: it is
     trained with the student, kept in checkpoints, and is no part of the student that is saved. `taps` and
     `teacher_taps` are the taps that it reads.
+
+    One with a first look has `measure(view) -> [N, M]`, a few numbers of each place, which is called on some places
+    after others, without gradient. `settle(measured_NM, view) -> [N, S]` then makes of all places' numbers what a place
+    has to know of the others; the view is of all places and without `LOGITS`. Without `settle`, what was measured is
+    settled. When the objective is called, some places after others again, `settled_NS` is what was settled for them.
     """
 
     def __call__(self, view: View) -> Loss: ...
+
+
+def first_look(objective: Objective, view: View, reads: Iterable[str]) -> View:
+    """The view of all places, with what the objective settles for them."""
+    if not hasattr(objective, "measure"):
+        return view
+    with torch.no_grad():
+        return replace(view, settled_NS=settled(objective, objective.measure(view.restrict(reads)), view, reads))
+
+
+def settled(objective: Any, measured_NM: torch.Tensor, view: View, reads: Iterable[str]) -> torch.Tensor:
+    """What the objective settles of what it measured, without gradient."""
+    if not hasattr(objective, "settle"):
+        return measured_NM
+    with torch.no_grad():
+        made: torch.Tensor = objective.settle(measured_NM, view.restrict(set(reads) - LOGITS))
+    return made
 
 
 objective = marker("objective")

@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields, replace
 from itertools import pairwise
-from typing import Any
+from typing import Any, cast
 
 import torch
 
 from pipeline.core.methods import Method
-from pipeline.kinds.objective import OUTCOMES, DenseTeacher, Loss, Objective, Step, Teacher, TopKTeacher, View
+from pipeline.kinds.objective import (
+    OUTCOMES,
+    DenseTeacher,
+    Loss,
+    Objective,
+    OtherTeacher,
+    Step,
+    Teacher,
+    TopKTeacher,
+    View,
+    first_look,
+)
 from pipeline.laws.law import arguments, build, must
 from pipeline.training.reduce import reduce, summarise
 
@@ -42,8 +53,9 @@ class Case:
     def __str__(self) -> str:
         return "-".join([self.name, *(f"{k}={v}" for k, v in self.arguments.items()), self.teacher])
 
-    def __call__(self, view: View) -> Loss:
-        return self.objective(view.restrict(self.traits["reads"]))
+    def __call__(self, view: View, reads: Iterable[str] | None = None) -> Loss:
+        reads = self.traits["reads"] if reads is None else reads
+        return self.objective(first_look(self.objective, view, reads).restrict(reads))
 
     @property
     def learnt(self) -> str:
@@ -69,8 +81,16 @@ class Case:
             weight_N=weight_B[torch.arange(n) // 2],
             set_B=torch.arange(examples) // 2,
             reward_B=torch.rand(examples, generator=draw, dtype=dtype),
+            length_B=torch.bincount(torch.arange(n) // 2, minlength=examples),
             step=Step(4, 12, 1, 3),
+            other=OtherTeacher(
+                torch.randn(n, V + 2, generator=draw, dtype=dtype) * scale,
+                -torch.rand(n, generator=draw, dtype=dtype),
+                -torch.rand(n, generator=draw, dtype=dtype),
+                torch.tensor([3, -1, 0, 5, -1, 7, 1, -1, -1, 2, 8]),
+            ),
         )
+        view = replace(view, reference=self.teach(torch.randn(n, V, generator=draw, dtype=dtype) * scale))
         if hasattr(self.objective, "modules"):
             torch.manual_seed(0)
             widths = {"last": D, OUTCOMES: V}, dict.fromkeys(self.teacher_taps, E)
@@ -119,7 +139,7 @@ def rows(view: View, index: torch.Tensor) -> View:
     picked: dict[str, Any] = {}
     for f in fields(view):
         value = getattr(view, f.name)
-        if isinstance(value, DenseTeacher | TopKTeacher):
+        if isinstance(value, DenseTeacher | TopKTeacher | OtherTeacher):
             picked[f.name] = value.at(index)
         elif isinstance(value, dict):
             picked[f.name] = {name: tensor[index] for name, tensor in value.items()}
@@ -210,6 +230,19 @@ def order_of_tokens_is_irrelevant(case: Case) -> None:
     close(case(rows(view, order)).value_N, case(view).value_N[order])
 
 
+def a_first_look_is_made_of_its_pieces(case: Case) -> None:
+    """What is measured of a place hangs on that place alone, and so does its value once all is settled. Let `settle`
+    bring the places together."""
+    view, reads, objective = case.view(), case.traits["reads"], cast(Any, case.objective)
+    view = first_look(objective, view, reads)
+    pieces = [rows(view, index).restrict(reads) for index in torch.arange(N).split([1, 3, 2])]
+    measured, values = [objective.measure(piece) for piece in pieces], [objective(piece).value_N for piece in pieces]
+    must(all(each.ndim == 2 for each in (view.settled_NS, *measured)), "what is measured or settled is no [N, .]")
+    must(not view.settled_NS.requires_grad, "what is settled has a gradient")
+    close(torch.cat(measured), objective.measure(view.restrict(reads)))
+    close(torch.cat(values), objective(view.restrict(reads)).value_N)
+
+
 def nothing_is_zero_with_a_gradient_path(case: Case) -> None:
     """Without an item the loss is 0, with a gradient path, so that every rank takes part in the backward pass. Let no
     mean or maximum be taken of nothing."""
@@ -237,10 +270,10 @@ def finite_at_the_extremes(case: Case) -> None:
 def reads_are_exactly_what_is_declared(case: Case) -> None:
     """It looks at the fields that `reads` declares, at all of them, and at no other. Change `reads`."""
     view, reads = case.view(), case.traits["reads"]
-    case.objective(view.restrict(reads))
+    case(view)
     for name in reads:
         try:
-            case.objective(view.restrict(set(reads) - {name}))
+            case(view, set(reads) - {name})
         except AttributeError as error:
             must(f"reads {name}" in str(error), str(error))
         else:
@@ -261,7 +294,9 @@ def loss_moves_no_state(case: Case) -> None:
 def tensors(thing: Any) -> list[torch.Tensor]:
     """All tensors of a view."""
     values = [getattr(thing, f.name) for f in fields(thing)]
-    inner = [x for value in values if isinstance(value, DenseTeacher | TopKTeacher) for x in tensors(value)]
+    inner = [
+        x for value in values if isinstance(value, DenseTeacher | TopKTeacher | OtherTeacher) for x in tensors(value)
+    ]
     taps = [x for value in values if isinstance(value, dict) for x in value.values()]
     return [value for value in values if isinstance(value, torch.Tensor)] + inner + taps
 
@@ -350,6 +385,7 @@ LAWS: dict[Law, Callable[[Case], bool]] = {
     gradient_is_the_derivative: lambda case: not case.traits.get("surrogate", False),
     batch_is_the_sum_of_its_splits: stands_alone,
     order_of_tokens_is_irrelevant: stands_alone,
+    a_first_look_is_made_of_its_pieces: lambda case: hasattr(case.objective, "measure"),
     nothing_is_zero_with_a_gradient_path: every,
     finite_at_the_extremes: reads_logits,
     reads_are_exactly_what_is_declared: every,

@@ -34,7 +34,7 @@ _does_more: weakref.WeakKeyDictionary[Any, bool] = weakref.WeakKeyDictionary()
 
 @network(
     takes=("text",),
-    gives=("student_NV", "target_N", "teacher", "logprob_N", "reference_N", "features", "teacher_features"),
+    gives=("student_NV", "target_N", "teacher", "logprob_N", "reference_N", "other", "features", "teacher_features"),
     heads=("main",),
     thoughts=True,
 )

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from pipeline.contracts import RESPONSES
 from pipeline.core.run import How
 from pipeline.core.stage import Input, stage
 from pipeline.tables.parquet import Scan
@@ -14,10 +15,14 @@ from pipeline.training.recipe import StudentParams
 
 
 class Params(StudentParams):
+    """`texts` are the responses that the examples were packed from, for a teacher that cuts them into other tokens."""
+
     teacher: str
+    texts: str | None = None
 
     def inputs(self) -> dict[str, Input]:
-        return {**super().inputs(), "teacher": Input(f"models/{self.teacher}")}
+        texts = {} if self.texts is None else {"texts": Input(self.texts, RESPONSES)}
+        return {**super().inputs(), "teacher": Input(f"models/{self.teacher}"), **texts}
 
     def needs(self) -> dict[str, frozenset[str]]:
         return {**super().needs(), self.teacher: frozenset({"full_logits"})}
@@ -31,10 +36,18 @@ class Params(StudentParams):
     finds=("network",),
 )
 def distill(
-    params: Params, rows: Scan, student: Path, teacher: Path, out: Path, how: How, name: str, data: Path
+    params: Params,
+    rows: Scan,
+    student: Path,
+    teacher: Path,
+    out: Path,
+    how: How,
+    name: str,
+    data: Path,
+    texts: Scan | None = None,
 ) -> None:
     """A plain transformers folder with its tokenizer, `model.json` and the curve of its training."""
     # Here, because `plan` names every stage and must not load torch.
     from pipeline.training.fit import fit
 
-    fit(params, rows, student, teacher, out, how, name, data)
+    fit(params, rows, student, teacher, out, how, name, data, texts)

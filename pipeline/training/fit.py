@@ -33,11 +33,13 @@ from pipeline.model.folder import MOMENTS, TOKENIZER_FILES, finish, network_of
 from pipeline.model.load import device_of
 from pipeline.tables import ids
 from pipeline.tables.parquet import Scan, folder_digest, part_name
+from pipeline.training.across import Across
 from pipeline.training.adapter import with_adapter
 from pipeline.training.card import card_of_student
 from pipeline.training.checkpoints import Checkpoints
 from pipeline.training.fitting import trained_tokens
 from pipeline.training.loop import OWN, Trainer, Turn
+from pipeline.training.mixture import Mixture
 from pipeline.training.optimizers import moments_of
 from pipeline.training.places import places
 from pipeline.training.proof import told
@@ -59,20 +61,23 @@ def fit(
     how: How,
     name: str,
     data: Path,
+    texts: Scan | None = None,
 ) -> None:
-    """Train a student on stored rows, beside a live teacher if there is one."""
-    by_domain = trained_tokens(rows, student, teacher, params.of)
+    """Train a student on stored rows, beside a live teacher if there is one; `texts` are what the rows were cut from,
+    for a teacher of other tokens."""
+    by_domain = trained_tokens(rows, student, None if params.crosses() else teacher, params.of)
     torch.set_num_threads(how.settings.threads)
     _keep_pages()
     # A mask is passed where it is needed; the advice to pass one always does not apply.
     transformers.utils.logging.set_verbosity_error()
     device = device_of(how.settings)
-    inputs = [folder_digest(folder) for folder in (*rows.folders, student, *([teacher] if teacher else []))]
+    more = [*([teacher] if teacher else []), *(texts.folders if texts else [])]
+    inputs = [folder_digest(folder) for folder in (*rows.folders, student, *more)]
     packages = [version(package) for package in ("torch", "transformers")]
     kept = how.checkpoints / name
     place = kept / ids.digest(how.code, params.model_dump(mode="json"), inputs, packages, device, how.settings.threads)
     place.mkdir(parents=True, exist_ok=True)
-    trainer = trainer_of(params, rows, place / "rows.arrow", student, teacher, how, device)
+    trainer = trainer_of(params, rows, place / "rows.arrow", student, teacher, how, device, texts)
     for line in told(by_domain, trainer.pulls()):
         how.say(line)
     curve = trainer.run(Checkpoints(place), how.settings.checkpoint_steps, how.progress)
@@ -109,7 +114,14 @@ def _keep_pages() -> None:
 
 
 def trainer_of(
-    params: StudentParams, table: Scan, file: Path, student: Path, teacher: Path | None, how: How, device: str
+    params: StudentParams,
+    table: Scan,
+    file: Path,
+    student: Path,
+    teacher: Path | None,
+    how: How,
+    device: str,
+    texts: Scan | None = None,
 ) -> Trainer:
     """Open the models, build the objectives, and make the modules that are trained with them."""
     networks = {"student": find("network", network_of(student / "tokenizer")).factory()}
@@ -134,7 +146,7 @@ def trainer_of(
         parts[name] = networks[begins].load(folder, "float32")
     turns = [turn_of(turn, params, teacher is not None) for turn in params.all_turns()]
     terms = [term for turn in turns for term in turn.terms]
-    if any("start" in (term.of, term.against) for term in terms):
+    if any("start" in (term.of, term.against, term.reference) for term in terms):
         networks["start"] = networks["student"]
         fixed["start"] = networks["student"].load(student, "float32")
     shadow = None if params.shadow is None else Shadow(params.shadow.every, params.shadow.decay)
@@ -147,19 +159,22 @@ def trainer_of(
                 if term in turn.terms:
                     turn.trains = (*turn.trains, f"{OWN}{number}")
     feed = None if params.feed is None else params.feed.use.build()
-    draws = None if feed is None else _Sampler(parts["student"], rows, student, how).draw
+    draws = None if feed is None else _Sampler(parts["student"], fixed.get("teacher"), student, how).draw
+    across = None
+    if texts is not None and teacher is not None:
+        across = Across(rows, texts, student / "tokenizer", teacher / "tokenizer", networks["teacher"])
     watch = None if params.held_out is None else Watch(params.held_out, rows.prompt_ids, params.seed)
     answers = None
     if params.held_out is not None and params.held_out.answers:
-        answers = functools.partial(_right, params.held_out, rows, student, how)
-    return Trainer(parts, networks, turns, rows, params, device, fixed, feed, draws, shadow, watch, answers)
+        answers = functools.partial(_right, params.held_out, student, how)
+    return Trainer(parts, networks, turns, rows, params, device, fixed, feed, draws, shadow, across, watch, answers)
 
 
-def _right(given: HeldOut, rows: Rows, student: Path, how: How, net: nn.Module, held: pa.Table) -> dict[str, float]:
+def _right(given: HeldOut, student: Path, how: How, net: nn.Module, held: pa.Table) -> dict[str, float]:
     """The share of some greedy answers that their verifiers call right, of those that these can judge."""
-    sampler, some = _Sampler(net, rows, student, how), held.slice(0, given.answers)
+    sampler, some = _Sampler(net, None, student, how), held.slice(0, given.answers)
     asked = zip(some["token_ids"].to_pylist(), some["spans"].to_pylist(), strict=True)
-    draw = sampler.draw(Step(0, 1, 0, 1), 0, some)
+    draw = sampler.draw(Step(0, 1, 0, 1), 0, some, [])
     prompts = [tokens[: spans[0]["start"]] for tokens, spans in asked]
     said = draw.sample(prompts, [0] * len(prompts), Sampling(0.0, 1.0, given.max_tokens))
     known = [right for i, tokens in enumerate(said) if (right := draw.reward(i, tokens)) is not None]
@@ -186,17 +201,22 @@ def turn_of(turn: object, params: StudentParams, live: bool) -> Turn:
         traits = term.use.method.traits
         against = term.against or ("shadow" if params.shadow else "teacher" if live else None)
         where = term.where or ("labelled" if "target_N" in traits["reads"] else "all")
+        per = traits.get("across") or traits.get("per", traits["item"])
         terms.append(
             Term(
                 term.weight,
                 term.use.build(),
                 frozenset(traits["reads"]),
-                traits["item"] if where == "all" or traits["item"] != "place" else where,
-                traits.get("alone", True),
-                term.of,
-                against,
-                term.head,
-                where,
+                item=traits["item"],
+                per=where if per == "place" and where != "all" else per,
+                alone=traits.get("alone", True),
+                whole=traits.get("whole", False),
+                across=traits.get("across"),
+                of=term.of,
+                against=against,
+                reference=term.reference,
+                head=term.head,
+                where=where,
                 name=term.use.name,
             )
         )
@@ -223,16 +243,21 @@ def _widths(
 class _Sampler:
     """The student of the moment as a backend: what feeds draw from."""
 
-    def __init__(self, net: nn.Module, rows: Rows, student: Path, how: How) -> None:
-        self.net, self.how, self.chat = net, how, Chat(student / "tokenizer")
+    def __init__(self, net: nn.Module, teacher: nn.Module | None, student: Path, how: How) -> None:
+        self.net, self.teacher, self.how, self.chat = net, teacher, how, Chat(student / "tokenizer")
 
-    def draw(self, step: Step, seed: int, rows: pa.Table) -> Draw:
+    def draw(self, step: Step, seed: int, rows: pa.Table, curve: Sequence[Mapping[str, float]]) -> Draw:
         """What a feed may use at one step."""
-        return Draw(step, seed, rows, self._sample, lambda row, tokens: self._reward(rows, row, tokens))
+        return Draw(step, seed, rows, self._sample, lambda row, tokens: self._reward(rows, row, tokens), curve)
 
-    def _sample(self, prompts: Sequence[Sequence[int]], seeds: Sequence[int], sampling: Sampling) -> list[list[int]]:
+    def _sample(
+        self, prompts: Sequence[Sequence[int]], seeds: Sequence[int], sampling: Sampling, mixed: float = 0.0
+    ) -> list[list[int]]:
         learns = self.net.training
         net: Any = self.net.eval()
+        if mixed:
+            assert self.teacher is not None
+            net = Mixture(net, self.teacher, mixed)
         answers = LocalModel(net, self.chat, self.how).complete(prompts, seeds, sampling)
         self.net.train(learns)
         return answers

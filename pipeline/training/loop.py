@@ -22,6 +22,7 @@ from pipeline.kinds.network import Network
 from pipeline.kinds.objective import Step
 from pipeline.tables import ids
 from pipeline.tables.lists import lengths, whole
+from pipeline.training.across import Across
 from pipeline.training.batches import POSITIONS, micro_batches
 from pipeline.training.checkpoints import Checkpoints
 from pipeline.training.optimizers import optimizer_for
@@ -99,8 +100,9 @@ class Trainer:
     device: str
     fixed: Mapping[str, nn.Module] = field(default_factory=dict)
     feed: Feed | None = None
-    draws: Callable[[Step, int, pa.Table], Draw] | None = None
+    draws: Callable[[Step, int, pa.Table, Sequence[Mapping[str, float]]], Draw] | None = None
     shadow: Shadow | None = None
+    across: Across | None = None
     watch: Watch | None = None
     answers: Callable[[nn.Module, pa.Table], Mapping[str, float]] | None = None
 
@@ -135,7 +137,7 @@ class Trainer:
                 break
             epoch, into = divmod(number, order.steps_an_epoch)
             step = Step(number, order.steps, epoch, math.ceil(order.steps / order.steps_an_epoch))
-            point = self._step(step, order)
+            point = self._step(step, order, curve)
             if not math.isfinite(point["loss"]):
                 raise FloatingPointError(f"the loss is {point['loss']} at step {number + 1}")
             curve.append(point)
@@ -178,7 +180,7 @@ class Trainer:
 
     def _begin(self) -> Order:
         """Put every model where it is trained; returns the order of the rows."""
-        sets = any(term.item == "set" for turn in self.turns for term in turn.terms)
+        sets = any("set" in (term.item, term.per) for turn in self.turns for term in turn.terms)
         for module in (*self.parts.values(), *self.fixed.values()):
             module.to(self.device)
         for module in self.fixed.values():
@@ -221,14 +223,14 @@ class Trainer:
         """What may learn in any turn, told before the first of them."""
         return {id(p) for part in self.parts.values() for p in part.parameters() if p.requires_grad}
 
-    def _step(self, step: Step, order: Order) -> dict[str, float]:
+    def _step(self, step: Step, order: Order, curve: Sequence[Mapping[str, float]]) -> dict[str, float]:
         """One step: its rows in micro-batches, forwards and backwards, and the optimizers of the turn's parts."""
         turn, recipe = turn_at(self.turns, step.number), self.recipe
         self._learn(turn)
         torch.manual_seed(ids.seed_of(recipe.seed, "step", step.number))
         rows = self._rows_at(order, step.number)
         if self.feed is not None and self.draws is not None:
-            rows = self.feed(self.draws(step, recipe.seed, rows))
+            rows = self.feed(self.draws(step, recipe.seed, rows, curve))
         loss, totals = self._losses(turn, turn.terms, step, rows)
         rate, norms = rate_at(recipe, step), []
         for name in turn.trains:
@@ -239,7 +241,7 @@ class Trainer:
             self.optimizers[name].step()
             self.optimizers[name].zero_grad(set_to_none=True)
         for term in turn.terms:
-            term.stepped(step, totals[term.item])
+            term.stepped(step, totals[term.per])
         return {
             "step": step.number + 1,
             "loss": over_ranks(loss),
@@ -260,6 +262,8 @@ class Trainer:
         the step's items; `instead` are models that stand for others."""
         batches = [rows.take(some) for some in self._layout(turn, rows)]
         stood = [places(batch) for batch in batches]
+        if self.across is not None:
+            stood = [self.across.beside(found, batch) for found, batch in zip(stood, batches, strict=True)]
         totals = {unit: over_ranks(count) for unit, count in items(p.counts for p in stood).items()}
         roles, network, loss = self._roles(turn, instead or {}), self.networks["student"], 0.0
         for batch, found in zip(batches, stood, strict=True):
@@ -273,9 +277,9 @@ class Trainer:
 
     def _layout(self, turn: Turn, rows: pa.Table) -> list[list[int]]:
         """The rows of each micro-batch; sets stay whole, and what depends on all other rows sees them all."""
-        if any(not term.alone and term.item != "set" for term in turn.terms):
+        if any(term.whole or (not term.alone and term.item != "set") for term in turn.terms):
             return [list(range(len(rows)))]
-        sets = rows["prompt_id"].to_pylist() if any(term.item == "set" for term in turn.terms) else None
+        sets = rows["prompt_id"].to_pylist() if any("set" in (t.item, t.per) for t in turn.terms) else None
         return micro_batches(lengths(whole(rows, "token_ids")), POSITIONS[self.device], sets)
 
     def _roles(self, turn: Turn, instead: Mapping[str, nn.Module]) -> dict[str, Role]:

@@ -19,6 +19,25 @@ from pipeline.tables.tensors import arrays
 
 
 @dataclass(frozen=True)
+class Beside:
+    """What a teacher of other tokens reads of the same rows (`across.py`).
+
+    inputs: what its network looks at; target_M: what stands at its M places; groups: by alignment, [G, 4], places of
+    the student from and to, and of the teacher; outcome_U: the student's outcome for each of the teacher's, or -1.
+    """
+
+    inputs: Mapping[str, torch.Tensor]
+    target_M: torch.Tensor
+    groups: Mapping[str, torch.Tensor]
+    outcome_U: torch.Tensor
+
+    def to(self, device: str) -> Beside:
+        """The same on a device."""
+        inputs, groups = ({n: value.to(device) for n, value in of.items()} for of in (self.inputs, self.groups))
+        return Beside(inputs, self.target_M.to(device), groups, self.outcome_U.to(device))
+
+
+@dataclass(frozen=True)
 class Places:
     """What a batch's rows say about its places, and how many items of every unit it holds (`Loss`).
 
@@ -36,6 +55,7 @@ class Places:
     teacher: TopKTeacher | None = None
     reference_N: torch.Tensor | None = None
     features: Mapping[str, torch.Tensor] = field(default_factory=dict)
+    beside: Beside | None = None
 
     def to(self, device: str) -> Places:
         """The same on a device."""
@@ -45,7 +65,8 @@ class Places:
         if teacher is not None:
             tensors = {k: v.to(device) for k, v in teacher.__dict__.items() if isinstance(v, torch.Tensor)}
             teacher = replace(teacher, **tensors)  # type: ignore[arg-type]
-        return replace(self, **moved, features=features, teacher=teacher)  # type: ignore[arg-type]
+        beside = None if self.beside is None else self.beside.to(device)
+        return replace(self, **moved, features=features, teacher=teacher, beside=beside)  # type: ignore[arg-type]
 
 
 def places(rows: pa.Table) -> Places:

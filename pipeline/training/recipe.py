@@ -106,13 +106,15 @@ class Term(Choice):
     """One term of the weighted sum: an objective, whose output it judges, against whom, at which head and places.
 
     `against` unset is the shadow if there is one, else the live teacher, else the stored signals; `start` is the
-    student as it began. `where` unset is `labelled` for an objective that reads targets, else `all`.
+    student as it began. `reference` is the second model of an objective that reads one. `where` unset is `labelled` for
+    an objective that reads targets, else `all`.
     """
 
     weight: float = 1.0
     use: Use[Objective]
     of: str = "student"
     against: str | None = None
+    reference: str | None = None
     head: str = "main"
     where: Literal["labelled", "unlabelled", "all"] | None = None
 
@@ -172,6 +174,12 @@ class StudentParams(Recipe):
         """The terms of all turns."""
         return [term for turn in self.all_turns() for term in turn.objectives]
 
+    def crosses(self) -> bool:
+        """Whether all that looks at the teacher takes one of other tokens."""
+        looks = [t for t in self.terms() if t.use.method.traits["teacher"] != "none" and t.against in (None, "teacher")]
+        alone = "teacher" not in self.beside.values() and all(term.of != "teacher" for term in self.terms())
+        return alone and self.feed is None and all("across" in term.use.method.traits for term in looks)
+
     def inputs(self) -> dict[str, Input]:
         return {
             "rows": Input(self.of, SIGNALS if self.of.startswith("signals/") else EXAMPLES),
@@ -215,7 +223,7 @@ class StudentParams(Recipe):
                 texts.append(f"beside.{name} begins as the teacher, and there is none: move the entry to `distill:`")
         for term in self.terms():
             traits, name = term.use.method.traits, term.use.name
-            for role in {term.of, term.against} - roles - {None}:
+            for role in {term.of, term.against, term.reference} - roles - {None}:
                 texts.append(f"{name} names {role!r}; there are {', '.join(sorted(roles))}")
             there = {"main", *graph.heads_of(plan, self.student)}
             if term.head not in there:
@@ -224,7 +232,16 @@ class StudentParams(Recipe):
                     f"one by an entry of build, for example "
                     f"`{{base: {self.student}, donor: {self.student}, use: heads.add, head: {term.head}}}`"
                 )
-            unseen = set(traits["reads"]) - set(network.traits["gives"]) - ALWAYS
+            if "reference" in traits["reads"] and term.reference is None:
+                texts.append(
+                    f"{name} looks at a second model beside the teacher, and the term names none: say `reference:` and "
+                    f"one of {', '.join(sorted(roles))}"
+                )
+            if "reference" not in traits["reads"] and term.reference is not None:
+                texts.append(f"{name} looks at no second model: leave out `reference: {term.reference}`")
+            shown = {*network.traits["gives"], *ALWAYS}
+            # Whoever shows one distribution beside the student's shows two.
+            unseen = set(traits["reads"]) - shown - ({"reference"} if "teacher" in shown else set())
             if unseen:
                 others = [n for n in available("network") if unseen <= set(find("network", n).traits["gives"])]
                 texts.append(
@@ -242,6 +259,9 @@ class StudentParams(Recipe):
                     f"{name} compares with a teacher's distribution, and {self.of} holds none: say "
                     f"`of: signals/<examples>/<probe>`, or move the entry to `distill:` with a `teacher:`"
                 )
+            if "across" in traits and (term.against not in (None, "teacher") or self.shadow is not None):
+                texts.append(f"{name} is told by a teacher of other tokens alone: say `against: teacher`")
+        texts += self._lacks_texts(live)
         texts += [f"{name} reads the teacher's tap {tap!r}; {text}" for name, tap, text in self._lacks_taps(plan, live)]
         if self.pacing is not None and not any(self._is_control(i.params) for s in TRAINING for i in plan.of(s)):
             texts.append(
@@ -255,7 +275,23 @@ class StudentParams(Recipe):
         texts += graph.forbidden(teachers)
         if self.feed and stored and not self.feed.use.method.traits.get("keeps_signals", False):
             texts.append(f"{self.feed.use.name} draws rows that the stored signals are not of: use `distill:`")
+        if self.feed and not live and self.feed.use.method.traits.get("asks_teacher", False):
+            texts.append(
+                f"{self.feed.use.name} samples with a teacher, and there is none: move the entry to `distill:`"
+            )
         return texts
+
+    def _lacks_texts(self, live: bool) -> list[str]:
+        """What is amiss with `texts`, which is for objectives across tokenizers and for no other."""
+        across = [term.use.name for term in self.terms() if "across" in term.use.method.traits]
+        named = getattr(self, "texts", None)
+        if across and not live:
+            return [f"{across[0]} asks a live teacher: move the entry to `distill:` with a `teacher:`"]
+        if across and named is None:
+            return [f"{across[0]} cuts the answers anew for the teacher: say `texts:`, the responses that were packed"]
+        if across and self.feed is not None:
+            return [f"{self.feed.use.name} draws rows that {across[0]} has no text of: leave `feed` out"]
+        return [] if across or named is None else ["texts: no objective reads them; leave it out"]
 
     def _is_control(self, other: StageParams) -> bool:
         """Whether another entry is this one in random order."""
@@ -281,7 +317,7 @@ TRAINING = ("train", "distill")
 # Names that mean something else among the roles.
 RESERVED = ("student", "teacher", "shadow", "start")
 # What every network's view holds.
-ALWAYS = {"weight_N", "example_N", "set_B", "reward_B", "own", "step"}
+ALWAYS = {"weight_N", "example_N", "length_B", "set_B", "reward_B", "own", "step", "settled_NS"}
 
 
 def declared_network(plan: Plan, model: str) -> str:

@@ -1,52 +1,76 @@
 """What a micro-batch costs: every term of a turn, each over the items that it stands for.
 
-The head is applied to chunks of places, and a chunk's gradient formed before the next one is made, for every objective
-whose items stand alone (`chunks.py`). An objective that needs all places at once is given all logits.
+The head is applied to chunks of places, and a chunk's gradient formed before the next one is made (`chunks.py`), for
+every objective of places that stand alone, or that settles after a first look what they have to know of each other. Any
+other is given all logits.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import Any, cast
 
 import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from pipeline.kinds.network import Network, Seen
-from pipeline.kinds.objective import DenseTeacher, Objective, Reduced, Step, Teacher, View
+from pipeline.kinds.objective import (
+    LOGITS,
+    DenseTeacher,
+    Objective,
+    OtherTeacher,
+    Reduced,
+    Step,
+    View,
+    first_look,
+    settled,
+)
 from pipeline.training.chunks import BLOCK, loss_in_chunks
 from pipeline.training.places import Places
 from pipeline.training.reduce import Sums, reduce
 
-# Fields of a view that need logits.
-LOGITS = {"student_NV", "teacher"}
+# The logarithm of what a token within a group has at least.
+LEAST = math.log(1e-8)
 
 
 @dataclass
 class Term:
     """One objective of the weighted sum: whose output it judges, against whom, on which places, and what it declares.
 
-    `item` is the unit that its sum is divided by the number of; `alone` says that an item's value depends on no other
-    item. `own` are the modules that are trained with it.
+    `item` is what a value stands for, `per` the unit that its sum is divided by the number of; `alone` says that an
+    item's value depends on no other item, `whole` that a set's depends on other sets. `across` is how it aligns a
+    teacher of other tokens. `own` are the modules that are trained with it.
     """
 
     weight: float
     objective: Objective
     reads: frozenset[str]
     item: str = "place"
+    per: str = "place"
     alone: bool = True
+    whole: bool = False
+    across: str | None = None
     of: str = "student"
     against: str | None = None
+    reference: str | None = None
     head: str = "main"
     where: str = "all"
     own: nn.Module | None = None
     name: str = ""
     sums: Sums = field(default_factory=Sums)
 
-    def needs_logits(self) -> bool:
-        return bool(LOGITS & self.reads)
+    def in_chunks(self) -> bool:
+        """Whether it can do without the logits of all places at once."""
+        free = self.alone or hasattr(self.objective, "measure")
+        return bool(LOGITS & self.reads) and self.item == "place" and free
+
+    def beside(self) -> dict[str, str]:
+        """The models whose logits it is shown with those that it judges, by field of the view."""
+        named = {"teacher": self.against, "reference": self.reference}
+        return {field: role for field, role in named.items() if role is not None and field in self.reads}
 
     def taps(self, role: str) -> tuple[str, ...]:
         """The taps that it asks of a role."""
@@ -88,10 +112,12 @@ def loss_of(
     total = torch.zeros((), device=device)
     chunked: dict[tuple[str, str], list[Term]] = {}
     for term in terms:
-        if term.needs_logits() and term.alone and term.item in ("place", "labelled", "unlabelled"):
+        if term.across is not None:
+            total = total + _across(term, term.across, seen[term.of], places, roles, step, totals)
+        elif term.in_chunks():
             chunked.setdefault((term.of, term.head), []).append(term)
         else:
-            view = _view(term, places, seen, step)
+            view = first_look(term.objective, _view(term, places, seen, step), term.reads)
             total = total + _valued(term, view, totals)
     for (of, name), together in chunked.items():
         total = total + _in_chunks(together, seen[of], name, places, seen, step, totals)
@@ -99,11 +125,11 @@ def loss_of(
 
 
 def _wanted(terms: Sequence[Term], role: str) -> bool:
-    return any(role == term.of or (role == term.against and _compares(term)) for term in terms)
+    return any(role == term.of or role in term.beside().values() or _compares(term, role) for term in terms)
 
 
-def _compares(term: Term) -> bool:
-    return bool({"teacher", "teacher_features", "reference_N"} & term.reads)
+def _compares(term: Term, role: str) -> bool:
+    return role == term.against and bool({"teacher_features", "reference_N"} & term.reads)
 
 
 def _taps(terms: Sequence[Term], role: str) -> tuple[str, ...]:
@@ -121,7 +147,7 @@ def _valued(term: Term, view: View, totals: Mapping[str, float]) -> torch.Tensor
     """A term's share of the step's loss; what it came to is kept for `Term.stepped`."""
     loss = term.objective(view.restrict(term.reads))
     term.sums.add(loss)
-    return term.weight * reduce([loss], totals[term.item])
+    return term.weight * reduce([loss], totals[term.per])
 
 
 def _in_chunks(
@@ -134,22 +160,58 @@ def _in_chunks(
     totals: Mapping[str, float],
 ) -> torch.Tensor:
     """Terms that judge one head of one model, whose logits are made once for all of them."""
-    live = list(dict.fromkeys(t.against for t in terms if t.against is not None and "teacher" in t.reads))
+    live = list(dict.fromkeys(role for term in terms for role in term.beside().values()))
+    frozen = [(seen[name].states_ND, _head(seen[name], head)) for name in live]
 
-    def value(logits_CV: torch.Tensor, at: slice, *frozen_CV: torch.Tensor) -> torch.Tensor:
-        teachers = {name: DenseTeacher(logits) for name, logits in zip(live, frozen_CV, strict=True)}
-        parts = [
-            _valued(t, _view(t, places, seen, step, at, logits_CV, teachers.get(t.against or "")), totals)
-            for t in terms
-        ]
-        return sum(parts, start=torch.zeros((), device=logits_CV.device))
+    settled_NS: dict[int, torch.Tensor] = {}
+
+    def view(number: int, logits_CV: torch.Tensor, at: slice, *frozen_CV: torch.Tensor) -> View:
+        logits = {**dict(zip(live, frozen_CV, strict=True)), terms[number].of: logits_CV}
+        return _view(terms[number], places, seen, step, at, logits, settled_NS.get(number))
+
+    looking = [number for number, term in enumerate(terms) if hasattr(term.objective, "measure")]
+    if looking:
+        pieces: dict[int, list[torch.Tensor]] = {number: [] for number in looking}
+
+        def look(logits_CV: torch.Tensor, at: slice, *frozen_CV: torch.Tensor) -> torch.Tensor:
+            for number, measured in pieces.items():
+                shown = view(number, logits_CV, at, *frozen_CV).restrict(terms[number].reads)
+                measured.append(cast(Any, terms[number].objective).measure(shown))
+            return logits_CV.new_zeros(())
+
+        with torch.no_grad():
+            # No place at all has numbers too, none of them.
+            look(judged.heads[head](judged.states_ND[:0]), slice(0, 0), *(h(states[:0]) for states, h in frozen))
+            loss_in_chunks(judged.states_ND, judged.heads[head], look, frozen=frozen)
+        settled_NS = {n: _settled(terms[n], torch.cat(pieces[n]), places, seen, step) for n in looking}
+
+    def value(*chunk: Any) -> torch.Tensor:
+        parts = [_valued(term, view(number, *chunk), totals) for number, term in enumerate(terms)]
+        return sum(parts, start=torch.zeros((), device=chunk[0].device))
 
     modules = [term.own for term in terms if term.own is not None]
     own: list[torch.Tensor] = [p for module in modules for p in module.parameters() if p.requires_grad]
     if any("features" in term.reads for term in terms):
         own += [states for states in judged.features.values() if states.requires_grad]
-    frozen = [(seen[name].states_ND, _head(seen[name], head)) for name in live]
     return loss_in_chunks(judged.states_ND, judged.heads[head], value, frozen=frozen, others=own)
+
+
+def _settled(
+    term: Term, measured_NM: torch.Tensor, places: Places, seen: Mapping[str, Seen], step: Step
+) -> torch.Tensor:
+    """What a term settles for the places that it stands on, at all places of the batch."""
+    view = _view(replace(term, reads=term.reads - LOGITS), places, seen, step)
+    made_NS = settled(term.objective, measured_NM, view, term.reads)
+    whole_NS = made_NS.new_zeros(len(places.target_N), made_NS.shape[1])
+    whole_NS[_stands(term, places.target_N)] = made_NS
+    return whole_NS
+
+
+def _stands(term: Term, target_N: torch.Tensor) -> slice | torch.Tensor:
+    """The places that a term stands on."""
+    if term.where == "all":
+        return slice(None)
+    return (target_N >= 0) if term.where == "labelled" else (target_N < 0)
 
 
 def _view(
@@ -158,31 +220,31 @@ def _view(
     seen: Mapping[str, Seen],
     step: Step,
     at: slice = slice(None),
-    logits: torch.Tensor | None = None,
-    teacher: Teacher | None = None,
+    logits: Mapping[str, torch.Tensor] | None = None,
+    settled_NS: torch.Tensor | None = None,
 ) -> View:
-    """What a term sees of some places; all of them, with all their logits, if none are named."""
+    """What a term sees of some places, all of them if none are named; `logits` are those that are made, by role."""
     judged, against = seen[term.of], None if term.against is None else seen.get(term.against)
     target_N = places.target_N[at]
-    chosen: slice | torch.Tensor = slice(None)
-    if term.where != "all":
-        chosen = (target_N >= 0) if term.where == "labelled" else (target_N < 0)
+    chosen = _stands(term, target_N)
+
+    def logits_of(role: str) -> torch.Tensor:
+        if logits is None:
+            head = seen[role].heads[term.head] if role == term.of else _head(seen[role], term.head)
+            return _wide(head(seen[role].states_ND[at]))[chosen]
+        return _wide(logits[role])[chosen]
+
     fields: dict[str, Any] = {}
+    if "teacher" in term.reads and places.teacher is not None:
+        fields["teacher"] = places.teacher.at(at).at(chosen)
+    with torch.no_grad():
+        dense = {field: logits_of(role) for field, role in term.beside().items()}
     if "student_NV" in term.reads:
-        logits = judged.heads[term.head](judged.states_ND[at]) if logits is None else logits
-        fields["student_NV"] = _wide(logits)[chosen]
-    if "teacher" in term.reads:
-        if teacher is None and against is not None:
-            with torch.no_grad():
-                teacher = DenseTeacher(_wide(_head(against, term.head)(against.states_ND[at])))
-        elif teacher is None and places.teacher is not None:
-            teacher = places.teacher.at(at)
-        if isinstance(teacher, DenseTeacher) and "student_NV" in fields:
-            # Columns that only one of the two models has are padding of its embedding.
-            width = min(fields["student_NV"].shape[1], teacher.logits_NV.shape[1])
-            fields["student_NV"] = fields["student_NV"][:, :width]
-            teacher = DenseTeacher(teacher.logits_NV[:, :width])
-        fields["teacher"] = None if teacher is None else teacher.at(chosen)
+        dense["student_NV"] = logits_of(term.of)
+    # Columns that only some of the models have are padding of their embeddings.
+    width = min((each.shape[1] for each in dense.values()), default=0)
+    for name, each in dense.items():
+        fields[name] = each[:, :width] if name == "student_NV" else DenseTeacher(each[:, :width])
     if "logprob_N" in term.reads:
         fields["logprob_N"] = _target_logprob(judged, term.head, places.target_N)[at][chosen]
     if "reference_N" in term.reads:
@@ -195,6 +257,11 @@ def _view(
     if "teacher_features" in term.reads:
         features = places.features if against is None else against.features
         fields["teacher_features"] = {name: value[at][chosen] for name, value in features.items()}
+    if settled_NS is not None:
+        fields["settled_NS"] = settled_NS[at][chosen]
+    if "length_B" in term.reads:
+        standing_N = places.example_N[_stands(term, places.target_N)]
+        fields["length_B"] = torch.bincount(standing_N, minlength=len(places.weight_B))
     example_N = places.example_N[at][chosen]
     return View(
         target_N=target_N[chosen],
@@ -211,6 +278,54 @@ def _view(
 def _head(seen: Seen, name: str) -> nn.Module:
     """A head by name; a model that is compared with may have its own alone."""
     return seen.heads.get(name, seen.heads["main"])
+
+
+def _across(
+    term: Term,
+    by: str,
+    judged: Seen,
+    places: Places,
+    roles: Mapping[str, Role],
+    step: Step,
+    totals: Mapping[str, float],
+) -> torch.Tensor:
+    """A term that compares with a teacher of other tokens, at the ends of their groups, some of them after others."""
+    read, role = places.beside, roles[term.against or "teacher"]
+    assert read is not None
+    with torch.no_grad():
+        heard = role.network.look(role.module, read.inputs, ())
+        groups_G4 = read.groups[by]
+        before_G = _before(heard, term.head, read.target_M, groups_G4[:, 2:])
+    own_before_G = _before(judged, term.head, places.target_N, groups_G4[:, :2])
+    last_G, other_last_G = groups_G4[:, 1] - 1, groups_G4[:, 3] - 1
+    example_G = places.example_N[last_G]
+
+    def value(logits_CV: torch.Tensor, at: slice, logits_CU: torch.Tensor) -> torch.Tensor:
+        other = OtherTeacher(logits_CU, before_G[at], own_before_G[at], read.outcome_U)
+        view = View(
+            student_NV=logits_CV,
+            target_N=places.target_N[last_G[at]],
+            other=other,
+            example_N=example_G[at],
+            weight_N=places.weight_B[example_G[at]],
+            step=step,
+        )
+        return _valued(term, view, totals)
+
+    frozen = [(heard.states_ND[other_last_G], _head(heard, term.head))]
+    others = [own_before_G] if own_before_G.requires_grad else []
+    return loss_in_chunks(judged.states_ND[last_G], judged.heads[term.head], value, frozen=frozen, others=others)
+
+
+def _before(seen: Seen, head: str, target_N: torch.Tensor, from_to_G2: torch.Tensor) -> torch.Tensor:
+    """The log-probability [G] of all that stands in a group but its last token, each not below LEAST."""
+    sizes_G = from_to_G2[:, 1] - from_to_G2[:, 0] - 1
+    if not sizes_G.any():
+        return torch.zeros(len(sizes_G), device=target_N.device)
+    group_I = torch.repeat_interleave(torch.arange(len(sizes_G), device=target_N.device), sizes_G)
+    into_I = torch.arange(len(group_I), device=target_N.device) - (sizes_G.cumsum(0) - sizes_G)[group_I]
+    said_N = _target_logprob(seen, head, target_N).clamp_min(LEAST)
+    return said_N.new_zeros(len(sizes_G)).index_add(0, group_I, said_N[from_to_G2[group_I, 0] + into_I])
 
 
 def _target_logprob(seen: Seen, head_name: str, target_N: torch.Tensor) -> torch.Tensor:

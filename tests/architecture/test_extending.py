@@ -27,7 +27,7 @@ from pipeline.kinds.backend import GenerateRequest, Reading, Sampling, Tokens, o
 from pipeline.kinds.feed import Draw
 from pipeline.kinds.judge import Verdict
 from pipeline.kinds.mixture import Domains
-from pipeline.kinds.objective import Reduced, Step, View
+from pipeline.kinds.objective import Reduced, Step, View, first_look
 from pipeline.kinds.operator import Child, Parent, Unreadable
 from pipeline.kinds.rule import Judged
 from pipeline.kinds.selector import Budget, Candidates
@@ -238,6 +238,16 @@ def test_objective_above() -> None:
     again = built("objective", "above", momentum=0.5)
     again.restore(objective.state())
     assert again.mean == 5.0 and again(view).value_N.item() == pytest.approx(np.log(2))
+
+
+def test_objective_hardest() -> None:
+    view = View(
+        student_NV=torch.tensor([[3.0, 0.0], [0.0, 3.0]]), target_N=torch.tensor([0, 0]), weight_N=torch.ones(2)
+    )
+    objective = built("objective", "hardest")
+    seen = first_look(objective, view, ("student_NV", "target_N", "weight_N"))
+    assert seen.settled_NS.tolist() == [[0], [1]]
+    assert objective(seen).value_N.tolist() == pytest.approx([0, np.log1p(np.exp(3))])
 
 
 def test_objective_loudness() -> None:

@@ -54,14 +54,16 @@ def rows(step: int) -> pa.Table:
 def draw(step: int, rewards: bool) -> Draw:
     """A step in which the student answers by a rule, with rewards or without."""
 
-    def sample(prompts: Sequence[Sequence[int]], seeds: Sequence[int], sampling: Sampling) -> list[list[int]]:
+    def sample(
+        prompts: Sequence[Sequence[int]], seeds: Sequence[int], sampling: Sampling, mixed: float = 0.0
+    ) -> list[list[int]]:
         return [[seed % 7, len(prompt), 1] for prompt, seed in zip(prompts, seeds, strict=True)]
 
     def reward(row: int, tokens: Sequence[int]) -> float | None:
         must(rewards, "it asks for a reward")
         return float(tokens[0] % 2)
 
-    return Draw(Step(step, STEPS, 0, 1), 17, rows(step), sample, reward)
+    return Draw(Step(step, STEPS, 0, 1), 17, rows(step), sample, reward, [{"loss": 1.0 + n // 3} for n in range(step)])
 
 
 def a_step_is_rows_of_examples(case: Case) -> None:

@@ -73,6 +73,9 @@ WRONG: dict[str, tuple[Change, str]] = {
     "a term against nobody": (
         lambda p: p["train"]["kd"]["objectives"][0].update(against="teacher"), "divergence.forward names 'teacher'"
     ),
+    "a second model for one that reads none": (
+        lambda p: p["train"]["kd"]["objectives"][0].update(reference="start"), "leave out `reference: start`"
+    ),
     "a tap that no probe stores": (
         lambda p: p["train"]["kd"]["objectives"].append({"use": "feature.hidden"}),
         "feature.hidden reads the teacher's tap 'last'; let probe.teacher say `taps: [last]`",

@@ -73,10 +73,10 @@ class Case:
             length_B=torch.bincount(torch.arange(n) // 2, minlength=examples),
             step=Step(4, 12, 1, 3),
         )
-        view = replace(view, reference=self.teach(torch.randn(n, V, generator=draw, dtype=dtype) * scale))
+        view = replace(view, reference=DenseTeacher(torch.randn(n, V, generator=draw, dtype=dtype) * scale))
         if hasattr(self.objective, "modules"):
             torch.manual_seed(0)
-            view = replace(view, own=self.objective.modules({"last": D}, {"last": E}).to(dtype))
+            view = replace(view, own=self.objective.modules({"last": D, "outcomes": V}, {"last": E}).to(dtype))
         return view
 
     def items(self, view: View) -> int:
@@ -331,7 +331,16 @@ def reads_logits(case: Case) -> bool:
 
 def is_a_divergence(case: Case) -> bool:
     """A law of divergences; whether a method is one may hang on its arguments."""
-    declared = case.traits["divergence"]
+    return _declared(case, "divergence")
+
+
+def is_its_own_gradient(case: Case) -> bool:
+    """A law of what is no surrogate; that too may hang on its arguments."""
+    return not _declared(case, "surrogate")
+
+
+def _declared(case: Case, trait: str) -> bool:
+    declared = case.traits.get(trait, False)
     filled = case.method.arguments.model_validate(case.arguments).model_dump()
     return declared(filled) if callable(declared) else declared
 
@@ -345,7 +354,7 @@ LAWS: dict[Law, Callable[[Case], bool]] = {
     one_value_and_weight_per_item: every,
     zero_at_itself_and_never_negative: is_a_divergence,
     shift_of_logits_changes_nothing: reads_logits,
-    gradient_is_the_derivative: lambda case: not case.traits.get("surrogate", False),
+    gradient_is_the_derivative: is_its_own_gradient,
     batch_is_the_sum_of_its_splits: stands_alone,
     order_of_tokens_is_irrelevant: stands_alone,
     a_first_look_is_made_of_its_pieces: lambda case: hasattr(case.objective, "measure"),

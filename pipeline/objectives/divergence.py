@@ -163,7 +163,7 @@ class TvdPp:
         log_p, log_q = distributions.outcomes(view)
         mean_N1, deviation_N1 = view.settled_NS.split(1, 1)
         with torch.no_grad():
-            advantage = ((log_p > log_q) - mean_N1) / (deviation_N1 + 1e-6)
+            advantage = ((log_p > log_q).to(log_q) - mean_N1) / (deviation_N1 + 1e-6)
             push = log_q.exp() * advantage
         return Loss(-(push * log_q).sum(1), view.weight_N)
 

@@ -5,28 +5,26 @@ All but the student-led ones look at the teacher's likeliest outcomes alone, so 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field, PositiveFloat, PositiveInt
 
 from pipeline.core.methods import lazy
 from pipeline.errors import Refused
-from pipeline.kinds.objective import DenseTeacher, Loss, Objective, View, objective
+from pipeline.kinds.objective import DenseTeacher, Loss, Objective, TopKTeacher, View, objective
 
 if TYPE_CHECKING:
-    from typing import Annotated
-
     import torch
 
     from pipeline.model import distributions
 else:
-    from typing import Annotated
-
     torch = lazy("torch")
     distributions = lazy("pipeline.model.distributions")
 
 READS = ("student_NV", "teacher", "weight_N")
 Several = Annotated[int, Field(ge=2)]
+# Two have one difference, which is no distribution.
+Three = Annotated[int, Field(ge=3)]
 
 
 @objective(reads=("student_NV", "target_N", "teacher", "weight_N"), item="place", teacher="any", divergence=False)
@@ -41,16 +39,14 @@ def pld(*, k: PositiveInt | None = 64, temperature: PositiveFloat = 1.0) -> Obje
     """
 
     def loss(view: View) -> Loss:
-        ids_NK, log_p = distributions.likeliest(view, k or view.student_NV.shape[1], temperature)
-        target_N1, known = view.target_N[:, None], ids_NK == view.target_N[:, None]
+        ids_NK, log_p = distributions.likeliest(view, view.student_NV.shape[1] if k is None else k, temperature)
+        target_N1 = view.target_N[:, None]
         # A target that is not among them takes the place of the last.
-        missing_N = ~known.any(1)
-        last_N1 = log_p.new_full((len(log_p), 1), distributions.IMPOSSIBLE)
-        if isinstance(view.teacher, DenseTeacher):
-            logits_NV = view.teacher.logits_NV.detach().to(log_p.dtype)
-            last_N1 = (distributions.log_probs(logits_NV, temperature)).gather(1, target_N1)
-        known[:, -1] |= missing_N
-        ids_NK, log_p = torch.where(known, target_N1, ids_NK), torch.where(missing_N[:, None] & known, last_N1, log_p)
+        known = ids_NK == target_N1
+        missing_N1 = ~known.any(1, keepdim=True)
+        known[:, -1:] |= missing_N1
+        ids_NK = torch.where(known, target_N1, ids_NK)
+        log_p = torch.where(known & missing_N1, _of_target(view, temperature), log_p)
         order_NK = known.int().argsort(dim=1, descending=True, stable=True)
         ids_NK, log_p = ids_NK.gather(1, order_NK), log_p.gather(1, order_NK)
         apart = distributions.apart(view.student_NV, ids_NK).clamp_min(distributions.LOWEST)
@@ -61,25 +57,36 @@ def pld(*, k: PositiveInt | None = 64, temperature: PositiveFloat = 1.0) -> Obje
     return loss
 
 
+def _of_target(view: View, temperature: float) -> torch.Tensor:
+    """The teacher's log-probability of the target, [C, 1]; that of nothing where it is not stored."""
+    if isinstance(view.teacher, DenseTeacher):
+        logits_NV = view.teacher.logits_NV.detach().to(view.student_NV.dtype)
+        return distributions.log_probs(logits_NV, temperature).gather(1, view.target_N[:, None])
+    ids_NK, log_p = distributions.likeliest(view, view.student_NV.shape[1], temperature)
+    return torch.where(ids_NK == view.target_N[:, None], log_p, distributions.IMPOSSIBLE).amax(1, keepdim=True)
+
+
 @objective(reads=READS, item="place", teacher="any", divergence=False)
-def teacher_led(*, k: Several = 8, temperature: PositiveFloat = 3.0) -> Objective:
+def teacher_led(*, k: Three = 8, tau: PositiveFloat = 3.0) -> Objective:
     """KL between how the teacher's k likeliest outcomes differ, pair by pair, for the teacher and for the student.
 
-    The k (k - 1) / 2 differences of logits over the temperature are made a distribution. It is half of `ranking.bild`.
+    The k (k - 1) / 2 differences of logits over tau are made a distribution. It is half of `ranking.bild`.
     Paper: Li et al. 2024, BiLD (arXiv 2406.13555).
     Differs: nothing.
     """
 
     def loss(view: View) -> Loss:
-        ids_NK, log_p = distributions.likeliest(view, k)
+        # Differences of log-probabilities at a temperature are those of logits over it.
+        stored = view.teacher.temperature if isinstance(view.teacher, TopKTeacher) else 1.0
+        ids_NK, log_p = distributions.likeliest(view, k, stored)
         chosen = view.student_NV.gather(1, ids_NK).clamp_min(distributions.LOWEST)
-        return Loss(_differences(log_p, chosen, temperature), view.weight_N)
+        return Loss(_differences(log_p * stored, chosen, tau), view.weight_N)
 
     return loss
 
 
 @objective(reads=READS, item="place", teacher="all", divergence=False)
-def bild(*, k: Several = 8, temperature: PositiveFloat = 3.0, led: Literal["both", "student"] = "both") -> Objective:
+def bild(*, k: Three = 8, tau: PositiveFloat = 3.0, led: Literal["both", "student"] = "both") -> Objective:
     """KL between the differences of logits among the teacher's k likeliest outcomes, and among the student's.
 
     Paper: Li et al. 2024, BiLD (arXiv 2406.13555).
@@ -91,14 +98,14 @@ def bild(*, k: Several = 8, temperature: PositiveFloat = 3.0, led: Literal["both
         value_N = teacher_NV.new_zeros(len(teacher_NV))
         for leader in (view.student_NV,) if led == "student" else (teacher_NV, view.student_NV):
             ids_NK = leader.detach().topk(min(k, leader.shape[1]), 1).indices
-            value_N = value_N + _differences(*_of(view, teacher_NV, ids_NK), temperature)
+            value_N = value_N + _differences(*_of(view, teacher_NV, ids_NK), tau)
         return Loss(value_N, view.weight_N)
 
     return loss
 
 
 @objective(reads=READS, item="place", teacher="all", divergence=False)
-def dbild(*, most: Annotated[int, Field(ge=3)] = 32, temperature: PositiveFloat = 3.0) -> Objective:
+def dbild(*, most: Three = 32, tau: PositiveFloat = 3.0) -> Objective:
     """As `ranking.bild`, by reverse KL, with as many outcomes at a place as stand before the knee of its logits.
 
     The knee is where the curve of the `most` highest logits, from 1 to 0 over their ranks, is furthest below the
@@ -115,7 +122,7 @@ def dbild(*, most: Annotated[int, Field(ge=3)] = 32, temperature: PositiveFloat 
             top = leader.detach().topk(min(most, leader.shape[1]), 1)
             chosen_NK = torch.arange(top.values.shape[1], device=leader.device) < knee(top.values)[:, None]
             pair = _of(view, teacher_NV, top.indices)
-            value_N = value_N + _differences(*pair, temperature, chosen_NK, reverse=True)
+            value_N = value_N + _differences(*pair, tau, chosen_NK, reverse=True)
         return Loss(value_N, view.weight_N)
 
     return loss
@@ -188,7 +195,7 @@ def _of(view: View, teacher_NV: torch.Tensor, ids_NK: torch.Tensor) -> tuple[tor
 def _differences(
     teacher_CK: torch.Tensor,
     student_CK: torch.Tensor,
-    temperature: float,
+    tau: float,
     chosen_CK: torch.Tensor | None = None,
     reverse: bool = False,
 ) -> torch.Tensor:
@@ -196,7 +203,7 @@ def _differences(
     first, second = torch.triu_indices(teacher_CK.shape[1], teacher_CK.shape[1], 1, device=teacher_CK.device)
     logs = []
     for logits_CK in (teacher_CK, student_CK):
-        apart = (logits_CK[:, first] - logits_CK[:, second]) / temperature
+        apart = (logits_CK[:, first] - logits_CK[:, second]) / tau
         if chosen_CK is not None:
             apart = apart.masked_fill(~(chosen_CK[:, first] & chosen_CK[:, second]), -torch.inf)
         logs.append(distributions.log_probs(apart))

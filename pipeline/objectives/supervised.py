@@ -17,6 +17,9 @@ else:
     torch = lazy("torch")
     distributions = lazy("pipeline.model.distributions")
 
+# The least reward of an answer that counts as right.
+RIGHT = 0.5
+
 
 @objective(reads=("student_NV", "target_N", "weight_N"), item="place", teacher="none", divergence=False)
 def cross_entropy(*, label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0) -> Objective:
@@ -73,12 +76,11 @@ def contrastive(
     *,
     beta: Annotated[float, Field(ge=0)] = 0.2,
     margin: PositiveFloat = 3.0,
-    right: float = 0.5,
     negatives: Literal["max", "min"] = "max",
 ) -> Objective:
     """The right rationale that is nearest to the student is learnt, and a wrong one is unlearnt up to a margin.
 
-    An example's distance is its mean cross-entropy. A set's value is the least of those with a reward of `right` or
+    An example's distance is its mean cross-entropy. A set's value is the least of those with a reward of 0.5 or
     more, less beta times the largest (`negatives: min`: the least) of the others' less the margin where that is below
     0: a wrong rationale further off than the margin moves nothing. Each side counts by the weight of its row, which is
     the discriminator's word on it: what a positive is worth, and how wrong a negative is.
@@ -94,9 +96,9 @@ def contrastive(
         weight_B = zeros_B.index_copy(0, view.example_N, view.weight_N)
         stands_B = view.length_B > 0
         value_S = view.logprob_N.sum() * 0 + view.logprob_N.new_zeros(sets)
-        for side_B, largest in ((view.reward_B >= right, False), (view.reward_B < right, negatives == "max")):
+        for side_B, largest in ((view.reward_B >= RIGHT, False), (view.reward_B < RIGHT, negatives == "max")):
             first = _ends(far_B.detach(), stands_B & side_B, view.set_B, largest)
-            far, wrong = far_B[first], view.reward_B[first] < right
+            far, wrong = far_B[first], view.reward_B[first] < RIGHT
             moved = torch.where(wrong, -beta * (far - margin).clamp_max(0), far)
             value_S = value_S.index_add(0, view.set_B[first], weight_B[first] * moved)
         return Loss(value_S, torch.ones_like(value_S))

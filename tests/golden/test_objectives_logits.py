@@ -142,7 +142,7 @@ def test_trusted_outcomes_equal_firsts_code(key: str, arguments: dict[str, Any])
     ("name", "arguments", "key"),
     [
         ("teacher_led", {}, "t_k8_T3"),
-        ("teacher_led", {"k": 4, "temperature": 1.0}, "t_k4_T1"),
+        ("teacher_led", {"k": 4, "tau": 1.0}, "t_k4_T1"),
         ("bild", {"led": "student"}, "s_k8_T3"),
     ],
 )

@@ -244,3 +244,82 @@ def swing(*, low: PositiveFloat = 1.0, high: PositiveFloat = 4.0, noise: Share =
         return Loss(-(p * log_q).sum(1), view.weight_N, {"score": score_N1[:, 0]})
 
     return loss
+
+
+@objective(
+    reads=("student_NV", "target_N", "teacher", "features", "example_N", "own", "settled_NS", "weight_N"),
+    item="place",
+    alone=False,
+    teacher="all",
+    divergence=False,
+    surrogate=True,
+)
+def tgeo(*, temperature: PositiveFloat = 1.5, buckets: PositiveInt = 64) -> Objective:
+    """Cross-entropy and KL to the teacher, in a share that a controller finds for every place: alpha for the KL.
+
+    The controller reads six numbers of a place: what both models give to the target, their entropies, their KL, whether
+    they agree. It learns by what a step on this place does to the other examples of the batch: the derivative by alpha
+    of their mean cross-entropy after a small step of the head. That is an inner product over the vocabulary, taken of
+    `buckets` signed sums: exact where there are no more outcomes than buckets.
+    Paper: Hu et al. 2024, TGeo-KD (Less or More From Teacher, arXiv 2312.15112).
+    Differs: the upper loss is that of the step's other examples, not of a validation set, and its virtual step moves
+    the head alone; in the released code no gradient reaches the controller. Six numbers stand for the paper's nine
+    vectors of classes. It costs a look at the logits more.
+    """
+    return TGeo(temperature, buckets)
+
+
+class TGeo:
+    """The objective; `modules` makes the controller, and what it measures are two gradients' sums and six numbers."""
+
+    taps = ("last",)
+
+    def __init__(self, temperature: float, buckets: int) -> None:
+        self.temperature, self.buckets = temperature, buckets
+
+    def modules(self, widths: Mapping[str, int], teacher_widths: Mapping[str, int]) -> torch.nn.Module:
+        """The controller: six numbers to the logit of alpha."""
+        nn = torch.nn
+        return nn.Sequential(nn.Linear(6, 32), nn.LeakyReLU(), nn.Linear(32, 16), nn.LeakyReLU(), nn.Linear(16, 1))
+
+    def measure(self, view: View) -> torch.Tensor:
+        """The cross-entropy's gradient by the logits, how alpha moves that of the loss, both in buckets; the six."""
+        log_p, log_q = distributions.outcomes(view)
+        soft_p, soft_q = (log.exp() for log in distributions.outcomes(view, self.temperature))
+        target_N1 = view.target_N[:, None]
+        hard = log_q.exp().scatter_add(1, target_N1, -torch.ones_like(log_q[:, :1]))
+        by_alpha = self.temperature * (soft_q - soft_p) - hard
+        known = [log.gather(1, target_N1)[:, 0].exp() for log in (log_p, log_q)]
+        spread = [distributions.entropy(log) / math.log(log.shape[1]) for log in (log_p, log_q)]
+        agree_N = (log_p.argmax(1) == log_q.argmax(1)).to(log_q)
+        told = torch.stack([*known, *spread, distributions.kl(log_p, log_q).log1p(), agree_N], 1)
+        return torch.cat([self._sums(hard), self._sums(by_alpha), told], 1)
+
+    def _sums(self, values_CV: torch.Tensor) -> torch.Tensor:
+        """Signed sums of a row's values in buckets: their inner products are those of the rows, on average."""
+        ids_V = torch.arange(values_CV.shape[1], device=values_CV.device)
+        sign_V = 1 - 2 * ((ids_V // self.buckets * 2654435761 >> 16) & 1)
+        empty = values_CV.new_zeros(len(values_CV), self.buckets)
+        return empty.index_add(1, ids_V % self.buckets, values_CV * sign_V)
+
+    def settle(self, measured_NM: torch.Tensor, view: View) -> torch.Tensor:
+        """The derivative of the other examples' loss by a place's alpha, and the six numbers."""
+        hard, by_alpha, told = measured_NM.split(
+            [self.buckets, self.buckets, measured_NM.shape[1] - 2 * self.buckets], 1
+        )
+        states_ND = view.features["last"].detach().to(measured_NM.dtype)
+        whole = hard.t() @ states_ND
+        upper_N = torch.zeros_like(told[:, 0])
+        for example in view.example_N.unique().tolist():
+            at = view.example_N == example
+            others = (whole - hard[at].t() @ states_ND[at]) / max(1, int((~at).sum()))
+            upper_N[at] = -((by_alpha[at] @ others) * states_ND[at]).sum(1)
+        return torch.cat([upper_N[:, None], told], 1)
+
+    def __call__(self, view: View) -> Loss:
+        hard_N = -distributions.log_prob_of(view.student_NV, view.target_N)
+        soft_N = self.temperature**2 * distributions.kl(*distributions.outcomes(view, self.temperature))
+        alpha_N = view.own(view.settled_NS[:, 1:])[:, 0].sigmoid()
+        fixed_N = alpha_N.detach()
+        value_N = fixed_N * soft_N + (1 - fixed_N) * hard_N + view.settled_NS[:, 0] * (alpha_N - fixed_N)
+        return Loss(value_N, view.weight_N, {"alpha": fixed_N})

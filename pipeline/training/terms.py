@@ -170,8 +170,10 @@ def _in_chunks(
         parts = [_valued(term, view(number, *chunk), totals) for number, term in enumerate(terms)]
         return sum(parts, start=torch.zeros((), device=chunk[0].device))
 
-    own = [p for term in terms if term.own is not None for p in term.own.parameters() if p.requires_grad]
-    return loss_in_chunks(judged.states_ND, judged.heads[head], value, frozen=frozen, others=own)
+    others = [p for term in terms if term.own is not None for p in term.own.parameters() if p.requires_grad]
+    if any("features" in term.reads for term in terms):
+        others += [each for each in judged.features.values() if each.requires_grad]
+    return loss_in_chunks(judged.states_ND, judged.heads[head], value, frozen=frozen, others=others)
 
 
 def _settled(

@@ -127,7 +127,7 @@ class View:
     # What it is compared with: a distribution, or the log-probability of the target alone.
     teacher: Teacher | None = None
     # A second distribution, that of the model which the term's `reference` names.
-    reference: Teacher | None = None
+    reference: DenseTeacher | None = None
     reference_N: torch.Tensor = UNFILLED
     # In its place a teacher of other tokens; then a place of the view is a group, and `student_NV` is of its end.
     other: OtherTeacher = UNFILLED
@@ -187,9 +187,9 @@ class Objective(Protocol):
 
     A method with memory is an object that has three methods more: `update(step, reduced)`, which the trainer calls once
     after every step of the optimizer; `state()`, a mapping of tensors that goes into every checkpoint; and
-    `restore(state)`. One with a module of its own has `modules(widths, teacher_widths)`, by tap, which makes it: it is
-    trained with the student, kept in checkpoints, and is no part of the student that is saved. `taps` and
-    `teacher_taps` are the taps that it reads.
+    `restore(state)`. One with a module of its own has `modules(widths, teacher_widths)`, by tap and, as `outcomes`, the
+    student's vocabulary, which makes it: it is trained with the student, kept in checkpoints, and is no part of the
+    student that is saved. `taps` and `teacher_taps` are the taps that it reads.
 
     One with a first look has `measure(view) -> [N, M]`, a few numbers of each place, which is called on some places
     after others, without gradient. `settle(measured_NM, view) -> [N, S]` then makes of all places' numbers what a place

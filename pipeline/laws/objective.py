@@ -90,7 +90,7 @@ class Case:
                 torch.tensor([3, -1, 0, 5, -1, 7, 1, -1, -1, 2, 8]),
             ),
         )
-        view = replace(view, reference=self.teach(torch.randn(n, V, generator=draw, dtype=dtype) * scale))
+        view = replace(view, reference=DenseTeacher(torch.randn(n, V, generator=draw, dtype=dtype) * scale))
         if hasattr(self.objective, "modules"):
             torch.manual_seed(0)
             widths = {"last": D, OUTCOMES: V}, dict.fromkeys(self.teacher_taps, E)
@@ -188,7 +188,8 @@ def zero_at_itself_and_never_negative(case: Case) -> None:
     """A divergence is zero where the student is the teacher, and above it elsewhere. Compare whole distributions, or
     say `divergence=False`."""
     view = case.view()
-    for dtype, near in ((torch.float64, 1e-12), (torch.float32, 1e-6)):
+    size = max(1.0, float(value_and_gradient(case, view)[1].abs().max()))
+    for dtype, near in ((torch.float64, 1e-12 * size), (torch.float32, 1e-6 * size)):
         itself = replace(view, student_NV=view.student_NV.to(dtype), teacher=case.teach(view.student_NV.to(dtype)))
         must(bool(case(itself).value_N.abs().max() <= near), "a value of a student that is its teacher is not 0")
         must(bool(value_and_gradient(case, itself)[1].abs().max() <= near), "its gradient is not 0 there")
@@ -368,7 +369,16 @@ def shifts(case: Case) -> bool:
 
 def is_a_divergence(case: Case) -> bool:
     """A law of divergences; whether a method is one may hang on its arguments."""
-    declared = case.traits["divergence"]
+    return _declared(case, "divergence")
+
+
+def is_its_own_gradient(case: Case) -> bool:
+    """A law of what is no surrogate; that too may hang on its arguments."""
+    return not _declared(case, "surrogate")
+
+
+def _declared(case: Case, trait: str) -> bool:
+    declared = case.traits.get(trait, False)
     filled = case.method.arguments.model_validate(case.arguments).model_dump()
     return declared(filled) if callable(declared) else declared
 
@@ -382,7 +392,7 @@ LAWS: dict[Law, Callable[[Case], bool]] = {
     one_value_and_weight_per_item: every,
     zero_at_itself_and_never_negative: is_a_divergence,
     shift_of_logits_changes_nothing: shifts,
-    gradient_is_the_derivative: lambda case: not case.traits.get("surrogate", False),
+    gradient_is_the_derivative: is_its_own_gradient,
     batch_is_the_sum_of_its_splits: stands_alone,
     order_of_tokens_is_irrelevant: stands_alone,
     a_first_look_is_made_of_its_pieces: lambda case: hasattr(case.objective, "measure"),

@@ -23,6 +23,10 @@ IMPOSSIBLE = -1e6
 # A logit that adds nothing to any sum, and a mass that adds nothing and still has a logarithm, both in float32.
 LOWEST = -1e38
 SMALLEST = 1e-37
+NO_TEACHER = (
+    "the objective compares the student with a teacher's distribution, and these examples have none. Train on signals "
+    "(add a `probe` of the examples), or use `supervised.cross_entropy`."
+)
 
 
 def outcomes(view: View, temperature: float = 1.0) -> tuple[Tensor, Tensor]:
@@ -39,13 +43,7 @@ def outcomes(view: View, temperature: float = 1.0) -> tuple[Tensor, Tensor]:
             logits_NV = logits_NV.detach().to(view.student_NV.dtype)
             return log_probs(logits_NV, temperature), log_probs(view.student_NV, temperature)
         case TopKTeacher(ids_NK, logprobs_NK, tail_N, stored):
-            # Close, not equal: 0.7 comes back from a float32 as 0.69999999.
-            if not math.isclose(stored, temperature, rel_tol=1e-6):
-                raise Refused(
-                    f"the stored signals were taken at temperature {stored:g} and the objective asks for "
-                    f"{temperature:g}: the mass of the tokens that were not stored is unknown there. "
-                    f"Write `temperature: {stored:g}` for the objective."
-                )
+            _refuse_another(stored, temperature)
             ids_NK = ids_NK.long()
             # A tail that the float could not hold is small, not impossible.
             log_tail = tail_N.detach().clamp_min(SMALLEST).log()
@@ -53,11 +51,35 @@ def outcomes(view: View, temperature: float = 1.0) -> tuple[Tensor, Tensor]:
             student_NV = view.student_NV if temperature == 1 else view.student_NV / temperature
             log_q = apart(student_NV, ids_NK).clamp_min(LOWEST).log_softmax(1)
         case None:
-            raise Refused(
-                "the objective compares the student with a teacher's distribution, and these examples have none. "
-                "Train on signals (add a `probe` of the examples), or use `supervised.cross_entropy`."
-            )
+            raise Refused(NO_TEACHER)
     return log_p.clamp_min(IMPOSSIBLE), log_q.clamp_min(IMPOSSIBLE)
+
+
+def likeliest(view: View, k: int, temperature: float = 1.0) -> tuple[Tensor, Tensor]:
+    """The teacher's k likeliest outcomes and their log-probabilities at a temperature, best first; each [N, k].
+
+    A stored teacher gives as many as it has, and no other temperature than its own.
+    """
+    match view.teacher:
+        case DenseTeacher(logits_NV):
+            log_p = log_probs(logits_NV.detach().to(view.student_NV.dtype), temperature)
+            top = log_p.topk(min(k, log_p.shape[1]), 1)
+            return top.indices, top.values
+        case TopKTeacher(ids_NK, logprobs_NK, _, stored):
+            _refuse_another(stored, temperature)
+            known = logprobs_NK[:, :k].detach().to(view.student_NV.dtype)
+            return ids_NK[:, :k].long(), known.clamp_min(IMPOSSIBLE)
+    raise Refused(NO_TEACHER)
+
+
+def _refuse_another(stored: float, temperature: float) -> None:
+    # Close, not equal: 0.7 comes back from a float32 as 0.69999999.
+    if not math.isclose(stored, temperature, rel_tol=1e-6):
+        raise Refused(
+            f"the stored signals were taken at temperature {stored:g} and the objective asks for {temperature:g}: the "
+            f"mass of the tokens that were not stored is unknown there. "
+            f"Write `temperature: {stored:g}` for the objective, or probe at {temperature:g}."
+        )
 
 
 def log_probs(logits_CV: Tensor, temperature: float = 1.0) -> Tensor:
@@ -83,6 +105,16 @@ def kl(log_p: Tensor, log_q: Tensor) -> Tensor:
 def cross(log_p: Tensor, log_q: Tensor) -> Tensor:
     """-sum p log q of each row, [C]."""
     return _Cross.apply(log_p, log_q)
+
+
+def entropy(log_q: Tensor) -> Tensor:
+    """-sum q log q of each row, [C]."""
+    return _Cross.apply(log_q, log_q)
+
+
+def variation(log_p: Tensor, log_q: Tensor) -> Tensor:
+    """Half of sum |p - q| of each row, [C]; p is given, so it gets no gradient."""
+    return _Variation.apply(log_p, log_q)
 
 
 def mixture(log_p: Tensor, log_q: Tensor, share: float) -> Tensor:
@@ -175,6 +207,23 @@ class _Cross(torch.autograd.Function):
         p, log_q = ctx.saved_tensors
         d_q = p * -d_C[:, None]
         return d_q * log_q if ctx.needs_input_grad[0] else None, d_q if ctx.needs_input_grad[1] else None
+
+
+class _Variation(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, log_p: Tensor, log_q: Tensor) -> Tensor:
+        q = log_q.exp()
+        apart = q - log_p.exp()
+        # Rounding has no side.
+        apart.masked_fill_(apart.abs() <= 32 * torch.finfo(q.dtype).eps * q, 0)
+        ctx.save_for_backward(apart.sign().mul_(q))
+        return apart.abs_().sum(1).mul_(0.5)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, d_C: Tensor) -> tuple[Tensor | None, ...]:
+        (signed,) = ctx.saved_tensors
+        return None, signed * (0.5 * d_C[:, None])
 
 
 class _Mixture(torch.autograd.Function):

@@ -189,11 +189,10 @@ def _in_chunks(
         parts = [_valued(term, view(number, *chunk), totals) for number, term in enumerate(terms)]
         return sum(parts, start=torch.zeros((), device=chunk[0].device))
 
-    modules = [term.own for term in terms if term.own is not None]
-    own: list[torch.Tensor] = [p for module in modules for p in module.parameters() if p.requires_grad]
+    others = [p for term in terms if term.own is not None for p in term.own.parameters() if p.requires_grad]
     if any("features" in term.reads for term in terms):
-        own += [states for states in judged.features.values() if states.requires_grad]
-    return loss_in_chunks(judged.states_ND, judged.heads[head], value, frozen=frozen, others=own)
+        others += [each for each in judged.features.values() if each.requires_grad]
+    return loss_in_chunks(judged.states_ND, judged.heads[head], value, frozen=frozen, others=others)
 
 
 def _settled(

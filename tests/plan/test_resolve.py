@@ -73,6 +73,9 @@ WRONG: dict[str, tuple[Change, str]] = {
     "a term against nobody": (
         lambda p: p["train"]["kd"]["objectives"][0].update(against="teacher"), "divergence.forward names 'teacher'"
     ),
+    "no second model for one that reads it": (
+        lambda p: p["train"]["kd"]["objectives"][0].update(use="tokens.adaspec"), "say `reference:` and one of start"
+    ),
     "a second model for one that reads none": (
         lambda p: p["train"]["kd"]["objectives"][0].update(reference="start"), "leave out `reference: start`"
     ),

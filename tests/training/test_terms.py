@@ -120,3 +120,21 @@ def test_a_model_may_be_beside_itself() -> None:
     term = Term(1.0, Nearer(), READS, per="example", alone=False, against="student", reference="start")
     value = loss(roles, stood, [term])
     assert all(gradient.any() for gradient in gradients(roles, value))
+
+
+def test_states_are_learnt_through_a_term_that_reads_logits_and_a_tap(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The tap's gradient is none of a chunk's logits, and is not lost."""
+
+    def product(view: View) -> Loss:
+        return Loss(view.student_NV.square().sum(1) * view.features["last"].sum(1), view.weight_N)
+
+    found = []
+    monkeypatch.setattr(chunks, "CHUNK", {"cpu": 1, "cuda": 1})
+    for item in ("set", "place"):
+        roles, stood = world()
+        seen = roles["student"].network.seen
+        roles["student"].network.seen = replace(seen, features={"last": seen.states_ND * 2})
+        term = Term(1.0, product, frozenset({"student_NV", "features", "weight_N"}), item=item)
+        value = loss(roles, stood, [term])
+        found.append((value, gradients(roles, value)))
+    torch.testing.assert_close(*found)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from pydantic import Field, PositiveFloat, PositiveInt
 
 from pipeline.core.methods import lazy
-from pipeline.kinds.objective import DenseTeacher, Loss, Objective, Reduced, Step, Tap, View, objective
+from pipeline.kinds.objective import OUTCOMES, DenseTeacher, Loss, Objective, Reduced, Step, Tap, View, objective
 
 if TYPE_CHECKING:
     import torch

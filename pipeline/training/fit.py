@@ -237,10 +237,7 @@ def _widths(
         return {OUTCOMES: outcomes} | {name: value.shape[-1] for name, value in seen.features.items()}
 
     stored = {name: value.shape[-1] for name, value in places(some).features.items()}
-    outcomes = {"outcomes": networks[term.of].width(models[term.of])} if term.of in networks else {}
-    return {**of(term.of, term.taps(term.of)), **outcomes}, of(
-        term.against, term.taps(term.against)
-    ) if term.against else stored
+    return of(term.of, term.taps(term.of)), of(term.against, term.taps(term.against)) if term.against else stored
 
 
 class _Sampler:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 
 import numpy as np
 
 from benchmarks.trials.simulated import Classes, regression, says, softmax
 from benchmarks.trials.trial import FIGURES, built, trial
-from benchmarks.trials.writers import Writer, answered, detours, last, steps, sums
+from benchmarks.trials.writers import Writer, answered, detours, last, rows_of_bits, steps
 from pipeline.kinds.backend import Reading
 from pipeline.kinds.operator import Child, Parent
 from pipeline.tables import ids
@@ -16,6 +17,7 @@ from pipeline.training.order import Order
 from pipeline.training.recipe import Pacing, Recipe
 
 CLASSES, ROUNDS, CALLS = 30, 6, 60
+CHARACTERS = 220_000
 
 
 @trial(
@@ -46,7 +48,7 @@ def _rounds(world: Classes, seed: int, guided: bool | None) -> float:
     """A student's score after some rounds of tasks that its report, balance, or (None) the prior chose."""
     rng = ids.generator(seed, "pgkd")
     prior = softmax(rng.normal(scale=1.5, size=(1, CLASSES)))[0]
-    learnt, held = (rng.choice(CLASSES, size, p=prior) for size in (300, 600))
+    learnt, held = rng.choice(CLASSES, 300, p=prior), np.arange(600) % CLASSES
     points, shown = world.points(rng, learnt), world.points(rng, held)
     for turn in range(ROUNDS):
         draw = ids.generator(seed, "pgkd", "round", turn)
@@ -148,17 +150,17 @@ def knowledge(seed: int) -> FIGURES:
 @trial(
     "objective supervised.cross_entropy",
     after="rich prompts (Llama 405B)",
-    control="answers to the plain prompt: the last digit alone",
+    control="what a plain prompt brings out: the last bit alone",
     measure="right, asked plainly",
 )
 def rich(seed: int) -> FIGURES:
     """A student that is trained on what a rich prompt brings out, and asked plainly, gets more right."""
     rng = ids.generator(seed, "rich")
-    learnt, asked = sums(rng, 1500, 5), sums(rng, 400, 5)
+    learnt, asked = rows_of_bits(rng, 1500, 10), rows_of_bits(rng, 400, 10)
 
-    def student(by: object) -> float:
-        writer = Writer(seed, 32)
-        writer.train(answered(learnt, by), 400, seed)  # type: ignore[arg-type]
+    def student(by: Callable[[str], str]) -> float:
+        writer = Writer(seed, 24)
+        writer.train(answered(learnt, by), 350, seed)
         return writer.right(asked)
 
     return student(steps), student(last)
@@ -173,17 +175,17 @@ def rich(seed: int) -> FIGURES:
 def phases(seed: int) -> FIGURES:
     """To learn the form first, and then from long thoughts that mend their slips, is better than these alone."""
     rng = ids.generator(seed, "phases")
-    learnt, asked = sums(rng, 1500, 6), sums(rng, 400, 6)
+    learnt, asked = rows_of_bits(rng, 1500, 8), rows_of_bits(rng, 400, 8)
     short, long = answered(learnt, steps), answered(learnt, lambda question: detours(rng, question))
 
     def student(first: int) -> float:
-        writer, draw, spent = Writer(seed, 48), ids.generator(seed, "phases", "rows"), 0
-        while spent < 400_000:
+        writer, draw, spent = Writer(seed, 40), ids.generator(seed, "phases", "rows"), 0
+        while spent < CHARACTERS:
             pairs = short if spent < first else long
             spent += writer.learn([pairs[i] for i in draw.integers(len(pairs), size=64)])
         return writer.right(asked)
 
-    return student(100_000), student(0)
+    return student(CHARACTERS // 3), student(0)
 
 
 @trial(
@@ -195,13 +197,13 @@ def phases(seed: int) -> FIGURES:
 def curriculum(seed: int) -> FIGURES:
     """Short tasks before long ones bring a student further on the long ones."""
     rng = ids.generator(seed, "curriculum")
-    lengths = rng.integers(3, 8, size=1600)
-    learnt = answered([sums(rng, 1, length)[0] for length in lengths], steps)
-    asked = sums(rng, 400, 7)
+    lengths = rng.integers(3, 11, size=1600)
+    learnt = answered([rows_of_bits(rng, 1, length)[0] for length in lengths], steps)
+    asked = rows_of_bits(rng, 400, 10)
 
     def student(pacing: Pacing | None) -> float:
-        writer = Writer(seed, 48)
-        recipe = Recipe(epochs=12, batch_rows=64, seed=seed, pacing=pacing)
+        writer = Writer(seed, 24)
+        recipe = Recipe(epochs=14, batch_rows=64, seed=seed, pacing=pacing)
         order = Order(np.arange(len(learnt)).astype(str), recipe, False, lengths)
         for step in range(order.steps):
             writer.learn([learnt[i] for i in order.at(step)])

@@ -37,11 +37,11 @@ class Trial:
         return " ".join(inspect.cleandoc(self.run.__doc__ or "").split())
 
     def made_by(self) -> dict[str, object]:
-        """What its result hangs on, as hashes: the trial's file, what it stands on, and the methods' own modules."""
+        """What its result hangs on, as hashes: the trial's file, what it stands on, and the methods."""
         files = (Path(inspect.getfile(self.run)), Path(__file__).with_name("simulated.py"))
         return {
             "trial": [ids.digest(ast.unparse(ast.parse(file.read_text("utf-8")))) for file in files],
-            "methods": [identity.says(find(kind, name).module) for kind, name in self.methods],
+            "methods": [identity.says(find(kind, name).module, name.partition(".")[2]) for kind, name in self.methods],
         }
 
 

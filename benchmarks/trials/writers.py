@@ -11,38 +11,33 @@ from transformers import GPT2Config, GPT2LMHeadModel
 from pipeline.tables import ids
 
 # A character is its place here; the first is padding, the second ends an answer.
-SIGNS = "_.0123456789,x="
+SIGNS = "_.01x="
 Pair = tuple[str, str]
 
 
-def sums(rng: np.random.Generator, rows: int, digits: int) -> list[str]:
-    """Questions for the last digit of the sum of so many digits."""
-    return ["".join(map(str, row)) + "=" for row in rng.integers(10, size=(rows, digits))]
+def rows_of_bits(rng: np.random.Generator, rows: int, bits: int) -> list[str]:
+    """Questions whether the number of ones among so many bits is odd."""
+    return ["".join(map(str, row)) + "=" for row in rng.integers(2, size=(rows, bits))]
 
 
-def totals(question: str) -> list[int]:
-    """The last digit of the sum so far, after every digit but the first."""
-    return list(np.cumsum([int(sign) for sign in question[:-1]])[1:] % 10)
+def parities(question: str) -> list[int]:
+    """Whether it is odd so far, after every bit."""
+    return list(np.cumsum([int(sign) for sign in question[:-1]]) % 2)
 
 
 def steps(question: str) -> str:
-    """Every sum so far; the last is the answer."""
-    return ",".join(map(str, totals(question)))
+    """The parity after every bit; the last is the answer."""
+    return "".join(map(str, parities(question)))
 
 
-def detours(rng: np.random.Generator, question: str, share: float = 0.3) -> str:
+def detours(rng: np.random.Generator, question: str, share: float = 0.2) -> str:
     """The same with slips, each of which is struck out and mended."""
-    said = []
-    for total in totals(question):
-        if rng.random() < share:
-            said.append(f"{(total + int(rng.integers(1, 10))) % 10}x")
-        said.append(str(total))
-    return ",".join(said)
+    return "".join(f"{1 - odd}x{odd}" if rng.random() < share else str(odd) for odd in parities(question))
 
 
 def last(question: str) -> str:
     """The answer alone."""
-    return str(totals(question)[-1])
+    return str(parities(question)[-1])
 
 
 class Writer:
@@ -90,7 +85,7 @@ class Writer:
         return [answer.partition(".")[0] for answer in answers]
 
     def right(self, questions: Sequence[str]) -> float:
-        """The share of questions whose answer ends with the right digit."""
+        """The share of questions whose answer ends with the right bit."""
         said = self.says(questions)
         return float(np.mean([a[-1:] == last(q) for a, q in zip(said, questions, strict=True)]))
 

@@ -48,9 +48,27 @@ def package() -> str:
 
 
 @functools.cache
-def says(module: str) -> str:
-    """What a module says, by itself."""
-    return ids.digest(_bare(module), _beside(module))
+def says(module: str, name: str = "") -> str:
+    """What a module says, by itself; or one definition of it, with all others of the module that it needs."""
+    bare = _bare(module)
+    if not name:
+        return ids.digest(bare, _beside(module))
+    named = {said: node for node in _parsed(module).body for said in _defines(node)}
+    needed, waiting = set[str](), [name]
+    while waiting:
+        one = waiting.pop()
+        if one in named and one not in needed:
+            needed.add(one)
+            waiting += [node.id for node in ast.walk(named[one]) if isinstance(node, ast.Name)]
+    return ids.digest(sorted(ast.dump(named[one]) for one in needed), _beside(module))
+
+
+def _defines(node: ast.stmt) -> list[str]:
+    """The names that a statement of a module defines."""
+    if isinstance(node, ast.FunctionDef | ast.ClassDef):
+        return [node.name]
+    targets = node.targets if isinstance(node, ast.Assign) else [node.target] if isinstance(node, ast.AnnAssign) else []
+    return [target.id for target in targets if isinstance(target, ast.Name)]
 
 
 def forget() -> None:

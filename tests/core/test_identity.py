@@ -156,3 +156,35 @@ def test_every_stage_stands_on_what_it_does_and_not_on_how_it_is_run() -> None:
     assert {"pipeline.training.loop", "pipeline.kinds.objective", "pipeline.model.load"} <= set(
         identity.closure(["pipeline.stages.train"])
     )
+
+
+FAMILY = """SHARE = 2
+OTHER = 3
+
+
+def half(x):
+    return x / SHARE
+
+
+def one(x):
+    return half(x)
+
+
+def two(x):
+    return x + OTHER
+"""
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "counts"),
+    [("OTHER = 3", "OTHER = 4", False), ("x + OTHER", "x", False), ("def two", "def three", False),
+     ("SHARE = 2", "SHARE = 3", True), ("x / SHARE", "x // SHARE", True), ("return half(x)", "return x", True)],
+)  # fmt: skip
+def test_a_definition_stands_on_what_it_needs_of_its_module(
+    package: Callable[..., str], old: str, new: str, counts: bool
+) -> None:
+    said = []
+    for text in (FAMILY, FAMILY.replace(old, new)):
+        package("far.py", text)
+        said.append(identity.says("pipeline.far", "one"))
+    assert (said[0] != said[1]) == counts

@@ -44,7 +44,7 @@ from pipeline.tables.parquet import Scan
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results" / "recipes"
 PAGE = ROOT / "docs" / "methods.md"
-GROUPS = ("mixtures", "diversity", "corpora", "answers", "copies", "synthesis")
+GROUPS = ("mixtures", "diversity", "corpora", "answers", "copies", "synthesis", "logits", "sets", "features")
 SEEDS = tuple(range(101, 109))
 GRAPH_SEEDS = SEEDS[:3]
 SAID: Mapping[Verdict, str] = {"helps": "helps", "inconclusive": "no gain", "does not help": "does not help"}
@@ -242,7 +242,7 @@ one budget: the means over seeds, by how much the method is better, and the 95 %
 
 {table}
 
-Not here yet is what asks a teacher to write prompts, or trains by several losses: QCRD, PGKD, ARTE, NesyCD, O1
+Not here yet is what asks a teacher to write prompts, or trains by several losses: PGKD, ARTE, NesyCD, O1
 Replication, rich prompts (Llama 405B), curricula (document understanding), VPD, multi-aspect distillation.
 """
 

@@ -31,22 +31,23 @@ def outcomes(view: View, temperature: float = 1.0) -> tuple[Tensor, Tensor]:
     A dense teacher gives the V tokens. A stored one gives its K tokens and, last, all others together, for both: two
     whole distributions, so that a divergence between them is a true one and never above the dense one. The student's
     mass on the others is summed, not taken as 1 minus the K, which in float32 is noise when they are nearly all.
-    At another temperature the stored mass of the others is unknown (it depends on how it was spread), so that is
-    refused. No gradient flows to the teacher.
+    At a temperature that was not stored the mass of the others is unknown (it depends on how it was spread), so that
+    is refused. No gradient flows to the teacher.
     """
     match view.teacher:
         case DenseTeacher(logits_NV):
             logits_NV = logits_NV.detach().to(view.student_NV.dtype)
             return log_probs(logits_NV, temperature), log_probs(view.student_NV, temperature)
-        case TopKTeacher(ids_NK, logprobs_NK, tail_N, stored):
-            # Close, not equal: 0.7 comes back from a float32 as 0.69999999.
-            if not math.isclose(stored, temperature, rel_tol=1e-6):
+        case TopKTeacher(temperature=stored):
+            found = view.teacher.at_temperature(temperature)
+            if found is None:
                 raise Refused(
                     f"the stored signals were taken at temperature {stored:g} and the objective asks for "
                     f"{temperature:g}: the mass of the tokens that were not stored is unknown there. "
-                    f"Write `temperature: {stored:g}` for the objective."
+                    f"Write `temperature: {stored:g}` for the objective, or let the probe say "
+                    f"`temperatures: [{stored:g}, {temperature:g}]`."
                 )
-            ids_NK = ids_NK.long()
+            ids_NK, logprobs_NK, tail_N = found.ids_NK.long(), found.logprobs_NK, found.tail_N
             # A tail that the float could not hold is small, not impossible.
             log_tail = tail_N.detach().clamp_min(SMALLEST).log()
             log_p = torch.cat([logprobs_NK.detach(), log_tail[:, None]], 1).to(view.student_NV.dtype).log_softmax(1)

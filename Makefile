@@ -59,6 +59,10 @@ test: setup  ## all tests, two at a time
 test-long: setup  ## the tests that take minutes each: kills, recipes, a served teacher, twenty edits; a quarter of an hour
 	@python -m pytest -q -m long -n 2 --dist worksteal
 
+.PHONY: gpu
+gpu: setup  ## a teacher, a student and answers on this machine's GPU beside its CPU; skipped by name where there is none
+	@python -m pytest -q -rs tests/gpu
+
 .PHONY: check
 check: setup  ## format, lint, types, layers and the fast tests
 	@ruff format --check .

@@ -181,6 +181,7 @@ SELECTIONS = Table("selections", ("response_id",), {
 })  # fmt: skip
 
 SPANS = pa.list_(pa.struct([pa.field("start", pa.int32(), False), pa.field("end", pa.int32(), False)]))
+TEMPERED = pa.list_(pa.struct([pa.field("temperature", REAL, False), pa.field("tail_mass", REALS, False)]))
 EXAMPLE_COLUMNS = {
     "example_id": Column(TEXT, "id of the tokens, the spans, and the inputs and outputs where there are any"),
     "prompt_id": PROMPT_ID,
@@ -210,6 +211,7 @@ SIGNALS = Table("signals", ("example_id",), {
     "tail_mass": Column(REALS, "[N] probability of all other tokens together"),
     "target_logprob": Column(REALS, "[N] log-probability of the token that stands there"),
     "temperature": Column(REAL, "temperature that the distribution was taken at"),
+    "tempered": optional(TEMPERED, "at further temperatures the mass [N] of all others; the K keep their ratios"),
     "features": optional(TENSORS, "what else the teacher computed, by tap: states, maps, attention, raw logits, ..."),
 })  # fmt: skip
 

@@ -281,7 +281,8 @@ class LocalModel:
             target_N = ids_BT.flatten()[asked_N]
             rows = max(ROWS, CHUNK // logits_NV.shape[1])
             looked = [
-                _look(*some, want.top_k) for some in zip(logits_NV.split(rows), target_N.split(rows), strict=True)
+                _look(*some, want.top_k, want.temperatures)
+                for some in zip(logits_NV.split(rows), target_N.split(rows), strict=True)
             ]
             found = {name: torch.cat([some[name] for some in looked]).cpu().numpy() for name in looked[0]}
             means = [
@@ -339,7 +340,9 @@ def _uniform(seeds: Sequence[int], draws: int) -> np.ndarray:
     return np.stack([np.random.Generator(np.random.Philox(key=seed)).random(draws) for seed in seeds])
 
 
-def _look(logits_NV: torch.Tensor, target_N: torch.Tensor, top_k: int) -> dict[str, torch.Tensor]:
+def _look(
+    logits_NV: torch.Tensor, target_N: torch.Tensor, top_k: int, temperatures: Sequence[float]
+) -> dict[str, torch.Tensor]:
     """What a Reading says of some positions. The tail is summed and not subtracted, so that it is never below 0."""
     log_p_NV = torch.log_softmax(logits_NV.float(), -1)
     found = {"target_logprob": log_p_NV.gather(1, target_N[:, None])[:, 0]}
@@ -347,6 +350,9 @@ def _look(logits_NV: torch.Tensor, target_N: torch.Tensor, top_k: int) -> dict[s
         values, taken = log_p_NV.topk(min(top_k, log_p_NV.shape[1]), -1)
         tail = log_p_NV.exp().scatter(1, taken, 0.0).sum(-1)
         found |= {"topk_ids": taken.int(), "topk_logprobs": values, "tail_mass": tail}
+        tails = [(log_p_NV / t).softmax(-1).scatter(1, taken, 0.0).sum(-1) for t in temperatures]
+        if tails:
+            found["tempered"] = torch.stack(tails, 1)
     return found
 
 

@@ -83,6 +83,10 @@ class NetworkModel:
                         "topk_logprobs": log_p_V[order_K][None],
                         "tail_mass": np.array([rest], np.float32),
                     }
+                if want.top_k and want.temperatures:
+                    others = np.delete(log_p_V, order_K)
+                    tails = [np.exp(others / t).sum() / np.exp(log_p_V / t).sum() for t in want.temperatures]
+                    top["tempered"] = np.array([tails], np.float32)
                 yield Reading(
                     sequences[i].id,
                     np.array([log_p_V[max(_target(sequences[i]), 0)]], np.float32),

@@ -230,7 +230,7 @@ class VllmModel:
             detokenize=False,
             **_common(),
         )
-        return _Job(sequence.id, list(sequence.token_ids), params, lambda output: _reading(output, sequence, top_k))
+        return _Job(sequence.id, sequence.asked()[0], params, lambda output: _reading(output, sequence, top_k))
 
     def _run(self, jobs: Iterator[_Job[T] | T]) -> Iterator[T]:
         """The outcome of every job as it is there; what needs no engine passes through."""

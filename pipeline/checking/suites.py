@@ -307,6 +307,8 @@ SIGNALS = Suite(
             lambda x: x IS NOT NULL)) AS all_read,
         CASE WHEN all_read THEN list_max(list_transform(masses, lambda m: abs(m - 1))) END AS mass_error,
         list_min(tail_mass) AS lowest_tail,
+        list_bool_and(list_transform(tempered, lambda t: len(t.tail_mass) = loss_tokens
+            AND list_min(t.tail_mass) >= 0 AND list_max(t.tail_mass) <= 1 + 1e-5)) AS tempered_agree,
         CASE WHEN all_read THEN list_bool_and(list_transform(topk_logprobs, lambda l: list_reverse_sort(l) = l)) END
             AS descending,
         list_max(target_logprob) AS highest_target,
@@ -322,6 +324,7 @@ SIGNALS = Suite(
         between("mass", "the top-k and the tail sum to 1 (largest difference)", "mass_error", "max_value",
                 max_value=1e-3),
         between("tail_mass", "no tail mass is below 0", "lowest_tail", min_value=0),
+        flag("tempered", "at further temperatures too, a mass of all others for each loss token", "tempered_agree"),
         flag("descending", "the top-k stand likeliest first", "descending"),
         between("targets", "no target's log-probability is above 0", "highest_target", max_value=1e-4),
         between("aligned", "a target among the top-k has the same log-probability there (largest difference)",

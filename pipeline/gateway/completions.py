@@ -270,7 +270,7 @@ class Completions:
         """The request whose reply has the log-probabilities of given tokens; it must answer one token at least."""
         return orjson.dumps({
             "model": self.served.model,
-            "prompt": list(tokens.token_ids),
+            "prompt": tokens.asked()[0],
             "max_tokens": 1,
             "temperature": 1.0,
             "prompt_logprobs": max(1, top_k),

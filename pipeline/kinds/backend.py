@@ -135,7 +135,8 @@ class Descent:
 
 @dataclass(frozen=True)
 class Want:
-    """What is asked of a reading besides the log-probability of each asked token: the K likeliest, the pooled states,
+    """What is asked of a reading besides the log-probability of each asked token: the K likeliest, the mass of all
+    others at further temperatures, the pooled states,
     what the model computes on the way (taps, as in `kinds/objective.py`), the gradient of the mean loss in so many
     numbers, or the direction that AdamW would take by it (`adam`), and what a step along the gradient does."""
 
@@ -145,6 +146,7 @@ class Want:
     gradient: int = 0
     adam: bool = False
     descent: Descent | None = None
+    temperatures: tuple[float, ...] = ()
 
     @property
     def studies(self) -> bool:
@@ -156,6 +158,8 @@ class Want:
         asked = {
             "read": True,
             "topk_logprobs": self.top_k,
+            # The mass of all others at a temperature depends on each of them.
+            "full_logits": self.temperatures,
             "hidden_states": self.embedding or self.taps,
             "gradients": self.studies,
             "moments": self.adam,
@@ -170,7 +174,8 @@ PLAIN = Want()
 class Reading:
     """What a model says about the N asked tokens of one sequence; only what was wanted is set.
 
-    target_logprob [N], topk_ids and topk_logprobs [N, K] (likeliest first), tail_mass [N], embedding [D] (mean of the
+    target_logprob [N], topk_ids and topk_logprobs [N, K] (likeliest first), tail_mass [N], tempered
+    [N, temperatures] (the mass of all others at each), embedding [D] (mean of the
     last layer's states at the asked tokens), features by tap [N, D], gradient [W] (see `model/gradients.py`), descent
     [2] (the mean loss on its target before the step and after it).
     """
@@ -180,6 +185,7 @@ class Reading:
     topk_ids: np.ndarray | None = None
     topk_logprobs: np.ndarray | None = None
     tail_mass: np.ndarray | None = None
+    tempered: np.ndarray | None = None
     embedding: np.ndarray | None = None
     gradient: np.ndarray | None = None
     descent: np.ndarray | None = None

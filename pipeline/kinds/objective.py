@@ -24,8 +24,9 @@ all of them: the objective has a first look (`Objective`).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, Protocol, cast
 
 if TYPE_CHECKING:
@@ -68,17 +69,32 @@ class DenseTeacher:
 class TopKTeacher:
     """The teacher's distribution as K + 1 outcomes: its K likeliest, and all others together.
 
-    `logprobs_NK` and the mass `tail_N` were taken at `temperature`, over all outcomes.
+    `logprobs_NK` and the mass `tail_N` were taken at `temperature`, over all outcomes. `tails` are the masses [N] of
+    the others at further temperatures, which is all that differs there: the K keep their ratios.
     """
 
     ids_NK: torch.Tensor
     logprobs_NK: torch.Tensor
     tail_N: torch.Tensor
     temperature: float = 1.0
+    tails: Mapping[float, torch.Tensor] = field(default_factory=dict)
 
     def at(self, rows: torch.Tensor | slice) -> TopKTeacher:
         """Some of the places."""
-        return replace(self, ids_NK=self.ids_NK[rows], logprobs_NK=self.logprobs_NK[rows], tail_N=self.tail_N[rows])
+        tails = {temperature: tail_N[rows] for temperature, tail_N in self.tails.items()}
+        return TopKTeacher(self.ids_NK[rows], self.logprobs_NK[rows], self.tail_N[rows], self.temperature, tails)
+
+    def at_temperature(self, temperature: float) -> TopKTeacher | None:
+        """The same distribution at another temperature; None where the mass of the others is not known there."""
+        # Close, not equal: 0.7 comes back from a float32 as 0.69999999.
+        if math.isclose(self.temperature, temperature, rel_tol=1e-6):
+            return self
+        for known, tail_N in self.tails.items():
+            if math.isclose(known, temperature, rel_tol=1e-6):
+                scaled_NK = self.logprobs_NK * (self.temperature / temperature)
+                top_N = torch.log1p(-tail_N.clamp_max(1 - 1e-7)) - scaled_NK.logsumexp(1)
+                return TopKTeacher(self.ids_NK, scaled_NK + top_N[:, None], tail_N, temperature)
+        return None
 
 
 Teacher = DenseTeacher | TopKTeacher

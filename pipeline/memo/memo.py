@@ -57,7 +57,8 @@ def reading_key(tokens: Tokens, model_id: str, engine: str, want: Want) -> str:
     # What earlier versions did not know is left out where it is not wanted, so that their keys stay.
     taps = [list(want.taps)] if want.taps else []
     gradients = [want.gradient, want.adam, want.descent.id if want.descent else ""] if want.studies else []
-    return ids.digest("reading", model_id, engine, *asked, *taps, *gradients, *ids.of_arrays(tokens.inputs))
+    tempered = [{"temperatures": want.temperatures}] if want.temperatures else []
+    return ids.digest("reading", model_id, engine, *asked, *taps, *gradients, *tempered, *ids.of_arrays(tokens.inputs))
 
 
 @dataclass(frozen=True)

@@ -35,16 +35,16 @@ def outcomes(view: View, temperature: float = 1.0) -> tuple[Tensor, Tensor]:
     A dense teacher gives the V tokens. A stored one gives its K tokens and, last, all others together, for both: two
     whole distributions, so that a divergence between them is a true one and never above the dense one. The student's
     mass on the others is summed, not taken as 1 minus the K, which in float32 is noise when they are nearly all.
-    At another temperature the stored mass of the others is unknown (it depends on how it was spread), so that is
-    refused. No gradient flows to the teacher.
+    At a temperature that was not stored the mass of the others is unknown (it depends on how it was spread), so that
+    is refused. No gradient flows to the teacher.
     """
     match view.teacher:
         case DenseTeacher(logits_NV):
             logits_NV = logits_NV.detach().to(view.student_NV.dtype)
             return log_probs(logits_NV, temperature), log_probs(view.student_NV, temperature)
-        case TopKTeacher(ids_NK, logprobs_NK, tail_N, stored):
-            _refuse_another(stored, temperature)
-            ids_NK = ids_NK.long()
+        case TopKTeacher():
+            stored = _stored(view.teacher, temperature)
+            ids_NK, logprobs_NK, tail_N = stored.ids_NK.long(), stored.logprobs_NK, stored.tail_N
             # A tail that the float could not hold is small, not impossible.
             log_tail = tail_N.detach().clamp_min(SMALLEST).log()
             log_p = torch.cat([logprobs_NK.detach(), log_tail[:, None]], 1).to(view.student_NV.dtype).log_softmax(1)
@@ -58,28 +58,31 @@ def outcomes(view: View, temperature: float = 1.0) -> tuple[Tensor, Tensor]:
 def likeliest(view: View, k: int, temperature: float = 1.0) -> tuple[Tensor, Tensor]:
     """The teacher's k likeliest outcomes and their log-probabilities at a temperature, best first; each [N, k].
 
-    A stored teacher gives as many as it has, and no other temperature than its own.
+    A stored teacher gives as many as it has.
     """
     match view.teacher:
         case DenseTeacher(logits_NV):
             log_p = log_probs(logits_NV.detach().to(view.student_NV.dtype), temperature)
             top = log_p.topk(min(k, log_p.shape[1]), 1)
             return top.indices, top.values
-        case TopKTeacher(ids_NK, logprobs_NK, _, stored):
-            _refuse_another(stored, temperature)
-            known = logprobs_NK[:, :k].detach().to(view.student_NV.dtype)
-            return ids_NK[:, :k].long(), known.clamp_min(IMPOSSIBLE)
+        case TopKTeacher():
+            stored = _stored(view.teacher, temperature)
+            known = stored.logprobs_NK[:, :k].detach().to(view.student_NV.dtype)
+            return stored.ids_NK[:, :k].long(), known.clamp_min(IMPOSSIBLE)
     raise Refused(NO_TEACHER)
 
 
-def _refuse_another(stored: float, temperature: float) -> None:
-    # Close, not equal: 0.7 comes back from a float32 as 0.69999999.
-    if not math.isclose(stored, temperature, rel_tol=1e-6):
+def _stored(teacher: TopKTeacher, temperature: float) -> TopKTeacher:
+    """A stored distribution at a temperature; refuses one at which the mass of the others is not known."""
+    found = teacher.at_temperature(temperature)
+    if found is None:
         raise Refused(
-            f"the stored signals were taken at temperature {stored:g} and the objective asks for {temperature:g}: the "
-            f"mass of the tokens that were not stored is unknown there. "
-            f"Write `temperature: {stored:g}` for the objective, or probe at {temperature:g}."
+            f"the stored signals were taken at temperature {teacher.temperature:g} and the objective asks for "
+            f"{temperature:g}: the mass of the tokens that were not stored is unknown there. "
+            f"Write `temperature: {teacher.temperature:g}` for the objective, or let the probe say "
+            f"`temperatures: [{teacher.temperature:g}, {temperature:g}]`."
         )
+    return found
 
 
 def log_probs(logits_CV: Tensor, temperature: float = 1.0) -> Tensor:

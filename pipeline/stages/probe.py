@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -10,7 +10,7 @@ from typing import Any, Literal
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from pydantic import PositiveInt
+from pydantic import PositiveFloat, PositiveInt
 
 from pipeline.asking.read import read_all
 from pipeline.contracts import EXAMPLES, SIGNALS
@@ -42,6 +42,12 @@ class Params(StageParams):
     top_k: PositiveInt
     taps: tuple[str, ...] = ()
     store: Literal["exact", "compact"] = "exact"
+    temperatures: tuple[PositiveFloat, ...] = (1.0,)
+
+    @property
+    def further(self) -> tuple[float, ...]:
+        """The temperatures besides 1, at which everything is stored."""
+        return tuple(sorted({t for t in self.temperatures if t != 1}))
 
     def inputs(self) -> dict[str, Input]:
         return {"examples": Input(f"examples/{self.of}", EXAMPLES), "model": Input(f"models/{self.model}")}
@@ -54,7 +60,7 @@ class Params(StageParams):
 
     def want(self) -> Want:
         """What is asked of the model at each place."""
-        return Want(top_k=self.top_k, taps=self.taps)
+        return Want(top_k=self.top_k, taps=self.taps, temperatures=self.further)
 
 
 def sealed(params: Params, examples: Scan, model: Path, out: Path, how: How) -> None:
@@ -73,6 +79,7 @@ def sealed(params: Params, examples: Scan, model: Path, out: Path, how: How) -> 
         rows=len(heads),
         top_k=params.top_k,
         store=params.store,
+        temperatures=(1.0, *params.further),
         again=_again(params, written, names.sort().slice(0, SECOND), model, how) if len(heads) else None,
     ).write(out)
 
@@ -132,8 +139,8 @@ def apart(one: Any, two: Any) -> tuple[np.ndarray, np.ndarray]:
     ends=sealed,
 )
 def probe(params: Params, examples: Scan, model: Path, how: How) -> Iterator[pa.RecordBatch]:
-    """The K likeliest outcomes at each place, their log-probabilities and the mass of all others, at temperature 1; and
-    by tap what else the model computes there."""
+    """The K likeliest outcomes at each place, their log-probabilities and the mass of all others, at temperature 1;
+    that mass at further temperatures, from which the rest follows there; and by tap what else the model computes."""
     rows = examples.read()
     if not len(rows):
         return
@@ -157,6 +164,7 @@ def probe(params: Params, examples: Scan, model: Path, how: How) -> Iterator[pa.
         "tail_mass": joined([r.tail_mass for r in readings], pa.float32()),
         "target_logprob": joined([r.target_logprob for r in readings], pa.float32()),
         "temperature": [1.0] * count,
+        "tempered": [_tempered(params.further, r) if params.further else None for r in readings],
         "features": [cell(r.features) if r.features else None for r in readings],
     }
     top = [r.topk_ids for r in readings], [r.topk_logprobs for r in readings]
@@ -165,6 +173,10 @@ def probe(params: Params, examples: Scan, model: Path, how: How) -> Iterator[pa.
     else:
         signals |= {"topk_ids": nested(top[0], pa.int32()), "topk_logprobs": nested(top[1], pa.float32())}
     yield SIGNALS.batch(**{name: rows[name] for name in rows.column_names}, **signals)
+
+
+def _tempered(temperatures: Sequence[float], reading: Any) -> list[dict[str, Any]]:
+    return [{"temperature": t, "tail_mass": reading.tempered[:, i]} for i, t in enumerate(temperatures)]
 
 
 def tokens_of(rows: pa.Table) -> list[Tokens]:
@@ -181,7 +193,10 @@ def recorded(signals: pa.Table) -> Iterator[tuple[Tokens, Reading]]:
         return
     signals = plain(signals)
     columns = {name: signals[name].to_pylist() for name in ("topk_ids", *NUMBERS)}
+    tempered = signals["tempered"].to_pylist()
     for i, (tokens, features) in enumerate(zip(tokens_of(signals), signals["features"].to_pylist(), strict=True)):
         given = {n: np.array(rows[i], np.float32 if n in NUMBERS else np.int32) for n, rows in columns.items()}
         taps = {name: np.asarray(array) for name, array in arrays(features or []).items()}
-        yield tokens, Reading(tokens.id, features=taps, **given)
+        tails = [told["tail_mass"] for told in tempered[i] or ()]
+        further = np.stack([np.array(tail, np.float32) for tail in tails], 1) if tails else None
+        yield tokens, Reading(tokens.id, features=taps, tempered=further, **given)

@@ -45,6 +45,7 @@ class Manifest(BaseModel):
     rows: int
     top_k: int
     store: str = "exact"
+    temperatures: tuple[float, ...] = (1.0,)
     again: Again | None = None
 
     def write(self, folder: Path) -> None:

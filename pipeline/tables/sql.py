@@ -52,6 +52,7 @@ MANIFESTS = pa.schema({
     "rows": pa.int64(),
     "top_k": pa.int64(),
     "store": pa.string(),
+    "temperatures": pa.list_(pa.float64()),
     "reread": pa.int64(),
     "distance": pa.float64(),
     "furthest": pa.float64(),

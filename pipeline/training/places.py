@@ -64,7 +64,8 @@ class Places:
         teacher = self.teacher
         if teacher is not None:
             tensors = {k: v.to(device) for k, v in teacher.__dict__.items() if isinstance(v, torch.Tensor)}
-            teacher = replace(teacher, **tensors)  # type: ignore[arg-type]
+            tails = {temperature: tail_N.to(device) for temperature, tail_N in teacher.tails.items()}
+            teacher = replace(teacher, **tensors, tails=tails)  # type: ignore[arg-type]
         beside = None if self.beside is None else self.beside.to(device)
         return replace(self, **moved, features=features, teacher=teacher, beside=beside)  # type: ignore[arg-type]
 
@@ -103,6 +104,7 @@ def places(rows: pa.Table) -> Places:
         torch.from_numpy(values(logprobs).to_numpy().reshape(shape).copy()),
         _reals(rows, "tail_mass"),
         float(rows["temperature"][0].as_py()),
+        _tails(rows),
     )
     return replace(found, teacher=teacher, reference_N=_reals(rows, "target_logprob"), features=_features(rows))
 
@@ -114,6 +116,21 @@ def _features(rows: pa.Table) -> dict[str, torch.Tensor]:
         return {}
     taps = [arrays(cell) for cell in cells]
     return {name: torch.from_numpy(np.concatenate([tap[name] for tap in taps])) for name in taps[0]}
+
+
+def _tails(rows: pa.Table) -> dict[float, torch.Tensor]:
+    """The mass of all others at further temperatures, [N] each."""
+    column = whole(rows, "tempered") if "tempered" in rows.column_names else None
+    if column is None or column.null_count:
+        return {}
+    each, count = values(column), int(lengths(column)[0])
+    tails = each.field("tail_mass")
+    return {
+        temperature: torch.from_numpy(
+            values(tails.take(pa.array(range(i, len(each), count)))).to_numpy().astype(np.float32)
+        )
+        for i, temperature in enumerate(each.field("temperature").to_pylist()[:count])
+    }
 
 
 def _reals(rows: pa.Table, column: str) -> torch.Tensor:

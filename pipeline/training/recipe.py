@@ -262,6 +262,7 @@ class StudentParams(Recipe):
             if "across" in traits and (term.against not in (None, "teacher") or self.shadow is not None):
                 texts.append(f"{name} is told by a teacher of other tokens alone: say `against: teacher`")
         texts += self._lacks_texts(live)
+        texts += self._lacks_temperatures(plan, live)
         texts += [f"{name} reads the teacher's tap {tap!r}; {text}" for name, tap, text in self._lacks_taps(plan, live)]
         if self.pacing is not None and not any(self._is_control(i.params) for s in TRAINING for i in plan.of(s)):
             texts.append(
@@ -297,6 +298,21 @@ class StudentParams(Recipe):
         """Whether another entry is this one in random order."""
         plain = {"pacing": None, "arm": None}
         return other.model_copy(update={"arm": None}) == self.model_copy(update=plain)
+
+    def _lacks_temperatures(self, plan: Plan, live: bool) -> list[str]:
+        """Terms that compare with stored signals at a temperature that these were not taken at."""
+        texts = []
+        for probe in [] if live or self.shadow is not None else [i for i in plan.of("probe") if i.output == self.of]:
+            stored = {1.0, *probe.params.temperatures}  # type: ignore[attr-defined]
+            texts += [
+                f"{term.use.name} asks for temperature {t:g}, and probe.{probe.name} takes signals at "
+                f"{', '.join(f'{s:g}' for s in sorted(stored))}: let it say `temperatures: [1, {t:g}]`"
+                for term in self.terms()
+                if "teacher" in term.use.method.traits["reads"] and term.against is None
+                for t in [term.use.arguments.get("temperature", 1.0)]
+                if isinstance(t, int | float) and t not in stored
+            ]
+        return texts
 
     def _lacks_taps(self, plan: Plan, live: bool) -> list[tuple[str, str, str]]:
         """Terms whose taps of a teacher are not in the stored signals, with what would mend it."""

@@ -153,6 +153,7 @@ FAULTS = {
         "widths": lambda r: spoil(r[3], topk_ids=[[3, 9], [8, 5], [8]]),
         "mass": lambda r: spoil(r[3], tail_mass=[0.1, 0.1, 0.35]),
         "tail_mass": lambda r: spoil(r[3], tail_mass=[0.1, 0.1, -0.01], topk_logprobs=wider(r[3], 0.26)),
+        "tempered": lambda r: spoil(r[3], tempered=[{"temperature": 2.0, "tail_mass": [0.1, 1.2, 0.3]}]),
         "descending": lambda r: spoil(r[3], topk_logprobs=wider(r[3], 0.5, 0.25)),
         "targets": lambda r: spoil(r[3], target_logprob=[*r[3]["target_logprob"][:2], 0.5]),
         "aligned": lambda r: spoil(r[3], topk_ids=[[9, 3], [8, 5], [8, 9]]),

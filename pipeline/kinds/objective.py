@@ -42,7 +42,7 @@ from pipeline.core.methods import marker
 
 UNFILLED: Any = None
 # Fields of a view that are as wide as the vocabulary; no objective of places is shown all places' at once.
-LOGITS = frozenset({"student_NV", "teacher", "reference"})
+LOGITS = frozenset({"student_NV", "teacher", "reference", "other"})
 
 
 # Arguments that name what a model computes on the way: `last`, the states that its head is given, or a module's name.

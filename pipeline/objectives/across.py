@@ -26,7 +26,7 @@ def uld(*, temperature: PositiveFloat = 1.0) -> Objective:
     """The sum of distances between the probabilities of both, each sorted, as if all outcomes were equally far apart.
 
     The first token of one is held against the first of the other, and so on, whatever they say; which outcome is which
-    does not count. Cross-entropy stands beside it, as a term with weight 1 / 1.5.
+    does not count. Beside cross-entropy its weight is 1.5 in the released recipe.
     Paper: Boizard et al. 2024, ULD (arXiv 2402.12030), eq. 5 and 6.
     Differs: nothing.
     """

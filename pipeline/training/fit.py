@@ -201,7 +201,7 @@ def turn_of(turn: object, params: StudentParams, live: bool) -> Turn:
         traits = term.use.method.traits
         against = term.against or ("shadow" if params.shadow else "teacher" if live else None)
         where = term.where or ("labelled" if "target_N" in traits["reads"] else "all")
-        per = traits.get("across") or traits.get("per", traits["item"])
+        per = traits.get("per") or traits.get("across") or traits["item"]
         terms.append(
             Term(
                 term.weight,

@@ -299,21 +299,44 @@ def _across(
     last_G, other_last_G = groups_G4[:, 1] - 1, groups_G4[:, 3] - 1
     example_G = places.example_N[last_G]
 
-    def value(logits_CV: torch.Tensor, at: slice, logits_CU: torch.Tensor) -> torch.Tensor:
-        other = OtherTeacher(logits_CU, before_G[at], own_before_G[at], read.outcome_U)
-        view = View(
-            student_NV=logits_CV,
+    settled_GS: torch.Tensor | None = None
+
+    def view(at: slice, logits_CV: torch.Tensor | None, logits_CU: torch.Tensor | None) -> View:
+        fields: dict[str, Any] = {}
+        if logits_CV is not None and logits_CU is not None:
+            other = OtherTeacher(logits_CU, before_G[at], own_before_G[at], read.outcome_U)
+            fields = {"student_NV": logits_CV, "other": other}
+        if settled_GS is not None:
+            fields["settled_NS"] = settled_GS[at]
+        return View(
             target_N=places.target_N[last_G[at]],
-            other=other,
             example_N=example_G[at],
             weight_N=places.weight_B[example_G[at]],
             step=step,
+            **fields,
         )
-        return _valued(term, view, totals)
 
+    states_GD, head = judged.states_ND[last_G], judged.heads[term.head]
     frozen = [(heard.states_ND[other_last_G], _head(heard, term.head))]
+    if hasattr(term.objective, "measure"):
+        pieces = []
+
+        def look(logits_CV: torch.Tensor, at: slice, logits_CU: torch.Tensor) -> torch.Tensor:
+            shown = view(at, logits_CV, logits_CU).restrict(term.reads)
+            pieces.append(cast(Any, term.objective).measure(shown))
+            return logits_CV.new_zeros(())
+
+        with torch.no_grad():
+            # No place at all has numbers too, none of them.
+            look(head(states_GD[:0]), slice(0, 0), *(module(states[:0]) for states, module in frozen))
+            loss_in_chunks(states_GD, head, look, frozen=frozen)
+        settled_GS = settled(term.objective, torch.cat(pieces), view(slice(None), None, None), term.reads)
+
+    def value(logits_CV: torch.Tensor, at: slice, logits_CU: torch.Tensor) -> torch.Tensor:
+        return _valued(term, view(at, logits_CV, logits_CU), totals)
+
     others = [own_before_G] if own_before_G.requires_grad else []
-    return loss_in_chunks(judged.states_ND[last_G], judged.heads[term.head], value, frozen=frozen, others=others)
+    return loss_in_chunks(states_GD, head, value, frozen=frozen, others=others)
 
 
 def _before(seen: Seen, head: str, target_N: torch.Tensor, from_to_G2: torch.Tensor) -> torch.Tensor:

@@ -115,13 +115,13 @@ def tiny(params: dict[str, Any]) -> None:
     }
 
 
-PACKED = {"dpo": "pairs", "classifier_text": "some", "features": "some"}
+PACKED = {"dpo": "pairs", "classifier_text": "some", "features": "some", "across_tokenizers": "agreed"}
 
 
 @pytest.mark.long
 @pytest.mark.parametrize("recipe", PACKED)
 def test_a_method_and_its_control_run_to_the_report(env: dict[str, str], recipe: str, tmp_path: Path) -> None:
-    """A chain of trainings over sets of answers; and a graph without any language model."""
+    """A chain of trainings over sets of answers; a graph without any language model; a teacher of other tokens."""
     workspace = make_workspace(tmp_path / "repo", env, lambda params: None)
     use(workspace, f"{recipe}.yaml", {})
     workspace.edit(tiny)

@@ -44,7 +44,7 @@ from pipeline.tables.parquet import Scan
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results" / "recipes"
 PAGE = ROOT / "docs" / "methods.md"
-GROUPS = ("mixtures", "diversity", "corpora", "answers", "copies")
+GROUPS = ("mixtures", "diversity", "corpora", "answers", "copies", "features")
 SEEDS = tuple(range(101, 109))
 GRAPH_SEEDS = SEEDS[:3]
 SAID: Mapping[Verdict, str] = {"helps": "helps", "inconclusive": "no gain", "does not help": "does not help"}

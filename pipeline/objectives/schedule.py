@@ -182,7 +182,7 @@ class Uskd:
 
     def modules(self, widths: Mapping[str, int], teacher_widths: Mapping[str, int]) -> torch.nn.Module:
         """The weak head."""
-        return torch.nn.Linear(widths[self.taps[0]], widths["outcomes"])
+        return torch.nn.Linear(widths[self.taps[0]], widths[OUTCOMES])
 
     def measure(self, view: View) -> torch.Tensor:
         """q_y^2."""

@@ -180,9 +180,12 @@ class Trainer:
 
     def _begin(self) -> Order:
         """Put every model where it is trained; returns the order of the rows."""
+        learning = self.learning
         sets = any("set" in (term.item, term.per) for turn in self.turns for term in turn.terms)
         for module in (*self.parts.values(), *self.fixed.values()):
             module.to(self.device)
+        for p in (p for part in self.parts.values() for p in part.parameters()):
+            p.requires_grad_(id(p) in learning)
         for module in self.fixed.values():
             module.eval().requires_grad_(False)
         if self.shadow is not None:

@@ -8,7 +8,7 @@ from itertools import combinations
 from pipeline.training.loop import Pull
 
 # A term that pulls so many times as hard as another is the training; two of which one is the other are one.
-FAR, SAME = 100.0, 1e-3
+FAR, SAME, ZERO = 100.0, 1e-3, 1e-6
 SHOWN = 8
 
 
@@ -32,7 +32,8 @@ def domains(by_domain: Mapping[str, int]) -> str:
 
 def warnings(turn: Sequence[Pull]) -> Iterator[str]:
     """What of the terms of a turn is seldom meant: one that pulls on nothing, one that drowns another, two that are
-    one."""
+    one. Of one that is 0 at the start, as between models that are still the same, nothing can be told."""
+    turn = [pull for pull in turn if not abs(pull.loss) <= ZERO]
     for pull in turn:
         if not pull.norm:
             yield f"CAUTION: {pull.term} has no gradient at the start, so nothing is learnt from it"

@@ -241,9 +241,9 @@ def test_a_killed_training_across_tokenizers_goes_on_to_the_same_bytes(others: P
 
 
 def test_another_tokenizer_is_refused_by_what_cannot_cross(others: Path) -> None:
-    with pytest.raises(Refused, match="was cut with another tokenizer \\(.{8}\\) than the teacher's"):
+    with pytest.raises(Refused, match=r"was cut with another tokenizer \(.{8}\) than the teacher's"):
         distilled(others, "kd", "other_teacher", {"use": "divergence.forward"}, texts=None)
-    with pytest.raises(Refused, match="was cut with another tokenizer \\(.{8}\\) than the teacher's"):
+    with pytest.raises(Refused, match=r"was cut with another tokenizer \(.{8}\) than the teacher's"):
         distilled(others, "both", "other_teacher", ULD, {"use": "divergence.forward"})
 
 

@@ -170,7 +170,8 @@ def _in_chunks(
         parts = [_valued(term, view(number, *chunk), totals) for number, term in enumerate(terms)]
         return sum(parts, start=torch.zeros((), device=chunk[0].device))
 
-    others = [p for term in terms if term.own is not None for p in term.own.parameters() if p.requires_grad]
+    own = [term.own for term in terms if term.own is not None]
+    others: list[torch.Tensor] = [p for module in own for p in module.parameters() if p.requires_grad]
     if any("features" in term.reads for term in terms):
         others += [each for each in judged.features.values() if each.requires_grad]
     return loss_in_chunks(judged.states_ND, judged.heads[head], value, frozen=frozen, others=others)

@@ -73,8 +73,7 @@ PROOFS = {
     "classifier_text": Proof(
         [("kd", "sft"), ("hidden", "sft"), ("hidden", "kd")], ("sft", "kd", "hidden"), "select.some"
     ),
-    "logits": Proof([(f"{m}_{k}_{n}", f"sft_{k}_{n}") for k in ("agreed", "any") for n in (12, 42)
-                     for m in (("forward", "reverse", "mixed", "hot") if n == 12 else ("forward",))]),
+    "logits": Proof([("forward", "sft")]),
     "real_small": Proof(
         [
             ("voted_sft", "random_sft"), ("voted_sft", "greedy_sft"), ("voted_sft", "smol"), ("greedy_sft", "smol"),
@@ -169,7 +168,7 @@ def note(recipe: str, found: Mapping[str, Any]) -> str:
         f"{name} {line['accuracy']:g} (ECE {line['ece']:.3f}" + (f", {line['steps']} steps)" if line["steps"] else ")")
         for name, line in sorted(found["lines"].items(), key=lambda pair: -pair[1]["accuracy"])
     ]
-    made = f"commit {found['commit']}, {found['minutes']} minutes"
+    made = f"{len(found['seeds'])} seeds, commit {found['commit']}, {found['minutes']} minutes"
     return f"`recipes/{recipe}.yaml`, {len(found['items']):,} items, {made}: {', '.join(said)}."
 
 

@@ -136,9 +136,9 @@ class Descent:
 @dataclass(frozen=True)
 class Want:
     """What is asked of a reading besides the log-probability of each asked token: the K likeliest, the mass of all
-    others at further temperatures, the pooled states,
-    what the model computes on the way (taps, as in `kinds/objective.py`), the gradient of the mean loss in so many
-    numbers, or the direction that AdamW would take by it (`adam`), and what a step along the gradient does."""
+    others at further temperatures, the pooled states, what the model computes on the way (taps, as in
+    `kinds/objective.py`), the gradient of the mean loss in so many numbers, or the direction that AdamW would take by
+    it (`adam`), and what a step along the gradient does."""
 
     top_k: int = 0
     embedding: bool = False

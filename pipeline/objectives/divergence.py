@@ -1,9 +1,9 @@
 """Divergences between the teacher's distribution p and the student's q, one value per place.
 
-Where its formula allows, one takes a dense teacher or a stored top-k (`distributions.outcomes`). Two whole distributions
-have two questions of temperature: `temperature` softens both before they are compared. A gradient then shrinks as
-1 / temperature^2; `times_tau_squared` multiplies the loss by temperature^2, which Hinton et al. do so that a mixture with
-cross-entropy keeps its balance, and which GKD, DistiLLM and MiniLLM do not do. At temperature 1 it changes nothing.
+Where its formula allows, one takes a dense teacher or a stored top-k (`distributions.outcomes`). Two distributions have
+two questions of temperature: `temperature` softens both before they are compared. A gradient then shrinks as
+1 / temperature^2; `times_tau_squared` multiplies the loss by temperature^2, which Hinton et al. do so that a mixture
+with cross-entropy keeps its balance, and which GKD, DistiLLM and MiniLLM do not. At temperature 1 it changes nothing.
 """
 
 from __future__ import annotations

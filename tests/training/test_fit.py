@@ -283,7 +283,7 @@ def test_preference_against_the_student_as_it_began(data: Path) -> None:
 
 
 def test_a_second_model_a_first_look_and_a_controller_train_a_student(data: Path) -> None:
-    """The student as it began is the reference, controller and weak head are parts, and how often all is kept does not matter."""
+    """The reference is the student as it began; controller and weak head are parts, however often all is kept."""
     objectives = [
         {"use": "tokens.adaspec", "reference": "start"},
         {"use": "schedule.tgeo", "weight": 0.5},

@@ -165,11 +165,11 @@ def uskd(
     """A student's own soft labels, without a teacher: alpha on the target, beta on the others, mu on a weak head.
 
     The target's label is q_y^2 + 1 less the mean of q_y^2 over a step. The others' are Zipf's 1 / rank, ranked by q and
-    the weak head's probabilities together; the weak head reads the tap and learns the target, smoothed
-    by 0.1.
+    the weak head's probabilities together; the weak head reads the tap and learns the target, smoothed by 0.1.
     Paper: Yang et al. 2023, USKD (arXiv 2303.13005).
-    Differs: `k` ranks that many and gives the rest nothing, as Zipf over a vocabulary is flat; `variant: code` ranks by
-    log q where the paper has q, a name used twice. Add `supervised.cross_entropy`.
+    Differs: made for classes; over a vocabulary the weak head is as wide as it, which is most of its cost. `k` ranks
+    that many and gives the rest nothing, as Zipf over a vocabulary is flat; `variant: code` ranks by log q where the
+    paper has q, a name used twice. Add `supervised.cross_entropy`.
     """
     return Uskd((alpha, beta, mu), k, tap, variant)
 

@@ -162,7 +162,6 @@ def _in_chunks(
     """Terms that judge one head of one model, whose logits are made once for all of them."""
     live = list(dict.fromkeys(role for term in terms for role in term.beside().values()))
     frozen = [(seen[name].states_ND, _head(seen[name], head)) for name in live]
-
     settled_NS: dict[int, torch.Tensor] = {}
 
     def view(number: int, logits_CV: torch.Tensor, at: slice, *frozen_CV: torch.Tensor) -> View:

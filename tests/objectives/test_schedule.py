@@ -76,7 +76,7 @@ def test_the_controller_trusts_a_broken_teacher_less() -> None:
     draw = torch.Generator().manual_seed(3)
     wrong = torch.rand(240, generator=draw) < 0.45
     labels = torch.where(wrong, torch.randint(8, (240,), generator=draw), view.target_N)
-    view = replace(view, target_N=labels, example_N=torch.arange(240) // 12)
+    view = replace(view, target_N=labels, example_N=torch.arange(240) // 4)
     teacher = torch.where(broken[:, None], view.teacher.logits_NV.roll(1, 1), view.teacher.logits_NV)
     objective = made("tgeo")
     own = objective.modules({"last": 8, "outcomes": 8}, {}).double()

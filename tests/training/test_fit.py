@@ -285,6 +285,25 @@ def test_preference_against_the_student_as_it_began(data: Path) -> None:
     assert np.mean(curve[-4:]) < 0.5 * np.log(2)
 
 
+def test_a_second_model_a_first_look_and_a_controller_train_a_student(data: Path) -> None:
+    """The reference is the student as it began; controller and weak head are parts, however often all is kept."""
+    objectives = [
+        {"use": "tokens.adaspec", "reference": "start"},
+        {"use": "schedule.tgeo", "weight": 0.5},
+        {"use": "schedule.uskd", "weight": 0.1, "k": 8},
+        {"use": "divergence.pair", "weight": 0.1},
+    ]
+    whole = kd(data, "distill", "whole", "examples/some", objectives=objectives)
+    assert all(np.isfinite(losses(whole))) and len(losses(whole)) == 9
+    (place,) = (data / ".checkpoints" / "whole").iterdir()
+    from safetensors.torch import load_file
+
+    kept = load_file(place / "checkpoint-9" / "parts.safetensors")
+    assert {name.split(".")[0] for name in kept} == {"student", "own:1", "own:2"}
+    again = kd(data, "distill", "again", "examples/some", objectives=objectives, steps=4)
+    assert weights(again) == weights(whole)
+
+
 REMEMBERS = {
     "objectives": [
         {"use": "schedule.taid", "against": "teacher", "rate": 0.2},

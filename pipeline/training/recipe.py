@@ -177,8 +177,9 @@ class StudentParams(Recipe):
     def crosses(self) -> bool:
         """Whether all that looks at the teacher takes one of other tokens."""
         looks = [t for t in self.terms() if t.use.method.traits["teacher"] != "none" and t.against in (None, "teacher")]
-        alone = "teacher" not in self.beside.values() and all(term.of != "teacher" for term in self.terms())
-        return alone and self.feed is None and all("across" in term.use.method.traits for term in looks)
+        others = [*self.beside.values(), *(role for term in self.terms() for role in (term.of, term.reference))]
+        alone = "teacher" not in others and self.feed is None
+        return alone and bool(looks) and all("across" in term.use.method.traits for term in looks)
 
     def inputs(self) -> dict[str, Input]:
         return {

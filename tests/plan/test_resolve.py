@@ -41,15 +41,6 @@ def faults(given: dict[str, Any], change: Change) -> list[str]:
     return error.value.faults
 
 
-def crossing(params: dict[str, Any], **changed: Any) -> dict[str, Any]:
-    """An entry of distill beside a teacher of other tokens."""
-    term = {key: changed.pop(key) for key in ("use", "against") if key in changed}
-    of = params["train"]["random_sft"]["of"]
-    objectives = [{"use": "across.uld", **term}]
-    entry = {"of": of, "student": "base", "teacher": "teacher", "epochs": 1, "objectives": objectives}
-    return {**entry, "texts": "responses/train", **changed}
-
-
 WRONG: dict[str, tuple[Change, str]] = {
     "an unknown section": (lambda p: p.update(tain={}), "tain: no such section; did you mean train?"),
     "a missing section": (lambda p: p.pop("ingest"), "ingest: is missing"),
@@ -81,33 +72,6 @@ WRONG: dict[str, tuple[Change, str]] = {
     ),
     "a term against nobody": (
         lambda p: p["train"]["kd"]["objectives"][0].update(against="teacher"), "divergence.forward names 'teacher'"
-    ),
-    "no second model for one that reads it": (
-        lambda p: p["train"]["kd"]["objectives"][0].update(use="tokens.adaspec"), "say `reference:` and one of start"
-    ),
-    "across tokenizers without a live teacher": (
-        lambda p: p["train"]["kd"]["objectives"].append({"use": "across.uld"}),
-        "across.uld asks a live teacher: move the entry to `distill:`",
-    ),
-    "across tokenizers without texts": (
-        lambda p: p.update(distill={"x": crossing(p, texts=None)}),
-        "across.uld cuts the answers anew for the teacher: say `texts:`",
-    ),
-    "across tokenizers with a feed": (
-        lambda p: p.update(distill={"x": crossing(p, feed={"use": "rollout.on_policy"})}),
-        "rollout.on_policy draws rows that across.uld has no text of",
-    ),
-    "across tokenizers against the student as it began": (
-        lambda p: p.update(distill={"x": crossing(p, against="start")}),
-        "across.uld is told by a teacher of other tokens alone: say `against: teacher`",
-    ),
-    "texts that nothing reads": (
-        lambda p: p.update(distill={"x": crossing(p, use="divergence.forward")}),
-        "texts: no objective reads them",
-    ),
-    "a feed that samples with a teacher that is none": (
-        lambda p: p["train"]["kd"].update(feed={"use": "sampled.with_teacher"}),
-        "sampled.with_teacher samples with a teacher, and there is none: move the entry to `distill:`",
     ),
     "a second model for one that reads none": (
         lambda p: p["train"]["kd"]["objectives"][0].update(reference="start"), "leave out `reference: start`"

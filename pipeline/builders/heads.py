@@ -84,9 +84,8 @@ def add(
 def linear() -> Builder:
     """A head of random weights in place of the model's own, over the outcomes of the donor.
 
-    Trained alone (`trainable: classifier`) it is a linear probe of what the base has learnt.
-    Paper: Alain and Bengio 2016 (linear classifier probes, arXiv 1610.01644).
-    Differs: nothing.
+    Paper: Alain and Bengio 2016 (linear classifier probes, arXiv 1610.01644), the layer.
+    Differs: what is before it learns with it.
     """
 
     def make(base: Path, donor: Path, out: Path, seed: int) -> Card:

@@ -68,7 +68,7 @@ def _selection(plan: Plan, pack: Instance) -> SelectParams:
 def before_preview(plan: Plan, entry: Instance, data: Path) -> list[str]:
     """What must be up to date for a preview: what the entry reads, and the student, if no training makes it."""
     pack = pack_of(plan, entry)
-    students = [] if pack is None else [f"acquire@{_packing(pack).student}"]
+    students = [] if pack is None else [f"{stage}@{_packing(pack).student}" for stage in ("acquire", "build")]
     return [*needed(plan, entry.label, data), *(label for label in students if label in plan.instances)]
 
 

@@ -61,16 +61,16 @@ TERMS = {"inner": 0.0, "local": 0.0, "both": 0.0}
 @pytest.mark.parametrize("term", ["inner", "local"])
 def test_a_graph_of_equal_states_costs_nothing(term: str) -> None:
     mine = states(0, D)
-    value = case("relation.trg", **{**TERMS, term: 1.0})(view(mine, mine)).value_N
+    value = case("feature.trg", **{**TERMS, term: 1.0})(view(mine, mine)).value_N
     torch.testing.assert_close(value, torch.zeros_like(value), atol=1e-12, rtol=0)
-    assert case("relation.trg", **{**TERMS, term: 1.0})(view(mine, states(1, D))).value_N.sum() > 0
+    assert case("feature.trg", **{**TERMS, term: 1.0})(view(mine, states(1, D))).value_N.sum() > 0
 
 
 def test_places_that_are_all_alike_are_found_by_chance() -> None:
     """The logarithm of their number."""
     own = torch.nn.Linear(D, E).double()
     given = view(torch.ones(N, D, dtype=torch.float64), torch.ones(N, E, dtype=torch.float64), own)
-    value = case("relation.trg", **{**TERMS, "both": 1.0})(given).value_N
+    value = case("feature.trg", **{**TERMS, "both": 1.0})(given).value_N
     torch.testing.assert_close(value, torch.full_like(value, N).log())
 
 
@@ -79,7 +79,7 @@ def test_another_example_is_no_neighbour_inside() -> None:
     mine, theirs = states(0, D), states(1, D)
     moved = mine.clone()
     moved[0] += 1
-    inner = case("relation.trg", **{**TERMS, "inner": 1.0})
+    inner = case("feature.trg", **{**TERMS, "inner": 1.0})
     changed = (inner(view(moved, theirs)).value_N - inner(view(mine, theirs)).value_N).abs() > 1e-9
     assert changed.tolist() == [True] * 3 + [False] * 6
 
@@ -87,14 +87,14 @@ def test_another_example_is_no_neighbour_inside() -> None:
 def test_some_places_stand_for_all() -> None:
     """The others are worth 0, and the mean is that of those which take part."""
     mine, theirs = states(0, D), states(1, D)
-    few = case("relation.trg", **{**TERMS, "local": 1.0}, places=3)(view(mine, theirs)).value_N
-    alone = case("relation.trg", **{**TERMS, "local": 1.0})(view(mine[::3], theirs[::3])).value_N
+    few = case("feature.trg", **{**TERMS, "local": 1.0}, places=3)(view(mine, theirs)).value_N
+    alone = case("feature.trg", **{**TERMS, "local": 1.0})(view(mine[::3], theirs[::3])).value_N
     assert (few != 0).nonzero()[:, 0].tolist() == [0, 3, 6]
     torch.testing.assert_close(few.mean(), alone.mean())
 
 
 @pytest.mark.parametrize("count", [0, 1])
-@pytest.mark.parametrize("use", ["relation.gram", "relation.trg"])
+@pytest.mark.parametrize("use", ["relation.gram", "feature.trg"])
 def test_one_place_has_no_relation(use: str, count: int) -> None:
     own = torch.nn.Linear(D, E).double()
     mine = states(0, D, count).requires_grad_()

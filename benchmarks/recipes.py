@@ -242,8 +242,8 @@ one budget: the means over seeds, by how much the method is better, and the 95 %
 
 {table}
 
-Not here yet is what asks a teacher to write prompts, or trains by several losses: PGKD, ARTE, NesyCD, O1
-Replication, rich prompts (Llama 405B), curricula (document understanding), VPD, multi-aspect distillation.
+Not here yet: ARTE, whose score is there (`influence.one_step`), and multi-aspect distillation, whose loss is
+(`targets.binary`).
 """
 
 if __name__ == "__main__":

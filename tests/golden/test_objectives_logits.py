@@ -156,6 +156,16 @@ def test_differences_equal_bilds_code(name: str, arguments: dict[str, Any], key:
     torch.testing.assert_close(evaluate(loss, student, 1)[1], stored[f"grad_sum_{key}"], **CLOSE)
 
 
+def test_differences_that_the_teacher_leads_equal_bilds_code_on_classes() -> None:
+    stored = read("bild_teacher_led")
+    student = stored["logits_s"].requires_grad_()
+    labels = torch.zeros(student.shape[:2], dtype=torch.int64)
+    view = see(student, labels, DenseTeacher(stored["logits_t"].flatten(0, 1)))
+    value_N = build("ranking.teacher_led")(view).value_N
+    torch.testing.assert_close(value_N.view_as(stored["loss"]), stored["loss"], **CLOSE)
+    torch.testing.assert_close(torch.autograd.grad(value_N.sum(), student)[0], stored["grad_s_of_sum"], **CLOSE)
+
+
 def test_bild_is_both_of_its_parts() -> None:
     stored = load("bild")
     everywhere = torch.zeros_like(stored["labels"])

@@ -102,14 +102,15 @@ def lazy(name: str) -> types.ModuleType:
 @functools.cache
 def available(kind: str) -> tuple[str, ...]:
     """The names of all methods of a kind, read from the files without importing them."""
-    names = []
-    for file in _families(kind):
-        # A file that cannot be read has no methods; `find` says so to whoever names one of it.
-        read = _read(file)
-        for node in () if isinstance(read, str) else read.body:
-            if isinstance(node, ast.FunctionDef) and any(_is_marker(d, kind) for d in node.decorator_list):
-                names.append(f"{file.stem}.{node.name}")
-    return tuple(names)
+    return tuple(name for file in _families(kind) for name in _named(kind, file))
+
+
+def _named(kind: str, file: Path) -> list[str]:
+    """The names of the methods of a family."""
+    # A file that cannot be read has no methods; `find` says so to whoever names one of it.
+    read = _read(file) if file.exists() else ""
+    nodes = [] if isinstance(read, str) else [node for node in read.body if isinstance(node, ast.FunctionDef)]
+    return [f"{file.stem}.{node.name}" for node in nodes if any(_is_marker(d, kind) for d in node.decorator_list)]
 
 
 def shipped(kind: str) -> tuple[str, ...]:
@@ -137,7 +138,7 @@ def _is_marker(decorator: ast.expr, kind: str) -> bool:
 @functools.cache
 def find(kind: str, name: str) -> Method:
     """The method of a kind with this name; an unknown name lists what exists and the nearest."""
-    if name not in available(kind):
+    if name not in _named(kind, ROOT / KINDS[kind] / f"{name.split('.')[0]}.py"):
         hint = nearest(name, available(kind), 0.4) or "."
         unread = "".join(f". {text}: mend it" for text in map(_read, _families(kind)) if isinstance(text, str))
         raise Refused(f"no {kind} is called {name!r}{hint} There are: {', '.join(available(kind)) or 'none'}{unread}")

@@ -17,7 +17,7 @@ from pipeline.training.order import Order
 from pipeline.training.recipe import Pacing, Recipe
 
 CLASSES, ROUNDS, CALLS = 30, 6, 60
-CHARACTERS = 220_000
+CHARACTERS = 300_000
 
 
 @trial(
@@ -175,11 +175,11 @@ def rich(seed: int) -> FIGURES:
 def phases(seed: int) -> FIGURES:
     """To learn the form first, and then from long thoughts that mend their slips, is better than these alone."""
     rng = ids.generator(seed, "phases")
-    learnt, asked = rows_of_bits(rng, 1500, 8), rows_of_bits(rng, 400, 8)
+    learnt, asked = rows_of_bits(rng, 1500, 6), rows_of_bits(rng, 400, 6)
     short, long = answered(learnt, steps), answered(learnt, lambda question: detours(rng, question))
 
     def student(first: int) -> float:
-        writer, draw, spent = Writer(seed, 40), ids.generator(seed, "phases", "rows"), 0
+        writer, draw, spent = Writer(seed, 32), ids.generator(seed, "phases", "rows"), 0
         while spent < CHARACTERS:
             pairs = short if spent < first else long
             spent += writer.learn([pairs[i] for i in draw.integers(len(pairs), size=64)])
@@ -197,13 +197,13 @@ def phases(seed: int) -> FIGURES:
 def curriculum(seed: int) -> FIGURES:
     """Short tasks before long ones bring a student further on the long ones."""
     rng = ids.generator(seed, "curriculum")
-    lengths = rng.integers(3, 11, size=1600)
+    lengths = rng.integers(2, 8, size=1600)
     learnt = answered([rows_of_bits(rng, 1, length)[0] for length in lengths], steps)
-    asked = rows_of_bits(rng, 400, 10)
+    asked = rows_of_bits(rng, 400, 7)
 
     def student(pacing: Pacing | None) -> float:
         writer = Writer(seed, 24)
-        recipe = Recipe(epochs=14, batch_rows=64, seed=seed, pacing=pacing)
+        recipe = Recipe(epochs=20, batch_rows=64, seed=seed, pacing=pacing)
         order = Order(np.arange(len(learnt)).astype(str), recipe, False, lengths)
         for step in range(order.steps):
             writer.learn([learnt[i] for i in order.at(step)])

@@ -34,7 +34,9 @@ def _named(arguments: Mapping[str, Any]) -> tuple[str, ...]:
     return (arguments["head"],)
 
 
-@builder(bases=(CLASSIFIER, CAUSAL), donors=(CLASSIFIER, CAUSAL), keeps=True, random=False, heads=_named)
+@builder(
+    bases=(CLASSIFIER, CAUSAL), donors=(CLASSIFIER, CAUSAL), keeps=True, random=False, heads=_named, finds=("network",)
+)
 def dual(*, head: Name = "kd", share: PartOfOne = 0.5, temperature: PositiveFloat = 1.0) -> Builder:
     """A second head over the same outcomes, which begins as the donor's own head: one for labels, one for a teacher.
 
@@ -53,7 +55,7 @@ def dual(*, head: Name = "kd", share: PartOfOne = 0.5, temperature: PositiveFloa
     return make
 
 
-@builder(bases=(CLASSIFIER, CAUSAL), donors=(), keeps=True, random=True, heads=_named)
+@builder(bases=(CLASSIFIER, CAUSAL), donors=(), keeps=True, random=True, heads=_named, finds=("network",))
 def add(
     *,
     head: Name,
@@ -80,7 +82,7 @@ def add(
     return make
 
 
-@builder(bases=(CLASSIFIER,), donors=(CLASSIFIER,), keeps=True, random=True)
+@builder(bases=(CLASSIFIER,), donors=(CLASSIFIER,), keeps=True, random=True, finds=("network",))
 def linear() -> Builder:
     """A head of random weights in place of the model's own, over the outcomes of the donor.
 
@@ -97,7 +99,7 @@ def linear() -> Builder:
     return make
 
 
-@builder(bases=(CLASSIFIER,), donors=(CLASSIFIER, CAUSAL), keeps=True, random=False)
+@builder(bases=(CLASSIFIER,), donors=(CLASSIFIER, CAUSAL), keeps=True, random=False, finds=("network",))
 def prototypes() -> Builder:
     """A head that names the outcome whose own name, as the donor reads it, has the nearest state.
 
@@ -114,7 +116,7 @@ def prototypes() -> Builder:
     return make
 
 
-@builder(bases=(CLASSIFIER,), donors=(CLASSIFIER, CAUSAL), keeps=True, random=False)
+@builder(bases=(CLASSIFIER,), donors=(CLASSIFIER, CAUSAL), keeps=True, random=False, finds=("network",))
 def from_embeddings(*, temperature: PositiveFloat = 0.1) -> Builder:
     """A head of the outcomes' names as the donor reads them: the unit vectors of their states, over a temperature.
 

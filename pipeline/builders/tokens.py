@@ -34,7 +34,7 @@ SPANNED = 1e-9
 BLOCK = 512
 
 
-@builder(bases=(CAUSAL,), donors=(CAUSAL,), keeps=False, random=False)
+@builder(bases=(CAUSAL,), donors=(CAUSAL,), keeps=False, random=False, finds=("network",))
 def omp(*, k: PositiveInt = 64, normalize_atoms: bool = True) -> Builder:
     """The base with the donor's tokenizer: tokens that both know keep the base's embedding, every other one becomes the
     same combination of those as it is, in the donor, of the donor's: orthogonal matching pursuit with k of them.

@@ -15,7 +15,7 @@ import platform
 import shutil
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -156,7 +156,9 @@ def _fill(
     assert declared.writes is not None
     if declared.by == "table":
         parts = instance.params.parts_of(tables) if "prompt_id" in declared.writes.columns else 1
-        return parquet.write(declared.writes, scratch, parts, declared.function(instance.params, **given, **scans))
+        rows = parquet.write(declared.writes, scratch, parts, declared.function(instance.params, **given, **scans))
+        _end(declared, instance, whole)
+        return rows
 
     counts = {argument: scan.parts for argument, scan in scans.items()}
     if len(set(counts.values())) != 1:
@@ -169,10 +171,15 @@ def _fill(
         return parquet.write_part(declared.writes, scratch, part, batches)  # type: ignore[arg-type]
 
     rows = sum(run_parts(work, next(iter(counts.values())), how.settings, declared.imports))
+    _end(declared, instance, whole)
+    return rows
+
+
+def _end(declared: Stage, instance: Instance, whole: Mapping[str, Any]) -> None:
+    """Do what a stage does once all of its parts are there."""
     if declared.ends is not None:
         asked = inspect.signature(declared.ends).parameters
         declared.ends(instance.params, **{argument: value for argument, value in whole.items() if argument in asked})
-    return rows
 
 
 def _packages(declared: Stage) -> dict[str, str]:

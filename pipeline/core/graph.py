@@ -11,7 +11,7 @@ from pipeline.core.stage import Instance, Plan
 # What a model's terms say that may not be trained on.
 NO_TRAINING = "no-training"
 # The stages by which answers become what is trained on.
-TEACHING = ("acquire", "generate", "select", "pack", "probe")
+TEACHING = ("acquire", "build", "generate", "select", "pack", "probe", "transform")
 # The names of parts are sorted as texts, of five digits.
 MOST_PARTS = 99_999
 
@@ -127,9 +127,14 @@ def entries_of(plan: Plan, of: str) -> list[str]:
 
 
 def told(plan: Plan) -> list[Mapping[str, Any]]:
-    """The instances of a plan as its files tell them."""
+    """The instances of a plan as its files tell them; those that are not valid as far as they are."""
     return [
-        {"stage": i.stage, "instance": i.name, "output": i.output, "params": i.params.model_dump(mode="json")}
+        {
+            "stage": i.stage,
+            "instance": i.name,
+            "output": i.output,
+            "params": i.params.model_dump(mode="json", warnings=False),
+        }
         for i in plan.instances.values()
         if i.stage in TEACHING
     ]
@@ -142,6 +147,11 @@ def teachers_of(told: Sequence[Mapping[str, Any]], folder: str) -> dict[str, str
         params = one["params"]
         if one["stage"] == "probe":
             found |= {params["model"], *teachers_of(told, f"examples/{params['of']}")}
+        elif one["stage"] == "transform":
+            found |= {
+                *teachers_of(told, f"signals/{params['of']}/{params['source']}"),
+                *teachers_of(told, params["beside"]),
+            }
         elif one["stage"] == "pack":
             by = f"selections/{params['of']}/{params['by']}"
             chosen = next((s["params"]["entries"] for s in told if s["output"] == by), None)
@@ -151,9 +161,18 @@ def teachers_of(told: Sequence[Mapping[str, Any]], folder: str) -> dict[str, str
 
 
 def terms(told: Sequence[Mapping[str, Any]], models: Iterable[str]) -> dict[str, str | None]:
-    """Name -> terms of some models; None where nothing is said of them."""
+    """Name -> terms of some models, and of those that they were built of; None where nothing is said of them."""
     said = {one["instance"]: one["params"].get("terms") for one in told if one["stage"] == "acquire"}
-    return {model: said.get(model) for model in models}
+    built = {
+        one["instance"]: (one["params"]["base"], one["params"]["donor"]) for one in told if one["stage"] == "build"
+    }
+    whole, waiting = dict[str, str | None](), list(models)
+    while waiting:
+        model = waiting.pop()
+        if model not in whole:
+            whole[model] = said.get(model)
+            waiting += built.get(model, ())
+    return dict(sorted(whole.items()))
 
 
 def forbidden(models: Mapping[str, str | None]) -> list[str]:

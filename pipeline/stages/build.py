@@ -57,7 +57,7 @@ class Params(StageParams):
                 yield f"{role}: {model} is a {', '.join(sorted(known))}, and {self.use.name} takes {' or '.join(may)}"
 
 
-@stage(writes=None, by="tree", exactness="repeatable", imports=("torch", "transformers"), finds=("network",))
+@stage(writes=None, by="tree", exactness="repeatable", imports=("torch", "transformers"))
 def build(params: Params, base: Path, donor: Path, out: Path) -> None:
     """A plain transformers folder with its tokenizer and `model.json`, as `train` writes it."""
     card = params.use.build()(base, donor, out, params.seed)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from pipeline.core.run import How
 from pipeline.core.stage import NAME, Input, Plan, StageParams, stage
 from pipeline.errors import Refused
 from pipeline.kinds.transform import Signals, Transform
+from pipeline.tables import manifest
 from pipeline.tables.lists import inside, joined, lengths, nested, padded, values, whole
 from pipeline.tables.parquet import Scan
 from pipeline.tables.tensors import arrays, cell
@@ -54,7 +56,27 @@ class Params(StageParams):
         return faults
 
 
-@stage(writes=SIGNALS, by="table")
+def sealed(params: Params, signals: Scan, beside: Scan, out: Path) -> None:
+    """The manifest: the source's, with what is another now. Of two teachers' second readings it has the one that agrees
+    less."""
+    scans = (signals, beside) if params.use.method.traits.get("aligned") else (signals,)
+    said = [found for scan in scans for folder in scan.folders if (found := manifest.read(folder)) is not None]
+    heads = Scan(SIGNALS, (out,)).read(["example_id", "topk_ids"])
+    if not len(heads) or len(said) < len(scans):
+        return
+    changed = {
+        "teacher": "+".join(dict.fromkeys(one.teacher for one in said)),
+        "examples": manifest.names_digest([heads["example_id"].combine_chunks()]),
+        "rows": len(heads),
+        "top_k": int(lengths(values(whole(heads, "topk_ids")))[0]),
+        "store": "exact",
+        "temperatures": (1.0,),
+        "again": max((one.again for one in said if one.again), key=lambda again: again.distance, default=None),
+    }
+    said[0].model_copy(update=changed).write(out)
+
+
+@stage(writes=SIGNALS, by="table", ends=sealed)
 def transform(params: Params, signals: Scan, beside: Scan, name: str, how: How) -> Iterator[pa.RecordBatch]:
     """The whole table is held in memory at once, as arrays."""
     rows = signals.read().sort_by("example_id")

@@ -98,7 +98,6 @@ COVERED = {
     "sources/procedural.py": "stages/test_ingest.py",
     "stages/acquire.py": "origins/test_remote.py",
     "stages/distill.py": "training/test_across.py",
-    "stages/probe.py": "e2e/test_graph.py",
     "tables/rules.py": "tables/test_sql.py",
     "tables/tensors.py": "laws/test_tensors.py",
     "text/contamination.py": "golden/test_decontam.py",

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 torch = pytest.importorskip("torch")
@@ -30,6 +31,7 @@ from pipeline.plan.reading import load  # noqa: E402
 from pipeline.plan.resolve import resolve  # noqa: E402
 from pipeline.report import arms  # noqa: E402
 from pipeline.tables import ids, parquet  # noqa: E402
+from pipeline.tables.manifest import Again, Manifest, names_digest  # noqa: E402
 
 ROOT = Path(__file__).parents[2]
 SMALL = {
@@ -70,7 +72,12 @@ def data(tmp_path: Path) -> Path:
             "teacher_id": "t", "topk_ids": [["abc".index(text[0]), "abc".index(text[0]) - 1 & 1]],
             "topk_logprobs": [[first, second]], "tail_mass": [0.1], "target_logprob": [first], "temperature": 1.0,
         })  # fmt: skip
-    parquet.write(SIGNALS, folder / "signals" / "some" / "teacher", 1, [SIGNALS.rows(rows)])
+    place = folder / "signals" / "some" / "teacher"
+    parquet.write(SIGNALS, place, 1, [SIGNALS.rows(rows)])
+    told = {"tokenizer": hashes(form)[1], "template": hashes(form)[0], "rows": len(rows), "top_k": 2}
+    again = Again(rows=len(rows), places=len(rows), dtype=None, distance=0.0, furthest=0.0, target=0.0)
+    examples = names_digest([pa.array([row["example_id"] for row in rows])])
+    Manifest(teacher="t", dtype="float32", examples=examples, again=again, **told).write(place)
     (folder / "gates" / "signals" / "some" / "teacher").mkdir(parents=True)
     return folder
 

@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pyarrow as pa
@@ -112,10 +113,12 @@ def data(tmp_path: Path) -> Path:
 
 def opened_as(broken: Broken, monkeypatch: pytest.MonkeyPatch) -> None:
     @contextmanager
-    def opened(folder: Path, how: How) -> Iterator[Broken]:
+    def opened(folder: Path, how: How, card: object = None) -> Iterator[Broken]:
         yield broken
 
     monkeypatch.setattr(asking_read, "open_model", opened)
+    # Some rows are read a second time, as another backend would read them.
+    monkeypatch.setattr(probe, "find", lambda kind, name: SimpleNamespace(traits={"gives": ()}, factory=opened))
 
 
 READ = [(value, where) for value in (NAN, INF, -INF) for where in ("target_logprob", "embedding")]

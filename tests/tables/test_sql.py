@@ -131,7 +131,7 @@ def test_query_sees_every_table_and_a_score_only_joins_its_own_answers(data: Pat
 
 
 def test_views_are_as_the_contracts_say_also_without_files(tmp_path: Path) -> None:
-    assert set(sql.VIEWS) == {*TABLES, "scores_wide"}
+    assert set(sql.VIEWS) == {*TABLES, "scores_wide", "manifests"}
     for name, table in TABLES.items():
         found = query(tmp_path, f"SELECT * EXCLUDE (instance, of) FROM {name}")
         assert found.num_rows == 0

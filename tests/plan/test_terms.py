@@ -43,3 +43,17 @@ def forbidden(given: dict[str, Any], model: str, terms: str) -> set[str]:
 )  # fmt: skip
 def test_whose_answers_may_not_be_trained_on(given: dict[str, Any], model: str, terms: str, stopped: set[str]) -> None:
     assert forbidden(given, model, terms) == stopped
+
+
+def test_what_is_built_of_a_model_or_made_of_its_signals_has_its_terms(given: dict[str, Any]) -> None:
+    given["acquire"]["other"] = {"use": "local.embedded", "name": "teacher", "terms": "no-training"}
+    given["build"] = {"grown": {"base": "teacher", "donor": "other", "use": "tokens.omp"}}
+    given["probe"]["grown"] = {"of": "coverage", "model": "grown", "top_k": 8}
+    given["transform"] = {
+        "both": {"of": "coverage", "from": "teacher", "with": "signals/coverage/grown", "use": "merge.mean"}
+    }
+    given["quality"]["both_signals"] = {"of": "signals/coverage/both", "suite": "signals"}
+    given["train"]["kd"]["of"] = "signals/coverage/both"
+    with pytest.raises(PlanError) as error:
+        resolve(given)
+    assert [fault.split(":")[0] for fault in error.value.faults if "no-training" in fault] == ["train.kd"]

@@ -18,7 +18,8 @@ from pipeline.plan.faults import PlanError
 from pipeline.plan.reading import load
 from pipeline.plan.resolve import resolve
 from pipeline.stages.transform import Params
-from pipeline.tables import ids, parquet
+from pipeline.tables import ids, manifest, parquet
+from pipeline.tables.manifest import Again, Manifest
 from pipeline.tables.parquet import Scan, folder_digest
 from pipeline.tables.tensors import arrays, cell
 
@@ -141,3 +142,26 @@ def test_a_tap_that_is_added_may_be_learnt(given: dict[str, Any]) -> None:
     given["train"]["near"] = {**learns, "objectives": [{"use": "feature.hidden", "teacher_tap": "prototype"}]}
     with pytest.raises(PlanError, match="reads the teacher's tap 'prototype'"):
         resolve(given)
+
+
+def test_a_manifest_is_carried_over_with_the_reading_that_agrees_less(tmp_path: Path) -> None:
+    def sealed(name: str, teacher: str, distance: float) -> None:
+        write(tmp_path, name, rows(teacher))
+        told = {"tokenizer": "t", "template": "t", "examples": "e", "rows": 3, "top_k": 2, "store": "compact"}
+        again = Again(rows=3, places=4, dtype=None, distance=distance, furthest=distance, target=0.0)
+        Manifest(teacher=teacher, dtype="float32", again=again, **told).write(tmp_path / "signals/some" / name)
+
+    sealed("large", "t", 0.001)
+    run(tmp_path, "classes.mean")
+    of_one = manifest.read(tmp_path / "signals/some/made")
+    sealed("small", "u", 0.004)
+    run(tmp_path, "merge.mean", beside="small")
+    of_both = manifest.read(tmp_path / "signals/some/made")
+    assert of_one is not None and of_one.again is not None and of_both is not None and of_both.again is not None
+    assert (of_one.teacher, of_one.again.distance) == ("t", 0.001)
+    assert (of_both.teacher, of_both.again.distance) == ("t+u", 0.004)
+    examples = Scan(SIGNALS, (tmp_path / "signals/some/made",)).read(["example_id"])["example_id"].combine_chunks()
+    assert (of_both.examples, of_both.rows, of_both.store) == (manifest.names_digest([examples]), 3, "exact")
+    (tmp_path / "signals/some/small/manifest.json").unlink()
+    run(tmp_path, "merge.mean", beside="small")
+    assert manifest.read(tmp_path / "signals/some/made") is None

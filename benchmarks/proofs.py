@@ -1,4 +1,4 @@
-"""What each new method does against its control: every recipe with three seeds or five, on a benchmark that tuning never saw.
+"""What each new method does against its control: recipes of three or five seeds, on a benchmark that tuning never saw.
 
     make proofs                # an hour on two cores
     PYTHONPATH=. python benchmarks/proofs.py --recipes dpo --seeds 101 102 --bench 107 --set train.dpo.epochs=2 \

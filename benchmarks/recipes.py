@@ -44,7 +44,18 @@ from pipeline.tables.parquet import Scan
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results" / "recipes"
 PAGE = ROOT / "docs" / "methods.md"
-GROUPS = ("mixtures", "diversity", "corpora", "answers", "copies", "synthesis", "logits", "sets", "features")
+GROUPS = (
+    "mixtures",
+    "diversity",
+    "corpora",
+    "answers",
+    "copies",
+    "synthesis",
+    "logits",
+    "sets",
+    "features",
+    "feedback",
+)
 SEEDS = tuple(range(101, 109))
 GRAPH_SEEDS = SEEDS[:3]
 SAID: Mapping[Verdict, str] = {"helps": "helps", "inconclusive": "no gain", "does not help": "does not help"}
@@ -241,9 +252,6 @@ one budget: the means over seeds, by how much the method is better, and the 95 %
 - What trains, rather than selects, is held against its controls in [the benchmarks](../benchmarks/README.md#proofs).
 
 {table}
-
-Not here yet: ARTE, whose score is there (`influence.one_step`), and multi-aspect distillation, whose loss is
-(`targets.binary`).
 """
 
 if __name__ == "__main__":

@@ -90,8 +90,9 @@ def test_a_selectors_own_parameter_is_no_budget(tmp_path: Path, monkeypatch: pyt
     mine = types.ModuleType("pipeline.selectors.mine")
     mine.shared = shared  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "pipeline.selectors.mine", mine)
-    real = methods.available
-    monkeypatch.setattr(methods, "available", lambda kind: (*real(kind), *(["mine.shared"] * (kind == "selector"))))
+    real = methods._named
+    ours = ("selector", "mine")
+    monkeypatch.setattr(methods, "_named", lambda k, f: ["mine.shared"] if (k, f.stem) == ours else real(k, f))
     monkeypatch.setattr(resolving, "_identity", lambda declared, params: "")
     params = copy.deepcopy(report_data.PARAMS)
     params["select"]["coverage"].update(use="mine.shared", budget_share=0.25)

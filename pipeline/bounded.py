@@ -6,8 +6,10 @@ import contextlib
 import math
 import multiprocessing
 import os
+import re
 import resource
 import signal
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
@@ -15,6 +17,8 @@ from pathlib import Path
 from typing import TypeVar
 
 T = TypeVar("T")
+# How often it is looked at how much memory a child has.
+LOOK_S = 0.05
 
 
 @dataclass(frozen=True)
@@ -43,9 +47,14 @@ def bounded(work: Callable[[], T], limits: Limits) -> T:
     child = context.Process(target=_child, args=(work, tell, limits), daemon=True)
     child.start()
     tell.close()
+    before, until = _resident(os.getpid()), time.monotonic() + limits.seconds
     try:
-        if not hear.poll(limits.seconds):
-            raise Ended(f"it took longer than {limits.seconds:g} s", late=True)
+        while not hear.poll(min(LOOK_S, max(0.0, until - time.monotonic()))):
+            if time.monotonic() >= until:
+                raise Ended(f"it took longer than {limits.seconds:g} s", late=True)
+            # What this process has freed and not given back a library takes without asking for more.
+            if limits.memory is not None and _resident(child.pid) > before + limits.memory:
+                raise Ended("it was ended")
         good, found = hear.recv()
     except (EOFError, OSError) as error:
         child.join()
@@ -88,6 +97,16 @@ def _limit(what: int, most: int) -> None:
     hard = resource.getrlimit(what)[1]
     with contextlib.suppress(ValueError):
         resource.setrlimit(what, (most if hard == resource.RLIM_INFINITY else min(most, hard), hard))
+
+
+def _resident(pid: int | None) -> int:
+    """The bytes of a process that are in memory and of no file; 0 where the system does not tell."""
+    try:
+        said = Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return 0
+    found = re.search(r"RssAnon:\s+(\d+) kB", said)
+    return int(found[1]) * 1024 if found else 0
 
 
 def _data() -> int:

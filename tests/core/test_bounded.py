@@ -8,6 +8,7 @@ import signal
 import time
 from collections.abc import Callable
 
+import duckdb
 import pytest
 
 from pipeline.bounded import Ended, Limits, bounded
@@ -76,3 +77,11 @@ def test_nothing_of_the_child_reaches_the_parent() -> None:
     seen: list[int] = []
     assert bounded(lambda: seen.append(1), LIMITS) is None
     assert seen == []
+
+
+def test_memory_that_a_library_has_freed_and_kept_is_not_lent() -> None:
+    """DuckDB keeps what it freed; a child's query would take it without asking the system for more."""
+    text = "SELECT length(repeat('x', 600000000))"
+    duckdb.sql(text).fetchall()
+    with pytest.raises(Ended, match="it was ended"):
+        bounded(lambda: duckdb.sql(text).fetchall(), LIMITS)

@@ -221,7 +221,11 @@ def main(arguments: list[str] | None = None) -> int:
 
     url = running()
     with temporary_settings({PREFECT_API_URL: url} if url else {}):
-        state = distill(given.targets, given.force, given.workers, return_state=True)
+        return ended(distill(given.targets, given.force, given.workers, return_state=True))
+
+
+def ended(state: State) -> int:
+    """Say how a run ended; its exit code."""
     print(f"{state.name}: {state.message}")
     return 0 if state.is_completed() else 130 if state.is_cancelled() else STOPS.get(state.name or "", 1)
 

@@ -7,6 +7,7 @@ import argparse
 from pipeline.core.workspace import PARAMS
 from pipeline.plan.reading import load
 from pipeline.plan.resolve import resolve
+from pipeline.plan.rounds import SECTION, joined, with_rounds
 
 ABOUT = "check params.yaml and write nothing"
 
@@ -17,5 +18,10 @@ def arguments(command: argparse.ArgumentParser) -> None:
 
 def run() -> None:
     """Check `params.yaml` and write nothing."""
-    plan = resolve(load(PARAMS))
-    print(f"params.yaml is valid: {len(plan.instances)} instances")
+    given = load(PARAMS)
+    plan = resolve(given)
+    about = ""
+    if given.get(SECTION):
+        more = len(resolve(joined(given, with_rounds(given, 1))).instances) - len(plan.instances)
+        about = f", and {more} more in every further round"
+    print(f"params.yaml is valid: {len(plan.instances)} instances{about}")

@@ -12,6 +12,7 @@ from pipeline.core.settings import RunSettings
 from pipeline.core.stage import ALONE, NAME, SECTION_OF, STAGES, Instance, Plan, stage_named
 from pipeline.core.workspace import TABLE_FOLDERS
 from pipeline.errors import Refused
+from pipeline.plan.rounds import SECTION
 
 SCHEMA = "params.schema.json"
 # What `codes` reads: not among what DVC keeps, because an edit of a comment changes it.
@@ -119,6 +120,7 @@ def schema() -> dict[str, Any]:
         "run": RunSettings.model_json_schema(),
         "seed": {"type": "integer"},
         "watch": {"type": "object", "additionalProperties": {"type": "string"}, "propertyNames": names},
+        SECTION: {"type": "object", "additionalProperties": {"type": "object"}},
     }
     for stage_name in STAGES:
         if SECTION_OF[stage_name] != stage_name or stage_name == ALONE:

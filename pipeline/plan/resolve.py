@@ -24,6 +24,7 @@ from pipeline.core.settings import RunSettings
 from pipeline.core.stage import ALONE, NAME, SECTION_OF, STAGES, Instance, Plan, Stage, StageParams, stage_named
 from pipeline.core.workspace import ROOT
 from pipeline.display import nearest
+from pipeline.plan import rounds
 from pipeline.plan.faults import PlanError, deletion, explained, nobody_makes, unequal, where
 from pipeline.plan.map import filled
 from pipeline.tables import ids
@@ -79,9 +80,9 @@ class Draft:
 
 def read(given: Mapping[str, Any]) -> tuple[list[Draft], list[Draft], RunSettings, list[str]]:
     """Every entry as an instance, those that are not valid apart, the section `run:`, and what is wrong with each."""
-    sections = sorted(set(SECTION_OF.values()) - {ALONE})
-    known = [*sections, "run", "seed", "watch"]
+    known = [*rounds.SECTIONS, "run", "seed", "watch", rounds.SECTION]
     faults = [f"{key}: no such section{nearest(str(key), known)}" for key in given if key not in known]
+    faults += rounds.faults_of(given)
     seed = given.get("seed", 0)
     if not isinstance(seed, int) or isinstance(seed, bool):
         faults.append(f"seed: must be a whole number, not {seed!r}")

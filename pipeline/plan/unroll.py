@@ -87,7 +87,7 @@ def rewritten(text: str, copies: Copies) -> str:
     ]
     result = text
     for key, entry, own in reversed(listed):
-        start, end = _span(text, key, entry)
+        start, end = span(text, key, entry)
         blocks = [_copied(text, key, entry, name, changes) for name, changes in own.items()]
         result = result[:start] + "".join(blocks) + result[end:]
     if yaml.safe_load(result) != unrolled(yaml.safe_load(text), copies):
@@ -95,7 +95,7 @@ def rewritten(text: str, copies: Copies) -> str:
     return result
 
 
-def _span(text: str, key: yaml.Node, entry: yaml.Node) -> tuple[int, int]:
+def span(text: str, key: yaml.Node, entry: yaml.Node) -> tuple[int, int]:
     """The lines of an entry: from its key to the end of the line on which its last value ends."""
     last = entry
     while isinstance(last, yaml.CollectionNode) and not last.flow_style and last.value:
@@ -107,7 +107,7 @@ def _span(text: str, key: yaml.Node, entry: yaml.Node) -> tuple[int, int]:
 
 def _copied(text: str, key: yaml.Node, entry: yaml.MappingNode, name: str, changes: Mapping[str, Any]) -> str:
     """The text of one copy."""
-    start, end = _span(text, key, entry)
+    start, end = span(text, key, entry)
     edits = [(key.start_mark.index, key.end_mark.index, name)]
     new = dict(changes)
     for own, value in entry.value:

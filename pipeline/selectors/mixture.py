@@ -61,12 +61,43 @@ def gaps(
                 f"the gaps {gaps!r} have no weight for {', '.join(missing)}. Let `where` leave these domains out, or "
                 f"let both models of gaps.{gaps} answer them."
             )
-        by_domain = dict(zip(candidates.domains, weight, strict=True))
-        total = sum(by_domain[d] for d in sorted(by_domain)) or 1.0
-        mixed = floor / max(len(by_domain), 1) + (1 - floor) * weight / total
-        return _spread(candidates, budget, seed, candidates[by], prefer, mixed)
+        return _spread(candidates, budget, seed, candidates[by], prefer, _mixed(candidates, weight, floor))
 
     return select
+
+
+@selector(random=True)
+def weighted(
+    *, weight: Sql, by: Sql = "1", prefer: float = 0.0, floor: Annotated[float, Field(ge=0, le=1)] = 0.0
+) -> Selector:
+    """A share for every domain by the mean of `weight` over its answers, where that is above 0; equal ones if none is.
+
+    `floor` is cut equally first; inside a domain as in `mixture.coverage`, without `by` in random order. An expression
+    sees all answers, as `avg(verified.score) FILTER (WHERE entry = 'student') OVER (PARTITION BY domain)` does, so a
+    mixture by how far a student is behind needs no table of gaps.
+
+    Paper: Liu et al. 2024 (DDK, arXiv 2407.16154), sampling by domain weight, for a weight of any kind.
+    Differs: answers are chosen once, within a budget, and not drawn anew for every interval of the training.
+    """
+
+    def select(candidates: Candidates, budget: Budget, seed: int) -> Decision:
+        value, mean = candidates[weight], np.zeros(len(candidates))
+        for domain in sorted(set(candidates.domains)):
+            own = candidates.domains == domain
+            if np.isnan(value[own]).all():
+                raise Refused(f"`weight` is null for every answer of {domain}; let `where` leave that domain out")
+            mean[own] = max(np.nanmean(value[own]), 0.0)
+        mean = mean if mean.any() else np.ones(len(candidates))
+        return _spread(candidates, budget, seed, candidates[by], prefer, _mixed(candidates, mean, floor))
+
+    return select
+
+
+def _mixed(candidates: Candidates, weight: np.ndarray, floor: float) -> np.ndarray:
+    """Each answer's share of the budget that its domain has, by a weight that is the same in all of a domain."""
+    by_domain = dict(zip(candidates.domains, weight, strict=True))
+    total = sum(by_domain[d] for d in sorted(by_domain)) or 1.0
+    return floor / max(len(by_domain), 1) + (1 - floor) * weight / total
 
 
 def _spread(

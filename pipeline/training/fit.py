@@ -44,6 +44,7 @@ from pipeline.training.optimizers import moments_of
 from pipeline.training.places import places
 from pipeline.training.proof import told
 from pipeline.training.recipe import HeldOut, StudentParams
+from pipeline.training.reporters import missing, reports
 from pipeline.training.rows import Rows
 from pipeline.training.shadow import Shadow
 from pipeline.training.terms import Term
@@ -65,6 +66,8 @@ def fit(
 ) -> None:
     """Train a student on stored rows, beside a live teacher if there is one; `texts` are what the rows were cut from,
     for a teacher of other tokens."""
+    for text in missing(how.settings):
+        raise Refused(text)
     by_domain = trained_tokens(rows, student, None if params.crosses() else teacher, params.of)
     torch.set_num_threads(how.settings.threads)
     _keep_pages()
@@ -80,7 +83,8 @@ def fit(
     trainer = trainer_of(params, rows, place / "rows.arrow", student, teacher, how, device, texts)
     for line in told(by_domain, trainer.pulls()):
         how.say(line)
-    curve = trainer.run(Checkpoints(place), how.settings.checkpoint_steps, how.progress)
+    with reports(how) as report:
+        curve = trainer.run(Checkpoints(place), how.settings.checkpoint_steps, how.progress, report)
     net: Any = trainer.kept
     if params.adapter is not None:
         net = net.merge_and_unload()

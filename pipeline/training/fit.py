@@ -179,7 +179,7 @@ def _right(given: HeldOut, student: Path, how: How, net: nn.Module, held: pa.Tab
     sampler, some = _Sampler(net, None, student, how), held.slice(0, given.answers)
     asked = zip(some["token_ids"].to_pylist(), some["spans"].to_pylist(), strict=True)
     draw = sampler.draw(Step(0, 1, 0, 1), 0, some, [])
-    prompts = [tokens[: spans[0]["start"]] for tokens, spans in asked]
+    prompts = [tokens[: spans[-1]["start"]] for tokens, spans in asked]
     said = draw.sample(prompts, [0] * len(prompts), Sampling(0.0, 1.0, given.max_tokens))
     known = [right for i, tokens in enumerate(said) if (right := draw.reward(i, tokens)) is not None]
     return {RIGHT: sum(known) / len(known)} if known else {}

@@ -10,7 +10,7 @@ from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, Pos
 from pipeline.contracts import EXAMPLES, SIGNALS
 from pipeline.core import graph
 from pipeline.core.methods import Choice, Use, available, find
-from pipeline.core.stage import NAME, Input, Plan, StageParams, gate_of
+from pipeline.core.stage import NAME, Input, Instance, Plan, StageParams, gate_of
 from pipeline.kinds.backend import LOCAL
 from pipeline.kinds.feed import Feed
 from pipeline.kinds.objective import Objective
@@ -298,7 +298,7 @@ class StudentParams(Recipe):
 
     def _lacks_one_answer(self, plan: Plan) -> list[str]:
         """What is made of the last answer alone, where every answer of a conversation is trained on."""
-        every = [p.name for p in plan.of("pack") if p.name in self.of.split("/") and p.params.answers == "every"]  # type: ignore[attr-defined]
+        every = [p.name for p in plan.of("pack") if p.name == self.of.split("/")[1] and p.params.answers == "every"]  # type: ignore[attr-defined]
         uses = [
             *([self.feed.use] if self.feed else []),
             *(t.use for t in self.terms() if "across" in t.use.method.traits),
@@ -316,7 +316,7 @@ class StudentParams(Recipe):
     def _lacks_temperatures(self, plan: Plan, live: bool) -> list[str]:
         """Terms that compare with stored signals at a temperature that these were not taken at."""
         texts = []
-        for probe in [] if live or self.shadow is not None else [i for i in plan.of("probe") if i.output == self.of]:
+        for probe in [] if live or self.shadow is not None else self._probes(plan):
             stored = {1.0, *probe.params.temperatures}  # type: ignore[attr-defined]
             texts += [
                 f"{term.use.name} asks for temperature {t:g}, and probe.{probe.name} takes signals at "
@@ -328,11 +328,17 @@ class StudentParams(Recipe):
             ]
         return texts
 
+    def _probes(self, plan: Plan) -> list[Instance]:
+        """The entries of probe whose signals are trained on: one, or of a folder several teachers'."""
+        return [i for i in plan.of("probe") if graph.inside(i.output, self.of)]
+
     def _lacks_taps(self, plan: Plan, live: bool) -> list[tuple[str, str, str]]:
         """Terms whose taps of a teacher are not in the stored signals, with what would mend it."""
         if live or self.shadow is not None:
             return []
-        probes, stored = [i for i in plan.of("probe") if i.output == self.of], graph.taps_of(plan, self.of)
+        tables = [i.output for i in plan.instances.values() if graph.inside(i.output, self.of)]
+        held = [graph.taps_of(plan, table) for table in tables]
+        probes, stored = self._probes(plan), held[0].intersection(*held) if held else frozenset[str]()
         return [
             (term.use.name, tap, f"let {'probe.' + probes[0].name if probes else 'a probe'} say `taps: [{tap}]`")
             for term in self.terms()

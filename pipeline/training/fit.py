@@ -34,7 +34,7 @@ from pipeline.model.load import device_of
 from pipeline.tables import ids
 from pipeline.tables.parquet import Scan, folder_digest, part_name
 from pipeline.training.across import Across
-from pipeline.training.adapter import with_adapter
+from pipeline.training.adapter import only, with_adapter
 from pipeline.training.card import card_of_student
 from pipeline.training.checkpoints import Checkpoints
 from pipeline.training.fitting import trained_tokens
@@ -83,6 +83,8 @@ def fit(
     trainer = trainer_of(params, rows, place / "rows.arrow", student, teacher, how, device, texts)
     for line in told(by_domain, trainer.pulls()):
         how.say(line)
+    sizes = [(id(p) in trainer.learning, p.numel()) for p in trainer.parts["student"].parameters()]
+    trained = f"{sum(n for learns, n in sizes if learns):,} of {sum(n for _, n in sizes):,} weights"
     with reports(how) as report:
         curve = trainer.run(Checkpoints(place), how.settings.checkpoint_steps, how.progress, report)
     net: Any = trainer.kept
@@ -98,7 +100,7 @@ def fit(
     if params.keep_moments:
         (out / MOMENTS).parent.mkdir()
         save_file(moments_of(trainer.parts["student"], trainer.optimizers["student"]), out / MOMENTS)
-    (out / "README.md").write_text(card_of_student(name, params, by_domain, curve, data), "utf-8")
+    (out / "README.md").write_text(card_of_student(name, params, by_domain, trained, curve, data), "utf-8")
     (out / "training.jsonl").write_text("".join(json.dumps(p, sort_keys=True) + "\n" for p in curve), "utf-8")
     if trainer.feed is not None and hasattr(trainer.feed, "kept"):
         (out / ROLLOUTS).mkdir()
@@ -138,6 +140,8 @@ def trainer_of(
         how.say(f"{rows.dropped} rows are left out: their log-probabilities are no numbers (on_bad_row: drop)")
     if not len(rows):
         raise Refused(f"{how.label}: data/{params.of} has no rows; look at the reasons in its selection")
+    if params.trainable:
+        only(net, params.trainable, student.name)
     parts: dict[str, nn.Module] = {"student": net if params.adapter is None else with_adapter(net, params.adapter)}
     fixed: dict[str, nn.Module] = {}
     if teacher is not None:

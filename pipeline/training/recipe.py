@@ -73,7 +73,8 @@ class Recipe(StageParams):
     Weights learn in float32; `dtype` is what they are kept in, and then run in: unset, the student's own. With
     `keep_moments` AdamW's are kept beside them, twice their size, for `influence.gradient`. `gradient_checkpointing`
     computes what is between a model's blocks anew on the way back, for less memory and about a third more time. With
-    `average` what is saved is the moving average of the student over its steps, with this decay.
+    `average` what is saved is the moving average of the student over its steps, with this decay. `trainable` are names
+    or patterns of names, such as `lm_head` and `*.mlp.*`: only such modules of the student learn.
     """
 
     epochs: PositiveFloat
@@ -88,6 +89,7 @@ class Recipe(StageParams):
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     dtype: Dtype | None = None
     adapter: Adapter | None = None
+    trainable: tuple[str, ...] = ()
     gradient_checkpointing: bool = False
     average: float | None = Field(default=None, ge=0, lt=1)
     held_out: HeldOut | None = None
@@ -96,9 +98,13 @@ class Recipe(StageParams):
     seed: int
 
     @model_validator(mode="after")
-    def _moments_of_all_weights(self) -> Recipe:
-        if self.keep_moments and (self.optimizer != "adamw" or self.adapter is not None):
-            raise ValueError("keep_moments is of AdamW on all weights: say `optimizer: adamw`, and no adapter")
+    def _of_all_weights(self) -> Recipe:
+        if self.keep_moments and (self.optimizer != "adamw" or self.adapter is not None or self.trainable):
+            raise ValueError(
+                "keep_moments is of AdamW on all weights: say `optimizer: adamw`, and neither `adapter` nor `trainable`"
+            )
+        if self.adapter is not None and self.trainable:
+            raise ValueError("an adapter learns in the place of all weights: say `adapter` or `trainable`, not both")
         return self
 
 

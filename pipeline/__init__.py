@@ -44,6 +44,7 @@ A word for each thing:
     term, turn         an objective with its weight and whom it judges; terms, the modules they train, and for how long
     module             what learns: the student, what stands `beside` it, an objective's own (`Trainer.parts` in code)
     shadow             an average of the student that follows it and does not learn
+    reporter           a tool for learning curves that a training writes for too, on request
     feed               what gives the rows of a step, if not the table alone
     network, backend   how one kind of model is trained; what opens a model's folder and asks it
     head               what makes logits of a model's states; beside its own it may have others, in `heads/`
@@ -59,7 +60,9 @@ import os
 os.environ.setdefault("DO_NOT_TRACK", "1")
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
+os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
 # A bar in a log file is a thousand lines; stages report progress themselves.
 os.environ.setdefault("TQDM_DISABLE", "1")

@@ -49,6 +49,7 @@ from pipeline.plan.reading import load
 from pipeline.plan.resolve import resolve
 from pipeline.stages.evaluate import Params as EvaluateParams
 from pipeline.stages.generate import Params as GenerateParams
+from pipeline.training.reporters import missing
 
 ABOUT = "what would stop a run, found before it starts"
 MORE = "It changes nothing; it asks each endpoint for a few tokens."
@@ -81,6 +82,7 @@ def doctor(plan: Plan, data: Path, memo_root: Path, offline: bool) -> list[Check
         *_machine(data, plan),
         *_repository(root),
         *_memo(how),
+        *(Check("reporters", "warn" if offline else "fail", text) for text in missing(plan.settings)),
         *(check for instance in plan.of("acquire") for check in _model(instance, plan, data, how, offline)),
         *_strange_endpoints(plan),
     ]

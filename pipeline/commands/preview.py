@@ -18,7 +18,7 @@ import pyarrow as pa
 from pipeline.asking.ask import known
 from pipeline.commands import preview_screen, preview_training
 from pipeline.commands.entries import asked_at_once, bring_up_to_date, entry_named, needed, pool_asked, spread
-from pipeline.commands.preview_screen import Preview, Row, Trained
+from pipeline.commands.preview_screen import BEGIN, END, Preview, Row, Trained
 from pipeline.commands.screen import at_least_one
 from pipeline.contracts import DROPS, PROMPTS, RESPONSES, SCORES
 from pipeline.core.run import How
@@ -218,15 +218,16 @@ class _Rendering:
         if self.chat is None or self.pack is None:
             return self.why
         try:
+            packing = _packing(self.pack)
             rendered = self.chat.example(
-                row["messages"], row["content"], row["reasoning"], _packing(self.pack).train_on
+                row["messages"], row["content"], row["reasoning"], packing.train_on, packing.answers
             )
         except Refused as error:
             return str(error)
-        total, most = len(rendered.token_ids), _packing(self.pack).max_length
+        total, most = len(rendered.token_ids), packing.max_length
         if total > most:
             return f"the example has {total} tokens, and pack.{self.pack.name} refuses more than max_length {most}"
-        [(start, end)] = rendered.spans
+        *earlier, (start, end) = rendered.spans
         ids = rendered.token_ids
 
         def text(tokens: Sequence[int]) -> str:
@@ -237,7 +238,12 @@ class _Rendering:
         tokens = each if "".join(each) == whole else (whole,)
         unk = self.chat.tokenizer.token_to_id(self.chat.special.get("unk_token", ""))
         unknown = 0 if unk is None else ids[start:end].count(unk)
-        return Trained(text(ids[:start]), tokens, text(ids[end:]), end - start, total, unknown)
+        before, at = "", 0
+        for begins, ends in earlier:
+            before += f"{text(ids[at:begins])}{BEGIN}{text(ids[begins:ends])}{END}"
+            at = ends
+        trained = sum(ends - begins for begins, ends in rendered.spans)
+        return Trained(before + text(ids[at:start]), tokens, text(ids[end:]), trained, total, unknown)
 
 
 def arguments(command: argparse.ArgumentParser) -> None:

@@ -25,6 +25,7 @@ class How:
         self.settings = settings
         self.memo = root / "data" / ".memo"
         self.checkpoints = root / "data" / ".checkpoints"
+        self.curves = root / "data" / ".curves"
         self.label = label
         self.code = code
         self._last = time.monotonic()

@@ -61,7 +61,7 @@ class RunSettings(BaseModel):
     """The section `run:` of `params.yaml`.
 
     `query_s` and `query_memory` (a text such as `8GB`, or bytes) are what one text of SQL may take: of `query`, of a
-    rule such as `where`, of a rule that `plan` checks.
+    rule such as `where`, of a rule that `plan` checks. `reporters` are tools that a training writes its curve for.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -71,6 +71,7 @@ class RunSettings(BaseModel):
     batch_rows: PositiveInt = 512
     checkpoint_steps: PositiveInt = 200
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    reporters: tuple[Literal["tensorboard", "wandb", "mlflow"], ...] = ()
     query_s: PositiveFloat = Field(default=300.0, allow_inf_nan=False)
     query_memory: Bytes = Field(default=ByteSize(5_000_000_000), ge=200_000_000)
     vllm: Vllm = Vllm()

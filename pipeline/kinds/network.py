@@ -55,7 +55,7 @@ class Network(Protocol):
     def pack(self, form: Path, messages: Sequence[dict[str, str]], answer: str) -> Packed:
         """A conversation and its answer as an example; `form` is the folder `tokenizer/` of a model.
 
-        With the trait `thoughts` it takes `reasoning` and `train_on` too, as `Chat.example` does.
+        With the trait `thoughts` it takes `reasoning`, `train_on` and `answers` too, as `Chat.example` does.
         """
         ...
 

@@ -20,7 +20,7 @@ from pipeline.errors import Refused
 from pipeline.model import template
 from pipeline.model.cutter import Cutter
 from pipeline.tables import ids
-from pipeline.text.thinking import INLINE, MARKS, telling, with_thinking
+from pipeline.text.thinking import INLINE, MARKS, split_thinking, telling, with_thinking
 
 Messages = Sequence[Mapping[str, str]]
 FILES = ("tokenizer.json", "tokenizer_config.json")
@@ -29,6 +29,8 @@ FILES = ("tokenizer.json", "tokenizer_config.json")
 ENDS = ("generation_config.json", "config.json")
 # What of a teacher's answer is trained on where its thought came apart.
 TrainOn = Literal["answer", "reasoning", "both"]
+# Which of a conversation's answers are trained on.
+Answers = Literal["last", "every"]
 SHOWN = 80
 
 
@@ -177,12 +179,18 @@ class Chat:
         return [{**m, "content": self._cutter.hidden(m["content"], stand_ins)} for m in messages]
 
     def example(
-        self, messages: Messages, answer: str, reasoning: str | None = None, train_on: TrainOn = "answer"
+        self,
+        messages: Messages,
+        answer: str,
+        reasoning: str | None = None,
+        train_on: TrainOn = "answer",
+        answers: Answers = "last",
     ) -> Rendered:
         """A conversation with its answer: the tokens of its prompt, and then those of the answer, cut apart.
 
         The answer and its end token are trained on, or the thought before it, or both; nothing else is. With
-        `train_on: answer` a thought is left out.
+        `train_on: answer` a thought is left out. With `answers: every` those of the turns before are trained on too,
+        each with its end token, and cut apart from what it answers.
         """
         thought = None if train_on == "answer" else reasoning
         if train_on == "reasoning" and not thought:
@@ -195,17 +203,47 @@ class Chat:
         before = self._hidden(messages, True, stand_ins)
         turn = self._turn(messages, before, answer, thought, stand_ins)
         joint = turn.answer_at if train_on == "reasoning" else len(turn.text)
-        token_ids, at = self._cutter.cut(before, stand_ins), []
-        for text in (turn.text[:joint], turn.text[joint:], turn.rest):
-            at.append(len(token_ids))
-            token_ids += self._cutter.cut(text, stand_ins, before)
-            before = text or before
-        end = at[1] if train_on == "reasoning" else at[2]
-        if token_ids[at[2] - 1] not in self.end_ids:
+        earlier = self._earlier(messages, before, train_on, stand_ins) if answers == "every" else [(before, False)]
+        whole = [*earlier, (turn.text[:joint], True), (turn.text[joint:], False)]
+        token_ids: list[int] = []
+        spans, after = [], None
+        for text, learnt in whole:
+            start = len(token_ids)
+            token_ids += self._cutter.cut(text, stand_ins, after)
+            spans += [(start, len(token_ids))] * learnt
+            after = text or after
+        if any(token_ids[end - 1] not in self.end_ids for _, end in [*spans[:-1], (0, len(token_ids))]):
             raise self._endless()
+        token_ids += self._cutter.cut(turn.rest, stand_ins, after)
         added = turn.text[: turn.answer_at]
         told = thought is None and any(mark in added for mark in INLINE)
-        return Rendered(token_ids, [(at[0], end)], added if told else "")
+        return Rendered(token_ids, spans, added if told else "")
+
+    def _earlier(
+        self, messages: Messages, before: str, train_on: TrainOn, stand_ins: Mapping[str, str]
+    ) -> Iterator[tuple[str, bool]]:
+        """The text before an answer in pieces, and whether a piece is an answer to one of the user's earlier turns, as
+        it was said there."""
+        at = 0
+        for number in range(1, len(messages)):
+            if (messages[number - 1]["role"], messages[number]["role"]) != ("user", "assistant"):
+                continue
+            said = messages[number]["content"]
+            if train_on == "answer":
+                said = split_thinking(said)[1]
+            asked = self._hidden(messages[:number], True, stand_ins)
+            turn = self._turn(messages[:number], asked, said, None, stand_ins)
+            if not before.startswith(asked + turn.text):
+                raise Refused(
+                    f"the chat template of {self.folder} says an earlier answer otherwise than it was said when it was "
+                    f"the last, so it cannot be trained on where it stands: {_short(said)}. Write `answers: last`, use "
+                    f"a template that leaves earlier answers as they were, or, where it shows their thoughts, "
+                    f"`train_on: both`."
+                )
+            yield before[at : len(asked)], False
+            at = len(asked) + len(turn.text)
+            yield turn.text, True
+        yield before[at:], False
 
     def _turn(
         self, messages: Messages, before: str, answer: str, thought: str | None, stand_ins: Mapping[str, str]

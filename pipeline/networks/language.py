@@ -16,7 +16,7 @@ from pipeline.core.methods import lazy
 from pipeline.errors import Refused
 from pipeline.kinds.network import Network, Packed, Seen, network
 from pipeline.model import heads
-from pipeline.model.chat import Chat, TrainOn
+from pipeline.model.chat import Answers, Chat, TrainOn
 from pipeline.model.load import load
 from pipeline.model.taps import Taps
 from pipeline.tables.lists import inside, lengths, padded, values, whole
@@ -60,8 +60,9 @@ class Causal:
         answer: str,
         reasoning: str | None = None,
         train_on: TrainOn = "answer",
+        answers: Answers = "last",
     ) -> Packed:
-        rendered = self.chat(form).example(messages, answer, reasoning, train_on)
+        rendered = self.chat(form).example(messages, answer, reasoning, train_on, answers)
         told = rendered.added and f"the template puts {rendered.added!r} before answers, and it is trained on with them"
         return Packed(rendered.token_ids, rendered.spans, told=told)
 

@@ -44,6 +44,8 @@ MOST_DOMAINS = 40
 # Labels are measured at 14 pixels and drawn at 12 (report.css): the reader's font may be wider than the one here.
 FONT = 14
 SERIES = [f"var(--c{i})" for i in range(1, 9)]
+# What a loss was seen on.
+ROWS = ("rows that are trained on", "rows that are held out")
 VERDICTS = {"helps": "var(--good)", "inconclusive": "var(--muted)", "does not help": "var(--bad)"}
 CONFIG: Spec = {
     "background": None,
@@ -245,11 +247,12 @@ def coverage(found: Sequence[Coverage], shown: Sequence[str]) -> Chart:
 
 
 def losses(found: Sequence[Curve]) -> Chart:
-    """One panel per objective, because losses of different objectives cannot be compared."""
+    """One panel per objective, because losses of different objectives cannot be compared; held-out rows are dashed."""
     rows = [
-        {"model": c.model, "objective": c.objective, "step": step, "loss": loss}
+        {"model": c.model, "objective": c.objective, "on": on, "step": step, "loss": loss}
         for c in found
-        for step, loss in c.drawn
+        for on, points in zip(ROWS, (c.drawn, c.held_out), strict=True)
+        for step, loss in points
     ]
     objectives = sorted({c.objective for c in found})
     encoding = {
@@ -263,8 +266,15 @@ def losses(found: Sequence[Curve]) -> Chart:
         },
         "color": _series("model", [c.model for c in found]),
     }
-    mark = {"type": "line", "strokeWidth": 1.6}
-    panel = {"height": 200, "mark": mark, "encoding": encoding}
+    line: Spec = {"mark": {"type": "line", "strokeWidth": 1.6}}
+    panel: Spec = {"height": 200, "encoding": encoding, **line}
+    if any(c.held_out for c in found):
+        dash = {"field": "on", "type": "nominal", "scale": {"domain": list(ROWS), "range": [[1, 0], [5, 3]]}}
+        looks = {
+            "transform": [{"filter": {"field": "on", "equal": ROWS[1]}}],
+            "mark": {"type": "point", "filled": True, "size": 24, "opacity": 1},
+        }
+        panel = {"height": 200, "encoding": encoding, "layer": [{**line, "encoding": {"strokeDash": dash}}, looks]}
     if len(objectives) == 1:
         return draw({**FIT, **panel}, rows, "loss curves")
     facet = {"field": "objective", "type": "nominal", "sort": objectives}

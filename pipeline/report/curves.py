@@ -1,4 +1,4 @@
-"""How students learnt: the loss of every step, and what they were trained for."""
+"""How students learnt: the loss of every step, on rows that are held out too, and what they were trained for."""
 
 from __future__ import annotations
 
@@ -33,6 +33,11 @@ class Curve:
         steps, losses = (np.array([p[key] for p in self.points], np.float64) for key in ("step", "loss"))
         cuts = zip(*(np.array_split(values, min(POINTS, len(values))) for values in (steps, losses)), strict=True)
         return [(float(step.mean()), float(loss.mean())) for step, loss in cuts]
+
+    @property
+    def held_out(self) -> list[tuple[float, float]]:
+        """(step, loss on the rows that are held out) of every look."""
+        return [(p["step"], p["held_out"]) for p in self.points if "held_out" in p]
 
 
 def curves(lineage: Lineage, models: Path | None) -> list[Curve]:

@@ -20,7 +20,7 @@ from pipeline.core.stage import Input, Plan, StageParams, stage
 from pipeline.errors import Refused
 from pipeline.kinds.network import Network, Packed
 from pipeline.kinds.verifier import metric_of
-from pipeline.model.chat import TrainOn
+from pipeline.model.chat import Answers, TrainOn
 from pipeline.model.folder import hashes, network_of
 from pipeline.tables import ids
 from pipeline.tables.lists import joined
@@ -35,6 +35,7 @@ class Params(StageParams):
     student: str
     max_length: PositiveInt = 4096
     train_on: TrainOn = "answer"
+    answers: Answers = "last"
 
     def inputs(self) -> dict[str, Input]:
         return {
@@ -60,9 +61,13 @@ class Params(StageParams):
 
     def _thoughts(self, plan: Plan) -> list[str]:
         network = find("network", declared_network(plan, self.student))
-        if self.train_on == "answer" or network.traits.get("thoughts"):
-            return []
-        return [f"train_on: {self.train_on}: a {network.name} such as {self.student} learns answers; leave it out"]
+        if not network.traits.get("thoughts"):
+            told = [("train_on", self.train_on, "answer"), ("answers", self.answers, "last")]
+            text = f"a {network.name} such as {self.student} learns the answer alone; leave it out"
+            return [f"{name}: {value}: {text}" for name, value, usual in told if value != usual]
+        if self.train_on == "reasoning" and self.answers == "every":
+            return ["answers: every: earlier answers have no thoughts apart; write `train_on: both`, or `answer`"]
+        return []
 
 
 # Rows that are dictionaries together.
@@ -80,7 +85,7 @@ def pack(
     params: Params, responses: Scan, selection: Scan, tokenizer: Path, how: How, out: Path
 ) -> Iterator[pa.RecordBatch]:
     """One example per kept response; loss on the answer and its end token, or on the thought before it, or on both
-    (`train_on`). Equal examples become one.
+    (`train_on`), and with `answers: every` on those of earlier turns. Equal examples become one.
 
     The reward is what the answer's own verifier says of it.
     """
@@ -157,12 +162,12 @@ def _one_of_equal(rows: pa.Table) -> pa.RecordBatch:
 
 def _packed(params: Params, network: Network, form: Path, response: dict[str, Any]) -> Packed:
     """An answer as an example; what is wrong with it is said with its id."""
-    thought: dict[str, Any] = {}
-    if params.train_on != "answer":
-        thought = {"reasoning": response["reasoning"], "train_on": params.train_on}
+    more: dict[str, Any] = {}
+    if (params.train_on, params.answers) != ("answer", "last"):
+        more = {"reasoning": response["reasoning"], "train_on": params.train_on, "answers": params.answers}
     pack: Any = network.pack
     try:
-        return pack(form, response["messages"], response["content"], **thought)
+        return pack(form, response["messages"], response["content"], **more)
     except Refused as error:
         raise Refused(f"response {response['response_id']}: {error}") from error
 

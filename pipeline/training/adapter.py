@@ -1,14 +1,16 @@
-"""Low-rank adapters on a student."""
+"""What of a student learns, where not all of it does: low-rank adapters, or some of its modules."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from fnmatch import fnmatchcase
 from typing import Any
 
 import transformers
 from torch import nn
 
+from pipeline.display import listed, nearest
 from pipeline.errors import Refused
 from pipeline.model import heads
 from pipeline.training.recipe import Adapter
@@ -53,6 +55,22 @@ def with_adapter(model: nn.Module, adapter: Adapter) -> Any:
         # A classifier's head, and one beside a model's own, begins with nothing to adapt.
         module.requires_grad_(True)
     return adapted
+
+
+def only(model: nn.Module, patterns: Sequence[str], name: str) -> None:
+    """Let those weights learn whose name, or the name of a module that they lie in, is like one of the patterns."""
+    weights = dict(model.named_parameters(remove_duplicate=False))
+    found = {p: [n for n in weights if fnmatchcase(n, p) or fnmatchcase(n, f"{p}.*")] for p in patterns}
+    for pattern in (p for p, names in found.items() if not names):
+        modules = [n for n, _ in model.named_modules() if n]
+        raise Refused(
+            f"trainable: {pattern!r} is like no module of {name}{nearest(pattern, modules, 0.3)} It has "
+            f"{listed(modules)}; `*` stands for any letters"
+        )
+    model.requires_grad_(False)
+    for names in found.values():
+        for each in names:
+            weights[each].requires_grad_(True)
 
 
 @contextmanager

@@ -19,6 +19,7 @@ def card_of_student(
     name: str,
     params: StudentParams,
     by_domain: Mapping[str, int],
+    trained: str,
     curve: Sequence[Mapping[str, float]],
     data: Path,
 ) -> str:
@@ -36,6 +37,8 @@ def card_of_student(
         "",
         f"- rows: `data/{params.of}`, {sum(by_domain.values()):,} trained tokens ({domains(by_domain)})",
         f"- objectives: {', '.join(f'{term.weight:g} x `{term.use.name}`' for term in params.terms())}",
+        f"- trained: {trained}"
+        + (f", those of {', '.join(f'`{pattern}`' for pattern in params.trainable)}" if params.trainable else ""),
         f"- recipe: {', '.join(f'{key} {getattr(params, key)}' for key in TOLD)}; {len(curve)} steps",
         f"- loss: {curve[0]['loss']:.4g} at the first step, {curve[-1]['loss']:.4g} at the last",
         "",

@@ -34,7 +34,7 @@ from pipeline.model.load import device_of
 from pipeline.tables import ids
 from pipeline.tables.parquet import Scan, folder_digest, part_name
 from pipeline.training.across import Across
-from pipeline.training.adapter import with_adapter
+from pipeline.training.adapter import only, with_adapter
 from pipeline.training.card import card_of_student
 from pipeline.training.checkpoints import Checkpoints
 from pipeline.training.fitting import trained_tokens
@@ -44,6 +44,7 @@ from pipeline.training.optimizers import moments_of
 from pipeline.training.places import places
 from pipeline.training.proof import told
 from pipeline.training.recipe import HeldOut, StudentParams
+from pipeline.training.reporters import missing, reports
 from pipeline.training.rows import Rows
 from pipeline.training.shadow import Shadow
 from pipeline.training.terms import Term
@@ -65,6 +66,8 @@ def fit(
 ) -> None:
     """Train a student on stored rows, beside a live teacher if there is one; `texts` are what the rows were cut from,
     for a teacher of other tokens."""
+    for text in missing(how.settings):
+        raise Refused(text)
     by_domain = trained_tokens(rows, student, None if params.crosses() else teacher, params.of)
     torch.set_num_threads(how.settings.threads)
     _keep_pages()
@@ -80,7 +83,10 @@ def fit(
     trainer = trainer_of(params, rows, place / "rows.arrow", student, teacher, how, device, texts)
     for line in told(by_domain, trainer.pulls()):
         how.say(line)
-    curve = trainer.run(Checkpoints(place), how.settings.checkpoint_steps, how.progress)
+    sizes = [(id(p) in trainer.learning, p.numel()) for p in trainer.parts["student"].parameters()]
+    trained = f"{sum(n for learns, n in sizes if learns):,} of {sum(n for _, n in sizes):,} weights"
+    with reports(how) as report:
+        curve = trainer.run(Checkpoints(place), how.settings.checkpoint_steps, how.progress, report)
     net: Any = trainer.kept
     if params.adapter is not None:
         net = net.merge_and_unload()
@@ -94,7 +100,7 @@ def fit(
     if params.keep_moments:
         (out / MOMENTS).parent.mkdir()
         save_file(moments_of(trainer.parts["student"], trainer.optimizers["student"]), out / MOMENTS)
-    (out / "README.md").write_text(card_of_student(name, params, by_domain, curve, data), "utf-8")
+    (out / "README.md").write_text(card_of_student(name, params, by_domain, trained, curve, data), "utf-8")
     (out / "training.jsonl").write_text("".join(json.dumps(p, sort_keys=True) + "\n" for p in curve), "utf-8")
     if trainer.feed is not None and hasattr(trainer.feed, "kept"):
         (out / ROLLOUTS).mkdir()
@@ -134,6 +140,8 @@ def trainer_of(
         how.say(f"{rows.dropped} rows are left out: their log-probabilities are no numbers (on_bad_row: drop)")
     if not len(rows):
         raise Refused(f"{how.label}: data/{params.of} has no rows; look at the reasons in its selection")
+    if params.trainable:
+        only(net, params.trainable, student.name)
     parts: dict[str, nn.Module] = {"student": net if params.adapter is None else with_adapter(net, params.adapter)}
     fixed: dict[str, nn.Module] = {}
     if teacher is not None:
@@ -175,7 +183,7 @@ def _right(given: HeldOut, student: Path, how: How, net: nn.Module, held: pa.Tab
     sampler, some = _Sampler(net, None, student, how), held.slice(0, given.answers)
     asked = zip(some["token_ids"].to_pylist(), some["spans"].to_pylist(), strict=True)
     draw = sampler.draw(Step(0, 1, 0, 1), 0, some, [])
-    prompts = [tokens[: spans[0]["start"]] for tokens, spans in asked]
+    prompts = [tokens[: spans[-1]["start"]] for tokens, spans in asked]
     said = draw.sample(prompts, [0] * len(prompts), Sampling(0.0, 1.0, given.max_tokens))
     known = [right for i, tokens in enumerate(said) if (right := draw.reward(i, tokens)) is not None]
     return {RIGHT: sum(known) / len(known)} if known else {}

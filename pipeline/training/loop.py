@@ -117,7 +117,11 @@ class Trainer:
         return self.parts["student"] if self.average is None else self.average.module
 
     def run(
-        self, checkpoints: Checkpoints, every: int, progress: Callable[[int, int, str], None]
+        self,
+        checkpoints: Checkpoints,
+        every: int,
+        progress: Callable[[int, int, str], None],
+        report: Callable[[Sequence[Mapping[str, float]]], None] = lambda points: None,
     ) -> list[dict[str, float]]:
         """Train the parts in place, going on from the newest whole checkpoint; returns a point per step."""
         terms = [term for turn in self.turns for term in turn.terms]
@@ -132,6 +136,7 @@ class Trainer:
         followers = {name: shadow for name, shadow in shadows.items() if shadow is not None}
         checkpoints.holds(self.parts, followers, self.optimizers, terms, self.feed)
         curve = checkpoints.resume()
+        report(curve)
         for number in range(len(curve), order.steps):
             if self.watch is not None and self.watch.ended(curve):
                 break
@@ -149,6 +154,7 @@ class Trainer:
                     checkpoints.keep_best(self.kept)
             if (number + 1) % every == 0 or number + 1 == order.steps:
                 checkpoints.save(curve)
+            report([point])
             progress(number + 1, order.steps, f"steps, loss {point['loss']:.4f}")
         for part in self.parts.values():
             part.eval()
@@ -243,9 +249,12 @@ class Trainer:
                 group["lr"] = own * scale
             self.optimizers[name].step()
             self.optimizers[name].zero_grad(set_to_none=True)
+        came_to: dict[str, float] = {}
         for term in turn.terms:
-            term.stepped(step, totals[term.per])
+            key = f"loss.{term.name}"
+            came_to[key] = came_to.get(key, 0.0) + term.weight * term.stepped(step, totals[term.per]).value
         return {
+            **(came_to if len(turn.terms) > 1 else {}),
             "step": step.number + 1,
             "loss": over_ranks(loss),
             "lr": recipe.learning_rate * rate,

@@ -10,7 +10,7 @@ from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, Pos
 from pipeline.contracts import EXAMPLES, SIGNALS
 from pipeline.core import graph
 from pipeline.core.methods import Choice, Use, available, find
-from pipeline.core.stage import NAME, Input, Plan, StageParams, gate_of
+from pipeline.core.stage import NAME, Input, Instance, Plan, StageParams, gate_of
 from pipeline.kinds.backend import LOCAL
 from pipeline.kinds.feed import Feed
 from pipeline.kinds.objective import Objective
@@ -73,7 +73,8 @@ class Recipe(StageParams):
     Weights learn in float32; `dtype` is what they are kept in, and then run in: unset, the student's own. With
     `keep_moments` AdamW's are kept beside them, twice their size, for `influence.gradient`. `gradient_checkpointing`
     computes what is between a model's blocks anew on the way back, for less memory and about a third more time. With
-    `average` what is saved is the moving average of the student over its steps, with this decay.
+    `average` what is saved is the moving average of the student over its steps, with this decay. `trainable` are names
+    or patterns of names, such as `lm_head` and `*.mlp.*`: only such modules of the student learn.
     """
 
     epochs: PositiveFloat
@@ -88,6 +89,7 @@ class Recipe(StageParams):
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     dtype: Dtype | None = None
     adapter: Adapter | None = None
+    trainable: tuple[str, ...] = ()
     gradient_checkpointing: bool = False
     average: float | None = Field(default=None, ge=0, lt=1)
     held_out: HeldOut | None = None
@@ -96,9 +98,13 @@ class Recipe(StageParams):
     seed: int
 
     @model_validator(mode="after")
-    def _moments_of_all_weights(self) -> Recipe:
-        if self.keep_moments and (self.optimizer != "adamw" or self.adapter is not None):
-            raise ValueError("keep_moments is of AdamW on all weights: say `optimizer: adamw`, and no adapter")
+    def _of_all_weights(self) -> Recipe:
+        if self.keep_moments and (self.optimizer != "adamw" or self.adapter is not None or self.trainable):
+            raise ValueError(
+                "keep_moments is of AdamW on all weights: say `optimizer: adamw`, and neither `adapter` nor `trainable`"
+            )
+        if self.adapter is not None and self.trainable:
+            raise ValueError("an adapter learns in the place of all weights: say `adapter` or `trainable`, not both")
         return self
 
 
@@ -275,6 +281,7 @@ class StudentParams(Recipe):
             live_one: str = self.teacher  # type: ignore[attr-defined]
             teachers |= graph.terms(graph.told(plan), [live_one])
         texts += graph.forbidden(teachers)
+        texts += self._lacks_one_answer(plan)
         if self.feed and stored and not self.feed.use.method.traits.get("keeps_signals", False):
             texts.append(f"{self.feed.use.name} draws rows that the stored signals are not of: use `distill:`")
         if self.feed and not live and self.feed.use.method.traits.get("asks_teacher", False):
@@ -295,6 +302,18 @@ class StudentParams(Recipe):
             return [f"{self.feed.use.name} draws rows that {across[0]} has no text of: leave `feed` out"]
         return [] if across or named is None else ["texts: no objective reads them; leave it out"]
 
+    def _lacks_one_answer(self, plan: Plan) -> list[str]:
+        """What is made of the last answer alone, where every answer of a conversation is trained on."""
+        every = [p.name for p in plan.of("pack") if p.name == self.of.split("/")[1] and p.params.answers == "every"]  # type: ignore[attr-defined]
+        uses = [
+            *([self.feed.use] if self.feed else []),
+            *(t.use for t in self.terms() if "across" in t.use.method.traits),
+        ]
+        return [
+            f"{uses[0].name} takes a conversation by its last answer: let pack.{name} say `answers: last`"
+            for name in (every if uses else [])
+        ]
+
     def _is_control(self, other: StageParams) -> bool:
         """Whether another entry is this one in random order."""
         plain = {"pacing": None, "arm": None}
@@ -303,7 +322,7 @@ class StudentParams(Recipe):
     def _lacks_temperatures(self, plan: Plan, live: bool) -> list[str]:
         """Terms that compare with stored signals at a temperature that these were not taken at."""
         texts = []
-        for probe in [] if live or self.shadow is not None else [i for i in plan.of("probe") if i.output == self.of]:
+        for probe in [] if live or self.shadow is not None else self._probes(plan):
             stored = {1.0, *probe.params.temperatures}  # type: ignore[attr-defined]
             texts += [
                 f"{term.use.name} asks for temperature {t:g}, and probe.{probe.name} takes signals at "
@@ -315,11 +334,17 @@ class StudentParams(Recipe):
             ]
         return texts
 
+    def _probes(self, plan: Plan) -> list[Instance]:
+        """The entries of probe whose signals are trained on: one, or of a folder several teachers'."""
+        return [i for i in plan.of("probe") if graph.inside(i.output, self.of)]
+
     def _lacks_taps(self, plan: Plan, live: bool) -> list[tuple[str, str, str]]:
         """Terms whose taps of a teacher are not in the stored signals, with what would mend it."""
         if live or self.shadow is not None:
             return []
-        probes, stored = [i for i in plan.of("probe") if i.output == self.of], graph.taps_of(plan, self.of)
+        tables = [i.output for i in plan.instances.values() if graph.inside(i.output, self.of)]
+        held = [graph.taps_of(plan, table) for table in tables]
+        probes, stored = self._probes(plan), held[0].intersection(*held) if held else frozenset[str]()
         return [
             (term.use.name, tap, f"let {'probe.' + probes[0].name if probes else 'a probe'} say `taps: [{tap}]`")
             for term in self.terms()

@@ -89,7 +89,7 @@ class Rows:
 
 def _checked(scan: Scan, columns: int | None, drop: bool) -> Iterator[pa.RecordBatch]:
     """Every row that can be trained on; refuses one that cannot, by file and example, or leaves it out."""
-    stored: int | None = None
+    stored: dict[str, str] = {}
     for file in scan.files:
         # Read as a stream, in one thread: a group of rows may be larger than memory.
         reader = pq.ParquetFile(file, memory_map=True, buffer_size=1 << 16)
@@ -106,15 +106,24 @@ def _checked(scan: Scan, columns: int | None, drop: bool) -> Iterator[pa.RecordB
                     elif bad.any():
                         example = batch["example_id"][int(bad.argmax())].as_py()
                         raise Refused(f"{file}: example {example} {remedy}")
-            if "topk_ids" in batch.schema.names:
-                widths = np.unique(lengths(values(batch["topk_ids"])))
-                stored = int(widths[0]) if stored is None and len(widths) else stored
-                if any(width != stored for width in widths):
+            for what, found in _stored(batch):
+                if any(one != stored.setdefault(what, one) for one in found):
                     raise Refused(
-                        f"{file}: its rows store {', '.join(map(str, widths))} outcomes a place, and those before it "
-                        f"{stored}. Probe all of them with one `top_k`, or train on one of the tables."
+                        f"{file}: its rows store {', '.join(found)} {what}, and those before it {stored[what]}. Probe "
+                        f"all of them with one `top_k` and the same temperatures, or train on one of the tables."
                     )
             yield batch
+
+
+def _stored(batch: pa.RecordBatch) -> Iterator[tuple[str, list[str]]]:
+    """What all signals that are trained on together have in common, and which of it a batch has."""
+    if "topk_ids" not in batch.schema.names or not len(batch):
+        return
+    yield "outcomes a place", [str(width) for width in np.unique(lengths(values(batch["topk_ids"])))]
+    yield "as their temperature", [f"{t:g}" for t in np.unique(batch["temperature"].to_numpy())]
+    tempered = batch["tempered"].fill_null([])
+    further = np.split(values(tempered).field("temperature").to_numpy(), np.cumsum(lengths(tempered))[:-1])
+    yield "as further temperatures", sorted({" and ".join(f"{t:g}" for t in each) or "none" for each in further})
 
 
 def _no_place(batch: pa.RecordBatch, columns: int | None) -> np.ndarray:

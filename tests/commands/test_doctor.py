@@ -145,6 +145,17 @@ def test_a_package_that_an_entry_needs_is_named_with_the_entry(data: Path, monke
     )
 
 
+def test_a_reporter_that_is_not_installed_is_named(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "wandb" else real(name))
+    plan = plan_of(RunSettings(reporters=("wandb",)))
+    for offline, state in ((True, "warn"), (False, "fail")):
+        assert only(doctor(plan, data, data.parent, offline), "reporters") == (
+            state,
+            "run.reporters names wandb, which is not installed here: run `uv pip install -e '.[wandb]'`",
+        )
+
+
 def test_a_gpu_that_was_asked_for_and_is_not_there(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(preflight, "_graphics_cards", list)
     state, text = only(doctor(plan_of(RunSettings(device="cuda")), data, data.parent, offline=True), "gpu")

@@ -11,16 +11,19 @@ import pytest
 from rich.console import Console
 
 from pipeline.commands.entries import bring_up_to_date, entry_named, pool_asked
-from pipeline.commands.preview import before_preview, preview, spread
+from pipeline.commands.preview import _Rendering, before_preview, preview, spread
 from pipeline.commands.preview_screen import Trained, render
+from pipeline.commands.preview_training import _pieces
 from pipeline.contracts import DROPS, PROMPTS
 from pipeline.core.run import How
-from pipeline.core.stage import Plan
+from pipeline.core.stage import Instance, Plan
 from pipeline.errors import Refused
+from pipeline.model.chat import Chat
 from pipeline.plan.resolve import resolve
 from pipeline.stages.generate import generate
+from pipeline.stages.pack import Params as PackParams
 from pipeline.tables.parquet import Scan
-from tests.commands.pool import params, prompt, teacher, workspace
+from tests.commands.pool import ROOT, params, prompt, teacher, workspace
 from tests.servers import Server, serving
 
 
@@ -68,6 +71,25 @@ def test_rows_of_a_local_model_go_through_to_the_tokens_that_are_trained(tmp_pat
     again = preview(resolved, teacher(resolved), data, tmp_path, rows=3)
     assert [row.from_memo for row in again.rows] == [2, 2, 2]
     assert [row.samples for row in again.rows] == [row.samples for row in shown.rows]
+
+
+def test_every_answer_that_is_trained_on_is_marked() -> None:
+    """In a preview of answers, and in one of a training on the examples that are packed of them."""
+    params = PackParams.model_validate({"of": "responses/p", "by": "s", "student": "base", "answers": "every"})
+    form = ROOT / "data" / "embedded"
+    entry = Instance("pack", "x", params, {"tokenizer": ("base",)}, "examples/x", "")
+    turns = [
+        {"role": "user", "content": "add 1 2"}, {"role": "assistant", "content": "#3"},
+        {"role": "user", "content": "add 2 2"},
+    ]  # fmt: skip
+    shown = _Rendering(entry, form).trained({"messages": turns, "content": "#4", "reasoning": None})
+    assert isinstance(shown, Trained)
+    assert "⟦#3</s>⟧" in shown.before and "".join(shown.tokens) == "#4</s>" and shown.trained == 6
+    chat = Chat(form / "base")
+    rendered = chat.example(turns, "#4", answers="every")
+    spans = [{"start": start, "end": end} for start, end in rendered.spans]
+    pieces = list(_pieces(chat, {"token_ids": rendered.token_ids, "spans": spans}))
+    assert [text for text, trained in pieces if trained] == ["#3</s>", "#4</s>"] and len(pieces) == 4
 
 
 def test_what_a_preview_paid_the_run_does_not_pay(tmp_path: Path, server: Server) -> None:

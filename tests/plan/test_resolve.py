@@ -224,8 +224,8 @@ def test_an_expression_that_no_engine_takes_is_a_fault(given: dict[str, Any], pa
         resolve(given, only="generate@held")
 
 
-@pytest.mark.parametrize("train_on", ["reasoning", "both"])
-def test_a_network_that_learns_no_text_learns_no_thought(given: dict[str, Any], train_on: str) -> None:
+@pytest.mark.parametrize("more", [{"train_on": "reasoning"}, {"train_on": "both"}, {"answers": "every"}])
+def test_a_network_that_learns_no_text_learns_the_answer_alone(given: dict[str, Any], more: dict[str, str]) -> None:
     bert = {
         "use": "text.bert",
         "alphabet": "ab",
@@ -236,10 +236,13 @@ def test_a_network_that_learns_no_text_learns_no_thought(given: dict[str, Any], 
         "seed": 1,
     }
     given["acquire"]["named"] = {**bert, "context": 16}
-    given["pack"]["named"] = {"of": "responses/train", "by": "random", "student": "named", "train_on": train_on}
-    assert any(f"pack.named: train_on: {train_on}: a classifier.text" in f for f in faults(given, lambda p: None))
+    given["pack"]["named"] = {"of": "responses/train", "by": "random", "student": "named", **more}
+    [(key, value)] = more.items()
+    assert any(f"pack.named: {key}: {value}: a classifier.text" in f for f in faults(given, lambda p: None))
     given["pack"]["named"]["student"] = "base"
     resolve(given, only="pack@named")
+    given["pack"]["named"] |= {"train_on": "reasoning", "answers": "every"}
+    assert any("earlier answers have no thoughts apart" in f for f in faults(given, lambda p: None))
 
 
 @pytest.mark.parametrize(

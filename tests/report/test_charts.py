@@ -14,6 +14,7 @@ from pipeline.bounded import Limits
 from pipeline.display import label
 from pipeline.report import charts
 from pipeline.report.charts import Chart, draw, drawn
+from pipeline.report.curves import Curve
 
 LABELS = {
     "control": ("a\x07b", r"a\x07b"),
@@ -62,6 +63,22 @@ def bars(*domains: str) -> Chart:
 def test_harmless_labels_are_drawn() -> None:
     [found] = drawn([bars("add", "Zähler", "a\x07b", "<b>&")])
     assert found.startswith('<svg role="img" aria-label="some bars"') and r"a\x07b" in found and "<b>" not in found
+
+
+@pytest.mark.parametrize("objectives", [("a",), ("a", "b")], ids=["one panel", "two panels"])
+def test_what_is_held_out_is_drawn_beside_what_is_trained_on(objectives: tuple[str, ...]) -> None:
+    """Dashed, with a point at every look; and not at all where nothing is held out."""
+    points = tuple(
+        {"step": n, "loss": 3 / n, **({"held_out": 3.5 / n} if n % 2 == 0 else {})} for n in range(1, 7)
+    )  # fmt: skip
+    bare = tuple({"step": p["step"], "loss": p["loss"]} for p in points)
+    watched, plain = ([Curve(f"m{o}", o, given) for o in objectives] for given in (points, bare))
+    assert watched[0].held_out == [(2, 1.75), (4, 0.875), (6, 3.5 / 6)] and plain[0].held_out == []
+    with_looks, without = drawn([charts.losses(watched), charts.losses(plain)])
+    # The legend has one too.
+    assert with_looks.count('stroke-dasharray="5,3"') == len(objectives) + 1 and 'stroke-dasharray="5,3"' not in without
+    assert all(f'"step: {n}; loss: {3.5 / n:.12g}; model: m{o}"' in with_looks for n in (2, 4, 6) for o in objectives)
+    assert "rows that are held out" in with_looks and "rows that are held out" not in without
 
 
 def refuse() -> None:

@@ -127,6 +127,7 @@ def build(data: Path, params: dict[str, Any] = PARAMS, prompts: int = 60, items:
                 "loss": (1.4 if name.startswith("kd") else 0.9) * math.exp(-s / 60) + 0.3 + rng.normal(0, 0.02),
                 "lr": 1e-3,
                 "places": 1000 if name != "kd" else 1020,
+                **({"held_out": 0.4 + 20 / s} if name == "coverage_sft" and s % 100 == 0 else {}),
             }
             for s in range(10, 410, 10)
         ]

@@ -161,6 +161,19 @@ def test_a_thought_is_trained_on_where_the_parameter_says_so(data: Path, capsys:
     assert said.count("is left out") == 1
 
 
+def test_every_answer_of_a_conversation_is_trained_on_where_the_parameter_says_so(data: Path) -> None:
+    turns = [
+        {"role": "user", "content": "add 1 2"}, {"role": "assistant", "content": "#3"},
+        {"role": "user", "content": "add 2 2"}, {"role": "assistant", "content": "#4"},
+        {"role": "user", "content": "add 3 2"},
+    ]  # fmt: skip
+    tokenizer = Chat(data / "models/base/tokenizer").tokenizer
+    for answers, wanted in (("last", ["#5</s>"]), ("every", ["#3</s>", "#4</s>", "#5</s>"])):
+        [example] = packed(data, [response("turns", "#5", "5", messages=turns)], answers=answers).values()
+        tokens = example["token_ids"]
+        assert [tokenizer.decode(tokens[s["start"] : s["end"]], False) for s in example["spans"]] == wanted
+
+
 def test_reasoning_alone_is_trained_on_or_its_lack_is_named(data: Path) -> None:
     chat, row = Chat(data / "models/base/tokenizer"), response("thought", "#3", "3", reasoning="1 and 2")
     [example] = packed(data, [row], train_on="reasoning").values()

@@ -352,6 +352,13 @@ def test_the_page_tells_reasons_with_examples(data: Path) -> None:
     assert "finished by length" in words
 
 
+def test_the_page_tells_what_was_held_out_of_a_training(data: Path) -> None:
+    page = (data / "reports" / "report.html").read_text("utf-8")
+    assert "dashed on rows that are held out" in page and page.count('stroke-dasharray="5,3"') == 2
+    table = page[page.index("best held out") :].partition("</table>")[0]
+    assert re.findall(r'<td class="n">([^<]*)</td></tr>', table) == ["0.450", "\u2013", "\u2013"]
+
+
 def test_plots_hold_the_curves_and_the_domains(data: Path, metrics: dict[str, dict[str, float]]) -> None:
     plots = data / "reports" / "plots"
     with (plots / "loss" / "kd.csv").open(encoding="utf-8", newline="") as file:

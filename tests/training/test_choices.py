@@ -47,6 +47,36 @@ def test_dora_learns_lengths_and_is_merged_too(tmp_path: Path) -> None:
         with_adapter(kind_of("Mixtral"), adapter)
 
 
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_only_what_is_trainable_learns(data: Path, optimizer: str) -> None:  # noqa: F811
+    """By module or by pattern; the card tells how much that is, and nothing else moves by a bit."""
+    given = {"optimizer": optimizer, "trainable": ["transformer.h.0", "*.h.1.mlp.*.bias"], "weight_decay": 0.1}
+    folder = kd(data, "train", "some", "examples/some", **PLAIN | given)
+    start, end = (load(f, "float32").state_dict() for f in (data / "models/base", folder))
+    moved = {name for name in start if not torch.equal(start[name], end[name])}
+    wanted = {n for n in start if n.startswith("transformer.h.0.") or (".h.1.mlp." in n and n.endswith(".bias"))}
+    assert moved == wanted and wanted
+    count, every = (sum(start[n].numel() for n in names) for names in (wanted, start.keys() - {"lm_head.weight"}))
+    text = (folder / "README.md").read_text("utf-8")
+    assert f"- trained: {count:,} of {every:,} weights, those of `transformer.h.0`, `*.h.1.mlp.*.bias`\n" in text
+
+
+def test_a_tied_weight_learns_by_either_name(data: Path) -> None:  # noqa: F811
+    one, two = (
+        kd(data, "train", name, "examples/some", **PLAIN, trainable=[pattern])
+        for name, pattern in (("head", "lm_head"), ("embedding", "transformer.wte"))
+    )
+    assert weights(one) == weights(two) != weights(data / "models/base")
+
+
+def test_a_pattern_that_is_like_no_module_is_refused(data: Path) -> None:  # noqa: F811
+    says = r"trainable: 'transformer.h.9' is like no module of base; did you mean transformer\.h\.\d\? It has "
+    with pytest.raises(Refused, match=says):
+        kd(data, "train", "none", "examples/some", **PLAIN, trainable=["lm_head", "transformer.h.9"])
+    with pytest.raises(ValueError, match="say `adapter` or `trainable`, not both"):
+        recipe(adapter={"rank": 2, "alpha": 4.0}, trainable=["lm_head"])
+
+
 def test_gradient_checkpointing_learns_the_same(data: Path) -> None:  # noqa: F811
     plain = kd(data, "train", "plain", "examples/some", **PLAIN)
     less = kd(data, "train", "less", "examples/some", **PLAIN, gradient_checkpointing=True)

@@ -88,15 +88,24 @@ def run(
     given: dict,
     inputs: dict[str, tuple[str, ...]],
     code: str = "code",
-    steps: int = 200,
+    **how: Any,
 ) -> Path:
     params = stage_named(stage).params.model_validate(given)
     instance = Instance(stage, name, params, inputs, params.output(name), code)
-    run_instance(instance, RunSettings(batch_rows=16, checkpoint_steps=steps), data, data.parent)
+    run_instance(instance, RunSettings(batch_rows=16, **how), data, data.parent)
     return data / instance.output
 
 
-def kd(data: Path, stage: str, name: str, of: str, code: str = "code", steps: int = 200, **changed: object) -> Path:
+def kd(
+    data: Path,
+    stage: str,
+    name: str,
+    of: str,
+    code: str = "code",
+    steps: int = 200,
+    reporters: tuple[str, ...] = (),
+    **changed: object,
+) -> Path:
     given = {
         "of": of, "student": "base", "epochs": 3, "batch_rows": 8, "warmup_steps": 0, "learning_rate": 1e-3, "seed": 17,
         "objectives": [{"use": "divergence.forward"}], **changed,
@@ -105,7 +114,7 @@ def kd(data: Path, stage: str, name: str, of: str, code: str = "code", steps: in
     if stage == "distill":
         inputs["teacher"] = ("models/teacher",)
         given["teacher"] = "teacher"
-    return run(data, stage, name, given, inputs, code, steps)
+    return run(data, stage, name, given, inputs, code, checkpoint_steps=steps, reporters=reporters)
 
 
 def test_stored_signals_of_the_whole_vocabulary_are_the_live_teacher(data: Path) -> None:

@@ -167,6 +167,27 @@ def test_two_probes_of_different_k_are_refused_together(tmp_path: Path) -> None:
         Rows.of(Scan(SIGNALS, folders), tmp_path / "rows.arrow")
 
 
+@pytest.mark.parametrize(
+    ("changed", "says"),
+    [
+        ({"temperature": 2.0}, "store 2 as their temperature, and those before it 1"),
+        (
+            {"tempered": lambda r: [{"temperature": t, "tail_mass": r["tail_mass"]} for t in (2.0, 4.0)]},
+            "store 2 and 4 as further temperatures, and those before it none",
+        ),
+    ],
+)
+def test_two_teachers_that_were_read_otherwise_are_refused_together(
+    tmp_path: Path, changed: dict[str, Any], says: str
+) -> None:
+    rows = [row(i) for i in range(6)]
+    other = [{**r, **{k: v(r) if callable(v) else v for k, v in changed.items()}} for r in rows]
+    folders = tuple(scan(tmp_path, some, 2, name).folders[0] for name, some in (("a", rows), ("b", other)))
+    with pytest.raises(Refused, match=says):
+        Rows.of(Scan(SIGNALS, folders), tmp_path / "rows.arrow")
+    assert len(Rows.of(Scan(SIGNALS, folders[:1] * 2), tmp_path / "both.arrow")) == 12
+
+
 def test_a_step_is_laid_out_by_length() -> None:
     lengths = [400, 30, 380, 31, 600, 29, 32, 390]
     pieces = micro_batches(lengths, 1024)

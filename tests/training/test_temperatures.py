@@ -74,13 +74,18 @@ def test_stored_signals_at_a_temperature_are_the_live_teacher_there(data: Path) 
     assert (np.exp(top).sum(1) <= 1 + 1e-5).all()
 
 
-def asking(at: float, taken: list[float] | None = None, **teacher: Any) -> list[str]:
+def asking(
+    at: float, taken: list[float] | None = None, folder: dict[str, Any] | None = None, **teacher: Any
+) -> list[str]:
     """The faults of the default run whose `kd` asks for a temperature."""
     given = copy.deepcopy(read_params(ROOT / "params.yaml"))
     given["train"]["kd"]["objectives"] = [{"use": "divergence.forward", "temperature": at}]
     if taken is not None:
         given["probe"]["teacher"]["temperatures"] = taken
     given["acquire"]["teacher"] |= teacher
+    if folder is not None:
+        given["train"]["kd"]["of"], given["probe"]["second"] = folder["of"], folder["second"]
+        given["quality"]["second"] = {"of": "signals/coverage/second", "suite": "signals"}
     try:
         resolve(given)
     except PlanError as error:
@@ -93,5 +98,11 @@ def test_the_plan_refuses_a_temperature_that_was_not_taken(monkeypatch: pytest.M
     [fault] = asking(2)
     assert fault.startswith("train.kd: divergence.forward asks for temperature 2, and probe.teacher takes signals at 1")
     assert asking(2, [1, 2]) == asking(1, [1, 2]) == []
+    # Of a folder of several teachers' all must have been asked.
+    folder = {"of": "signals/coverage", "second": {"of": "coverage", "model": "base", "top_k": 16}}
+    [fault] = asking(2, [1, 2], folder)
+    assert "probe.second takes signals at 1: let it say" in fault
+    folder["second"]["temperatures"] = [1, 2]  # type: ignore[index]
+    assert asking(2, [1, 2], folder) == []
     # vLLM lists the likeliest tokens, and says of the others only at temperature 1 what they come to.
     assert any("needs full_logits of the model 'teacher'" in fault for fault in asking(2, [1, 2], engine="vllm"))

@@ -52,7 +52,8 @@ def resolve(given: Mapping[str, Any], only: str | None = None, codes: Mapping[st
         raise PlanError(dict.fromkeys(told))
     for label, instance in plan.instances.items():
         if only in (None, label):
-            plan.instances[label] = replace(instance, code=codes.get(label) or _identity(instance, plan))
+            code = codes.get(label) or _identity(instance, plan)
+            plan.instances[label] = replace(instance, code=code, known=instance.params.known(plan))
     return plan
 
 

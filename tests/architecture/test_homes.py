@@ -19,7 +19,7 @@ SHORT = 40
 ROOMS = (
     "tables", "core", "kinds", "text", "model", "memo", "gateway",
     "origins", "builders", "sources", "verifiers", "backends", "rules", "operators", "scorers", "readers", "judges",
-    "retrievers", "mixtures", "selectors", "transforms", "objectives", "networks", "feeds",
+    "retrievers", "mixtures", "selectors", "transforms", "objectives", "networks", "feeds", "exporters",
     "asking", "training", "checking", "report", "laws", "stages", "plan", "commands",
 )  # fmt: skip
 # File of a room -> the test below tests/ that covers it, where that is not tests/<room>/test_<file>.py.
@@ -118,6 +118,16 @@ COVERED = {
     "training/recipe.py": "training/test_loop.py",
     "training/reduce.py": "laws/test_objectives.py",
     "training/batches.py": "training/test_rows.py",
+    "exporters/axolotl.py": "stages/test_export.py",
+    "exporters/gguf.py": "stages/test_export.py",
+    "exporters/hub.py": "stages/test_export.py",
+    "exporters/llamafactory.py": "stages/test_export.py",
+    "exporters/signals.py": "stages/test_export.py",
+    "exporters/trl.py": "stages/test_export.py",
+    "kinds/exporter.py": "laws/test_exporters.py",
+    "laws/exporter.py": "laws/test_exporters.py",
+    "report/card.py": "stages/test_export.py",
+    "tables/plain.py": "laws/test_exporters.py",
     "feeds/rollout.py": "training/test_fit.py",
     "kinds/feed.py": "training/test_fit.py",
     "origins/text.py": "model/test_folder.py",

@@ -310,12 +310,22 @@ def _quoted(text: str, name: str) -> list[str]:
 def arguments(command: argparse.ArgumentParser) -> None:
     """What may follow `lineage`."""
     text = "an instance (`kd`, `train@kd`, `examples/coverage`), or a row's prompt_id, response_id or example_id"
-    command.add_argument("id", help=text)
+    command.add_argument("id", nargs="?", help=text)
+    text = "withdraw a prompt, or all of a source such as data/own/prompts.jsonl, and what was made of it"
+    command.add_argument("--withdraw", metavar="ID_OR_SOURCE", help=text)
     command.add_argument("--json", action="store_true", dest="as_json", help="print JSON")
 
 
-def run(id: str, as_json: bool) -> None:
+def run(id: str | None, withdraw: str | None, as_json: bool) -> None:
     """Print a model's tree back to its prompts, or one row's story forward to the models that it taught."""
+    if withdraw is not None:
+        # It asks DVC, which takes a second to import.
+        from pipeline.commands.withdraw import withdraw as withdrawing
+
+        show(withdrawing(withdraw))
+        return
+    if id is None:
+        raise Refused("lineage needs an instance or the id of a row, or --withdraw and what is to go")
     found = find(DATA, id)
     if as_json:
         show_json(found if isinstance(found, dict) else [asdict(node) for node in found])

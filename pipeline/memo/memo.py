@@ -162,10 +162,29 @@ class Memo(Store):
             for table in KEPT:
                 found = connection.execute(f"DELETE FROM {table} WHERE put_at < ? {which}", (_before(days),))
                 gone += found.rowcount
+        self._shrink()
+        return gone
+
+    def forget(self, prompts: Iterable[str], keys: Iterable[str]) -> int:
+        """Forget the answers to these prompts, the answers and readings of these keys, and every reading that can be
+        computed again, since nothing says which prompt it is of; no byte of them stays. Returns how many went."""
+        named = [orjson.dumps(list(some)).decode() for some in (prompts, keys)]
+        by_prompt, by_key = (
+            f"{what} IN (SELECT value FROM json_each(?))" for what in ("value ->> '$.prompt_id'", "key")
+        )
+        with self.explained():
+            self.connection.execute("PRAGMA secure_delete = ON")
+        with self.transaction() as connection:
+            gone = connection.execute(f"DELETE FROM memo WHERE {by_prompt} OR {by_key}", named).rowcount
+            gone += connection.execute(f"DELETE FROM readings WHERE paid = 0 OR {by_key}", named[1:]).rowcount
+        self._shrink()
+        return gone
+
+    def _shrink(self) -> None:
+        """Give the room of what went back."""
         with self.explained():
             self.connection.execute("VACUUM")
             self.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-        return gone
 
     def fill(self, files: Iterable[Path]) -> int:
         """Learn the answers of recorded `responses` files, so that a clone asks for none of them; returns how many."""

@@ -40,6 +40,8 @@ COVERED = {
     "commands/screen.py": "commands/test_parser.py",
     "commands/status.py": "e2e/test_commands.py",
     "commands/tidy.py": "e2e/test_commands.py",
+    "commands/traces.py": "e2e/test_withdraw.py",
+    "commands/withdraw.py": "e2e/test_withdraw.py",
     "commands/unroll.py": "plan/test_unroll.py",
     "commands/use.py": "commands/test_parser.py",
     "core/graph.py": "plan/test_identities.py",

@@ -35,17 +35,23 @@ ID = re.compile(r"[0-9a-f]{6,32}")
 # Columns by which a row can be named.
 IDS = {"prompts": "prompt_id", "responses": "response_id", "examples": "example_id"}
 RECORDED = ("exactness", "rows", "output", "commit", "finished", "wall_s", "packages")
+# What brings something of the world's.
+SOURCES = ("acquire@", "ingest@")
+UNSAID = "not said"
 # A gate only says that a table passed, and its verdict is about a table that is in the tree.
 BESIDE = ("gates/", "quality/")
 
 
 @dataclass(frozen=True)
 class Node:
-    """One instance, what is known of its run, and the folders that it was made from."""
+    """One instance, its parameters and the fingerprint of its code, what is known of its run, and the folders that it
+    was made from."""
 
     folder: str
     label: str
     methods: tuple[str, ...]
+    params: Mapping[str, Any]
+    code: str
     rows: int | None
     kept: int | None
     record: Mapping[str, Any]
@@ -103,6 +109,8 @@ def _node(lineage: Lineage, data: Path, folder: str) -> Node:
         folder=folder,
         label=f"{plan['stage']}@{plan['instance']}",
         methods=tuple(sorted(_methods(plan["params"]))),
+        params=plan["params"],
+        code=plan["code"],
         rows=sum(pq.read_metadata(file).num_rows for file in files) if files else None,
         kept=_kept_rows(files) if plan["stage"] == "select" and files else None,
         record=_record(data, plan),
@@ -158,15 +166,30 @@ def tree(nodes: Sequence[Node]) -> list[str]:
 
     tell(nodes[0].folder, "", "")
     packages = {f"{name} {found}" for node in nodes for name, found in node.record.get("packages", {}).items()}
-    commits = {str(node.record["commit"])[:12] for node in nodes if node.record.get("commit")}
     seconds = sum(node.record.get("wall_s", 0) for node in nodes)
     return [
         *lines,
+        *made_with(nodes),
         "",
         f"time      {seconds:.1f} s for all of it",
-        f"commits   {', '.join(sorted(commits)) or 'none recorded here'}",
         f"packages  {', '.join(sorted(packages)) or 'none recorded here'}",
     ]
+
+
+def made_with(nodes: Sequence[Node]) -> list[str]:
+    """The code, commit and parameters of every instance, and the licence and terms of what came from the world."""
+    lines = ["", "made with (fingerprint of the code, commit that ran it, parameters)"]
+    for node in nodes:
+        commit = str(node.record.get("commit") or "no record")[:12]
+        lines.append(f"  {node.label}  {node.code[:8] or 'none'}  {commit}  {_told(node.params)}")
+    sources = [node for node in nodes if node.label.startswith(SOURCES)]
+    said = [f"licence {n.params.get('licence') or UNSAID}, terms {n.params.get('terms') or UNSAID}" for n in sources]
+    return [*lines, "", "sources", *(f"  {node.label}  {text}" for node, text in zip(sources, said, strict=True))]
+
+
+def _told(params: Mapping[str, Any]) -> str:
+    """Parameters on a line, without those that are nothing."""
+    return json.dumps({key: value for key, value in params.items() if value not in (None, [], {}, "")}, default=str)
 
 
 def _node_line(node: Node) -> str:
@@ -223,25 +246,39 @@ def row(lineage: Lineage, data: Path, prefix: str) -> dict[str, Any]:
     ids = {a["response_id"] for a in answers}
     taught = {e["instance"]: _taught(lineage, e["instance"]) for e in examples}
     models = {name for names in taught.values() for name in names}
+    prompts = rows(
+        "prompts",
+        "prompt_id, messages, domain, level, source, verifier, reference, operator, parent_ids",
+        "prompt_id",
+        prompt_ids,
+    )
+    selections = rows("selections", "response_id, kept, weight, reason", "response_id", ids)
+    way = [f"prompts/{r['of']}/{r['instance']}" for r in prompts]
+    way += [f"responses/{r['of']}/{r['instance']}" for r in answers]
+    way += [f"selections/{r['of']}/{r['instance']}" for r in selections]
+    way += [*(f"examples/{name}" for name in taught), *(f"models/{name}" for name in sorted(models))]
     judged = "SELECT model, task, avg(metric) AS accuracy, count(metric) AS n FROM evals GROUP BY ALL ORDER BY ALL"
     return {
         "what": what,
         "id": key,
-        "prompts": rows(
-            "prompts",
-            "prompt_id, messages, domain, level, source, verifier, reference, operator, parent_ids",
-            "prompt_id",
-            prompt_ids,
-        ),
+        "prompts": prompts,
         "drops": rows("drops", "prompt_id, rule, evidence", "prompt_id", prompt_ids),
         "responses": answers,
         "scores": rows("scores", "response_id, score, detail", "response_id", ids),
-        "selections": rows("selections", "response_id, kept, weight, reason", "response_id", ids),
+        "selections": selections,
         "examples": examples,
         "trained": taught,
         "judged": [e for e in rules.query(data, judged).to_pylist() if e["model"] in models],
         "evals": rows("evals", "prompt_id, task, model, prediction, target, metric", "prompt_id", prompt_ids),
+        "made": _on_the_way(lineage, data, way),
     }
+
+
+def _on_the_way(lineage: Lineage, data: Path, folders: Iterable[str]) -> list[Node]:
+    """The instances that write some folders, and all by which something of the world's came into these."""
+    way = [folder for folder in dict.fromkeys(folders) if folder in lineage.plans]
+    above = {node.folder: node for folder in way for node in upstream(lineage, data, folder)}
+    return [node for name, node in above.items() if name in way or node.label.startswith(SOURCES)]
 
 
 def _taught(lineage: Lineage, examples: str) -> list[str]:
@@ -293,7 +330,7 @@ def story(found: Mapping[str, Any]) -> list[str]:
         lines += [
             f"  {e['model']}: {_flat(e['prediction'])}, {said.get(e['metric'], e['metric'])}" for e in found["evals"]
         ]
-    return lines
+    return [*lines, *made_with(found["made"])]
 
 
 def _flat(value: object) -> str:
@@ -328,6 +365,7 @@ def run(id: str | None, withdraw: str | None, as_json: bool) -> None:
         raise Refused("lineage needs an instance or the id of a row, or --withdraw and what is to go")
     found = find(DATA, id)
     if as_json:
-        show_json(found if isinstance(found, dict) else [asdict(node) for node in found])
+        nodes = [asdict(node) for node in (found["made"] if isinstance(found, dict) else found)]
+        show_json({**found, "made": nodes} if isinstance(found, dict) else nodes)
     else:
         show(story(found) if isinstance(found, dict) else tree(found))

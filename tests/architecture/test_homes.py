@@ -40,6 +40,8 @@ COVERED = {
     "commands/screen.py": "commands/test_parser.py",
     "commands/status.py": "e2e/test_commands.py",
     "commands/tidy.py": "e2e/test_commands.py",
+    "commands/stored.py": "e2e/test_verify.py",
+    "commands/verify.py": "e2e/test_verify.py",
     "commands/traces.py": "e2e/test_withdraw.py",
     "commands/withdraw.py": "e2e/test_withdraw.py",
     "commands/unroll.py": "plan/test_unroll.py",

@@ -32,6 +32,7 @@ from pipeline.core.workspace import DATA, PARAMS, ROOT, WATCHED
 from pipeline.display import duration
 from pipeline.errors import Refused
 from pipeline.kinds.backend import card_of, computed_here
+from pipeline.model.load import device_of
 from pipeline.plan.map import entries
 from pipeline.plan.reading import load
 from pipeline.plan.resolve import resolve
@@ -132,11 +133,8 @@ def _received(plan: Plan, label: str) -> bool:
     cards = [DATA / "models" / model for model in instance.params.needs()]
     if any(not computed_here(card_of(folder)) for folder in cards):
         return True
-    if not cards or stage_named(instance.stage).exactness != "recorded" or plan.settings.device == "cpu":
-        return False
-    import torch
-
-    return torch.cuda.is_available()
+    sampled = bool(cards) and stage_named(instance.stage).exactness == "recorded"
+    return sampled and device_of(plan.settings) != "cpu"
 
 
 def _run(command: str, place: Path, label: str, environment: dict[str, str]) -> None:

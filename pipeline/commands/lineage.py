@@ -77,6 +77,22 @@ def find(data: Path, wanted: str) -> list[Node] | dict[str, Any]:
     )
 
 
+def _nodes(data: Path, wanted: str | None) -> list[Node]:
+    """An instance and all that it was made from; all instances, downstream first, if none is named."""
+    if wanted is None:
+        lineage, found = arms.read(data), dict[str, Node]()
+        for folder in lineage.plans:
+            for node in upstream(lineage, data, folder):
+                # What is upstream of others comes behind them.
+                found.pop(node.folder, None)
+                found[node.folder] = node
+        return list(found.values())
+    nodes = find(data, wanted)
+    if isinstance(nodes, dict):
+        raise Refused(f"{wanted} is the id of a row; events are about instances")
+    return nodes
+
+
 def _folder(lineage: Lineage, wanted: str) -> str | None:
     """The folder that an instance writes; a bare name is a model's first."""
     labels = {f"{p['stage']}@{p['instance']}": folder for folder, p in lineage.plans.items()}
@@ -350,16 +366,23 @@ def arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument("id", nargs="?", help=text)
     text = "withdraw a prompt, or all of a source such as data/own/prompts.jsonl, and what was made of it"
     command.add_argument("--withdraw", metavar="ID_OR_SOURCE", help=text)
+    text = "send what ran, of all or of an instance, as OpenLineage events to an address (http://...), or to a file"
+    command.add_argument("--openlineage", metavar="TO", help=text)
     command.add_argument("--json", action="store_true", dest="as_json", help="print JSON")
 
 
-def run(id: str | None, withdraw: str | None, as_json: bool) -> None:
+def run(id: str | None, withdraw: str | None, openlineage: str | None, as_json: bool) -> None:
     """Print a model's tree back to its prompts, or one row's story forward to the models that it taught."""
     if withdraw is not None:
         # It asks DVC, which takes a second to import.
         from pipeline.commands.withdraw import withdraw as withdrawing
 
         show(withdrawing(withdraw))
+        return
+    if openlineage is not None:
+        from pipeline.commands.openlineage import events, send
+
+        show([f"{send(events(_nodes(DATA, id)), openlineage)} events to {openlineage}"])
         return
     if id is None:
         raise Refused("lineage needs an instance or the id of a row, or --withdraw and what is to go")

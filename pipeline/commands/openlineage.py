@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 from uuid import NAMESPACE_URL, uuid5
 
-from pipeline.commands.lineage import Node
+from pipeline.commands.nodes import Node
 from pipeline.contracts import TABLES
 from pipeline.errors import Refused, TryAgain
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +12,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipeline.commands import traces
+from pipeline.commands.nodes import ID
 from pipeline.commands.traces import Traces
 from pipeline.contracts import RESPONSES, SIGNALS
 from pipeline.core import graph, withdrawn
@@ -26,8 +26,6 @@ from pipeline.plan.reading import load
 from pipeline.plan.resolve import resolve
 from pipeline.plan.status import standings
 from pipeline.tables.parquet import Scan, walk
-
-ID = re.compile(r"[0-9a-f]{6,32}")
 
 
 @dataclass

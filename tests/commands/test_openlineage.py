@@ -18,7 +18,7 @@ import pytest
 
 from pipeline.__main__ import main
 from pipeline.commands import openlineage
-from pipeline.commands.lineage import Node
+from pipeline.commands.nodes import Node
 from pipeline.errors import Refused, TryAgain
 
 # What the specification 2-0-2 demands of a run event, in the words of JSON Schema.

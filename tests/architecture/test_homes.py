@@ -41,6 +41,7 @@ COVERED = {
     "commands/status.py": "e2e/test_commands.py",
     "commands/tidy.py": "e2e/test_commands.py",
     "commands/nodes.py": "commands/test_lineage.py",
+    "commands/sizes.py": "e2e/test_commands.py",
     "commands/stored.py": "e2e/test_verify.py",
     "commands/verify.py": "e2e/test_verify.py",
     "commands/traces.py": "e2e/test_withdraw.py",

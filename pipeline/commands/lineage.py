@@ -138,6 +138,8 @@ def _node_line(node: Node) -> str:
     aside = node.record.get("notes", {}).get("set_aside")
     if aside:
         told.append(f"{aside['n']} of {aside['of']} given rows set aside")
+    if builds := node.record.get("notes", {}).get("builds"):
+        told.append(f"answered by {len(builds)} builds of the server")
     told.append(node.record["exactness"])
     if "output" in node.record:
         told += [f"{node.record['wall_s']:.1f} s", f"digest {node.record['output'][:12]}"]

@@ -27,6 +27,8 @@ from dvc.repo import Repo
 from pipeline.tables.parquet import walk
 
 MAGIC = b"PAR1"
+# What the name of a folder's list ends with.
+DIR = ".dir"
 # A text that others would hold by chance says nothing.
 SHORTEST = 16
 
@@ -114,23 +116,40 @@ def forget_files(data: Path, traces: Traces) -> list[Path]:
 def forget_objects(root: Path, traces: Traces) -> tuple[int, int]:
     """Remove objects and runs from DVC's cache on this machine; returns how many objects and how many bytes."""
     cache = cache_of(root)
-    runs = cache.parents[1] / "runs"
-    written = {md5 for outs in _locked(root, runs) for path, md5 in outs.items() if path in traces.outputs}
-    listings = [file for file in walk(cache) if file.suffix == ".dir"]
-    inside = {_md5(cache, file): {one["md5"] for one in json.loads(file.read_text("utf-8"))} for file in listings}
+    written = {md5 for outs in _locked(root, cache) for path, md5 in outs.items() if path in traces.outputs}
+    inside = listings(cache)
     theirs = written | {md5 for folder in written for md5 in inside.get(folder, ())}
-    gone: dict[str, Path] = {}
-    for file in (file for file in walk(cache) if file.suffix != ".dir"):
-        if traces.in_table(file) if is_table(file) else _md5(cache, file) in theirs or traces.in_bytes(file):
-            gone[_md5(cache, file)] = file
-    gone |= {md5: cache / md5[:2] / md5[2:] for md5, of in inside.items() if of & gone.keys()}
-    freed = sum(file.stat().st_size for file in gone.values())
-    for file in gone.values():
+
+    def goes(file: Path) -> bool:
+        return traces.in_table(file) if is_table(file) else name_of(cache, file) in theirs or traces.in_bytes(file)
+
+    files = (file for file in walk(cache) if file.suffix != DIR)
+    return remove_objects(cache, {name_of(cache, file) for file in files if goes(file)})
+
+
+def remove_objects(cache: Path, names: Collection[str]) -> tuple[int, int]:
+    """Remove objects, lists of folders that name one of them, and kept runs that wrote one; returns how many objects
+    and how many bytes."""
+    gone = {*names, *(folder for folder, of in listings(cache).items() if of & {*names})}
+    files = [cache / name[:2] / name[2:] for name in gone]
+    freed = sum(file.stat().st_size for file in files)
+    for file in files:
         file.unlink()
-    for file in walk(runs):
-        if set(_outs(_loaded(file)).values()) & gone.keys():
+    for file in walk(runs_of(cache)):
+        if set(_outs(_loaded(file)).values()) & gone:
             file.unlink()
     return len(gone), freed
+
+
+def listings(cache: Path) -> dict[str, set[str]]:
+    """Hash of a folder that the cache knows -> the hashes of its files."""
+    files = [file for file in walk(cache) if file.suffix == DIR]
+    return {name_of(cache, file): {one["md5"] for one in json.loads(file.read_text("utf-8"))} for file in files}
+
+
+def runs_of(cache: Path) -> Path:
+    """The folder of kept runs, beside that of objects."""
+    return cache.parents[1] / "runs"
 
 
 def cache_of(root: Path) -> Path:
@@ -139,11 +158,12 @@ def cache_of(root: Path) -> Path:
         return Path(repo.cache.local.path)
 
 
-def _md5(cache: Path, file: Path) -> str:
+def name_of(cache: Path, file: Path) -> str:
+    """The hash that an object is named by."""
     return "".join(file.relative_to(cache).parts)
 
 
-def _locked(root: Path, runs: Path) -> Iterator[Mapping[str, str]]:
+def _locked(root: Path, cache: Path) -> Iterator[Mapping[str, str]]:
     """Paths and hashes that were ever written: by the lock file here and of every commit, and by kept runs."""
     texts = [(root / "dvc.lock").read_text("utf-8")] if (root / "dvc.lock").exists() else []
     for commit in _git(root, "log", "--all", "--format=%H", "--", "dvc.lock").split():
@@ -153,7 +173,7 @@ def _locked(root: Path, runs: Path) -> Iterator[Mapping[str, str]]:
             (yaml.load(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader)) or {}).get("stages") or {}
         ).values():
             yield _outs(stage)
-    yield from (_outs(_loaded(file)) for file in walk(runs))
+    yield from (_outs(_loaded(file)) for file in walk(runs_of(cache)))
 
 
 def _git(root: Path, *arguments: str) -> str:

@@ -180,6 +180,23 @@ class Memo(Store):
         self._shrink()
         return gone
 
+    def bound(self, most: int) -> int:
+        """Forget the oldest values that can be computed again until the rest takes this many bytes; what was paid for,
+        or may have been, stays. Returns how many values went."""
+        values = " UNION ALL ".join(f"SELECT '{t}' AS t, key, put_at, paid, length(value) AS n FROM {t}" for t in KEPT)
+        with self.explained():
+            [(held,)] = self.connection.execute(f"SELECT total(n) FROM ({values})").fetchall()
+            # A value's share of the file, with its key and the rest of its page.
+            over = held * (1 - most / max(self.stats().bytes, 1))
+            order = f"SELECT t, key, sum(n) OVER (ORDER BY put_at, key) - n AS before FROM ({values}) WHERE paid = 0"
+            old = self.connection.execute(f"SELECT t, key FROM ({order}) WHERE before < ?", (over,)).fetchall()
+        with self.transaction() as connection:
+            for table in KEPT:
+                keys = ((key,) for of, key in old if of == table)
+                connection.executemany(f"DELETE FROM {table} WHERE key = ?", keys)
+        self._shrink()
+        return len(old)
+
     def _shrink(self) -> None:
         """Give the room of what went back."""
         with self.explained():

@@ -72,8 +72,8 @@ def told(before: Lock, after: Lock, stored: Stored) -> Iterator[str]:
         names = ("table", "rows", "", "added", "removed", "changed", "columns", "mean score or tokens", "")
         yield from ("", *table(names, rows))
     if models:
-        names = ("benchmark", "domain", "items", "before", "after", "difference", "95 % bootstrap", "verdict")
-        yield from ("", *table(names, models))
+        judged = ("benchmark", "domain", "items", "before", "after", "difference", "95 % bootstrap", "verdict")
+        yield from ("", *table(judged, models))
     if lacking:
         yield from ("", f"not here, so not looked at: {listed(lacking)}; `dvc fetch --all-commits` brings them")
 

@@ -195,8 +195,8 @@ def still_in(data: Path, folders: Iterable[str], traces: Traces) -> list[str]:
     return [folder for folder in found if any(map(traces.within, walk(data / folder)))]
 
 
-def commands(root: Path, sources: Collection[str]) -> list[str]:
-    """What to run, by hand, for what lies beyond this workspace."""
+def commands(root: Path, sources: Collection[str], traces: Traces) -> list[str]:
+    """What to run, by hand, for what others keep: remotes, experiments, Prefect, git."""
     remotes = [line.split("\t")[0].split()[0] for line in _dvc_remotes(root)]
     told = [f"dvc gc --workspace --cloud --remote {name}   # all but the graph as it is now" for name in remotes]
     if _git(root, "for-each-ref", "refs/exps"):

@@ -194,7 +194,7 @@ def _apart(before: Path, after: Path) -> float:
         first, second = (json.dumps({**json.loads(text), "model_id": ""}) for text in (first, second))
     if NUMBER.split(first) != NUMBER.split(second):
         raise _Different("its words differ")
-    return _numbers_apart(*(np.array(NUMBER.findall(text), float) for text in (first, second)), "")
+    return _numbers_apart(np.array(NUMBER.findall(first), float), np.array(NUMBER.findall(second), float), "")
 
 
 def _tables_apart(before: pa.Table, after: pa.Table) -> float:
@@ -238,8 +238,8 @@ def _weights_apart(before: Path, after: Path) -> float:
         if {*one.keys()} != {*two.keys()}:
             raise _Different("it holds other weights")
         for name in one.keys():  # noqa: SIM118
-            pair = (weights.get_tensor(name).float().numpy() for weights in (one, two))
-            furthest = max(furthest, _numbers_apart(*pair, name))
+            first, second = (weights.get_tensor(name).float().numpy() for weights in (one, two))
+            furthest = max(furthest, _numbers_apart(first, second, name))
     return furthest
 
 

@@ -149,8 +149,8 @@ def _left(plan: Plan, trail: Traces, found: Found) -> Iterator[str]:
     places = sorted(source for source in found.sources if Path(traces.file_of(source)).exists())
     if places:
         yield f"what they were read from is yours to delete: {listed(places)}"
-    if told := traces.commands(ROOT, found.sources):
-        yield "beyond this workspace, if it ever got there:"
+    if told := traces.commands(ROOT, found.sources, trail):
+        yield "beyond what this command may touch:"
         yield from (f"  {command}" for command in told)
 
 

@@ -172,13 +172,12 @@ def sources(plan: Plan, label: str) -> dict[str, dict[str, str | None]]:
         if here not in found:
             found.add(here)
             waiting += reads[here]
-    params = {one: plan.instances[one].params for one in sorted(found) if one.startswith(("acquire@", "ingest@"))}
+    brought = [one for one in sorted(found) if one.startswith(("acquire@", "ingest@"))]
+    params: dict[str, Any] = {one.replace("@", "."): plan.instances[one].params for one in brought}
     return {
-        one.replace("@", "."): {
-            "use": p.use.name, "licence": p.licence, "terms": getattr(p, "terms", None),
-        }
-        for one, p in params.items()
-    }  # fmt: skip
+        entry: {"use": given.use.name, "licence": given.licence, "terms": getattr(given, "terms", None)}
+        for entry, given in params.items()
+    }
 
 
 def terms(told: Sequence[Mapping[str, Any]], models: Iterable[str]) -> dict[str, str | None]:

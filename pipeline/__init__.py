@@ -11,7 +11,7 @@ To read it, go from what the data is to what is done with it; a room imports onl
     text/, model/, memo/    text without a model; a model folder; what was asked before
     gateway/      one address over HTTP
     origins/ builders/ sources/ rules/ operators/ verifiers/ backends/ scorers/ readers/ judges/ retrievers/ mixtures/
-    selectors/ transforms/ objectives/ networks/ feeds/
+    selectors/ transforms/ objectives/ networks/ feeds/ exporters/
                   the methods, a file a family (`docs/extending.md`)
     asking/, training/, checking/, report/    what stages are made of
     laws/         what every method of a kind obeys
@@ -50,6 +50,7 @@ A word for each thing:
     head               what makes logits of a model's states; beside its own it may have others, in `heads/`
     builder, base      what makes a model of models; the one that it begins as, beside the donor of the rest
     transform          what makes signals of signals, by what the whole table says
+    exporter, export   what writes rows or a model as another tool reads them; what it wrote, with a card
     card, form         a folder's `model.json`, who it is and what opens it; its `tokenizer/`, how a text is cut for it
     memo               what was ever asked and read, by a key of all that decides it
 """

@@ -20,6 +20,7 @@ import orjson
 
 from pipeline.asking.ask import ask, known, requests_for
 from pipeline.backends.http import endpoint_of
+from pipeline.commands import sizes
 from pipeline.commands.entries import asked_at_once, bring_up_to_date, needed, pool_asked
 from pipeline.commands.screen import at_least_one, show, show_json
 from pipeline.contracts import PROMPTS
@@ -40,7 +41,7 @@ from pipeline.stages.generate import requests_of
 from pipeline.tables import ids
 from pipeline.tables.parquet import Scan
 
-ABOUT = "the tokens, money and hours that asking will take, with intervals, from a probe"
+ABOUT = "the tokens, money, hours and bytes that a run will take, with intervals, from a probe"
 
 
 # The paces that probes had, kept beside the memo: a probe that asks nothing measures nothing.
@@ -485,7 +486,11 @@ def run(entries: list[str], rows: int, as_json: bool) -> None:
         raise Refused(next(iter(waiting.values())))
     bring_up_to_date(list(dict.fromkeys(label for labels in able.values() for label in labels)), ROOT)
     found = estimate(plan, [e for e in asked if e.label in able], DATA, memo_root(), rows)
+    told = [e for e in found.entries if e.completion_tokens is not None and e.remaining]
+    answered = {e.label: e.completion_tokens.value / e.remaining for e in told if e.completion_tokens}
+    taken = sizes.sizes(plan, DATA, answered)
     if as_json:
-        show_json({**asdict(found), "not_estimated": waiting})
+        show_json({**asdict(found), "not_estimated": waiting, "sizes": [asdict(size) for size in taken]})
     else:
         show([*lines(found), *(f"not estimated: {why}" for why in waiting.values())])
+        show(sizes.lines(taken, lambda size: f"{_count(size)}B"))

@@ -11,15 +11,12 @@ import argparse
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import pyarrow.parquet as pq
-
+from pipeline.commands.nodes import ID, Node, upstream
 from pipeline.commands.screen import show, show_json
-from pipeline.core.graph import inside
-from pipeline.core.stage import stage_named
 from pipeline.core.workspace import DATA
 from pipeline.display import nearest
 from pipeline.errors import Refused
@@ -30,26 +27,11 @@ from pipeline.tables import rules
 ABOUT = "from a model back to its prompts, or from a row to what it taught"
 MORE = "The first 6 characters of an id are enough, if no other id begins with them."
 
-
-ID = re.compile(r"[0-9a-f]{6,32}")
 # Columns by which a row can be named.
 IDS = {"prompts": "prompt_id", "responses": "response_id", "examples": "example_id"}
-RECORDED = ("exactness", "rows", "output", "commit", "finished", "wall_s", "packages")
-# A gate only says that a table passed, and its verdict is about a table that is in the tree.
-BESIDE = ("gates/", "quality/")
-
-
-@dataclass(frozen=True)
-class Node:
-    """One instance, what is known of its run, and the folders that it was made from."""
-
-    folder: str
-    label: str
-    methods: tuple[str, ...]
-    rows: int | None
-    kept: int | None
-    record: Mapping[str, Any]
-    inputs: tuple[str, ...]
+# What brings something of the world's.
+SOURCES = ("acquire@", "ingest@")
+UNSAID = "not said"
 
 
 def find(data: Path, wanted: str) -> list[Node] | dict[str, Any]:
@@ -71,6 +53,22 @@ def find(data: Path, wanted: str) -> list[Node] | dict[str, Any]:
     )
 
 
+def _nodes(data: Path, wanted: str | None) -> list[Node]:
+    """An instance and all that it was made from; all instances, downstream first, if none is named."""
+    if wanted is None:
+        lineage, found = arms.read(data), dict[str, Node]()
+        for folder in lineage.plans:
+            for node in upstream(lineage, data, folder):
+                # What is upstream of others comes behind them.
+                found.pop(node.folder, None)
+                found[node.folder] = node
+        return list(found.values())
+    nodes = find(data, wanted)
+    if isinstance(nodes, dict):
+        raise Refused(f"{wanted} is the id of a row; events are about instances")
+    return nodes
+
+
 def _folder(lineage: Lineage, wanted: str) -> str | None:
     """The folder that an instance writes; a bare name is a model's first."""
     labels = {f"{p['stage']}@{p['instance']}": folder for folder, p in lineage.plans.items()}
@@ -81,59 +79,6 @@ def _folder(lineage: Lineage, wanted: str) -> str | None:
     if len(named) > 1:
         raise Refused(f"{wanted!r} may be {' or '.join(named)}; write one of these")
     return labels[named[0]] if named else None
-
-
-def upstream(lineage: Lineage, data: Path, folder: str) -> list[Node]:
-    """The instance that writes a folder, and then all that it was made from, each once."""
-    found: dict[str, Node] = {}
-    waiting = [folder]
-    while waiting:
-        here = waiting.pop(0)
-        if here not in found:
-            found[here] = _node(lineage, data, here)
-            waiting.extend(found[here].inputs)
-    return list(found.values())
-
-
-def _node(lineage: Lineage, data: Path, folder: str) -> Node:
-    plan = lineage.plans[folder]
-    sources = [source for given in plan["inputs"].values() for source in given if not source.startswith(BESIDE)]
-    files = sorted((data / folder).glob("part-*.parquet"))
-    return Node(
-        folder=folder,
-        label=f"{plan['stage']}@{plan['instance']}",
-        methods=tuple(sorted(_methods(plan["params"]))),
-        rows=sum(pq.read_metadata(file).num_rows for file in files) if files else None,
-        kept=_kept_rows(files) if plan["stage"] == "select" and files else None,
-        record=_record(data, plan),
-        # A source may be a folder inside an output, such as a model's tokenizer.
-        inputs=tuple(o for o in lineage.plans if any(inside(s, o) for s in sources)),
-    )
-
-
-def _methods(given: object) -> Iterable[str]:
-    """The names of all methods that parameters use, however deep."""
-    if isinstance(given, Mapping):
-        if given.keys() == {"name", "arguments"}:
-            yield given["name"]
-        for value in given.values():
-            yield from _methods(value)
-    elif isinstance(given, list):
-        for value in given:
-            yield from _methods(value)
-
-
-def _kept_rows(files: Sequence[Path]) -> int:
-    return sum(sum(pq.ParquetFile(file).read(columns=["kept"])["kept"].to_pylist()) for file in files)
-
-
-def _record(data: Path, plan: Mapping[str, Any]) -> dict[str, Any]:
-    """What is recorded about the run of this plan; empty if the record is of another plan, or of another machine."""
-    path = data / ".runs" / plan["stage"] / f"{plan['instance']}.json"
-    record = json.loads(path.read_text("utf-8")) if path.exists() else {}
-    if record.get("plan") != plan:
-        return {"exactness": stage_named(plan["stage"]).exactness}
-    return {key: record[key] for key in RECORDED} | {"notes": record.get("notes", {})}
 
 
 def tree(nodes: Sequence[Node]) -> list[str]:
@@ -158,15 +103,30 @@ def tree(nodes: Sequence[Node]) -> list[str]:
 
     tell(nodes[0].folder, "", "")
     packages = {f"{name} {found}" for node in nodes for name, found in node.record.get("packages", {}).items()}
-    commits = {str(node.record["commit"])[:12] for node in nodes if node.record.get("commit")}
     seconds = sum(node.record.get("wall_s", 0) for node in nodes)
     return [
         *lines,
+        *made_with(nodes),
         "",
         f"time      {seconds:.1f} s for all of it",
-        f"commits   {', '.join(sorted(commits)) or 'none recorded here'}",
         f"packages  {', '.join(sorted(packages)) or 'none recorded here'}",
     ]
+
+
+def made_with(nodes: Sequence[Node]) -> list[str]:
+    """The code, commit and parameters of every instance, and the licence and terms of what came from the world."""
+    lines = ["", "made with (fingerprint of the code, commit that ran it, parameters)"]
+    for node in nodes:
+        commit = str(node.record.get("commit") or "no record")[:12]
+        lines.append(f"  {node.label}  {node.code[:8] or 'none'}  {commit}  {_told(node.params)}")
+    sources = [node for node in nodes if node.label.startswith(SOURCES)]
+    said = [f"licence {n.params.get('licence') or UNSAID}, terms {n.params.get('terms') or UNSAID}" for n in sources]
+    return [*lines, "", "sources", *(f"  {node.label}  {text}" for node, text in zip(sources, said, strict=True))]
+
+
+def _told(params: Mapping[str, Any]) -> str:
+    """Parameters on a line, without those that are nothing."""
+    return json.dumps({key: value for key, value in params.items() if value not in (None, [], {}, "")}, default=str)
 
 
 def _node_line(node: Node) -> str:
@@ -178,6 +138,8 @@ def _node_line(node: Node) -> str:
     aside = node.record.get("notes", {}).get("set_aside")
     if aside:
         told.append(f"{aside['n']} of {aside['of']} given rows set aside")
+    if builds := node.record.get("notes", {}).get("builds"):
+        told.append(f"answered by {len(builds)} builds of the server")
     told.append(node.record["exactness"])
     if "output" in node.record:
         told += [f"{node.record['wall_s']:.1f} s", f"digest {node.record['output'][:12]}"]
@@ -223,25 +185,39 @@ def row(lineage: Lineage, data: Path, prefix: str) -> dict[str, Any]:
     ids = {a["response_id"] for a in answers}
     taught = {e["instance"]: _taught(lineage, e["instance"]) for e in examples}
     models = {name for names in taught.values() for name in names}
+    prompts = rows(
+        "prompts",
+        "prompt_id, messages, domain, level, source, verifier, reference, operator, parent_ids",
+        "prompt_id",
+        prompt_ids,
+    )
+    selections = rows("selections", "response_id, kept, weight, reason", "response_id", ids)
+    way = [f"prompts/{r['of']}/{r['instance']}" for r in prompts]
+    way += [f"responses/{r['of']}/{r['instance']}" for r in answers]
+    way += [f"selections/{r['of']}/{r['instance']}" for r in selections]
+    way += [*(f"examples/{name}" for name in taught), *(f"models/{name}" for name in sorted(models))]
     judged = "SELECT model, task, avg(metric) AS accuracy, count(metric) AS n FROM evals GROUP BY ALL ORDER BY ALL"
     return {
         "what": what,
         "id": key,
-        "prompts": rows(
-            "prompts",
-            "prompt_id, messages, domain, level, source, verifier, reference, operator, parent_ids",
-            "prompt_id",
-            prompt_ids,
-        ),
+        "prompts": prompts,
         "drops": rows("drops", "prompt_id, rule, evidence", "prompt_id", prompt_ids),
         "responses": answers,
         "scores": rows("scores", "response_id, score, detail", "response_id", ids),
-        "selections": rows("selections", "response_id, kept, weight, reason", "response_id", ids),
+        "selections": selections,
         "examples": examples,
         "trained": taught,
         "judged": [e for e in rules.query(data, judged).to_pylist() if e["model"] in models],
         "evals": rows("evals", "prompt_id, task, model, prediction, target, metric", "prompt_id", prompt_ids),
+        "made": _on_the_way(lineage, data, way),
     }
+
+
+def _on_the_way(lineage: Lineage, data: Path, folders: Iterable[str]) -> list[Node]:
+    """The instances that write some folders, and all by which something of the world's came into these."""
+    way = [folder for folder in dict.fromkeys(folders) if folder in lineage.plans]
+    above = {node.folder: node for folder in way for node in upstream(lineage, data, folder)}
+    return [node for name, node in above.items() if name in way or node.label.startswith(SOURCES)]
 
 
 def _taught(lineage: Lineage, examples: str) -> list[str]:
@@ -293,7 +269,7 @@ def story(found: Mapping[str, Any]) -> list[str]:
         lines += [
             f"  {e['model']}: {_flat(e['prediction'])}, {said.get(e['metric'], e['metric'])}" for e in found["evals"]
         ]
-    return lines
+    return [*lines, *made_with(found["made"])]
 
 
 def _flat(value: object) -> str:
@@ -310,14 +286,32 @@ def _quoted(text: str, name: str) -> list[str]:
 def arguments(command: argparse.ArgumentParser) -> None:
     """What may follow `lineage`."""
     text = "an instance (`kd`, `train@kd`, `examples/coverage`), or a row's prompt_id, response_id or example_id"
-    command.add_argument("id", help=text)
+    command.add_argument("id", nargs="?", help=text)
+    text = "withdraw a prompt, or all of a source such as data/own/prompts.jsonl, and what was made of it"
+    command.add_argument("--withdraw", metavar="ID_OR_SOURCE", help=text)
+    text = "send what ran, of all or of an instance, as OpenLineage events to an address (http://...), or to a file"
+    command.add_argument("--openlineage", metavar="TO", help=text)
     command.add_argument("--json", action="store_true", dest="as_json", help="print JSON")
 
 
-def run(id: str, as_json: bool) -> None:
+def run(id: str | None, withdraw: str | None, openlineage: str | None, as_json: bool) -> None:
     """Print a model's tree back to its prompts, or one row's story forward to the models that it taught."""
+    if withdraw is not None:
+        # It asks DVC, which takes a second to import.
+        from pipeline.commands.withdraw import withdraw as withdrawing
+
+        show(withdrawing(withdraw))
+        return
+    if openlineage is not None:
+        from pipeline.commands.openlineage import events, send
+
+        show([f"{send(events(_nodes(DATA, id)), openlineage)} events to {openlineage}"])
+        return
+    if id is None:
+        raise Refused("lineage needs an instance or the id of a row, or --withdraw and what is to go")
     found = find(DATA, id)
     if as_json:
-        show_json(found if isinstance(found, dict) else [asdict(node) for node in found])
+        nodes = [asdict(node) for node in (found["made"] if isinstance(found, dict) else found)]
+        show_json({**found, "made": nodes} if isinstance(found, dict) else nodes)
     else:
         show(story(found) if isinstance(found, dict) else tree(found))

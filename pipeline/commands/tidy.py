@@ -20,14 +20,17 @@ from dvc.repo import Repo
 from dvc.rwlock import _edit_rwlock
 from dvc.utils.serialize import modify_yaml
 
+from pipeline.commands import bounds
 from pipeline.commands.screen import show
-from pipeline.core.workspace import DATA, PARAMS, ROOT
+from pipeline.core.workspace import DATA, PARAMS, ROOT, memo_folder
 from pipeline.errors import Refused, TryAgain
+from pipeline.memo.memo import Memo
 from pipeline.plan.map import entries
 from pipeline.plan.reading import load
 from pipeline.plan.resolve import resolve
+from pipeline.plan.status import standings
 
-ABOUT = "forget instances that no longer exist in dvc.lock, and locks of killed DVC processes"
+ABOUT = "forget what is gone in dvc.lock, and bound DVC's cache, the memo and checkpoints"
 MORE = "Not while DVC runs, but for --locks."
 
 
@@ -92,18 +95,25 @@ def arguments(command: argparse.ArgumentParser) -> None:
     """What may follow `tidy`."""
     text = "remove data/.orphans too, the tables that nobody owns"
     command.add_argument("--orphans", action="store_true", help=text)
+    text = "bring DVC's cache below a size such as 20GB by removing what earlier runs wrote, the oldest first"
+    command.add_argument("--cache", type=bounds.size, metavar="SIZE", help=text)
+    text = "bring the memo below a size by forgetting what this machine can compute again, the oldest first"
+    command.add_argument("--memo", type=bounds.size, metavar="SIZE", help=text)
+    text = "remove checkpoints of trainings that are done or gone"
+    command.add_argument("--checkpoints", action="store_true", help=text)
     text = "nothing but what killed DVC processes left locked, also while DVC runs"
     command.add_argument("--locks", action="store_true", help=text)
 
 
-def run(orphans: bool, locks: bool) -> None:
-    """Forget, in dvc.lock, instances that no longer exist, and what killed DVC processes left locked."""
+def run(orphans: bool, cache: int | None, memo: int | None, checkpoints: bool, locks: bool) -> None:
+    """Forget, in dvc.lock, instances that no longer exist, and what killed DVC processes left locked; bound what is
+    asked for."""
     if locks:
         freed, _ = free_busy_paths(ROOT / ".dvc" / "tmp")
         show([f"{freed} entries of killed DVC processes removed"])
         return
     given = load(PARAMS)
-    resolve(given)
+    plan = resolve(given)
     show([f"dvc.lock: {', '.join(forget(ROOT, entries(given, ROOT))) or 'nothing'} removed"])
     place = DATA / ".orphans"
     if place.is_dir():
@@ -111,3 +121,9 @@ def run(orphans: bool, locks: bool) -> None:
         if orphans:
             shutil.rmtree(place)
         show([f"{size} {'removed' if orphans else 'of tables that nobody owns; --orphans removes them'}"])
+    if cache is not None:
+        show(bounds.cache(ROOT, cache))
+    if memo is not None:
+        show(bounds.memo(Memo(memo_folder()), memo))
+    if checkpoints:
+        show(bounds.checkpoints(plan, DATA, {s.label for s in standings(given, plan, ROOT) if s.state == "clean"}))

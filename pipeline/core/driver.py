@@ -25,6 +25,7 @@ from uuid import uuid4
 import pyarrow as pa
 from filelock import FileLock, Timeout
 
+from pipeline.core import withdrawn
 from pipeline.core.run import How, run_parts
 from pipeline.core.settings import RunSettings
 from pipeline.core.stage import Instance, Stage, stage_named
@@ -156,7 +157,10 @@ def _fill(
     assert declared.writes is not None
     if declared.by == "table":
         parts = instance.params.parts_of(tables) if "prompt_id" in declared.writes.columns else 1
-        rows = parquet.write(declared.writes, scratch, parts, declared.function(instance.params, **given, **scans))
+        batches = declared.function(instance.params, **given, **scans)
+        if rules := instance.known.get("withdrawn"):
+            batches = withdrawn.without(batches, rules)
+        rows = parquet.write(declared.writes, scratch, parts, batches)
         _end(declared, instance, whole)
         return rows
 

@@ -153,11 +153,31 @@ def teachers_of(told: Sequence[Mapping[str, Any]], folder: str) -> dict[str, str
                 *teachers_of(told, params["beside"]),
             }
         elif one["stage"] == "pack":
-            by = f"selections/{params['of']}/{params['by']}"
-            chosen = next((s["params"]["entries"] for s in told if s["output"] == by), None)
-            answered = [g for g in told if g["stage"] == "generate" and inside(g["output"], params["of"])]
-            found |= {g["params"]["model"] for g in answered if not chosen or g["instance"] in chosen}
+            found |= answering(told, params["of"], f"selections/{params['of']}/{params['by']}")
     return terms(told, sorted(found))
+
+
+def answering(told: Sequence[Mapping[str, Any]], of: str, by: str) -> set[str]:
+    """The models among whose answers in a folder a selection chooses."""
+    chosen = next((s["params"]["entries"] for s in told if s["output"] == by), None)
+    answered = [g for g in told if g["stage"] == "generate" and inside(g["output"], of)]
+    return {g["params"]["model"] for g in answered if not chosen or g["instance"] in chosen}
+
+
+def sources(plan: Plan, label: str) -> dict[str, dict[str, str | None]]:
+    """Entries by which something of the world's is in what an instance writes -> its method, licence and terms."""
+    reads, found, waiting = upstream(plan), set[str](), [label]
+    while waiting:
+        here = waiting.pop()
+        if here not in found:
+            found.add(here)
+            waiting += reads[here]
+    brought = [one for one in sorted(found) if one.startswith(("acquire@", "ingest@"))]
+    params: dict[str, Any] = {one.replace("@", "."): plan.instances[one].params for one in brought}
+    return {
+        entry: {"use": given.use.name, "licence": given.licence, "terms": getattr(given, "terms", None)}
+        for entry, given in params.items()
+    }
 
 
 def terms(told: Sequence[Mapping[str, Any]], models: Iterable[str]) -> dict[str, str | None]:

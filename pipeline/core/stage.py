@@ -111,6 +111,10 @@ class StageParams(Choice):
         which is the pool's own; another, such as a benchmark, may be cut otherwise."""
         return tables[0].parts if tables else 1
 
+    def known(self, plan: Plan) -> dict[str, Any]:
+        """What the instance tells of the others that it is made of, as part of its identity."""
+        return {}
+
     def check(self, plan: Plan) -> list[str]:
         """Faults that show only beside the other instances."""
         return []
@@ -176,6 +180,7 @@ class Instance:
     inputs: Mapping[str, tuple[str, ...]]
     output: str
     code: str
+    known: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def label(self) -> str:
@@ -197,6 +202,8 @@ class Instance:
             content["traits"] = traits
         if budget := self.params.budget():
             content["budget"] = budget
+        if self.known:
+            content["known"] = self.known
         return json.dumps(content, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
 
 

@@ -162,10 +162,46 @@ class Memo(Store):
             for table in KEPT:
                 found = connection.execute(f"DELETE FROM {table} WHERE put_at < ? {which}", (_before(days),))
                 gone += found.rowcount
+        self._shrink()
+        return gone
+
+    def forget(self, prompts: Iterable[str], keys: Iterable[str]) -> int:
+        """Forget the answers to these prompts, the answers and readings of these keys, and every reading that can be
+        computed again, since nothing says which prompt it is of; no byte of them stays. Returns how many went."""
+        named = [orjson.dumps(list(some)).decode() for some in (prompts, keys)]
+        by_prompt, by_key = (
+            f"{what} IN (SELECT value FROM json_each(?))" for what in ("value ->> '$.prompt_id'", "key")
+        )
+        with self.explained():
+            self.connection.execute("PRAGMA secure_delete = ON")
+        with self.transaction() as connection:
+            gone = connection.execute(f"DELETE FROM memo WHERE {by_prompt} OR {by_key}", named).rowcount
+            gone += connection.execute(f"DELETE FROM readings WHERE paid = 0 OR {by_key}", named[1:]).rowcount
+        self._shrink()
+        return gone
+
+    def bound(self, most: int) -> int:
+        """Forget the oldest values that can be computed again until the rest takes this many bytes; what was paid for,
+        or may have been, stays. Returns how many values went."""
+        values = " UNION ALL ".join(f"SELECT '{t}' AS t, key, put_at, paid, length(value) AS n FROM {t}" for t in KEPT)
+        with self.explained():
+            [(held,)] = self.connection.execute(f"SELECT total(n) FROM ({values})").fetchall()
+            # A value's share of the file, with its key and the rest of its page.
+            over = held * (1 - most / max(self.stats().bytes, 1))
+            order = f"SELECT t, key, sum(n) OVER (ORDER BY put_at, key) - n AS before FROM ({values}) WHERE paid = 0"
+            old = self.connection.execute(f"SELECT t, key FROM ({order}) WHERE before < ?", (over,)).fetchall()
+        with self.transaction() as connection:
+            for table in KEPT:
+                keys = ((key,) for of, key in old if of == table)
+                connection.executemany(f"DELETE FROM {table} WHERE key = ?", keys)
+        self._shrink()
+        return len(old)
+
+    def _shrink(self) -> None:
+        """Give the room of what went back."""
         with self.explained():
             self.connection.execute("VACUUM")
             self.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-        return gone
 
     def fill(self, files: Iterable[Path]) -> int:
         """Learn the answers of recorded `responses` files, so that a clone asks for none of them; returns how many."""

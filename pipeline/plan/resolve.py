@@ -17,12 +17,14 @@ from typing import Any, Literal
 
 from pydantic import ValidationError
 
+from pipeline.contracts import PROMPTS
+from pipeline.core import withdrawn
 from pipeline.core.graph import gives, inside, named, tables_under, upstream
 from pipeline.core.identity import fingerprint
 from pipeline.core.methods import find, module_of
 from pipeline.core.settings import RunSettings
 from pipeline.core.stage import ALONE, NAME, SECTION_OF, STAGES, Instance, Plan, Stage, StageParams, stage_named
-from pipeline.core.workspace import ROOT
+from pipeline.core.workspace import DATA, ROOT
 from pipeline.display import nearest
 from pipeline.plan import rounds
 from pipeline.plan.faults import PlanError, deletion, explained, nobody_makes, unequal, where
@@ -51,9 +53,11 @@ def resolve(given: Mapping[str, Any], only: str | None = None, codes: Mapping[st
     told = [*getattr(given, "faults", ()), *faults, *unwatched, *(f for fs in lacking.values() for f in fs), *rest]
     if told:
         raise PlanError(dict.fromkeys(told))
+    rules = withdrawn.read(DATA)
     for label, instance in plan.instances.items():
         if only in (None, label):
-            plan.instances[label] = replace(instance, code=codes.get(label) or _identity(instance, plan))
+            code = codes.get(label) or _identity(instance, plan)
+            plan.instances[label] = replace(instance, code=code, known=_known(instance, plan, rules))
     return plan
 
 
@@ -239,6 +243,12 @@ def _identity(instance: Instance, plan: Plan) -> str:
     shapes = [str(s.table.schema) for s in instance.params.inputs().values() if s.table]
     shapes += [str(declared.writes.schema)] if declared.writes else []
     return ids.digest(fingerprint(modules), shapes)
+
+
+def _known(instance: Instance, plan: Plan, rules: withdrawn.Rules) -> dict[str, Any]:
+    """What is part of an instance's identity beside its parameters and its code."""
+    writes_prompts = stage_named(instance.stage).writes is PROMPTS
+    return {**instance.params.known(plan), **({"withdrawn": rules} if rules and writes_prompts else {})}
 
 
 def cycles(plan: Plan) -> list[str]:

@@ -16,9 +16,10 @@ from pipeline.kinds.origin import Origin
 
 class Params(WatchedParams):
     """`terms` is what a model's licence says of its answers, for the cards of students; `no-training` stops whoever
-    would train on them."""
+    would train on them. `licence` is that of the model itself."""
 
     use: Use[Origin]
+    licence: str | None = None
     terms: str | None = None
 
     def inputs(self) -> dict[str, Input]:

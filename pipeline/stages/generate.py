@@ -121,8 +121,22 @@ class Params(StageParams):
         return []
 
 
+def builds(params: Params, out: Path, notes: dict, how: How) -> None:
+    """Say so, and note it, if the server was changed while it answered: its answers may not be one model's."""
+    counts = Counter(Scan(RESPONSES, (out,)).read(["fingerprint"])["fingerprint"].drop_null().to_pylist())
+    if len(counts) > 1:
+        notes["builds"] = dict(sorted(counts.items()))
+        each = ", ".join(f"{name} {count}" for name, count in sorted(counts.items()))
+        how.say(f"the server says that it was changed on the way (system_fingerprint: {each}): look at its answers")
+
+
 @stage(
-    writes=RESPONSES, by="part", exactness="recorded", imports=("torch", "transformers"), finds=("verifier", "backend")
+    writes=RESPONSES,
+    by="part",
+    exactness="recorded",
+    imports=("torch", "transformers"),
+    finds=("verifier", "backend"),
+    ends=builds,
 )
 def generate(params: Params, prompts: Scan, drops: Scan, model: Path, how: How, name: str) -> Iterator[pa.RecordBatch]:
     """Every prompt that was not dropped, answered k times; an answer once received is never asked for again."""

@@ -42,6 +42,7 @@ def _or_with_parameters(schema: dict[str, Any]) -> None:
 class Params(WatchedParams):
     pool: str = Field(pattern=NAME)
     use: Use[Source]
+    licence: str | None = None
     parts: int = Field(default=1, ge=1, le=graph.MOST_PARTS)
     columns: dict[Key, str] = Field(default={})
     prompt_template: str | None = None

@@ -31,6 +31,7 @@ from pipeline.kinds.objective import Reduced, Step, View, first_look
 from pipeline.kinds.operator import Child, Parent, Unreadable
 from pipeline.kinds.rule import Judged
 from pipeline.kinds.selector import Budget, Candidates
+from pipeline.laws import exporter as exporters
 from pipeline.laws import law
 from pipeline.laws import transform as transforms
 from pipeline.plan.reading import load
@@ -293,6 +294,11 @@ def test_network_bag(tmp_path: Path) -> None:
     with open_model(tmp_path, How(RunSettings(device="cpu"), tmp_path, "evaluate@bag")) as backend:
         [answer] = backend.generate([GenerateRequest("r", "p", question, 0, 0)], Sampling(0.0, 1.0, 8))
         assert answer.content in ("a", "b")
+
+
+def test_exporter_pairs_of_text(tmp_path: Path) -> None:
+    assert list(law.broken("exporter", "mine.pairs_of_text")) == []
+    assert built("exporter", "pairs_of_text")(exporters.answers(), tmp_path).rows == len(exporters.HOSTILE)
 
 
 def test_feed_short_first() -> None:

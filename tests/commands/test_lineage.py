@@ -32,7 +32,9 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The plan of params.yaml, two prompts, three answers, of which one was kept, packed and trained on."""
     root = tmp_path_factory.mktemp("run") / "data"
     with contextlib.chdir(ROOT):
-        resolved = resolve(load(Path("params.yaml")))
+        given = load(Path("params.yaml"))
+        given["acquire"]["teacher"] |= {"licence": "MIT", "terms": "free"}
+        resolved = resolve(given)
     write(resolved, root)
 
     def put(table: Table, folder: str, rows: list[dict]) -> None:
@@ -114,7 +116,20 @@ def test_a_tree_tells_everything_once(data: Path) -> None:
     for node in nodes:
         assert len([line for line in lines if line.lstrip("│├└─ ").startswith(node.folder + "  [")]) == 1
     assert "12.5 s  digest 0123456789ab" in lines[0]
-    assert "commits   c0ffee" in lines and "packages  torch 2.0" in lines
+    assert "packages  torch 2.0" in lines
+
+
+def test_both_ways_tell_code_parameters_commit_and_licences(data: Path) -> None:
+    nodes = lineage.find(data, "kd")
+    assert isinstance(nodes, list)
+    for lines, also in ((lineage.tree(nodes), True), (lineage.story(found(data, KEPT)), False)):
+        told = lines[lines.index("sources") :]
+        assert "  acquire@teacher  licence MIT, terms free" in told
+        assert "  ingest@tasks  licence not said, terms not said" in told
+        [line] = [line for line in lines if line.startswith("  train@kd")]
+        code = nodes[0].code
+        assert line.startswith(f"  train@kd  {code[:8]}  c0ffee  {{") and '"epochs": 5' in line and len(code) == 32
+        assert any(line.startswith("  probe@teacher") for line in lines) is also
 
 
 def test_a_record_of_another_plan_is_not_told(data: Path) -> None:

@@ -6,10 +6,14 @@ import json
 import re
 import shutil
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from pipeline.commands import sizes
+from pipeline.plan.reading import load
+from pipeline.plan.resolve import resolve
 from tests.e2e.conftest import Workspace
 
 pytestmark = pytest.mark.e2e
@@ -138,3 +142,26 @@ def test_results_say_where_the_time_went(finished: Workspace) -> None:
     said = stillhouse(finished, "results")
     assert "report: data/reports/report.html" in said
     assert len([line for line in said.partition("time: ")[2].splitlines() if "@" in line]) == 5
+
+
+def test_sizes_are_told_to_a_factor_of_two(
+    finished: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before anything is asked: of the prompts and the models of the world alone."""
+    monkeypatch.chdir(finished.root)
+    plan = resolve(load(Path("params.yaml")))
+    for folder in ("prompts", "models/teacher", "models/base"):
+        shutil.copytree(finished.data / folder, tmp_path / folder)
+    told = {size.label: size for size in sizes.sizes(plan, tmp_path, {"generate@teacher": 5.0, "generate@base": 5.0})}
+    assert told["ingest@tasks"].measured and told["acquire@teacher"].measured
+    coming = [size for size in told.values() if not size.measured and size.bytes is not None]
+    assert {size.label.partition("@")[0] for size in coming} == {
+        "generate", "score", "read", "select", "pack", "probe", "train", "evaluate",
+    }  # fmt: skip
+    ratios = {}
+    for size in coming:
+        is_there = sum(file.stat().st_size for file in (finished.data / size.folder).rglob("*") if file.is_file())
+        ratios[size.label] = round((size.bytes or 0) / is_there, 2)
+    assert {label: ratio for label, ratio in ratios.items() if not 0.5 <= ratio <= 2} == {}, ratios
+    shown = sizes.lines(list(told.values()), str)
+    assert shown[0].startswith("on the disk, to a factor of two: ") and "not told: " in shown[-1]

@@ -195,6 +195,20 @@ def test_another_process_that_never_lets_go_is_worth_a_retry(memo: Memo, monkeyp
         memo.put({"k": {"v": 1}})
 
 
+def test_what_is_forgotten_leaves_no_byte(memo: Memo) -> None:
+    memo.put(
+        {f"k{i}": {"prompt_id": f"p{i % 3}", "content": f"said of {'secret' * 50} by p{i % 3}"} for i in range(600)}
+    )
+    memo.put({"by key": {"content": "another secret"}, "other": {"content": "stays"}})
+    reading = Reading("r", target_logprob=np.zeros(1, np.float32))
+    memo.put_readings({"paid": reading, "paid too": reading}, paid=True)
+    memo.put_readings({"free": reading}, paid=False)
+    assert memo.forget(["p0", "p1", "p2"], ["by key", "paid"]) == 603
+    assert kept(memo, "other", "k1", "by key").keys() == {"other"}
+    assert memo.readings(["paid", "paid too", "free"]).keys() == {"paid too"}
+    assert [f.name for f in memo.path.parent.iterdir() if b"secret" in f.read_bytes()] == []
+
+
 def test_prune_forgets_what_is_old(memo: Memo, monkeypatch: pytest.MonkeyPatch) -> None:
     now = time.time()
     monkeypatch.setattr("pipeline.memo.memo.time.time", lambda: now - 10 * 86400)

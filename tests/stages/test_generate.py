@@ -10,7 +10,7 @@ import pyarrow as pa
 import pytest
 from pydantic import ValidationError
 
-from pipeline.contracts import DROPS, PROMPTS
+from pipeline.contracts import DROPS, PROMPTS, RESPONSES
 from pipeline.core.run import How
 from pipeline.core.settings import RunSettings
 from pipeline.errors import Refused
@@ -144,3 +144,18 @@ def test_a_prompt_without_what_the_template_names_is_refused(data: Path) -> None
     one = prompt("3 + 4")
     with pytest.raises(Refused, match=rf"elicit: prompt {one['prompt_id']} has no such column: .*'solution'"):
         elicited(data, [one], template="{solution}: {prompt}")
+
+
+def test_a_server_that_was_changed_on_the_way_is_reported(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    [row] = answers(data, "entry", 0.0, k=1)
+    how = How(RunSettings(), data, "generate@entry")
+    params = Params(pool="train", model="model", k=1, temperature=0.0, seed=1)
+    for prints, noted in (((None, "fp_a", "fp_a"), {}), (("fp_b", "fp_a", None, "fp_b"), {"fp_a": 1, "fp_b": 2})):
+        rows = [{**row, "response_id": str(i), "fingerprint": name} for i, name in enumerate(prints)]
+        parquet.write(RESPONSES, data / "out", 1, [RESPONSES.rows(rows)])
+        notes: dict[str, Any] = {}
+        assert generate.ends is not None
+        generate.ends(params, out=data / "out", notes=notes, how=how)
+        assert notes.get("builds", {}) == noted
+        said = capsys.readouterr().err
+        assert ("changed on the way (system_fingerprint: fp_a 1, fp_b 2)" in said) is bool(noted)

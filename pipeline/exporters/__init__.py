@@ -1,0 +1,1 @@
+"""Exporters: what was made here, in the files and columns that other tools read."""

@@ -88,7 +88,7 @@ def ours(folder: Path, out: Path, started: Callable[[], None]) -> float:
             yield batch
 
     for part in range(scan.parts):
-        write_part(SCORES, out, part, counted(score.function(params, responses=scan.at(part), out=out)))
+        write_part(SCORES, out, part, counted(score.function(params, responses=scan.at(part), data=out, out=out)))
     return votes
 
 

@@ -17,6 +17,7 @@ To read it, go from what the data is to what is done with it; a room imports onl
     laws/         what every method of a kind obeys
     stages/       one verb each
     plan/         `params.yaml` to instances
+    viewing/      rows, where they come from and lead to, for people
     commands/     what people call
 
 A word for each thing:
@@ -36,6 +37,7 @@ A word for each thing:
     score, quantities  one number for a response, higher or lower as its scorer says; the raw numbers it is made of
     rank               a kept response's number in an order of training, from easy to hard or any other
     gap, mixture       how far a student is behind in a domain; the share of every domain in what follows
+    label              what a person says of a response, good or bad, with a note
     gate               what lets a checked table pass to those that train on it, or stops the run
     example            a kept response in a student's tokens; the same with a teacher's distributions is signals
     place              where a loss stands: a token that is learnt, or a text that is to be named

@@ -14,9 +14,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, Generic, TypeVar
 
 T = TypeVar("T")
+Q = TypeVar("Q")
 # How often it is looked at how much memory a child has.
 LOOK_S = 0.05
 
@@ -42,30 +43,60 @@ def bounded(work: Callable[[], T], limits: Limits) -> T:
 
     Raises `Ended` where the child was ended at its limits, or by a library that aborted. What it gives is pickled.
     """
-    context = multiprocessing.get_context("fork")
-    hear, tell = context.Pipe(duplex=False)
-    child = context.Process(target=_child, args=(work, tell, limits), daemon=True)
-    child.start()
-    tell.close()
-    before, until = _resident(os.getpid()), time.monotonic() + limits.seconds
+    child: Child[None, T] = Child(lambda: lambda _: work(), limits)
     try:
-        while not hear.poll(min(LOOK_S, max(0.0, until - time.monotonic()))):
-            if time.monotonic() >= until:
-                raise Ended(f"it took longer than {limits.seconds:g} s", late=True)
-            # What this process has freed and not given back a library takes without asking for more.
-            if limits.memory is not None and _resident(child.pid) > before + limits.memory:
-                raise Ended("it was ended")
-        good, found = hear.recv()
-    except (EOFError, OSError) as error:
-        child.join()
-        raise _ended(child.exitcode or 0) from error
+        return child.ask(None)
     finally:
-        child.kill()
-        child.join()
-        hear.close()
-    if good:
-        return found
-    raise found
+        child.end()
+
+
+class Child(Generic[Q, T]):
+    """A fork of this process that answers one question after another, each within the limits.
+
+    It makes what answers with `begin`, when it is first asked. Once it has `Ended`, it answers nothing.
+    """
+
+    def __init__(self, begin: Callable[[], Callable[[Q], T]], limits: Limits) -> None:
+        context = multiprocessing.get_context("fork")
+        self.limits = limits
+        self._here, there = context.Pipe()
+        self._process = context.Process(target=_child, args=(begin, self._here, there, limits), daemon=True)
+        self._process.start()
+        there.close()
+        self._before = _resident(os.getpid())
+
+    def ask(self, question: Q) -> T:
+        """Its answer; what it raises is raised here."""
+        try:
+            good, found = self._heard(question)
+        except Ended:
+            self.end()
+            raise
+        if good:
+            return found
+        raise found
+
+    def _heard(self, question: Q) -> tuple[bool, Any]:
+        until = time.monotonic() + self.limits.seconds
+        try:
+            self._here.send(question)
+            while not self._here.poll(min(LOOK_S, max(0.0, until - time.monotonic()))):
+                if time.monotonic() >= until:
+                    raise Ended(f"it took longer than {self.limits.seconds:g} s", late=True)
+                # What this process has freed and not given back a library takes without asking for more.
+                memory = self.limits.memory
+                if memory is not None and _resident(self._process.pid) > self._before + memory:
+                    raise Ended("it was ended")
+            return self._here.recv()
+        except (EOFError, OSError) as error:
+            self._process.join()
+            raise _ended(self._process.exitcode or 0) from error
+
+    def end(self) -> None:
+        """End it, whatever it does."""
+        self._process.kill()
+        self._process.join()
+        self._here.close()
 
 
 def _ended(code: int) -> Ended:
@@ -74,22 +105,28 @@ def _ended(code: int) -> Ended:
     return Ended(f"it was ended by {signal.Signals(-code).name}" if code < 0 else f"it ended with exit code {code}")
 
 
-def _child(work: Callable[[], T], tell: Connection, limits: Limits) -> None:
-    """Do the work under the limits, and tell what came of it."""
+def _child(begin: Callable[[], Callable[[Any], Any]], other: Connection, here: Connection, limits: Limits) -> None:
+    """Answer under the limits until nobody asks any more."""
+    # Held open here, the other end would never seem closed.
+    other.close()
     # A library that aborts says so to nobody: whoever waits is told how the child ended.
     with Path(os.devnull).open("w") as nowhere:
         os.dup2(nowhere.fileno(), 2)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    # Should the parent be killed, nobody waits any longer: the time of the processor ends this one too.
-    most = math.ceil(limits.seconds) + 1
-    _limit(resource.RLIMIT_CPU, most)
     if limits.memory is not None:
         _limit(resource.RLIMIT_DATA, _data() + limits.memory)
-    try:
-        answer = (True, work())
-    except Exception as error:
-        answer = (False, error)  # type: ignore[assignment]
-    tell.send(answer)
+    answer = None
+    with contextlib.suppress(EOFError):
+        while True:
+            question = here.recv()
+            # Should the parent be killed, nobody waits any longer: the time of the processor ends this one too.
+            _limit(resource.RLIMIT_CPU, math.ceil(time.process_time() + limits.seconds) + 1)
+            try:
+                answer = answer or begin()
+                said = (True, answer(question))
+            except Exception as error:
+                said = (False, error)
+            here.send(said)
 
 
 def _limit(what: int, most: int) -> None:

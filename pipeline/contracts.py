@@ -237,8 +237,16 @@ EVALS = Table("evals", ("task", "item_id"), {
     "outputs": optional(TENSORS, "what was answered where it is no text"),
 })  # fmt: skip
 
+LABELS = Table("labels", ("said_at", "response_id"), {
+    "response_id": RESPONSE_ID,
+    "prompt_id": PROMPT_ID,
+    "good": optional(FLAG, "whether a person calls the response good; null takes back what was said of it before"),
+    "note": optional(TEXT, "why, in the person's words"),
+    "said_at": Column(TEXT, "when it was said, in UTC: of what was said of a response the last counts"),
+})  # fmt: skip
+
 # Rollouts lie beside the model that was trained on them, in data/models/<name>/rollouts; all others in folders of
-# their own names.
+# their own names. Labels are a person's: no instance writes them.
 TABLES: dict[str, Table] = {
-    t.name: t for t in (PROMPTS, DROPS, RESPONSES, SCORES, GAPS, SELECTIONS, EXAMPLES, SIGNALS, ROLLOUTS, EVALS)
+    t.name: t for t in (PROMPTS, DROPS, RESPONSES, SCORES, GAPS, SELECTIONS, EXAMPLES, SIGNALS, ROLLOUTS, EVALS, LABELS)
 }

@@ -1,56 +1,25 @@
-"""Lineage: from a model back to its prompts, and from one row forward to the models that it taught.
-
-A model's tree is the plan walked upstream, each instance with the record of its run. A row's story is read from the
-tables: a prompt, its answers, their scores, who selected them, the examples made of them, the models trained on those
-and how these were judged.
-"""
+"""Lineage: what `viewing/lineage.py` finds, on a screen."""
 
 from __future__ import annotations
 
 import argparse
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from pipeline.commands.nodes import ID, Node, upstream
 from pipeline.commands.screen import show, show_json
 from pipeline.core.workspace import DATA
-from pipeline.display import nearest
 from pipeline.errors import Refused
 from pipeline.report import arms
-from pipeline.report.arms import Lineage
-from pipeline.tables import rules
+from pipeline.viewing.lineage import SOURCES, Node, find, upstream
 
 ABOUT = "from a model back to its prompts, or from a row to what it taught"
 MORE = "The first 6 characters of an id are enough, if no other id begins with them."
 
-# Columns by which a row can be named.
-IDS = {"prompts": "prompt_id", "responses": "response_id", "examples": "example_id"}
-# What brings something of the world's.
-SOURCES = ("acquire@", "ingest@")
 UNSAID = "not said"
-
-
-def find(data: Path, wanted: str) -> list[Node] | dict[str, Any]:
-    """What an instance (`kd`, `train@kd`, `examples/coverage`) was made from, or the story of the row with this id."""
-    lineage = arms.read(data)
-    if not lineage.plans:
-        raise Refused(f"{data / 'plan'} holds no plan; `dvc repro` makes one, `dvc pull` brings one")
-    folder = _folder(lineage, wanted.removeprefix("data/").rstrip("/"))
-    if folder is not None:
-        return upstream(lineage, data, folder)
-    if ID.fullmatch(wanted):
-        return row(lineage, data, wanted)
-    labels = {f"{p['stage']}@{p['instance']}" for p in lineage.plans.values()}
-    near = nearest(wanted, labels | {label.partition("@")[2] for label in labels})
-    known = near or f"; there are {', '.join(sorted(labels))}."
-    raise Refused(
-        f"nothing is called {wanted!r}{known} "
-        f"A row is named by its prompt_id, response_id or example_id, or by its first 6 or more characters"
-    )
 
 
 def _nodes(data: Path, wanted: str | None) -> list[Node]:
@@ -67,18 +36,6 @@ def _nodes(data: Path, wanted: str | None) -> list[Node]:
     if isinstance(nodes, dict):
         raise Refused(f"{wanted} is the id of a row; events are about instances")
     return nodes
-
-
-def _folder(lineage: Lineage, wanted: str) -> str | None:
-    """The folder that an instance writes; a bare name is a model's first."""
-    labels = {f"{p['stage']}@{p['instance']}": folder for folder, p in lineage.plans.items()}
-    for folder in (wanted, labels.get(wanted), f"models/{wanted}"):
-        if folder in lineage.plans:
-            return folder
-    named = [label for label in labels if label.partition("@")[2] == wanted and not label.startswith("gate@")]
-    if len(named) > 1:
-        raise Refused(f"{wanted!r} may be {' or '.join(named)}; write one of these")
-    return labels[named[0]] if named else None
 
 
 def tree(nodes: Sequence[Node]) -> list[str]:
@@ -146,83 +103,6 @@ def _node_line(node: Node) -> str:
     else:
         told.append("no record of its run here")
     return "  ".join(told)
-
-
-def row(lineage: Lineage, data: Path, prefix: str) -> dict[str, Any]:
-    """The story of one prompt, answer or example, by an id or its beginning."""
-    listed = " UNION ".join(
-        f"SELECT '{table}' AS what, {key} AS id FROM {table} WHERE starts_with({key}, '{prefix}')"
-        for table, key in IDS.items()
-    )
-    found = rules.query(data, f"{listed} ORDER BY id LIMIT 6").to_pylist()
-    if not found:
-        raise Refused(f"no prompt_id, response_id or example_id begins with {prefix}")
-    if len(found) > 1:
-        shown = ", ".join(f"{f['id']} ({f['what']})" for f in found[:5]) + (", ..." if len(found) > 5 else "")
-        raise Refused(f"{prefix} is the beginning of several ids: {shown}. Write more of it")
-    what, key = found[0]["what"], found[0]["id"]
-
-    def rows(table: str, columns: str, column: str, wanted: Iterable[str]) -> list[dict[str, Any]]:
-        listed = ", ".join(f"'{w}'" for w in sorted(wanted)) or "NULL"
-        text = f"SELECT {columns}, instance, of FROM {table} WHERE {column} IN ({listed}) ORDER BY ALL"
-        return rules.query(data, text).to_pylist()
-
-    prompt_ids = {key}
-    if what != "prompts":
-        prompt_ids = {r["prompt_id"] for r in rows(what, "prompt_id", IDS[what], {key})}
-    examples = rows("examples", "example_id, prompt_id, weight, response_ids", "prompt_id", prompt_ids)
-    if what == "examples":
-        examples = [e for e in examples if e["example_id"] == key]
-    elif what == "responses":
-        examples = [e for e in examples if key in e["response_ids"]]
-    answers = rows(
-        "responses", "response_id, prompt_id, sample, finish_reason, answer, content, error", "prompt_id", prompt_ids
-    )
-    if what == "responses":
-        answers = [a for a in answers if a["response_id"] == key]
-    elif what == "examples":
-        answers = [a for a in answers if any(a["response_id"] in e["response_ids"] for e in examples)]
-    ids = {a["response_id"] for a in answers}
-    taught = {e["instance"]: _taught(lineage, e["instance"]) for e in examples}
-    models = {name for names in taught.values() for name in names}
-    prompts = rows(
-        "prompts",
-        "prompt_id, messages, domain, level, source, verifier, reference, operator, parent_ids",
-        "prompt_id",
-        prompt_ids,
-    )
-    selections = rows("selections", "response_id, kept, weight, reason", "response_id", ids)
-    way = [f"prompts/{r['of']}/{r['instance']}" for r in prompts]
-    way += [f"responses/{r['of']}/{r['instance']}" for r in answers]
-    way += [f"selections/{r['of']}/{r['instance']}" for r in selections]
-    way += [*(f"examples/{name}" for name in taught), *(f"models/{name}" for name in sorted(models))]
-    judged = "SELECT model, task, avg(metric) AS accuracy, count(metric) AS n FROM evals GROUP BY ALL ORDER BY ALL"
-    return {
-        "what": what,
-        "id": key,
-        "prompts": prompts,
-        "drops": rows("drops", "prompt_id, rule, evidence", "prompt_id", prompt_ids),
-        "responses": answers,
-        "scores": rows("scores", "response_id, score, detail", "response_id", ids),
-        "selections": selections,
-        "examples": examples,
-        "trained": taught,
-        "judged": [e for e in rules.query(data, judged).to_pylist() if e["model"] in models],
-        "evals": rows("evals", "prompt_id, task, model, prediction, target, metric", "prompt_id", prompt_ids),
-        "made": _on_the_way(lineage, data, way),
-    }
-
-
-def _on_the_way(lineage: Lineage, data: Path, folders: Iterable[str]) -> list[Node]:
-    """The instances that write some folders, and all by which something of the world's came into these."""
-    way = [folder for folder in dict.fromkeys(folders) if folder in lineage.plans]
-    above = {node.folder: node for folder in way for node in upstream(lineage, data, folder)}
-    return [node for name, node in above.items() if name in way or node.label.startswith(SOURCES)]
-
-
-def _taught(lineage: Lineage, examples: str) -> list[str]:
-    """The models that were trained on a table of examples, directly or through signals."""
-    return sorted(name for name, arm in lineage.arms.items() if f"examples/{examples}" in arm.examples)
 
 
 def story(found: Mapping[str, Any]) -> list[str]:

@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any
 from uuid import NAMESPACE_URL, uuid5
 
-from pipeline.commands.nodes import Node
 from pipeline.contracts import TABLES
 from pipeline.errors import Refused, TryAgain
+from pipeline.viewing.lineage import Node
 
 SPEC = "https://openlineage.io/spec"
 PRODUCER = "https://pypi.org/project/stillhouse"

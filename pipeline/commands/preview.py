@@ -84,7 +84,7 @@ def preview(plan: Plan, entry: Instance, data: Path, root: Path, rows: int) -> P
     with tempfile.TemporaryDirectory() as folder:
         scratch = Path(folder)
         responses = _ask_samples(entry, params, chosen, model, how, scratch)
-        scores = _scores(plan, entry, responses, scratch)
+        scores = _scores(plan, entry, responses, data, scratch)
         pack = pack_of(plan, entry)
         outside = _outside(plan, pack, responses, scores, scratch) if pack else {}
     answers = responses.to_pylist()
@@ -140,7 +140,7 @@ def _ask_samples(
 Scored = tuple[dict[str, float | str | None], Path | None]
 
 
-def _scores(plan: Plan, entry: Instance, responses: pa.Table, scratch: Path) -> dict[str, Scored]:
+def _scores(plan: Plan, entry: Instance, responses: pa.Table, data: Path, scratch: Path) -> dict[str, Scored]:
     """Name of a `score` entry -> its number for every answer, and the table of it; a text where it cannot be made."""
     found: dict[str, Scored] = {}
     for instance in plan.of("score"):
@@ -148,7 +148,8 @@ def _scores(plan: Plan, entry: Instance, responses: pa.Table, scratch: Path) -> 
             continue
         folder = scratch / instance.output
         try:
-            batches = list(score.function(instance.params, Scan(RESPONSES, (scratch / entry.output,)), scratch))
+            answers = Scan(RESPONSES, (scratch / entry.output,))
+            batches = list(score.function(instance.params, answers, data, scratch))
         except Refused as error:
             found[instance.name] = dict.fromkeys(responses["response_id"].to_pylist(), f"not made: {error}"), None
             continue

@@ -9,7 +9,6 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from pipeline.bounded import Limits
 from pipeline.commands.screen import at_least_one, show, show_json, table
 from pipeline.contracts import TABLES
 from pipeline.core.settings import RunSettings
@@ -48,7 +47,7 @@ def run(sql: str | None, as_json: bool, rows: int | None, every: bool) -> None:
     answers = Memo(memo_folder()).table(PENDING, waiting(DATA)) if "pending" in sql.lower() else None
     most = rows if rows or every or as_json else SHOWN
     # One row more tells whether there are more.
-    found = query(DATA, sql, answers, most=None if every or most is None else most + 1, limits=_limits())
+    found = query(DATA, sql, answers, most=None if every or most is None else most + 1, limits=run_settings().query)
     cut = not every and most is not None and found.num_rows > most
     found = found.slice(0, most) if cut else found
     if as_json:
@@ -71,11 +70,11 @@ def waiting(data: Path) -> set[str]:
     }
 
 
-def _limits() -> Limits:
+def run_settings() -> RunSettings:
     """Those of `params.yaml` where there is one: a query must not wait until all its other faults are mended."""
     given = load(PARAMS).get("run") if PARAMS.exists() else None
     try:
-        return RunSettings.model_validate(given or {}).query
+        return RunSettings.model_validate(given or {})
     except ValidationError as error:
         raise PlanError(explained("run", error, RunSettings)) from error
 

@@ -12,7 +12,6 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipeline.commands import traces
-from pipeline.commands.nodes import ID
 from pipeline.commands.traces import Traces
 from pipeline.contracts import RESPONSES, SIGNALS
 from pipeline.core import graph, withdrawn
@@ -26,6 +25,7 @@ from pipeline.plan.reading import load
 from pipeline.plan.resolve import resolve
 from pipeline.plan.status import standings
 from pipeline.tables.parquet import Scan, walk
+from pipeline.viewing.lineage import ID
 
 
 @dataclass

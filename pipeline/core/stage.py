@@ -210,22 +210,21 @@ class Instance:
 class WatchedParams(StageParams):
     """Parameters whose method may read the user's own files."""
 
-    use: Use
-
     @computed_field  # type: ignore[prop-decorator]
     @cached_property
     def digests(self) -> dict[str, str]:
         """Path -> what is in it, so that a changed file runs the stage again."""
-        files, known = [(path, Path(path)) for path in self._files()], digests()
+        files, known = [(path, Path(path)) for path in self.files()], digests()
         return {name: known.folder(p) if p.is_dir() else known.of(p) for name, p in files if p.exists()}
 
-    def _files(self) -> list[str]:
-        files = self.use.method.traits.get("files")
-        return files(self.use.arguments) if files else []
+    def files(self) -> list[str]:
+        """The files and folders of the user's that are read."""
+        named = [(use.method.traits.get("files"), use.arguments) for use in self.methods()]
+        return [path for files, arguments in named if files for path in files(arguments)]
 
     def check(self, plan: Plan) -> list[str]:
         roots = (*WATCHED, *plan.watched.values())
-        return [f"path: {fault}" for path in self._files() if (fault := unseen(path, roots))]
+        return [f"path: {fault}" for path in self.files() if (fault := unseen(path, roots))]
 
 
 @dataclass

@@ -14,8 +14,8 @@ TABLE_FOLDERS = (
     "models", "evals", "exports",
 )  # fmt: skip
 
-# What nobody makes and DVC always looks into; `watch:` in params.yaml names more.
-WATCHED = ("data/embedded", "data/own")
+# What no instance makes and DVC always looks into; `watch:` in params.yaml names more.
+WATCHED = ("data/embedded", "data/own", "data/labels")
 
 ROOT = Path()
 DATA = ROOT / "data"

@@ -9,8 +9,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.contracts import whole
+from pipeline.contracts import REAL, TEXT, whole
 from pipeline.core.methods import marker
+
+# What a scorer may read of an answer beside the columns of responses: 1 where a person called it good and 0 where bad,
+# null where nobody did, and the person's words.
+LABELLED = {"label": REAL, "note": TEXT}
 
 
 class Scorer(Protocol):
@@ -64,7 +68,7 @@ def quantities_of(of: np.ndarray | None = None, /, **columns: np.ndarray) -> pa.
     return pa.MapArray.from_arrays(np.arange(rows + 1, dtype=np.int32) * width, names, pa.array(values.ravel()))
 
 
-# Traits: `reads`, the columns of responses that are read; `score`, SQL that gives the score from its quantities, such
-# as `votes / samples`, which the laws hold it to; `means`, what the report takes it for: the `agreement` of samples, or
-# whether an answer is `right`; `learns`, that the method is a Learner.
+# Traits: `reads`, the columns of responses that are read, and of LABELLED; `score`, SQL that gives the score from its
+# quantities, such as `votes / samples`, which the laws hold it to; `means`, what the report takes it for: the
+# `agreement` of samples, or whether an answer is `right`; `learns`, that the method is a Learner.
 scorer = marker("scorer")

@@ -43,8 +43,8 @@ class Case:
         reads = self.method.traits["reads"]
         scorer = self.scorer
         if self.method.traits.get("learns"):
-            scorer = cast(Learner, scorer)([(rows if seen is None else seen).select(reads)])
-        batch = SCORES.batch(**keys, **scorer(rows.select(reads)))
+            scorer = cast(Learner, scorer)([labelled(rows if seen is None else seen).select(reads)])
+        batch = SCORES.batch(**keys, **scorer(labelled(rows).select(reads)))
         return {row["response_id"]: row for row in batch.to_pylist()}
 
 
@@ -87,6 +87,13 @@ def responses() -> pa.Table:
                     "attempts": 1,
                 })  # fmt: skip
     return pa.Table.from_batches([RESPONSES.rows(rows)])
+
+
+def labelled(rows: pa.Table) -> pa.Table:
+    """Answers of which people labelled all but the last sample."""
+    label = pc.if_else(pc.less(rows["sample"], 4), pc.bit_wise_and(rows["sample"], 1), pa.scalar(None, pa.int64()))
+    note = pc.if_else(pc.is_valid(label), "by hand", pa.scalar(None, pa.string()))
+    return rows.append_column("label", pc.cast(label, pa.float64())).append_column("note", note)
 
 
 def order_means_nothing(case: Case) -> None:

@@ -87,6 +87,38 @@ def linear(
     return learn
 
 
+@scorer(reads=(*READS[:5], "error", "label"), score="probability", learns=True)
+def by_hand(
+    *,
+    penalty: PositiveFloat = 1.0,
+    longest: Annotated[int, Field(ge=1, le=LONGEST)] = LONGEST,
+    folds: Annotated[int, Field(ge=2)] = 5,
+) -> Learner:
+    """The probability that a person would call an answer good: `critic.linear` that learns from the labels of
+    `stillhouse view` alone.
+
+    Scores, folds and quantities are those of `critic.linear`; `right` is 1 for what was called good.
+
+    Paper: West et al. 2022 (Symbolic Knowledge Distillation, arXiv 2110.07178), the critic and its thresholds.
+    Differs: linear on hashed bytes, where theirs is a fine-tuned RoBERTa.
+    """
+    critic = linear(penalty=penalty, longest=longest, folds=folds)
+
+    def learn(parts: Iterable[pa.Table]) -> Scorer:
+        score = critic(map(_judged, parts))
+        return lambda rows: score(_judged(rows))
+
+    return learn
+
+
+def _judged(rows: pa.Table) -> pa.Table:
+    """Answers that a label judges, as a verifier would: good where the answer is the reference."""
+    said = pc.if_else(pc.equal(rows["label"], 1), "1", "0")
+    verifier = pc.if_else(pc.is_valid(said), "text.exact", pa.scalar(None, pa.string()))
+    given = {"verifier": verifier, "answer": pc.if_else(pc.is_valid(said), "1", said), "reference": said}
+    return pa.table({**{name: rows[name] for name in rows.column_names}, **given})
+
+
 @dataclass(frozen=True)
 class Critic:
     """Weights of features, and what is known of the answers that they were learnt from, in the order of their ids."""

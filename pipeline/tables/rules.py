@@ -10,6 +10,7 @@ import json
 import re
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -46,6 +47,8 @@ UNSTEADY = {"age", "now", "today", "transaction_timestamp", "txid_current", "get
 
 
 T = TypeVar("T")
+# From a text, what a refusal quotes of it, and how many rows are wanted at most, to rows.
+Reader = Callable[[tuple[str, str, int | None]], pa.Table]
 # Rows that come from DuckDB together.
 BATCH = 8192
 
@@ -58,26 +61,38 @@ def query(
     `answers` are those that the memo holds (columns PENDING); those of them that are in no table yet are the view
     `pending`.
     """
+    return within(limits, shortened(text), lambda: reader(data, answers, limits)((text, text, most)))
+
+
+def reader(data: Path, answers: pa.Table | None = None, limits: Limits = LIMITS) -> Reader:
+    """What answers one SELECT after another about all tables under `data`, as they are now."""
     scans = [
         Scan(table, (folder,))
         for table in TABLES.values()
         for folder in sorted({file.parent for file in (data / table.name).rglob("part-*.parquet")})
     ]
-    leaves = [*leaves_of(scans, data), *rollouts_of(data)]
+    connection = opened([*leaves_of(scans, data), *rollouts_of(data)], answers, limits.memory)
 
-    def work() -> pa.Table:
-        connection = opened(leaves, answers, limits.memory)
-        _parsed(connection, text, text, {"pending"} if answers is not None else set())
-        return run(connection, text, text, most)
+    def read(asked: tuple[str, str, int | None]) -> pa.Table:
+        text, shown, most = asked
+        _parsed(connection, text, shown, {"pending"} if answers is not None else set())
+        return run(connection, text, shown, most)
 
-    return within(limits, shortened(text), work)
+    return read
 
 
 def within(limits: Limits, shown: str, work: Callable[[], T]) -> T:
     """Run a user's SQL in a child; where a limit ends it, a refusal names what is `shown`, and the limit."""
+    with limited(limits, shown):
+        return bounded(work, limits)
+
+
+@contextmanager
+def limited(limits: Limits, shown: str) -> Iterator[None]:
+    """A limit that ended a child as a refusal that names what is `shown`, and the limit."""
     gib = f"{(limits.memory or 0) / 1e9:g} GB (run.query_memory)"
     try:
-        return bounded(work, limits)
+        yield
     except Ended as error:
         why = f"{limits.seconds:g} s (run.query_s)" if error.late else f"{gib}: {error}"
         raise Refused(f"{shown}: it needs more than {why}. Ask for less, or raise the limit.") from error

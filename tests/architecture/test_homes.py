@@ -20,7 +20,7 @@ ROOMS = (
     "tables", "core", "kinds", "text", "model", "memo", "gateway",
     "origins", "builders", "sources", "verifiers", "backends", "rules", "operators", "scorers", "readers", "judges",
     "retrievers", "mixtures", "selectors", "transforms", "objectives", "networks", "feeds", "exporters",
-    "asking", "training", "checking", "report", "laws", "stages", "plan", "commands",
+    "asking", "training", "checking", "report", "laws", "stages", "plan", "viewing", "commands",
 )  # fmt: skip
 # File of a room -> the test below tests/ that covers it, where that is not tests/<room>/test_<file>.py.
 COVERED = {
@@ -40,7 +40,6 @@ COVERED = {
     "commands/screen.py": "commands/test_parser.py",
     "commands/status.py": "e2e/test_commands.py",
     "commands/tidy.py": "e2e/test_commands.py",
-    "commands/nodes.py": "commands/test_lineage.py",
     "commands/sizes.py": "e2e/test_commands.py",
     "commands/stored.py": "e2e/test_verify.py",
     "commands/verify.py": "e2e/test_verify.py",
@@ -155,6 +154,13 @@ COVERED = {
     "objectives/targets.py": "golden/test_objectives_build.py",
     "objectives/preference.py": "golden/test_objectives.py",
     "tables/lists.py": "laws/test_networks.py",
+    "commands/view.py": "viewing/test_app.py",
+    "viewing/answer.py": "viewing/test_app.py",
+    "viewing/browse.py": "viewing/test_app.py",
+    "viewing/compare.py": "viewing/test_app.py",
+    "viewing/lineage.py": "commands/test_lineage.py",
+    "viewing/tables.py": "viewing/test_app.py",
+    "viewing/tokens.py": "viewing/test_app.py",
     "verifiers/numeric.py": "verifiers/test_verifiers.py",
     "verifiers/symbolic.py": "verifiers/test_verifiers.py",
     "verifiers/text.py": "verifiers/test_verifiers.py",

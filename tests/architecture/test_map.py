@@ -81,7 +81,9 @@ def test_deps_and_outs_are_those_of_the_stages(drawn: dict[str, Drawn], resolved
 def test_plan_depends_on_all_parameters_and_all_code(drawn: dict[str, Drawn]) -> None:
     assert drawn["plan"] == Drawn(
         "python -m pipeline plan",
-        frozenset({"pipeline", "params.yaml", "data/embedded", "data/own", "data/watched", "data/withdrawn"}),
+        frozenset(
+            {"pipeline", "params.yaml", "data/embedded", "data/own", "data/labels", "data/watched", "data/withdrawn"}
+        ),
         frozenset({"data/plan"}),
     )
 

@@ -18,8 +18,8 @@ import pytest
 
 from pipeline.__main__ import main
 from pipeline.commands import openlineage
-from pipeline.commands.nodes import Node
 from pipeline.errors import Refused, TryAgain
+from pipeline.viewing.lineage import Node
 
 # What the specification 2-0-2 demands of a run event, in the words of JSON Schema.
 FACETS = {

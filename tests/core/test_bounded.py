@@ -5,13 +5,16 @@ from __future__ import annotations
 import faulthandler
 import os
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 
 import duckdb
+import psutil
 import pytest
 
-from pipeline.bounded import Ended, Limits, bounded
+from pipeline.bounded import Child, Ended, Limits, bounded
 from pipeline.errors import Refused
 
 LIMITS = Limits(seconds=30, memory=200_000_000)
@@ -85,3 +88,48 @@ def test_memory_that_a_library_has_freed_and_kept_is_not_lent() -> None:
     duckdb.sql(text).fetchall()
     with pytest.raises(Ended, match="it was ended"):
         bounded(lambda: duckdb.sql(text).fetchall(), LIMITS)
+
+
+def test_a_child_that_stays_answers_again_and_again_and_begins_once() -> None:
+    begun = []
+
+    def begin() -> Callable[[int], tuple[int, int, float]]:
+        begun.append(1)
+        return lambda number: (os.getpid(), len(begun), 1 / number)
+
+    child = Child(begin, LIMITS)
+    try:
+        one, two = child.ask(1), child.ask(2)
+        with pytest.raises(ZeroDivisionError):
+            child.ask(0)
+        assert child.ask(4) == (one[0], 1, 0.25) and two == (one[0], 1, 0.5) and one[0] != os.getpid()
+    finally:
+        child.end()
+    assert begun == []
+
+
+def test_a_child_that_was_ended_answers_nothing_more() -> None:
+    child = Child(lambda: time.sleep, Limits(seconds=0.2))
+    try:
+        assert child.ask(0) is None
+        with pytest.raises(Ended, match="longer than"):
+            child.ask(1000)
+    finally:
+        child.end()
+    with pytest.raises(Ended, match="SIGKILL"):
+        child.ask(0)
+
+
+def test_a_child_goes_when_its_parent_does() -> None:
+    program = """
+import os
+from pipeline.bounded import Child, Limits
+child = Child(lambda: lambda _: os.getpid(), Limits(seconds=60))
+print(child.ask(None), flush=True)
+os._exit(9)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=60)
+    until = time.monotonic() + 30
+    while psutil.pid_exists(int(done.stdout)):
+        assert time.monotonic() < until
+        time.sleep(0.05)

@@ -97,7 +97,7 @@ def test_every_answer_of_every_folder_gets_its_own_score_and_nothing_yielded_is_
     params = Params.model_validate({"of": "responses/train", "use": "consistency.agreement"})
     [case, *_] = laws.cases(params.use.method)
     before = pa.total_allocated_bytes()
-    batches = stage.function(params, Scan(RESPONSES, (tmp_path / "teacher", tmp_path / "base")), tmp_path)
+    batches = stage.function(params, Scan(RESPONSES, (tmp_path / "teacher", tmp_path / "base")), tmp_path, tmp_path)
     batch = next(batches)
     assert {row["response_id"]: row for row in batch.to_pylist()} == case.scores(rows)
     size = batch.nbytes
@@ -116,7 +116,7 @@ def test_a_large_part_is_scored_in_pieces_of_whole_prompts(
     monkeypatch.setattr(sorting, "RUN_ROWS", 16)
     params = Params.model_validate({"of": "responses/train", "use": "consistency.agreement"})
     [case, *_] = laws.cases(params.use.method)
-    batches = list(stage.function(params, Scan(RESPONSES, (tmp_path,)), tmp_path))
+    batches = list(stage.function(params, Scan(RESPONSES, (tmp_path,)), tmp_path, tmp_path))
     assert {row["response_id"]: row for batch in batches for row in batch.to_pylist()} == case.scores(rows)
     # Ten answers to each of twelve prompts.
     sizes = [len(batch) for batch in batches]

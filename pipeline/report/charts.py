@@ -44,7 +44,12 @@ MOST_DOMAINS = 40
 # Labels are measured at 14 pixels and drawn at 12 (report.css): the reader's font may be wider than the one here.
 FONT = 14
 SERIES = [f"var(--c{i})" for i in range(1, 9)]
-VERDICTS = {"helps": "var(--good)", "inconclusive": "var(--muted)", "does not help": "var(--bad)"}
+VERDICTS = {
+    "helps": "var(--good)",
+    "inconclusive": "var(--muted)",
+    "does not help": "var(--bad)",
+    "no claim": "var(--line)",
+}
 CONFIG: Spec = {
     "background": None,
     "font": "sans-serif",

@@ -22,6 +22,7 @@ from pipeline.report import charts, facts
 from pipeline.report import curves as learning
 from pipeline.report.arms import Lineage
 from pipeline.report.charts import MOST_DOMAINS
+from pipeline.report.claims import Lack, decides
 from pipeline.report.facts import Coverage
 from pipeline.report.made import Made
 from pipeline.report.results import Answered, Judged, Results, answer
@@ -66,6 +67,7 @@ class Found:
     costs: Sequence[facts.Cost]
     checked: Sequence[facts.Checked]
     made: Made
+    lacks: Sequence[Lack]
     seed: int
 
 
@@ -80,7 +82,7 @@ def render(found: Found) -> str:
     )
     environment.filters.update(
         count=count, percent=percent, points=points, decimals=decimals, signed=signed, short=short, duration=duration,
-        bar=bar, words=words,
+        bar=bar, words=words, decides=decides,
     )  # fmt: skip
     wanted: list[charts.Chart] = []
 
@@ -130,10 +132,6 @@ def headline(answers: Sequence[Answered]) -> list[Answered]:
     return first or list(answers[:3])
 
 
-# Two students had as many tokens if their numbers differ by no more than this share.
-EQUAL = 0.01
-
-
 def efforts(found: Found) -> dict[str, str]:
     """Comparison, as the names of its two lines -> what both were trained for, in words; none for what was not."""
     each, told = learning.effort(found.curves), {}
@@ -142,9 +140,7 @@ def efforts(found: Found) -> dict[str, str]:
         both = [each[line.members[0].model] for line in lines if line.members[0].model in each]
         if len(both) == 2:
             words = " against ".join(f"{e.steps:,} steps, {e.tokens:,} tokens" for e in both)
-            more = max(e.tokens for e in both) / max(1, min(e.tokens for e in both)) - 1
-            note = "" if more <= EQUAL else f": {more:.0%} more, so the two are not held to one budget"
-            told[f"{lines[0].name} {lines[1].name}"] = words + note
+            told[f"{lines[0].name} {lines[1].name}"] = words
     return told
 
 
@@ -176,7 +172,10 @@ def domains(found: Found) -> list[str]:
 
 def sizes(judged: Mapping[str, Judged]) -> Counter[str]:
     """Domain -> the judged items of all lines."""
-    return Counter(domain for one in judged.values() for domain in one.of_domain)
+    found: Counter[str] = Counter()
+    for one in judged.values():
+        found.update(one.sizes)
+    return found
 
 
 def by_domain(found: Found) -> list[tuple[Answered, list[tuple[str, Answered]]]]:

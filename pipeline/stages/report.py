@@ -11,6 +11,7 @@ where a plan or a table has changed, and not where an instance ran again and gav
 from __future__ import annotations
 
 import csv
+import functools
 import json
 import shutil
 from collections.abc import Iterable, Sequence
@@ -22,8 +23,10 @@ from pipeline.core.stage import Input, StageParams, stage
 from pipeline.report import arms, charts, facts, made, page
 from pipeline.report import curves as learning
 from pipeline.report.arms import Lineage
+from pipeline.report.claims import lacks, weighed
 from pipeline.report.page import Gaps
 from pipeline.report.results import DIGITS, Results, judge
+from pipeline.report.tables import Tables
 from pipeline.tables.parquet import Scan
 
 # DVC puts the plots in place of {plot_divs}; a frame without its {scripts} loads none from elsewhere.
@@ -69,9 +72,10 @@ def report(
 ) -> None:
     """The page, the metrics and the plots."""
     lineage = arms.read(data)
-    tables = facts.Tables.of(data, (prompts, drops, responses, scores, gaps, selections, examples, evals))
-    results = judge(evals, lineage, params.seed, facts.held_out_nll(lineage, tables))
+    tables = Tables.of(data, (prompts, drops, responses, scores, gaps, selections, examples, evals))
     curves = learning.curves(lineage, models)
+    weigh = functools.partial(weighed, efforts=learning.effort(curves))
+    results = judge(evals, lineage, params.seed, facts.held_out_nll(lineage, tables), weigh)
     found = page.Found(
         lineage=lineage,
         results=results,
@@ -85,6 +89,7 @@ def report(
         costs=facts.costs(lineage, data),
         checked=facts.checked(lineage, quality),
         made=made.made(lineage, data),
+        lacks=lacks(lineage, [*(a.comparison for a in results.answers), *results.apart]),
         seed=params.seed,
     )
     _json(out / "metrics.json", results.metrics)
@@ -103,7 +108,7 @@ def _json(path: Path, content: object) -> None:
     path.write_text(json.dumps(content, indent=1, sort_keys=True, ensure_ascii=False) + "\n", "utf-8")
 
 
-def _gaps(lineage: Lineage, tables: facts.Tables) -> list[Gaps]:
+def _gaps(lineage: Lineage, tables: Tables) -> list[Gaps]:
     return [
         Gaps(
             plan["instance"],

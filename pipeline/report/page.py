@@ -23,9 +23,13 @@ from pipeline.report import curves as learning
 from pipeline.report.arms import Lineage
 from pipeline.report.charts import MOST_DOMAINS
 from pipeline.report.claims import Lack, decides
+from pipeline.report.elicited import Elicited
 from pipeline.report.facts import Coverage
+from pipeline.report.hacking import Watched
 from pipeline.report.made import Made
+from pipeline.report.pareto import Point
 from pipeline.report.results import Answered, Judged, Results, answer
+from pipeline.report.transparency import Item
 
 TEMPLATES = Path(__file__).parent / "templates"
 LONGEST = 400
@@ -68,6 +72,10 @@ class Found:
     checked: Sequence[facts.Checked]
     made: Made
     lacks: Sequence[Lack]
+    hacking: Sequence[Watched]
+    pareto: Sequence[Point]
+    elicited: Sequence[Elicited]
+    index: Sequence[Item]
     seed: int
 
 
@@ -116,6 +124,8 @@ def render(found: Found) -> str:
         },
         reasons=grouped(found.reasons, "where"),
         times=grouped(found.costs, "stage"),
+        others=grouped_lines(found),
+        index=grouped(found.index, "group"),
         charts=charts,
         coverage_domains=coverage_domains(found.coverage),
         all_coverage_domains={domain for coverage in found.coverage for domain in coverage.tokens},
@@ -197,6 +207,14 @@ def coverage_domains(found: Sequence[Coverage]) -> list[str]:
         for domain, tokens in coverage.tokens.items():
             sizes[domain] = max(sizes.get(domain, 0), tokens)
     return sorted(sorted(sizes, key=lambda d: (-sizes[d], d))[:MOST_DOMAINS])
+
+
+def grouped_lines(found: Found) -> dict[str, dict[str, Judged]]:
+    """Measure -> the lines of it, by name."""
+    by: dict[str, dict[str, Judged]] = {}
+    for name, one in found.results.others.items():
+        by.setdefault(one.measure, {})[name] = one
+    return by
 
 
 def grouped(items: Sequence[Any], key: str) -> dict[str, list[Any]]:

@@ -43,7 +43,7 @@ class Judged:
 
     `right` is [S, N]: a row per member, in the order of `items`, the numbers of what all of them were judged on;
     `of_domain` are numbers of `names`. The other items, for example those without a reference, are `left_out`. `means`
-    are those of the quantities.
+    are those of the quantities; `levels` have their items and the mean of the metric.
     """
 
     measure: str
@@ -58,6 +58,7 @@ class Judged:
     sharpness: float | None
     nll: float | None
     means: Mapping[str, float]
+    levels: Mapping[int, tuple[int, float]]
     left_out: int = 0
 
     @property
@@ -227,6 +228,7 @@ class _Evals:
             sharpness=float(confidence.std()) if bins else None,
             nll=_log_score(confidence, metric) if bins else None,
             means=self._means(line),
+            levels=self._levels(line),
             left_out=len(everyone) - len(items),
         )
 
@@ -243,6 +245,16 @@ class _Evals:
             *(e.name for e in line.members),
         )
         return dict(rows.fetchall())
+
+    def _levels(self, line: Line) -> dict[int, tuple[int, float]]:
+        """Level -> its items that have a metric, and the mean of it."""
+        marks = ", ".join("?" for _ in line.members)
+        rows = self.ask(
+            f"SELECT level, count(DISTINCT item_id), avg(metric) FROM evals WHERE instance IN ({marks}) "
+            "AND level IS NOT NULL AND metric IS NOT NULL GROUP BY 1 ORDER BY 1",
+            *(e.name for e in line.members),
+        )
+        return {level: (n, mean) for level, n, mean in rows.fetchall()}
 
     def agreement(self, one: str, other: str) -> float:
         """The share of items on which both gave the same short answer; an item without one is a disagreement."""

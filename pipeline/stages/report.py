@@ -20,10 +20,11 @@ from pathlib import Path
 from pipeline.contracts import DROPS, EVALS, EXAMPLES, GAPS, PROMPTS, RESPONSES, SCORES, SELECTIONS
 from pipeline.core.run import How
 from pipeline.core.stage import Input, StageParams, stage
-from pipeline.report import arms, charts, facts, made, page
+from pipeline.report import arms, charts, facts, hacking, made, page, pareto, transparency
 from pipeline.report import curves as learning
 from pipeline.report.arms import Lineage
 from pipeline.report.claims import lacks, weighed
+from pipeline.report.elicited import elicited
 from pipeline.report.page import Gaps
 from pipeline.report.results import DIGITS, Results, judge
 from pipeline.report.tables import Tables
@@ -76,6 +77,7 @@ def report(
     curves = learning.curves(lineage, models)
     weigh = functools.partial(weighed, efforts=learning.effort(curves))
     results = judge(evals, lineage, params.seed, facts.held_out_nll(lineage, tables), weigh)
+    about = made.made(lineage, data)
     found = page.Found(
         lineage=lineage,
         results=results,
@@ -88,7 +90,11 @@ def report(
         paid=facts.paid(lineage, tables),
         costs=facts.costs(lineage, data),
         checked=facts.checked(lineage, quality),
-        made=made.made(lineage, data),
+        made=about,
+        hacking=hacking.watched(lineage, curves),
+        pareto=pareto.points(lineage, tables),
+        elicited=elicited(lineage, tables, data, results.answers),
+        index=transparency.index(lineage, results, about),
         lacks=lacks(lineage, [*(a.comparison for a in results.answers), *results.apart]),
         seed=params.seed,
     )

@@ -101,6 +101,8 @@ COVERED = {
     "report/facts.py": "stages/test_report.py",
     "report/made.py": "stages/test_report.py",
     "report/page.py": "stages/test_report.py",
+    "report/elicited.py": "stages/test_report.py",
+    "report/transparency.py": "stages/test_report.py",
     "report/tables.py": "stages/test_report.py",
     "report/results.py": "stages/test_report.py",
     "selectors/mixture.py": "laws/test_selectors.py",

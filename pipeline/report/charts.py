@@ -50,7 +50,7 @@ VERDICTS = {
     "helps": "var(--good)",
     "inconclusive": "var(--muted)",
     "does not help": "var(--bad)",
-    "no claim": "var(--line)",
+    "no claim": "var(--c6)",
 }
 CONFIG: Spec = {
     "background": None,

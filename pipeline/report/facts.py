@@ -274,17 +274,24 @@ def _agreement(
     """The levels of one entry. k samples give few distinct shares; a scorer with more values is cut into steps of one
     twentieth."""
     nobody = "(SELECT NULL AS response_id, NULL AS score)"
+    # A number of 64 bits stands for an id: a table of a million takes a third of the memory, and two are alike once in
+    # a hundred million such tables.
     said = [
-        f"LEFT JOIN (SELECT response_id, score AS {name} FROM {source or nobody}) USING (response_id)"
+        f"LEFT JOIN (SELECT hash(response_id) AS id, score AS {name} FROM {source or nobody}) USING (id)"
         for name, source in (("level", scores), ("good", right))
     ]
-    own = f"(SELECT level, good FROM {tables.source(folder)} {' '.join(said)})"
-    counts = "count(*), count(*) FILTER (good > 0.5), count(*) FILTER (good <= 0.5)"
-    n, read, distinct = tables.row(f"SELECT count(*), count(level), count(DISTINCT level) FROM {own}")
+    ids = f"(SELECT hash(response_id) AS id FROM {tables.source(folder)})"
+    tables.rows(f"CREATE OR REPLACE TEMP TABLE own AS SELECT level, good FROM {ids} {' '.join(said)}")
+    n, read, distinct = tables.row("SELECT count(*), count(level), count(DISTINCT level) FROM own")
     cut = distinct > LEVELS
     step = f"floor(level * {LEVELS}) / {LEVELS}" if cut else "level"
-    rows = tables.rows(f"SELECT {step}, {counts} FROM {own} WHERE level IS NOT NULL GROUP BY 1 ORDER BY 1 DESC")
-    return Agreement(scorer, entry, tuple(Level(*row) for row in rows), n - read, cut)
+    rows = tables.rows(
+        f"SELECT {step}, count(*), count(*) FILTER (good > 0.5), count(*) FILTER (good <= 0.5) "
+        "FROM own WHERE level IS NOT NULL GROUP BY 1 ORDER BY 1 DESC"
+    )
+    found = Agreement(scorer, entry, tuple(Level(*row) for row in rows), n - read, cut)
+    tables.rows("DROP TABLE own")
+    return found
 
 
 def held_out_nll(lineage: Lineage, tables: Tables) -> dict[str, dict[str, float]]:

@@ -30,6 +30,7 @@ import psutil
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
+from pipeline.asking.examine import ExamParams
 from pipeline.backends.http import Gateway, endpoint_of
 from pipeline.commands.ask import one_answer
 from pipeline.commands.screen import show
@@ -47,7 +48,6 @@ from pipeline.model.chat import Chat
 from pipeline.model.folder import check_tokens
 from pipeline.plan.reading import load
 from pipeline.plan.resolve import resolve
-from pipeline.stages.evaluate import Params as EvaluateParams
 from pipeline.stages.generate import Params as GenerateParams
 from pipeline.training.reporters import missing
 
@@ -245,7 +245,7 @@ def _context(instance: Instance, plan: Plan, data: Path) -> Iterator[Check]:
     most, where = min(limits)
     for entry in plan.instances.values():
         params = entry.params
-        if not isinstance(params, GenerateParams | EvaluateParams) or params.model != instance.name:
+        if not isinstance(params, GenerateParams | ExamParams) or params.model != instance.name:
             continue
         if params.max_tokens >= most:
             text = (

@@ -19,6 +19,7 @@ import numpy as np
 import orjson
 
 from pipeline.asking.ask import ask, known, requests_for
+from pipeline.asking.examine import ExamParams
 from pipeline.backends.http import endpoint_of
 from pipeline.commands import sizes
 from pipeline.commands.entries import asked_at_once, bring_up_to_date, needed, pool_asked
@@ -35,7 +36,6 @@ from pipeline.memo.ledger import Ledger, Spent
 from pipeline.plan.reading import load
 from pipeline.plan.resolve import resolve
 from pipeline.report.statistics import LEVEL, RESAMPLES, Interval
-from pipeline.stages.evaluate import Params as EvaluateParams
 from pipeline.stages.generate import Params as GenerateParams
 from pipeline.stages.generate import requests_of
 from pipeline.tables import ids
@@ -158,7 +158,7 @@ def served(plan: Plan) -> dict[str, str]:
 
 
 def _model(entry: Instance) -> str:
-    assert isinstance(entry.params, GenerateParams | EvaluateParams)
+    assert isinstance(entry.params, GenerateParams | ExamParams)
     return entry.params.model
 
 
@@ -194,7 +194,7 @@ def _work(entry: Instance, plan: Plan, data: Path) -> _Work:
         pool, sampling = pool_asked(entry, data), params.sampling()
         requests = requests_of(params, pool, model)
     else:
-        assert isinstance(params, EvaluateParams)
+        assert isinstance(params, ExamParams)
         pool = Scan(PROMPTS, tuple(data / f for f in entry.inputs["prompts"])).read().sort_by("prompt_id")
         sampling = Sampling(temperature=0.0, top_p=1.0, max_tokens=params.max_tokens)
         requests = requests_for(pool, model, sampling, k=1, seed=0)

@@ -66,7 +66,7 @@ def waiting(data: Path) -> set[str]:
     return {
         f"{plan['stage']}@{plan['instance']}"
         for plan in plans
-        if plan["stage"] in ("generate", "evaluate") and not (data / plan["output"]).is_dir()
+        if plan["stage"] in ("generate", "evaluate", "compare") and not (data / plan["output"]).is_dir()
     }
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from pipeline.commands.screen import show
@@ -12,7 +12,7 @@ from pipeline.core.workspace import DATA
 from pipeline.errors import Refused
 from pipeline.report import arms, facts
 from pipeline.report.results import Metrics, intervals
-from pipeline.report.statistics import verdict
+from pipeline.report.statistics import LEVEL, verdict
 
 ABOUT = "the result of the last run, and where its time went"
 
@@ -24,9 +24,12 @@ def result_table(data: Path) -> str:
     width = max([len(name) for name in metrics] + [5])
     several = any("seeds" in row for row in metrics.values())
     head = f"{'seeds':>5}  " if several else ""
+    more = [name for name, row in metrics.items() if "accuracy" not in row and "low" in row]
     lines = [f"{'model':<{width}}  {'accuracy':>8}  {'95 % interval':>14}  {head}{'items':>6}  {'ECE':>5}"]
     told = []
     for name, row in sorted(metrics.items(), key=lambda pair: (pair[1].get("accuracy", 0), pair[0])):
+        if name in more:
+            continue
         if "accuracy" not in row:
             shown = [f"{key} {row[key]:g}" for key in row if key.startswith(("agreement_with_", "nll_of_"))]
             lines.append(f"{name:<{width}}  no item has a reference answer" + "".join(f", {text}" for text in shown))
@@ -38,8 +41,20 @@ def result_table(data: Path) -> str:
         lines.append(f"{name:<{width}}  {figures}")
         told += [_difference_line(name, row, key.removeprefix("minus_")) for key in row if key.startswith("minus_")]
     return "\n".join(
-        [*lines, "", *(told or ["no two models answer a question"]), "", f"report: {reports / 'report.html'}"]
+        [
+            *lines,
+            "",
+            *(told or ["no two models answer a question"]),
+            *_others(more),
+            "",
+            f"report: {reports / 'report.html'}",
+        ]
     )
+
+
+def _others(names: Sequence[str]) -> list[str]:
+    """What else was measured, in a line."""
+    return [f"other measures, on the page: {', '.join(names)}"] if names else []
 
 
 def _difference_line(name: str, row: Mapping[str, float], second: str) -> str:
@@ -47,7 +62,10 @@ def _difference_line(name: str, row: Mapping[str, float], second: str) -> str:
     found = intervals(row, second)
     ends = "; over seeds ".join(f"{100 * i.low:+.1f} to {100 * i.high:+.1f}" for i in found)
     seeds = f", {row[f'seeds_minus_{second}']} seeds" if len(found) > 1 else ""
-    return f"{name} against {second}: {verdict(*found)}, {100 * found[0].value:+.1f} points ({ends}{seeds})"
+    said = "no claim" if row.get(f"claim_minus_{second}", 1) == 0 else verdict(*found)
+    if row.get(f"p_minus_{second}", 0) > 1 - LEVEL:
+        said = "inconclusive"
+    return f"{name} against {second}: {said}, {100 * found[0].value:+.1f} points ({ends}{seeds})"
 
 
 def arguments(command: argparse.ArgumentParser) -> None:

@@ -212,8 +212,9 @@ def writers_of(plan: Plan, pool: str) -> list[Instance]:
 
 def benchmarks(plan: Plan) -> set[str]:
     """The pools that models are judged on, or that others are held against."""
-    judged = {getattr(i.params, "pool", "") for i in plan.of("evaluate")}
-    return judged | {getattr(i.params, "against", "") for i in plan.instances.values()} - {""}
+    judged = {getattr(i.params, "pool", "") for i in (*plan.of("evaluate"), *plan.of("compare"))}
+    held = {getattr(i.params, "against", "") for i in plan.instances.values() if i.stage != "compare"}
+    return judged | held - {""}
 
 
 def unequal_parts(plan: Plan, pool: str, parts: int) -> list[str]:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 TRAINERS = ("train", "distill")
+JUDGES = ("evaluate", "compare")
 # What two arms of one question are meant to differ in, and what names one.
 ASKED = {"of", "objectives", "turns", "beside", "shadow", "feed", "teacher", "arm"}
 
@@ -25,12 +26,14 @@ KINDS: tuple[Kind, ...] = ("control", "same examples", "base")
 
 @dataclass(frozen=True)
 class Evaluation:
-    """A table of `evals`: which model was judged on which pool, and how."""
+    """A table of `evals`: which model was judged on which pool, and how; `claims` where that is how good its answers
+    are, and not how like another's, how fast, and so on."""
 
     name: str
     model: str
     pool: str
     how: str = ""
+    claims: bool = True
 
 
 @dataclass(frozen=True)
@@ -43,6 +46,11 @@ class Line:
     @property
     def pool(self) -> str:
         return self.members[0].pool
+
+    def alike(self, other: Line) -> bool:
+        """Whether both were judged on the same pool by the same evaluator."""
+        one, two = self.members[0], other.members[0]
+        return one.pool == two.pool and _use(one.how) == _use(two.how)
 
 
 @dataclass(frozen=True)
@@ -139,9 +147,9 @@ def read(data: Path) -> Lineage:
         plan = json.loads(path.read_text("utf-8"))
         plans[plan["output"]] = plan
     evaluations = tuple(
-        Evaluation(p["instance"], p["params"]["model"], p["params"]["pool"], _how(p["params"]))
+        Evaluation(p["instance"], p["params"]["model"], p["params"]["pool"], _how(p["params"]), _claims(p))
         for p in plans.values()
-        if p["stage"] == "evaluate"
+        if p["stage"] in JUDGES
     )
     arms = {p["instance"]: _arm(p, plans) for p in plans.values() if p["stage"] in TRAINERS}
     return Lineage(plans, evaluations, arms)
@@ -150,6 +158,17 @@ def read(data: Path) -> Lineage:
 def _how(params: Mapping[str, Any]) -> str:
     """All that an evaluation is asked for, but for the model."""
     return json.dumps({key: value for key, value in params.items() if key != "model"}, sort_keys=True)
+
+
+def _use(how: str) -> Any:
+    """The evaluator that is asked, and beside whom."""
+    asked = json.loads(how or "{}")
+    return asked.get("use"), asked.get("against")
+
+
+def _claims(plan: Mapping[str, Any]) -> bool:
+    """Whether an evaluation says how good a model's answers are: not beside another, and higher is better."""
+    return plan["stage"] == "evaluate" and trait(plan, "evaluator", "better") == "higher"
 
 
 def _arm(plan: Mapping[str, Any], plans: Mapping[str, Mapping[str, Any]]) -> Arm:
@@ -211,9 +230,9 @@ def comparisons(lineage: Lineage) -> list[Comparison]:
     """Every pair of lines on one pool that answers a question, the questions about controls first."""
     found: list[Comparison] = []
     for first in lineage.lines:
-        if first.members[0].model not in lineage.arms:
+        if first.members[0].model not in lineage.arms or not first.members[0].claims:
             continue
-        rivals = [line for line in lineage.lines if line.pool == first.pool and line is not first]
+        rivals = [line for line in lineage.lines if line.alike(first) and line is not first]
         found.extend(c for second in rivals if (c := _compare(lineage, first, second, rivals)) is not None)
     return sorted(found, key=lambda c: (KINDS.index(c.kind), c.first.name, c.second.name))
 

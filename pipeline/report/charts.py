@@ -24,6 +24,8 @@ from pipeline.core.methods import lazy
 from pipeline.display import label
 from pipeline.report.curves import Curve
 from pipeline.report.facts import Agreement, Coverage
+from pipeline.report.hacking import Watched
+from pipeline.report.pareto import Point
 from pipeline.report.results import Answered, Judged
 
 if TYPE_CHECKING:
@@ -46,7 +48,12 @@ FONT = 14
 SERIES = [f"var(--c{i})" for i in range(1, 9)]
 # What a loss was seen on.
 ROWS = ("rows that are trained on", "rows that are held out")
-VERDICTS = {"helps": "var(--good)", "inconclusive": "var(--muted)", "does not help": "var(--bad)"}
+VERDICTS = {
+    "helps": "var(--good)",
+    "inconclusive": "var(--muted)",
+    "does not help": "var(--bad)",
+    "no claim": "var(--c6)",
+}
 CONFIG: Spec = {
     "background": None,
     "font": "sans-serif",
@@ -285,6 +292,42 @@ def losses(found: Sequence[Curve]) -> Chart:
         "resolve": {"scale": {"y": "independent"}},
     }
     return draw(spec, rows, "loss curves")
+
+
+def hacking(found: Watched) -> Chart:
+    """How near a student was to what it learns from, and how good it was, at every look."""
+    rows = [
+        {"step": look.step, "what": what, "value": value}
+        for look in found.looks
+        for what, value in (("held-out loss", look.proxy), ("right answers", look.golden))
+    ]
+    encoding = {"x": _number("step", "step"), "y": _number("value", ""), "color": _series("what", _LOOKED)}
+    panel = {"width": WIDTH // 2 - 80, "height": 160, "mark": {"type": "line", "point": True}, "encoding": encoding}
+    facet = {"field": "what", "type": "nominal", "sort": _LOOKED}
+    spec = {"facet": facet, "columns": 2, "spec": panel, "resolve": {"scale": {"y": "independent"}}}
+    return draw(spec, rows, f"held-out loss and right answers of {found.model} during training")
+
+
+_LOOKED = ["held-out loss", "right answers"]
+
+
+def pareto(found: Sequence[Point]) -> Chart:
+    """Quality beside the seconds of an answer."""
+    rows = [
+        {"model": p.model, "quality": p.quality, "seconds": p.costs["seconds"],
+         "kind": "dominated" if p.dominated_by else "on the front"}
+        for p in found
+    ]  # fmt: skip
+    x, y = _number("seconds", "seconds an answer (median)"), _share_axis("quality", "accuracy")
+    y["scale"] = {"zero": False}
+    kinds = ["on the front", "dominated"]
+    colour = {"field": "kind", "type": "nominal", "scale": {"domain": kinds, "range": ["var(--c1)", "var(--muted)"]}}
+    name = {"type": "text", "dx": 8, "align": "left"}
+    layers = [
+        {"mark": {"type": "point", "filled": True, "size": 90}, "encoding": {"x": x, "y": y, "color": colour}},
+        {"mark": name, "encoding": {"x": x, "y": y, "text": {"field": "model"}}},
+    ]
+    return draw({**FIT, "height": 240, "layer": layers}, rows, "accuracy and seconds of every model")
 
 
 def calibration(judged: Mapping[str, Judged]) -> Chart:

@@ -3,48 +3,21 @@
 from __future__ import annotations
 
 import json
-import math
-from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
 
-from pipeline.core.graph import inside
 from pipeline.report.arms import Lineage, trait
-from pipeline.tables.parquet import Scan
+from pipeline.report.tables import Tables
 
 EXAMPLES_PER_REASON = 2
 REASONS = 12
-# The reason of `select` for answers of entries that it was not to choose from.
-OTHER_ENTRY = "other_entry"
+# Left out: answers of entries that `select` was not to choose from.
+CHOOSABLE = "reason <> 'other_entry'"
 LEVELS = 20
-
-
-@dataclass(frozen=True)
-class Tables:
-    """The tables of a run by their folder under `data/`, such as `responses/train/teacher`."""
-
-    scans: Mapping[str, Scan]
-
-    @classmethod
-    def of(cls, data: Path, scans: Iterable[Scan]) -> Tables:
-        return cls(
-            {folder.relative_to(data).as_posix(): Scan(s.table, (folder,)) for s in scans for folder in s.folders}
-        )
-
-    def under(self, folder: str) -> list[tuple[str, Scan]]:
-        """The tables that are this folder or lie under it."""
-        return [(name, s) for name, s in self.scans.items() if inside(name, folder)]
-
-    def rows(self, folder: str, columns: Sequence[str]) -> pa.Table | None:
-        """Some columns of all tables under a folder; None if there are none."""
-        found = [scan.read(columns) for _, scan in self.under(folder)]
-        return pa.concat_tables(found) if found else None
 
 
 @dataclass(frozen=True)
@@ -70,41 +43,31 @@ def funnel(lineage: Lineage, tables: Tables, lost: Mapping[str, tuple[int, int]]
                 n, of = lost[plan["instance"]]
                 steps.append(Step(f"pool {pool}", f"rows of {plan['instance']}", prompts=of))
                 steps.append(Step(f"pool {pool}", "rows that can be used", prompts=of - n))
-        prompts, drops = tables.rows(f"prompts/{pool}", ["prompt_id"]), tables.rows(f"drops/{pool}", ["prompt_id"])
+        prompts, drops = (tables.source(f"{table}/{pool}") for table in ("prompts", "drops"))
         if prompts is not None:
-            dropped = set(drops["prompt_id"].to_pylist()) if drops is not None else set()
-            ids = set(prompts["prompt_id"].to_pylist())
-            steps.append(Step(f"pool {pool}", "prompts", prompts=len(ids)))
-            steps.append(Step(f"pool {pool}", "not dropped", prompts=len(ids - dropped)))
+            [n] = tables.row(f"SELECT count(DISTINCT prompt_id) FROM {prompts}")
+            gone = "" if drops is None else f" ANTI JOIN {drops} USING (prompt_id)"
+            [left] = tables.row(f"SELECT count(DISTINCT prompt_id) FROM {prompts}{gone}")
+            steps.append(Step(f"pool {pool}", "prompts", prompts=n))
+            steps.append(Step(f"pool {pool}", "not dropped", prompts=left))
     for plan in answered:
-        columns = ["prompt_id", "finish_reason", "prompt_tokens", "completion_tokens"]
-        rows = tables.rows(plan["output"], columns)
-        if rows is not None:
+        source = tables.source(plan["output"])
+        if source is not None:
             group = f"answers of {plan['instance']}"
-            finished = rows.filter(pc.equal(rows["finish_reason"], "stop"))
-            steps += [_answers_step(group, "received", rows), _answers_step(group, "finished", finished)]
-    for folder, scan in tables.under("selections"):
-        rows = _choosable(scan)
-        group = f"selection {scan.names[0]}"
-        for name, part in (("to choose from", rows), ("kept", rows.filter(rows["kept"]))):
-            steps.append(Step(group, name, _distinct(part), len(part), pc.sum(part["tokens"]).as_py() or 0))
+            for name, rule in (("received", "true"), ("finished", "finish_reason = 'stop'")):
+                steps.append(Step(group, name, *tables.row(
+                    "SELECT count(DISTINCT prompt_id), count(*), coalesce(sum(prompt_tokens), 0) + "
+                    f"coalesce(sum(completion_tokens), 0) FROM {source} WHERE {rule}"
+                )))  # fmt: skip
+    for folder in tables.under("selections"):
+        group = f"selection {tables.scans[folder].names[0]}"
+        for name, rule in (("to choose from", "true"), ("kept", "kept")):
+            steps.append(Step(group, name, *tables.row(
+                "SELECT count(DISTINCT prompt_id), count(*), coalesce(sum(tokens), 0) "
+                f"FROM {tables.source(folder)} WHERE {CHOOSABLE} AND {rule}"
+            )))  # fmt: skip
         steps += _packed(group, folder, lineage, tables)
     return steps
-
-
-def _choosable(scan: Scan) -> pa.Table:
-    """The rows of a selection whose entry it could choose from."""
-    rows = scan.read(["prompt_id", "domain", "kept", "tokens", "reason"])
-    return rows.filter(pc.not_equal(rows["reason"], OTHER_ENTRY))
-
-
-def _answers_step(group: str, name: str, rows: pa.Table) -> Step:
-    tokens = sum(pc.sum(rows[c]).as_py() or 0 for c in ("prompt_tokens", "completion_tokens"))
-    return Step(group, name, _distinct(rows), len(rows), tokens)
-
-
-def _distinct(rows: pa.Table) -> int:
-    return pc.count_distinct(rows["prompt_id"]).as_py()
 
 
 def _packed(group: str, selection: str, lineage: Lineage, tables: Tables) -> list[Step]:
@@ -113,14 +76,13 @@ def _packed(group: str, selection: str, lineage: Lineage, tables: Tables) -> lis
         folder = plan["output"]
         if f"selections/{plan['params']['of']}/{plan['params']['by']}" != selection or folder not in tables.scans:
             continue
-        rows = tables.scans[folder].read(["prompt_id", "token_ids", "spans"])
-        spans = pc.list_flatten(rows["spans"])
-        loss = pc.sum(pc.subtract(pc.struct_field(spans, "end"), pc.struct_field(spans, "start"))).as_py() or 0
-        steps.append(
-            Step(group, f"packed for {plan['params']['student']}", _distinct(rows), len(rows),
-                 pc.sum(pc.list_value_length(rows["token_ids"])).as_py() or 0)
-        )  # fmt: skip
-        steps.append(Step(group, "tokens with loss", tokens=loss))
+        n, rows, tokens, loss = tables.row(
+            "SELECT count(DISTINCT prompt_id), count(*), coalesce(sum(len(token_ids)), 0), "
+            'coalesce(sum(list_sum(list_transform(spans, lambda s: s."end" - s."start"))), 0) '
+            f"FROM {tables.source(folder)}"
+        )
+        steps.append(Step(group, f"packed for {plan['params']['student']}", n, rows, int(tokens)))
+        steps.append(Step(group, "tokens with loss", tokens=int(loss)))
         for arm in lineage.arms.values():
             if folder in arm.examples:
                 steps.append(
@@ -167,16 +129,18 @@ def set_aside(lineage: Lineage, data: Path) -> dict[str, tuple[int, int]]:
 
 def _dropped(tables: Tables) -> list[Reason]:
     found = []
-    for folder, scan in tables.under("drops"):
+    for folder in tables.under("drops"):
         pool = folder.split("/")[1]
-        rows = sorted(scan.pylist(), key=lambda row: row["prompt_id"])
-        total = max(sum(s.count() for _, s in tables.under(f"prompts/{pool}")), 1)
-        counts = Counter(row["rule"] for row in rows)
-        some = {rule: [r for r in rows if r["rule"] == rule][:EXAMPLES_PER_REASON] for rule in counts}
-        texts = _texts(tables, f"prompts/{pool}", "prompt_id", [r["prompt_id"] for rs in some.values() for r in rs])
-        for rule, n in counts.most_common():
-            examples = tuple(Example(texts.get(r["prompt_id"], ("", ""))[0], why=r["evidence"]) for r in some[rule])
-            found.append(Reason(f"prompts of {pool}", rule, False, n, n / total, examples))
+        prompts = tables.source(f"prompts/{pool}")
+        total = max(tables.row(f"SELECT count(*) FROM {prompts}")[0] if prompts else 0, 1)
+        some = "arg_min({id: prompt_id, why: evidence}, prompt_id, " + f"{EXAMPLES_PER_REASON})"
+        counts = list(tables.rows(
+            f"SELECT rule, count(*) AS n, {some} FROM {tables.source(folder)} GROUP BY 1 ORDER BY n DESC, rule"
+        ))  # fmt: skip
+        texts = _texts(tables, f"prompts/{pool}", "prompt_id", [e["id"] for _, _, es in counts for e in es])
+        for rule, n, examples in counts:
+            shown = tuple(Example(texts.get(e["id"], ("", ""))[0], why=e["why"]) for e in examples)
+            found.append(Reason(f"prompts of {pool}", rule, False, n, n / total, shown))
     return found
 
 
@@ -203,59 +167,50 @@ def ingested(lineage: Lineage, data: Path) -> list[Reason]:
 def _unfinished(lineage: Lineage, tables: Tables) -> list[Reason]:
     found = []
     for plan in lineage.of("generate"):
-        rows = tables.rows(plan["output"], ["response_id", "finish_reason", "error"])
-        if rows is None:
+        source = tables.source(plan["output"])
+        if source is None:
             continue
-        total, rows = len(rows), rows.filter(pc.not_equal(rows["finish_reason"], "stop"))
-        by_reason: dict[str, list[dict[str, Any]]] = {}
-        for row in sorted(rows.to_pylist(), key=lambda r: r["response_id"]):
-            by_reason.setdefault(row["finish_reason"], []).append(row)
-        some = {reason: rs[:EXAMPLES_PER_REASON] for reason, rs in by_reason.items()}
-        wanted = [r["response_id"] for rs in some.values() for r in rs]
-        texts = _texts(tables, plan["output"], "response_id", wanted)
-        for reason, rs in sorted(by_reason.items()):
-            examples = tuple(Example(*texts[r["response_id"]], why=r["error"] or "") for r in some[reason])
+        [total] = tables.row(f"SELECT count(*) FROM {source}")
+        some = "arg_min({id: response_id, why: error}, response_id, " + f"{EXAMPLES_PER_REASON})"
+        counts = list(tables.rows(
+            f"SELECT finish_reason, count(*), {some} FROM {source} WHERE finish_reason <> 'stop' GROUP BY 1 ORDER BY 1"
+        ))  # fmt: skip
+        texts = _texts(tables, plan["output"], "response_id", [e["id"] for _, _, es in counts for e in es])
+        for reason, n, examples in counts:
+            shown = tuple(Example(*texts[e["id"]], why=e["why"] or "") for e in examples)
             where = f"answers of {plan['instance']}"
-            found.append(Reason(where, f"finished by {reason}", False, len(rs), len(rs) / total, examples))
+            found.append(Reason(where, f"finished by {reason}", False, n, n / total, shown))
     return found
 
 
 def _selected(tables: Tables) -> list[Reason]:
     found = []
-    for folder, scan in tables.under("selections"):
-        rows = scan.read(["response_id", "kept", "reason"])
-        counts = rows.group_by(["kept", "reason"]).aggregate([("response_id", "count")]).to_pylist()
-        counts.sort(key=lambda c: (-c["kept"], -c["response_id_count"], c["reason"]))
-        told, rest = counts[:REASONS], counts[REASONS:]
-        some = {(c["kept"], c["reason"]): _first(rows, c["kept"], c["reason"]) for c in told}
+    for folder in tables.under("selections"):
+        counts = list(tables.rows(
+            f"SELECT kept, reason, count(*) AS n, arg_min(response_id, response_id, {EXAMPLES_PER_REASON}) "
+            f"FROM {tables.source(folder)} GROUP BY ALL ORDER BY kept DESC, n DESC, reason"
+        ))  # fmt: skip
+        told, rest, total = counts[:REASONS], counts[REASONS:], sum(n for _, _, n, _ in counts)
         of = folder.removeprefix("selections/").rpartition("/")[0]
-        texts = _texts(tables, of, "response_id", [i for some_ids in some.values() for i in some_ids])
-        where = f"selection {scan.names[0]}"
-        for c in told:
-            examples = tuple(Example(*texts[i]) for i in some[c["kept"], c["reason"]] if i in texts)
-            n = c["response_id_count"]
-            found.append(Reason(where, c["reason"], c["kept"], n, n / len(rows), examples))
+        texts = _texts(tables, of, "response_id", [i for *_, some in told for i in some])
+        where = f"selection {tables.scans[folder].names[0]}"
+        for kept, reason, n, some in told:
+            examples = tuple(Example(*texts[i]) for i in some if i in texts)
+            found.append(Reason(where, reason, kept, n, n / total, examples))
         if rest:
-            n = sum(c["response_id_count"] for c in rest)
-            found.append(Reason(where, f"{len(rest)} rarer reasons", False, n, n / len(rows)))
+            n = sum(n for _, _, n, _ in rest)
+            found.append(Reason(where, f"{len(rest)} rarer reasons", False, n, n / total))
     return found
-
-
-def _first(rows: pa.Table, kept: bool, reason: str) -> list[str]:
-    one = rows.filter(pc.and_(pc.equal(rows["kept"], kept), pc.equal(rows["reason"], reason)))["response_id"]
-    return one.take(pc.sort_indices(one)[:EXAMPLES_PER_REASON]).to_pylist()
 
 
 def _texts(tables: Tables, folder: str, key: str, wanted: list[str]) -> dict[str, tuple[str, str]]:
-    """The last turn asked and what came back, of a few rows of a large table, part by part."""
-    found = {}
-    answers = key == "response_id"
-    for _, scan in tables.under(folder):
-        for part in range(scan.parts):
-            rows = scan.at(part).read([key, "messages", "content"] if answers else [key, "messages"])
-            for row in rows.filter(pc.is_in(rows[key], pa.array(wanted, pa.string()))).to_pylist():
-                found[row[key]] = (row["messages"][-1]["content"], (row["content"] or "") if answers else "")
-    return found
+    """The last turn asked and what came back, of a few rows of a large table."""
+    source = tables.source(folder)
+    if source is None or not wanted:
+        return {}
+    came = "coalesce(content, '')" if key == "response_id" else "''"
+    text = f"SELECT {key}, messages[-1].content, {came} FROM {source} WHERE {key} IN (SELECT unnest(?))"
+    return {found: (asked, said) for found, asked, said in tables.rows(text, wanted)}
 
 
 @dataclass(frozen=True)
@@ -302,15 +257,40 @@ def agreement(lineage: Lineage, tables: Tables) -> list[Agreement]:
     for plan in scorers:
         of = plan["params"]["of"]
         judges = [v["output"] for v in verifiers if v["params"]["of"] == of]
-        scores, right = _scores(tables, plan["output"]), _scores(tables, judges[0]) if judges else {}
-        for folder, scan in tables.under(of):
-            if (teachers and scan.names[0] not in teachers) or not folder.startswith("responses/"):
+        scores, right = (
+            tables.source(folder) if folder else None for folder in (plan["output"], *judges[:1], None)[:2]
+        )
+        for folder in tables.under(of):
+            name = tables.scans[folder].names[0]
+            if (teachers and name not in teachers) or not folder.startswith("responses/"):
                 continue
-            own = [(scores.get(i), right.get(i)) for i in scan.read(["response_id"])["response_id"].to_pylist()]
-            read = [(s, r) for s, r in own if s is not None]
-            # k samples give few distinct shares; a scorer with more values is cut into steps of one twentieth.
-            cut = len({score for score, _ in read}) > LEVELS
-            found.append(Agreement(plan["instance"], scan.names[0], _levels(read, cut), len(own) - len(read), cut))
+            found.append(_agreement(tables, plan["instance"], name, folder, scores, right))
+    return found
+
+
+def _agreement(
+    tables: Tables, scorer: str, entry: str, folder: str, scores: str | None, right: str | None
+) -> Agreement:
+    """The levels of one entry. k samples give few distinct shares; a scorer with more values is cut into steps of one
+    twentieth."""
+    nobody = "(SELECT NULL AS response_id, NULL AS score)"
+    # A number of 64 bits stands for an id: a table of a million takes a third of the memory, and two are alike once in
+    # a hundred million such tables.
+    said = [
+        f"LEFT JOIN (SELECT hash(response_id) AS id, score AS {name} FROM {source or nobody}) USING (id)"
+        for name, source in (("level", scores), ("good", right))
+    ]
+    ids = f"(SELECT hash(response_id) AS id FROM {tables.source(folder)})"
+    tables.rows(f"CREATE OR REPLACE TEMP TABLE own AS SELECT level, good FROM {ids} {' '.join(said)}")
+    n, read, distinct = tables.row("SELECT count(*), count(level), count(DISTINCT level) FROM own")
+    cut = distinct > LEVELS
+    step = f"floor(level * {LEVELS}) / {LEVELS}" if cut else "level"
+    rows = tables.rows(
+        f"SELECT {step}, count(*), count(*) FILTER (good > 0.5), count(*) FILTER (good <= 0.5) "
+        "FROM own WHERE level IS NOT NULL GROUP BY 1 ORDER BY 1 DESC"
+    )
+    found = Agreement(scorer, entry, tuple(Level(*row) for row in rows), n - read, cut)
+    tables.rows("DROP TABLE own")
     return found
 
 
@@ -319,32 +299,15 @@ def held_out_nll(lineage: Lineage, tables: Tables) -> dict[str, dict[str, float]
     found: dict[str, dict[str, float]] = {e.name: {} for e in lineage.evaluations}
     for plan in lineage.of("read"):
         of, model = plan["params"]["of"], plan["params"]["model"]
-        rows = tables.rows(plan["output"], ["quantities"])
-        if trait(plan, "reader", "means") != "nll" or rows is None:
+        source = tables.source(plan["output"])
+        if trait(plan, "reader", "means") != "nll" or source is None:
             continue
-        read = [dict(quantities) for quantities in rows["quantities"].to_pylist() if quantities]
-        if read:
-            nats, tokens = (math.fsum(quantities[key] for quantities in read) for key in ("nll_sum", "tokens"))
+        nats, tokens = tables.row(f"SELECT sum(quantities['nll_sum']), sum(quantities['tokens']) FROM {source}")
+        if tokens:
             for e in lineage.evaluations:
-                if e.model == model and f"{of}/".startswith(f"responses/{e.pool}/"):
+                if e.claims and e.model == model and f"{of}/".startswith(f"responses/{e.pool}/"):
                     found[e.name][f"nll_of_{of.rpartition('/')[2]}"] = nats / tokens
     return found
-
-
-def _scores(tables: Tables, folder: str) -> dict[str, float | None]:
-    rows = tables.rows(folder, ["response_id", "score"])
-    return {} if rows is None else dict(zip(rows["response_id"].to_pylist(), rows["score"].to_pylist(), strict=True))
-
-
-def _levels(pairs: list[tuple[float, float | None]], cut: bool) -> tuple[Level, ...]:
-    counts: dict[float, list[int]] = {}
-    for score, right in pairs:
-        level = math.floor(score * LEVELS) / LEVELS if cut else score
-        count = counts.setdefault(level, [0, 0, 0])
-        count[0] += 1
-        if right is not None:
-            count[1 if right > 0.5 else 2] += 1
-    return tuple(Level(level, *counts[level]) for level in sorted(counts, reverse=True))
 
 
 @dataclass(frozen=True)
@@ -375,25 +338,23 @@ def coverage(tables: Tables) -> list[Coverage]:
     """What there was to choose from, and every selection; selections from equal tables share the first."""
     before: dict[str, Coverage] = {}
     after = []
-    for _, scan in tables.under("selections"):
-        rows, name = _choosable(scan), scan.names[0]
-        there = _coverage(f"before {name}", rows)
+    for folder in tables.under("selections"):
+        name = tables.scans[folder].names[0]
+        there = _coverage(tables, f"before {name}", folder, "true")
         if all((there.tokens, there.prompts) != (c.tokens, c.prompts) for c in before.values()):
             before[name] = there
-        after.append(_coverage(name, rows.filter(rows["kept"])))
+        after.append(_coverage(tables, name, folder, "kept"))
     if len(before) == 1:
         before = {name: Coverage("all answers", c.tokens, c.prompts) for name, c in before.items()}
     return [*before.values(), *after]
 
 
-def _coverage(name: str, rows: pa.Table) -> Coverage:
-    table = rows.group_by("domain").aggregate([("tokens", "sum"), ("prompt_id", "count_distinct")]).sort_by("domain")
-    domains = table["domain"].to_pylist()
-    return Coverage(
-        name,
-        dict(zip(domains, table["tokens_sum"].to_pylist(), strict=True)),
-        dict(zip(domains, table["prompt_id_count_distinct"].to_pylist(), strict=True)),
-    )
+def _coverage(tables: Tables, name: str, folder: str, rule: str) -> Coverage:
+    rows = list(tables.rows(
+        f"SELECT domain, sum(tokens)::BIGINT, count(DISTINCT prompt_id) FROM {tables.source(folder)} "
+        f"WHERE {CHOOSABLE} AND {rule} GROUP BY 1 ORDER BY 1"
+    ))  # fmt: skip
+    return Coverage(name, {d: tokens for d, tokens, _ in rows}, {d: prompts for d, _, prompts in rows})
 
 
 @dataclass(frozen=True)
@@ -441,10 +402,12 @@ def paid(lineage: Lineage, tables: Tables) -> list[Paid]:
     """Tokens and dollars of every table of answers."""
     found = []
     for plan in lineage.of("generate"):
-        rows = tables.rows(plan["output"], ["prompt_tokens", "completion_tokens", "cost_usd"])
-        if rows is not None:
-            prompt, completion, dollars = (pc.sum(rows[name]).as_py() for name in rows.column_names)
-            found.append(Paid(plan["instance"], len(rows), prompt or 0, completion or 0, dollars))
+        source = tables.source(plan["output"])
+        if source is not None:
+            columns = ("prompt_tokens", "completion_tokens", "cost_usd")
+            totals = ", ".join(f"sum({column})" for column in columns)
+            n, prompt, completion, dollars = tables.row(f"SELECT count(*), {totals} FROM {source}")
+            found.append(Paid(plan["instance"], n, int(prompt or 0), int(completion or 0), dollars))
     return found
 
 

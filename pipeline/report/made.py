@@ -7,7 +7,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline.report.arms import Lineage, trait
+from pipeline.report.arms import JUDGES, Lineage, trait
 from pipeline.report.facts import records
 
 
@@ -25,7 +25,7 @@ class Made:
 
 def made(lineage: Lineage, data: Path) -> Made:
     """What stands at the top of the page."""
-    commits = [r.get("commit") for plan, r in records(lineage, data) if plan["stage"] == "evaluate"]
+    commits = [r.get("commit") for plan, r in records(lineage, data) if plan["stage"] in JUDGES]
     asked = {plan["instance"]: plan["params"]["model"] for plan in lineage.of("generate")}
     origins = {plan["instance"]: plan for plan in lineage.of("acquire")}
     teachers, fake = [], []

@@ -22,9 +22,14 @@ from pipeline.report import charts, facts
 from pipeline.report import curves as learning
 from pipeline.report.arms import Lineage
 from pipeline.report.charts import MOST_DOMAINS
+from pipeline.report.claims import Lack, decides
+from pipeline.report.elicited import Elicited
 from pipeline.report.facts import Coverage
+from pipeline.report.hacking import Watched
 from pipeline.report.made import Made
+from pipeline.report.pareto import Point
 from pipeline.report.results import Answered, Judged, Results, answer
+from pipeline.report.transparency import Item
 
 TEMPLATES = Path(__file__).parent / "templates"
 LONGEST = 400
@@ -66,6 +71,11 @@ class Found:
     costs: Sequence[facts.Cost]
     checked: Sequence[facts.Checked]
     made: Made
+    lacks: Sequence[Lack]
+    hacking: Sequence[Watched]
+    pareto: Sequence[Point]
+    elicited: Sequence[Elicited]
+    index: Sequence[Item]
     seed: int
 
 
@@ -80,7 +90,7 @@ def render(found: Found) -> str:
     )
     environment.filters.update(
         count=count, percent=percent, points=points, decimals=decimals, signed=signed, short=short, duration=duration,
-        bar=bar, words=words,
+        bar=bar, words=words, decides=decides,
     )  # fmt: skip
     wanted: list[charts.Chart] = []
 
@@ -114,6 +124,8 @@ def render(found: Found) -> str:
         },
         reasons=grouped(found.reasons, "where"),
         times=grouped(found.costs, "stage"),
+        others=grouped_lines(found),
+        index=grouped(found.index, "group"),
         charts=charts,
         coverage_domains=coverage_domains(found.coverage),
         all_coverage_domains={domain for coverage in found.coverage for domain in coverage.tokens},
@@ -130,10 +142,6 @@ def headline(answers: Sequence[Answered]) -> list[Answered]:
     return first or list(answers[:3])
 
 
-# Two students had as many tokens if their numbers differ by no more than this share.
-EQUAL = 0.01
-
-
 def efforts(found: Found) -> dict[str, str]:
     """Comparison, as the names of its two lines -> what both were trained for, in words; none for what was not."""
     each, told = learning.effort(found.curves), {}
@@ -142,9 +150,7 @@ def efforts(found: Found) -> dict[str, str]:
         both = [each[line.members[0].model] for line in lines if line.members[0].model in each]
         if len(both) == 2:
             words = " against ".join(f"{e.steps:,} steps, {e.tokens:,} tokens" for e in both)
-            more = max(e.tokens for e in both) / max(1, min(e.tokens for e in both)) - 1
-            note = "" if more <= EQUAL else f": {more:.0%} more, so the two are not held to one budget"
-            told[f"{lines[0].name} {lines[1].name}"] = words + note
+            told[f"{lines[0].name} {lines[1].name}"] = words
     return told
 
 
@@ -176,7 +182,10 @@ def domains(found: Found) -> list[str]:
 
 def sizes(judged: Mapping[str, Judged]) -> Counter[str]:
     """Domain -> the judged items of all lines."""
-    return Counter(domain for one in judged.values() for domain in one.of_domain)
+    found: Counter[str] = Counter()
+    for one in judged.values():
+        found.update(one.sizes)
+    return found
 
 
 def by_domain(found: Found) -> list[tuple[Answered, list[tuple[str, Answered]]]]:
@@ -198,6 +207,14 @@ def coverage_domains(found: Sequence[Coverage]) -> list[str]:
         for domain, tokens in coverage.tokens.items():
             sizes[domain] = max(sizes.get(domain, 0), tokens)
     return sorted(sorted(sizes, key=lambda d: (-sizes[d], d))[:MOST_DOMAINS])
+
+
+def grouped_lines(found: Found) -> dict[str, dict[str, Judged]]:
+    """Measure -> the lines of it, by name."""
+    by: dict[str, dict[str, Judged]] = {}
+    for name, one in found.results.others.items():
+        by.setdefault(one.measure, {})[name] = one
+    return by
 
 
 def grouped(items: Sequence[Any], key: str) -> dict[str, list[Any]]:

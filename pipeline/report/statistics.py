@@ -7,15 +7,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from statistics import NormalDist
 from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-Verdict = Literal["helps", "does not help", "inconclusive"]
+Verdict = Literal["helps", "does not help", "inconclusive", "no claim"]
 LEVEL = 0.95
+# With what chance a number of items or seeds is to decide, if the effect is the one that was seen.
+POWER = 0.8
+MOST_SEEDS, MOST_ITEMS = 1_000, 10_000_000
 RESAMPLES = 10_000
 # Below this many different values a resample is drawn as counts of them, which is the same law and far cheaper.
 FEW = 64
@@ -25,11 +28,13 @@ BLOCK = 4_000_000
 
 @dataclass(frozen=True)
 class Interval:
-    """An estimate with the ends of its interval."""
+    """An estimate with the ends of its interval; of a difference also `p`, two-sided, of there being none: what the
+    interval is the other side of."""
 
     value: float
     low: float
     high: float
+    p: float | None = field(default=None, compare=False)
 
 
 def verdict(*intervals: Interval) -> Verdict:
@@ -80,7 +85,8 @@ def paired_score(first: ArrayLike, second: ArrayLike, level: float = LEVEL) -> I
         variance = n * (2 * q + delta * (1 - delta))
         return (wins - losses - n * delta) ** 2 > z * z * max(variance, 0.0)
 
-    return Interval(value, -_edge(lambda d: refused(-d), -value), _edge(refused, value))
+    p = _two_sided((wins - losses) / math.sqrt(wins + losses)) if wins + losses else 1.0
+    return Interval(value, -_edge(lambda d: refused(-d), -value), _edge(refused, value), p)
 
 
 def _edge(refused: Callable[[float], bool], value: float) -> float:
@@ -108,7 +114,7 @@ def paired_bootstrap(
         return Interval(math.nan, math.nan, math.nan)
     rng = np.random.Generator(np.random.Philox(seed))
     means = _resampled_means(difference, resamples, rng)
-    return _not_empty(float(difference.mean()), *_percentiles(means, level), len(difference), level)
+    return _not_empty(float(difference.mean()), means, len(difference), level)
 
 
 def unseen(n: int, level: float = LEVEL) -> float:
@@ -117,11 +123,19 @@ def unseen(n: int, level: float = LEVEL) -> float:
     return _z(level) ** 2 / (n + _z(level) ** 2)
 
 
-def _not_empty(value: float, low: float, high: float, n: int, level: float) -> Interval:
-    """The interval, or where it is a point what n items may have left unseen."""
+def _not_empty(value: float, means: np.ndarray, n: int, level: float) -> Interval:
+    """The interval of resampled means, or where it is a point what n items may have left unseen."""
+    low, high = (float(end) for end in np.quantile(means, [(1 - level) / 2, (1 + level) / 2]))
     if high - low > 1e-12:
-        return Interval(value, low, high)
-    return Interval(value, max(-1.0, value - unseen(n, level)), min(1.0, value + unseen(n, level)))
+        beyond = min((means <= 0).sum(), (means >= 0).sum())
+        return Interval(value, low, high, min(1.0, 2 * (int(beyond) + 1) / (len(means) + 1)))
+    return _point(value, n, level)
+
+
+def _point(value: float, n: int, level: float) -> Interval:
+    size = min(abs(value), 1 - 1e-12)
+    low, high = max(-1.0, value - unseen(n, level)), min(1.0, value + unseen(n, level))
+    return Interval(value, low, high, _two_sided(math.sqrt(n * size / (1 - size))))
 
 
 def paired_normal(first: ArrayLike, second: ArrayLike, level: float = LEVEL) -> Interval:
@@ -155,15 +169,18 @@ def over_seeds(differences: ArrayLike, level: float = LEVEL) -> Interval:
     fixed. Source: Student 1908; Bouthillier et al. 2021 for seeds as the unit of repetition. Seeds that do not differ
     at all say nothing of how they may differ; the interval is then what the items leave unseen.
     """
-    from scipy.special import stdtrit
+    from scipy.special import stdtr, stdtrit
 
     table = _seeds_by_items(differences)
     means = table.mean(axis=1)
     if len(means) < 2:
         raise ValueError("an interval over seeds needs at least two seeds")
     t = float(stdtrit(len(means) - 1, (1 + level) / 2))
-    mean, half = float(means.mean()), t * float(means.std(ddof=1)) / math.sqrt(len(means))
-    return _not_empty(mean, mean - half, mean + half, table.shape[1], level)
+    mean, error = float(means.mean()), float(means.std(ddof=1)) / math.sqrt(len(means))
+    if t * error <= 1e-12:
+        return _point(mean, table.shape[1], level)
+    p = 2 * float(stdtr(len(means) - 1, -abs(mean) / error))
+    return Interval(mean, mean - t * error, mean + t * error, p)
 
 
 def over_seeds_and_items(
@@ -186,7 +203,45 @@ def over_seeds_and_items(
         by_seed = rng.multinomial(seeds, np.full(seeds, 1 / seeds), size=size) / seeds
         by_item = rng.multinomial(items, counts / items, size=size) / items
         means[start : start + size] = np.einsum("rn,rn->r", by_seed @ columns, by_item)
-    return _not_empty(float(table.mean()), *_percentiles(means, level), items, level)
+    return _not_empty(float(table.mean()), means, items, level)
+
+
+def holm(values: Sequence[float]) -> list[float]:
+    """The p-values of several claims, raised so that none of those at or below 0.05 is false with a chance of 0.05.
+
+    Source: Holm 1979 (A simple sequentially rejective multiple test procedure). The k-th smallest of m is multiplied by
+    m - k + 1, and is no smaller than the one before it; nothing is asked of how the claims depend on each other.
+    """
+    raised, least = [1.0] * len(values), 0.0
+    for rank, place in enumerate(sorted(range(len(values)), key=values.__getitem__)):
+        least = max(least, min(1.0, (len(values) - rank) * values[place]))
+        raised[place] = least
+    return raised
+
+
+def items_needed(interval: Interval, n: int, alpha: float) -> int | None:
+    """How many items would find the effect that n showed, at this level and with the chance `POWER`; None if too many
+    to name, or if there is no effect.
+
+    Source: Cohen 1988, the normal approximation; the standard error is taken from the interval.
+    """
+    error = (interval.high - interval.low) / (2 * _z(LEVEL))
+    if interval.value == 0:
+        return None
+    wanted = n * ((_z(1 - alpha) + NormalDist().inv_cdf(POWER)) * error / interval.value) ** 2
+    return math.ceil(wanted) if wanted <= MOST_ITEMS else None
+
+
+def seeds_needed(over: Interval, seeds: int, alpha: float) -> int | None:
+    """The same for seeds, by Student's t; `over` is the interval over so many seeds."""
+    from scipy.special import stdtrit
+
+    spread = (over.high - over.low) / (2 * float(stdtrit(seeds - 1, (1 + LEVEL) / 2))) * math.sqrt(seeds)
+    for wanted in range(2, MOST_SEEDS + 1):
+        t = float(stdtrit(wanted - 1, 1 - alpha / 2)) + float(stdtrit(wanted - 1, POWER))
+        if t * spread / math.sqrt(wanted) <= abs(over.value) and over.value:
+            return wanted
+    return None
 
 
 @dataclass(frozen=True)
@@ -223,6 +278,30 @@ def ece(bins: Sequence[Bin]) -> float:
     return sum(b.n * abs(b.accuracy - b.confidence) for b in bins) / total if total else math.nan
 
 
+def ece_interval(confidence: ArrayLike, correct: ArrayLike, seed: int, *, bins: int = 10) -> Interval:
+    """The calibration error with the percentile interval over resampled answers, in bins of these answers.
+
+    Source: Efron and Tibshirani 1993, chapter 13; what a bin sums to in a resample is drawn from its normal law.
+    The error of perfectly calibrated answers is above 0 too, the more so the fewer they are: beside that of another
+    model the interval says who is better, and not whether it is 0.
+    """
+    sure, right = np.asarray(confidence, np.float64), np.asarray(correct, np.float64)
+    n = len(sure)
+    if not n:
+        return Interval(math.nan, math.nan, math.nan)
+    misses = (right - sure)[np.argsort(sure, kind="stable")]
+    cuts = np.linspace(0, n, min(bins, n) + 1).astype(int)[:-1]
+    sums, squares = (np.add.reduceat(of, cuts) for of in (misses, misses**2))
+    noise = np.random.Generator(np.random.Philox(seed)).standard_normal((RESAMPLES, len(cuts)))
+    low, high = np.quantile(np.abs(sums + np.sqrt(squares) * noise).sum(1) / n, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    value = ece(calibration_bins(sure, right, bins))
+    return Interval(value, min(float(low), value), max(float(high), value))
+
+
+def _two_sided(z: float) -> float:
+    return 2 * NormalDist().cdf(-abs(z))
+
+
 def _z(level: float) -> float:
     return NormalDist().inv_cdf((1 + level) / 2)
 
@@ -250,8 +329,3 @@ def _resampled_means(values: np.ndarray, resamples: int, rng: np.random.Generato
     block = max(1, BLOCK // n)
     sizes = [min(block, resamples - start) for start in range(0, resamples, block)]
     return np.concatenate([ordered[rng.integers(0, n, size=(size, n))].mean(axis=1) for size in sizes])
-
-
-def _percentiles(means: np.ndarray, level: float) -> tuple[float, float]:
-    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
-    return float(low), float(high)

@@ -1,73 +1,32 @@
 """Evaluate: a model against a benchmark.  Reads prompts, writes evals.
 
-Greedy generation and the row's own verifier, nothing else, so that a student is judged as it would be used.
+Without `use` the greedy answer and the row's own verifier, nothing else: a student is judged as it would be used.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
-from pydantic import PositiveInt
+from pydantic import model_validator
 
-from pipeline.asking.ask import ask, requests_for
-from pipeline.contracts import EVALS, PROMPTS
+from pipeline.asking.examine import ExamParams, examined
+from pipeline.contracts import EVALS
 from pipeline.core.run import How
-from pipeline.core.stage import Input, StageParams, stage
-from pipeline.kinds.backend import Sampling
-from pipeline.kinds.verifier import answer_of, metric_of
+from pipeline.core.stage import stage
 from pipeline.tables.parquet import Scan
 
 
-class Params(StageParams):
-    model: str
-    pool: str
-    max_tokens: PositiveInt = 64
-
-    def inputs(self) -> dict[str, Input]:
-        return {"prompts": Input(f"prompts/{self.pool}", PROMPTS), "model": Input(f"models/{self.model}")}
-
-    def output(self, instance: str) -> str:
-        return f"evals/{instance}"
-
-    def needs(self) -> dict[str, frozenset[str]]:
-        return {self.model: frozenset({"generate"})}
+class Params(ExamParams):
+    @model_validator(mode="before")
+    @classmethod
+    def _usual(cls, given: Any) -> Any:
+        return {"use": "answers.greedy", **given} if isinstance(given, dict) else given
 
 
-@stage(
-    writes=EVALS, by="part", exactness="repeatable", imports=("torch", "transformers"), finds=("verifier", "backend")
-)
+@stage(writes=EVALS, by="table", exactness="repeatable", imports=("torch", "transformers"), finds=("backend",))
 def evaluate(params: Params, prompts: Scan, model: Path, how: How) -> Iterator[pa.RecordBatch]:
-    """The greedy answer to every item, right or wrong, with the probability that the model gave to it."""
-    pool = prompts.read()
-    sampling = Sampling(temperature=0.0, top_p=1.0, max_tokens=params.max_tokens)
-    requests = requests_for(pool, model, sampling, k=1, seed=0)
-    answers = ask(model, requests, sampling, how)
-    rows = []
-    for request, item in zip(requests, pool.to_pylist(), strict=True):
-        answer = answers[request.request_id]
-        prediction = answer_of(item["verifier"], answer.content) if answer.finish_reason == "stop" else None
-        rows.append({
-            "task": params.pool,
-            "item_id": item["prompt_id"],
-            "prompt_id": item["prompt_id"],
-            "domain": item["domain"],
-            "level": item["level"],
-            "model": params.model,
-            "content": answer.content,
-            "prediction": prediction,
-            "target": item["reference"],
-            "metric": metric_of(item["verifier"], prediction, item["reference"]),
-            "measure": "accuracy",
-            "confidence": _confidence(answer.logprobs),
-            "finish_reason": answer.finish_reason,
-        })  # fmt: skip
-    yield EVALS.rows(rows)
-
-
-def _confidence(logprobs: Sequence[float | None] | None) -> float | None:
-    """The probability of an answer; null if one of its tokens has none."""
-    known = [value for value in logprobs or () if value is not None]
-    return None if logprobs is None or len(known) < len(logprobs) else math.exp(sum(known))
+    """What the evaluator says of every item."""
+    return examined(params, prompts, model, how)

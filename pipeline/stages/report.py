@@ -11,6 +11,7 @@ where a plan or a table has changed, and not where an instance ran again and gav
 from __future__ import annotations
 
 import csv
+import functools
 import json
 import shutil
 from collections.abc import Iterable, Sequence
@@ -19,11 +20,14 @@ from pathlib import Path
 from pipeline.contracts import DROPS, EVALS, EXAMPLES, GAPS, PROMPTS, RESPONSES, SCORES, SELECTIONS
 from pipeline.core.run import How
 from pipeline.core.stage import Input, StageParams, stage
-from pipeline.report import arms, charts, facts, made, page
+from pipeline.report import arms, charts, facts, hacking, made, page, pareto, transparency
 from pipeline.report import curves as learning
 from pipeline.report.arms import Lineage
+from pipeline.report.claims import lacks, weighed
+from pipeline.report.elicited import elicited
 from pipeline.report.page import Gaps
 from pipeline.report.results import DIGITS, Results, judge
+from pipeline.report.tables import Tables
 from pipeline.tables.parquet import Scan
 
 # DVC puts the plots in place of {plot_divs}; a frame without its {scripts} loads none from elsewhere.
@@ -69,9 +73,11 @@ def report(
 ) -> None:
     """The page, the metrics and the plots."""
     lineage = arms.read(data)
-    tables = facts.Tables.of(data, (prompts, drops, responses, scores, gaps, selections, examples, evals))
-    results = judge(evals, lineage, params.seed, facts.held_out_nll(lineage, tables))
+    tables = Tables.of(data, (prompts, drops, responses, scores, gaps, selections, examples, evals))
     curves = learning.curves(lineage, models)
+    weigh = functools.partial(weighed, efforts=learning.effort(curves))
+    results = judge(evals, lineage, params.seed, facts.held_out_nll(lineage, tables), weigh)
+    about = made.made(lineage, data)
     found = page.Found(
         lineage=lineage,
         results=results,
@@ -84,7 +90,12 @@ def report(
         paid=facts.paid(lineage, tables),
         costs=facts.costs(lineage, data),
         checked=facts.checked(lineage, quality),
-        made=made.made(lineage, data),
+        made=about,
+        hacking=hacking.watched(lineage, curves),
+        pareto=pareto.points(lineage, tables),
+        elicited=elicited(lineage, tables, data, results.answers),
+        index=transparency.index(lineage, results, about),
+        lacks=lacks(lineage, [*(a.comparison for a in results.answers), *results.apart]),
         seed=params.seed,
     )
     _json(out / "metrics.json", results.metrics)
@@ -103,7 +114,7 @@ def _json(path: Path, content: object) -> None:
     path.write_text(json.dumps(content, indent=1, sort_keys=True, ensure_ascii=False) + "\n", "utf-8")
 
 
-def _gaps(lineage: Lineage, tables: facts.Tables) -> list[Gaps]:
+def _gaps(lineage: Lineage, tables: Tables) -> list[Gaps]:
     return [
         Gaps(
             plan["instance"],

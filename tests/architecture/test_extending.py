@@ -24,6 +24,7 @@ from pipeline.core.methods import find
 from pipeline.core.run import How
 from pipeline.core.settings import RunSettings
 from pipeline.kinds.backend import GenerateRequest, Reading, Sampling, Tokens, open_model
+from pipeline.kinds.evaluator import Exam
 from pipeline.kinds.feed import Draw
 from pipeline.kinds.judge import Verdict
 from pipeline.kinds.mixture import Domains
@@ -31,6 +32,7 @@ from pipeline.kinds.objective import Reduced, Step, View, first_look
 from pipeline.kinds.operator import Child, Parent, Unreadable
 from pipeline.kinds.rule import Judged
 from pipeline.kinds.selector import Budget, Candidates
+from pipeline.laws import evaluator as examined
 from pipeline.laws import exporter as exporters
 from pipeline.laws import law
 from pipeline.laws import transform as transforms
@@ -294,6 +296,14 @@ def test_network_bag(tmp_path: Path) -> None:
     with open_model(tmp_path, How(RunSettings(device="cpu"), tmp_path, "evaluate@bag")) as backend:
         [answer] = backend.generate([GenerateRequest("r", "p", question, 0, 0)], Sampling(0.0, 1.0, 8))
         assert answer.content in ("a", "b")
+
+
+def test_evaluator_terse() -> None:
+    [item] = examined.items(1)
+    model = examined.Made("m", [item], 1.0)
+    for most, metric in ((1, 1.0), (0, 0.0)):
+        [mark] = built("evaluator", "terse", most=most)(Exam([item], model))
+        assert (mark.metric, mark.quantities) == (metric, {"characters": 1.0})
 
 
 def test_exporter_pairs_of_text(tmp_path: Path) -> None:

@@ -132,7 +132,8 @@ def test_a_model_of_an_endpoint_stands_on_its_backend(changed: Callable[..., lis
 
 
 # A stage that finds methods of a kind for some of its methods only, and which of these says so by its trait `reads`.
-BY_METHOD = {("score", "verifier"): "scorer", ("train", "verifier"): "feed", ("distill", "verifier"): "feed"}
+BY_METHOD = {("score", "verifier"): "scorer", ("train", "verifier"): "feed", ("distill", "verifier"): "feed",
+             ("evaluate", "network"): "evaluator", ("compare", "network"): "evaluator"}  # fmt: skip
 
 
 @pytest.mark.parametrize("stage", STAGES)

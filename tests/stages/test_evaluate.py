@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -16,7 +15,7 @@ import pytest
 
 from pipeline.__main__ import main
 from pipeline.asking import read as asking_read
-from pipeline.contracts import EXAMPLES, RESPONSES, SCORES, SIGNALS
+from pipeline.contracts import EVALS, EXAMPLES, RESPONSES, SCORES, SIGNALS
 from pipeline.core.driver import run_instance
 from pipeline.core.run import How
 from pipeline.core.settings import RunSettings
@@ -24,36 +23,20 @@ from pipeline.core.stage import Instance, Plan
 from pipeline.kinds.backend import PLAIN, Reading, Tokens, Want
 from pipeline.memo.memo import Memo, Old
 from pipeline.model.folder import hashes
+from pipeline.model.load import load
+from pipeline.plan.faults import PlanError
+from pipeline.plan.resolve import resolve
 from pipeline.plan.status import Standing
 from pipeline.stages import probe, read
-from pipeline.stages.evaluate import _confidence
 from pipeline.tables import parquet
 from pipeline.tables.lists import joined, nested
 from pipeline.tables.parquet import Scan
+from pipeline.tables.rules import query
+from tests.commands.pool import params, prompt, workspace
 from tests.tables.test_sql import response
 
 ROOT = Path(__file__).parents[2]
 NAN, INF = float("nan"), float("inf")
-
-
-@pytest.mark.parametrize(
-    ("logprobs", "confidence"),
-    [
-        (None, None),
-        ([], 1.0),
-        ([0.0], 1.0),
-        ([-1.0, -1.0], math.exp(-2)),
-        ([None], None),
-        ([-1.0, None], None),
-        ([None, None], None),
-        ([-1000.0], 0.0),
-        ([0.0, None, 0.0], None),
-        ([-0.5], math.exp(-0.5)),
-        ((-0.5, -0.5), math.exp(-1)),
-    ],
-)
-def test_confidence_is_a_probability_or_null(logprobs: list[float | None] | None, confidence: float | None) -> None:
-    assert _confidence(logprobs) == confidence
 
 
 @pytest.mark.parametrize(
@@ -197,3 +180,63 @@ def test_the_memo_learns_readings_from_recorded_signals(
     run_instance(instance, RunSettings(), data, data.parent)
     assert "3 of 3 from memo" in capsys.readouterr().err
     assert Old("readings", False, 3, 0.0) in Memo(data / ".memo").older(0)
+
+
+ENTRIES = {
+    "evaluate": {
+        "greedy": {"model": "teacher", "pool": "bench"},
+        "drawn": {"model": "teacher", "pool": "bench", "use": "answers.sampled", "k": 2, "n": 3},
+        "cost": {"model": "base", "pool": "bench", "use": "cost.latency", "repeats": 1},
+    },
+    "compare": {
+        "like": {"model": "base", "against": "teacher", "pool": "bench", "use": "fidelity.answers"},
+        "taken": {"model": "base", "against": "teacher", "pool": "bench", "use": "acceptance.expected"},
+        "kept": {"model": "teacher", "against": "base", "pool": "bench", "use": "forgetting.kept"},
+    },
+}
+
+
+def test_evaluators_write_one_table_that_can_be_asked(tmp_path: Path) -> None:
+    """Without `use` it is the greedy answer; every other evaluator's rows lie beside it, told apart by `measure`."""
+    asked = [prompt(f"add {i} 1", reference=str(i + 1)) for i in range(3)] + [prompt("say it")]
+    plan, data = workspace({**params(None), **ENTRIES}, tmp_path, asked)
+    for instance in (*plan.of("evaluate"), *plan.of("compare")):
+        run_instance(instance, RunSettings(executor="inline", device="cpu"), data, tmp_path)
+    greedy = Scan(EVALS, (data / "evals/greedy",)).pylist()
+    assert [r["metric"] for r in greedy] == [r["target"] and float(r["prediction"] == r["target"]) for r in greedy]
+    assert all(dict(r["quantities"])["tokens"] > 1 for r in greedy)
+    found = {row[0]: row[1:] for row in asked_sql(data)}
+    assert found["accuracy"] == (4, 3) and found["pass@2"] == (4, 3) and found["seconds"] == (4, 4)
+    assert {"agreement", "acceptance", "kept"} <= found.keys()
+    one = dict(Scan(EVALS, (data / "evals/cost",)).pylist()[0]["quantities"])
+    net = load(data / "models/base", "float32")
+    assert one["parameters"] == sum(p.numel() for p in net.parameters()) and one["bytes"] > 4 * one["parameters"]
+
+
+def asked_sql(data: Path) -> list[tuple[object, ...]]:
+    text = "SELECT measure, count(*), count(metric) FROM evals GROUP BY ALL"
+    return [tuple(row.values()) for row in query(data, text).to_pylist()]
+
+
+@pytest.mark.parametrize(
+    ("section", "entry", "said"),
+    [
+        (
+            "evaluate",
+            {"use": "fidelity.answers"},
+            "compare.x|evaluate.x.*write the entry under `compare:`, with `against:`",
+        ),
+        ("compare", {"use": "answers.greedy", "against": "base"}, "write the entry under `evaluate:`"),
+        ("compare", {"use": "fidelity.answers", "against": "teacher"}, "is 'teacher', and so is model; name another"),
+        ("compare", {"use": "fidelity.answers"}, "against: Field required|against: is missing"),
+        ("compare", {"use": "fidelity.answers", "against": "nobody"}, "nobody"),
+        ("evaluate", {"use": "answers.sampeld"}, "answers.sampled"),
+        ("evaluate", {"use": "answers.sampled", "k": 0}, "k: "),
+        ("evaluate", {"use": "memorisation.exposure"}, "among"),
+        ("evaluate", {"tempreature": 1.0}, "tempreature"),
+    ],
+)
+def test_a_bad_entry_is_refused_by_its_key(section: str, entry: dict[str, object], said: str) -> None:
+    given = {**params(None), section: {"x": {"model": "teacher", "pool": "bench", **entry}}}
+    with pytest.raises(PlanError, match=said):
+        resolve(given)

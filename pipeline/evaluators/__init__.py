@@ -1,0 +1,1 @@
+"""Evaluators: what a model is worth on a pool, alone or beside another model."""

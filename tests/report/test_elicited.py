@@ -1,0 +1,105 @@
+"""What the page tells beside the result: every other measure, cost, hacking, the taxonomy, the index."""
+
+from __future__ import annotations
+
+import copy
+import json
+from pathlib import Path
+
+import pytest
+
+from pipeline.contracts import EVALS, SCORES, SELECTIONS
+from pipeline.core.driver import run_instance
+from pipeline.core.settings import RunSettings
+from pipeline.core.stage import SECTION_OF
+from pipeline.report import arms
+from pipeline.report.elicited import elicited
+from pipeline.report.tables import Tables
+from pipeline.report.transparency import INDEX
+from pipeline.tables import parquet
+from pipeline.tables.parquet import Scan
+from tests.stages import report_data
+
+PARAMS = {key: value for key, value in report_data.PARAMS.items() if key in {*SECTION_OF.values(), "seed"}}
+MEASURES = {
+    "like": ("agreement", {"copied": 0.9}),
+    "cost_kd": ("seconds", {"parameters": 350_000.0, "prompt_tokens": 12.0, "resident": 4e6}),
+    "cost_teacher": ("seconds", {"parameters": 600_000.0, "prompt_tokens": 12.0, "resident": 8e6}),
+    "cost_base": ("seconds", {"parameters": 350_000.0, "prompt_tokens": 12.0, "resident": 4e6}),
+}
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    data = tmp_path_factory.mktemp("run") / "data"
+    params = copy.deepcopy(PARAMS)
+    params["train"]["kd"]["held_out"] = {"answers": 400}
+    latency = {"pool": "bench", "use": "cost.latency"}
+    costs = {f"cost_{model}": {"model": model, **latency} for model in ("kd", "teacher", "base")}
+    like = {"like": {"model": "kd", "against": "teacher", "pool": "bench", "use": "fidelity.answers"}}
+    plan = report_data.build(data, {**params, "evaluate": {**params["evaluate"], **costs}, "compare": like})
+    greedy = Scan(EVALS, (data / "evals/kd",)).pylist()
+    for name, (measure, quantities) in MEASURES.items():
+        slow = 2.0 if name == "cost_teacher" else 1.0
+        rows = [
+            {**row, "measure": measure, "quantities": list(quantities.items()), "metric": slow + i / 1000}
+            for i, row in enumerate(greedy)
+        ]
+        parquet.write(EVALS, data / "evals" / name, 1, [EVALS.rows(rows)])
+    curve = data / "models/kd/training.jsonl"
+    points = [json.loads(line) for line in curve.read_text("utf-8").splitlines()]
+    for i, (proxy, golden) in enumerate([(0.9, 0.5), (0.7, 0.7), (0.5, 0.6), (0.4, 0.5)]):
+        points[10 * i + 9] |= {"held_out": proxy, "right": golden}
+    curve.write_text("".join(json.dumps(point) + "\n" for point in points), "utf-8")
+    run_instance(plan.instances["report@report"], RunSettings(), data, data.parent)
+    return data
+
+
+@pytest.fixture(scope="module")
+def page(data: Path) -> str:
+    return " ".join((data / "reports/report.html").read_text("utf-8").split())
+
+
+def test_other_measures_stand_apart_from_accuracy(data: Path, page: str) -> None:
+    metrics = json.loads((data / "reports/metrics.json").read_text("utf-8"))
+    assert (
+        metrics["like"]["agreement"] > 0 and metrics["like"]["mean_copied"] == 0.9 and "accuracy" not in metrics["like"]
+    )
+    assert not [key for key in metrics["like"] if "minus" in key]
+    assert "<caption>agreement</caption>" in page and "<caption>seconds</caption>" in page
+
+
+def test_a_hacked_teacher_is_an_alarm_on_the_page(page: str) -> None:
+    assert (
+        "Alarm: kd hacks its teacher." in page and "After step 300 its held-out loss was lower than at step 200" in page
+    )
+
+
+def test_the_page_says_who_is_dominated(page: str) -> None:
+    section = page.partition('<section id="pareto">')[2].partition("</section>")[0]
+    rows = {part.partition("<br>")[0]: part for part in section.split("<tr><th>")[1:]}
+    assert '<td class="bad">kd</td>' in rows["base"] and '<td class="good">nobody</td>' in rows["kd"]
+
+
+def test_every_label_has_a_row_and_its_counts(data: Path, page: str) -> None:
+    lineage = arms.read(data)
+    scans = [
+        Scan(report_data.contracts.TABLES[path.relative_to(data).parts[0]], (path,))
+        for path in sorted({file.parent for file in parquet.walk(data) if file.suffix == ".parquet"})
+    ]
+    found = {one.label: one for one in elicited(lineage, Tables.of(data, scans), data, ())}
+    chosen = Scan(SELECTIONS, tuple(data / f"selections/responses/train/{name}" for name in ("random", "coverage")))
+    kept = [row for row in chosen.pylist() if row["kept"]]
+    verified = Scan(SCORES, (data / "scores/responses/train/verified",)).pylist()
+    right = {row["response_id"]: row["score"] for row in verified}
+    label = found["labeling"]
+    assert (label.prompts, label.answers, label.kept) == (120, 360, len(kept))
+    assert label.precision == pytest.approx(sum(right[row["response_id"]] for row in kept) / len(kept))
+    assert found["feature"].kept == 100 and found["expansion"].answers == 0
+    assert "What was brought out of the models" in page
+
+
+def test_the_index_has_a_hundred_points_and_claims_no_prose(page: str) -> None:
+    assert sum(points for _, _, points, _ in INDEX) == 100
+    assert "of 100 points</b> of the transparency index" in page
+    assert '<td>why these benchmarks</td><td class="n">0 of 4</td><td>nothing on record</td>' in page

@@ -30,9 +30,10 @@ MOST = 1.35
 
 
 def methods() -> list[Method]:
-    """The objectives that look at logits."""
+    """The objectives that look at logits, but those of other tokens and of further heads."""
     found = [find("objective", name) for name in shipped("objective")]
-    return [method for method in found if "student_NV" in method.traits["reads"]]
+    beside = {"other", "teacher_features"}
+    return [m for m in found if "student_NV" in m.traits["reads"] and not beside & set(m.traits["reads"])]
 
 
 def stored(given: Work) -> Any:

@@ -30,9 +30,10 @@ MOST = 1.35
 
 
 def methods() -> list[Method]:
-    """The objectives that look at logits."""
+    """The objectives that look at logits, but those of other tokens and of further heads."""
     found = [find("objective", name) for name in shipped("objective")]
-    return [method for method in found if "student_NV" in method.traits["reads"]]
+    beside = {"other", "teacher_features"}
+    return [m for m in found if "student_NV" in m.traits["reads"] and not beside & set(m.traits["reads"])]
 
 
 def stored(given: Work) -> Any:
@@ -43,10 +44,20 @@ def stored(given: Work) -> Any:
 
     with torch.no_grad():
         pieces = []
-        for states in given.teacher_states[given.counts].split(64):
-            top, ids = given.teacher_head(states).log_softmax(1).topk(STORED)
-            pieces.append((ids.int(), top, 1 - top.exp().sum(1)))
-    return TopKTeacher(*(torch.cat(column) for column in zip(*pieces, strict=True)))
+        states = given.teacher_states[given.counts]
+        for some, target_C in zip(states.split(64), targets(given).split(64), strict=True):
+            log_p = given.teacher_head(some).log_softmax(1)
+            top, ids = log_p.topk(STORED)
+            pieces.append((ids.int(), top, 1 - top.exp().sum(1), log_p.gather(1, target_C[:, None])[:, 0]))
+    ids, top, tail, said = (torch.cat(column) for column in zip(*pieces, strict=True))
+    return TopKTeacher(ids, top, tail, tails={4.0: tail}, target_N=said)
+
+
+def targets(given: Work) -> Any:
+    """What stands at the places that count."""
+    import torch
+
+    return torch.arange(int(given.counts.sum())) * 7919 % given.head.out_features
 
 
 def loss(method: Method, given: Work, teacher: Any) -> Callable[[], Any]:
@@ -71,12 +82,15 @@ def loss(method: Method, given: Work, teacher: Any) -> Callable[[], Any]:
         item=traits["item"],
         per=traits.get("per", traits["item"]),
         alone=traits.get("alone", True),
+        first=frozenset(traits.get("first", ())),
+        second=frozenset(traits.get("second", ())),
+        chooses=traits.get("chooses", False),
         against=None if teacher is not None else "teacher",
         reference="reference" if "reference" in traits["reads"] else None,
         own=own,
     )
     places = Places(
-        target_N=torch.arange(len(at)) * 7919 % given.head.out_features,
+        target_N=targets(given),
         example_N=at // LENGTH,
         weight_B=torch.ones(SEQUENCES),
         set_B=torch.arange(SEQUENCES) // 2,

@@ -55,6 +55,7 @@ GROUPS = (
     "logits",
     "sets",
     "features",
+    "beside",
     "feedback",
 )
 SEEDS = tuple(range(101, 109))

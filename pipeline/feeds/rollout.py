@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Sequence
+from typing import Annotated, Any
 
 import pyarrow as pa
 from pydantic import Field, NonNegativeFloat, PositiveInt
@@ -28,28 +29,27 @@ def on_policy(
     return OnPolicy(share, Sampling(temperature, 1.0, max_tokens))
 
 
-class OnPolicy:
-    """The feed; it keeps every row that it drew."""
+class Keeping:
+    """What feeds of the student's own answers have in common: they keep every row that they drew."""
 
-    def __init__(self, share: float, sampling: Sampling) -> None:
-        self.share, self.sampling = share, sampling
+    def __init__(self) -> None:
         self.drawn: list[pa.Table] = []
 
-    def __call__(self, draw: Draw) -> pa.Table:
-        if ids.draw(draw.seed, "rollout", draw.step.number) >= self.share:
-            return draw.rows
-        rows = draw.rows.select([n for n in draw.rows.column_names if n in ROLLOUTS.columns]).to_pylist()
+    def draw(
+        self, draw: Draw, numbers: Sequence[int], names: Sequence[tuple[Any, ...]], sampling: Sampling, mixed: float = 0
+    ) -> pa.Table:
+        """The student's answers in the place of those of some rows of the step; an answer's name decides its draw."""
+        columns = [name for name in draw.rows.column_names if name in ROLLOUTS.columns]
+        rows = draw.rows.select(columns).take(pa.array(numbers, pa.int64())).to_pylist()
         prompts = [row["token_ids"][: row["spans"][0]["start"]] for row in rows]
-        seeds = [ids.seed_of(draw.seed, "rollout", draw.step.number, row["example_id"]) for row in rows]
-        for i, (row, prompt, answer) in enumerate(
-            zip(rows, prompts, draw.sample(prompts, seeds, self.sampling), strict=True)
-        ):
-            spans = [{"start": len(prompt), "end": len(prompt) + len(answer)}]
+        seeds = [ids.seed_of(draw.seed, *name) for name in names]
+        answers = draw.sample(prompts, seeds, sampling, mixed)
+        for number, row, prompt, name, answer in zip(numbers, rows, prompts, names, answers, strict=True):
             row.update(
-                example_id=ids.digest("rollout", draw.step.number, row["example_id"], answer),
+                example_id=ids.digest(*name, answer),
                 token_ids=[*prompt, *answer],
-                spans=spans,
-                reward=draw.reward(i, answer),
+                spans=[{"start": len(prompt), "end": len(prompt) + len(answer)}],
+                reward=draw.reward(number, answer),
                 step=draw.step.number + 1,
             )
         table = pa.Table.from_pylist(rows, schema=ROLLOUTS.schema)
@@ -63,3 +63,18 @@ class OnPolicy:
     def restore(self, table: pa.Table) -> None:
         """Go on after these."""
         self.drawn = [table]
+
+
+class OnPolicy(Keeping):
+    """See `on_policy`."""
+
+    def __init__(self, share: float, sampling: Sampling) -> None:
+        super().__init__()
+        self.share, self.sampling = share, sampling
+
+    def __call__(self, draw: Draw) -> pa.Table:
+        step = draw.step.number
+        if ids.draw(draw.seed, "rollout", step) >= self.share:
+            return draw.rows
+        names = [("rollout", step, example) for example in draw.rows["example_id"].to_pylist()]
+        return self.draw(draw, range(len(names)), names, self.sampling)

@@ -4,14 +4,14 @@ answers of before, several answers to a prompt."""
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
 
-from pipeline.contracts import ROLLOUTS
 from pipeline.errors import Refused
+from pipeline.feeds.rollout import Keeping
 from pipeline.kinds.backend import Sampling
 from pipeline.kinds.feed import Draw, Feed, feed
 from pipeline.tables import ids
@@ -71,40 +71,10 @@ def groups(
     return Groups(answers, drop_alike, Sampling(temperature, 1.0, max_tokens))
 
 
-class Keeping:
-    """What the feeds here have in common: they keep every row that they drew."""
-
-    def __init__(self) -> None:
-        self.drawn: list[pa.Table] = []
-
-    def draw(self, draw: Draw, numbers: Sequence[int], sampling: Sampling, mixed: float = 0.0) -> pa.Table:
-        """The student's answers in the place of those of some rows of the step; a row may come several times."""
-        columns = [name for name in draw.rows.column_names if name in ROLLOUTS.columns]
-        rows = draw.rows.select(columns).take(pa.array(numbers, pa.int64())).to_pylist()
-        prompts = [row["token_ids"][: row["spans"][0]["start"]] for row in rows]
-        samples = [numbers[:i].count(number) for i, number in enumerate(numbers)]
-        names = [(draw.step.number, row["example_id"], sample) for row, sample in zip(rows, samples, strict=True)]
-        seeds = [ids.seed_of(draw.seed, "sampled", *name) for name in names]
-        answers = draw.sample(prompts, seeds, sampling, mixed)
-        for number, row, prompt, name, answer in zip(numbers, rows, prompts, names, answers, strict=True):
-            row.update(
-                example_id=ids.digest("sampled", *name, answer),
-                token_ids=[*prompt, *answer],
-                spans=[{"start": len(prompt), "end": len(prompt) + len(answer)}],
-                reward=draw.reward(number, answer),
-                step=draw.step.number + 1,
-            )
-        table = pa.Table.from_pylist(rows, schema=ROLLOUTS.schema)
-        self.drawn.append(table)
-        return table
-
-    def kept(self) -> pa.Table:
-        """Every row that was drawn."""
-        return pa.concat_tables(self.drawn) if self.drawn else ROLLOUTS.schema.empty_table()
-
-    def restore(self, table: pa.Table) -> None:
-        """Go on after these."""
-        self.drawn = [table]
+def named(draw: Draw, numbers: Sequence[int]) -> list[tuple[Any, ...]]:
+    """What the answers to these rows are called; a row may come several times."""
+    examples, step = draw.rows["example_id"].to_pylist(), draw.step.number
+    return [("sampled", step, examples[number], numbers[:i].count(number)) for i, number in enumerate(numbers)]
 
 
 class WithTeacher(Keeping):
@@ -115,7 +85,8 @@ class WithTeacher(Keeping):
         self.mixed, self.sampling = mixed, sampling
 
     def __call__(self, draw: Draw) -> pa.Table:
-        return self.draw(draw, range(len(draw.rows)), self.sampling, self.mixed)
+        every = range(len(draw.rows))
+        return self.draw(draw, every, named(draw, every), self.sampling, self.mixed)
 
 
 class Replayed(Keeping):
@@ -137,7 +108,8 @@ class Replayed(Keeping):
             return draw.rows
         held = sum(map(len, self.drawn))
         if held < self.capacity or chance < self.share * (1 - draw.step.number / draw.step.of):
-            held += len(self.draw(draw, range(len(draw.rows)), self.sampling))
+            every = range(len(draw.rows))
+            held += len(self.draw(draw, every, named(draw, every), self.sampling))
         last = min(held, self.capacity)
         rows = ids.generator(draw.seed, "replayed", draw.step.number).choice(last, min(last, len(draw.rows)), False)
         return self.kept().take(pa.array(held - last + rows))
@@ -170,7 +142,7 @@ class Groups(Keeping):
         prompts = draw.rows["prompt_id"].to_pylist()
         first = {prompt: number for number, prompt in reversed(list(enumerate(prompts)))}
         numbers = [number for number in sorted(first.values()) for _ in range(self.answers)]
-        made = self.draw(draw, numbers, self.sampling)
+        made = self.draw(draw, numbers, named(draw, numbers), self.sampling)
         if made["reward"].null_count:
             prompt = made["prompt_id"][pc.index(pc.is_null(made["reward"]), True).as_py()]
             raise Refused(

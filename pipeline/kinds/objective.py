@@ -19,7 +19,9 @@ depends on other items, so the whole of a step is looked at together, or the who
 value depends on other sets too. `surrogate: True`: the gradient is not the value's derivative, on purpose.
 
 A value that depends on other places, as one of the tenth of places where the student is least sure, needs no logits of
-all of them: the objective has a first look (`Objective`).
+all of them: the objective has a first look (`Objective`). Of the fields of logits, `first` are those that only this
+look reads, and `second` those that only what follows does, so that neither makes logits in vain. `chooses: True`: a
+place for which 0 was settled is worth 0, and is not looked at again.
 """
 
 from __future__ import annotations
@@ -69,8 +71,9 @@ class DenseTeacher:
 class TopKTeacher:
     """The teacher's distribution as K + 1 outcomes: its K likeliest, and all others together.
 
-    `logprobs_NK` and the mass `tail_N` were taken at `temperature`, over all outcomes. `tails` are the masses [N] of
-    the others at further temperatures, which is all that differs there: the K keep their ratios.
+    `logprobs_NK`, the mass `tail_N` and the log-probability `target_N` of what stands there, which need not be one of
+    the K, were taken at `temperature`, over all outcomes. `tails` are the masses [N] of the others at further
+    temperatures, which is all that differs there: the K keep their ratios.
     """
 
     ids_NK: torch.Tensor
@@ -78,11 +81,14 @@ class TopKTeacher:
     tail_N: torch.Tensor
     temperature: float = 1.0
     tails: Mapping[float, torch.Tensor] = field(default_factory=dict)
+    target_N: torch.Tensor = UNFILLED
 
     def at(self, rows: torch.Tensor | slice) -> TopKTeacher:
         """Some of the places."""
         tails = {temperature: tail_N[rows] for temperature, tail_N in self.tails.items()}
-        return TopKTeacher(self.ids_NK[rows], self.logprobs_NK[rows], self.tail_N[rows], self.temperature, tails)
+        target_N = None if self.target_N is None else self.target_N[rows]
+        ids_NK, logprobs_NK, tail_N = self.ids_NK[rows], self.logprobs_NK[rows], self.tail_N[rows]
+        return TopKTeacher(ids_NK, logprobs_NK, tail_N, self.temperature, tails, target_N)
 
     def at_temperature(self, temperature: float) -> TopKTeacher | None:
         """The same distribution at another temperature; None where the mass of the others is not known there."""
@@ -91,9 +97,11 @@ class TopKTeacher:
             return self
         for known, tail_N in self.tails.items():
             if math.isclose(known, temperature, rel_tol=1e-6):
-                scaled_NK = self.logprobs_NK * (self.temperature / temperature)
+                colder = self.temperature / temperature
+                scaled_NK = self.logprobs_NK * colder
                 top_N = torch.log1p(-tail_N.clamp_max(1 - 1e-7)) - scaled_NK.logsumexp(1)
-                return TopKTeacher(self.ids_NK, scaled_NK + top_N[:, None], tail_N, temperature)
+                target_N = None if self.target_N is None else self.target_N * colder + top_N
+                return TopKTeacher(self.ids_NK, scaled_NK + top_N[:, None], tail_N, temperature, target_N=target_N)
         return None
 
 

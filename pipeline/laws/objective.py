@@ -67,13 +67,14 @@ class Case:
         teacher's, in the second of three epochs."""
         draw = torch.Generator().manual_seed(seed)
         student, teacher = (torch.randn(n, V, generator=draw, dtype=dtype) * scale for _ in range(2))
+        target_N = torch.randint(V - 2, (n,), generator=draw)
         examples = (n + 1) // 2
         weight_B = torch.rand(examples, generator=draw, dtype=dtype) + 0.5
         view = View(
             student_NV=student,
-            target_N=torch.randint(V - 2, (n,), generator=draw),
+            target_N=target_N,
             logprob_N=-torch.rand(n, generator=draw, dtype=dtype) * scale,
-            teacher=self.teach(teacher),
+            teacher=self.teach(teacher, target_N),
             reference_N=-torch.rand(n, generator=draw, dtype=dtype) * scale,
             features={"last": torch.randn(n, D, generator=draw, dtype=dtype)},
             teacher_features={tap: self.told(n, draw, dtype) for tap in self.teacher_taps},
@@ -112,19 +113,22 @@ class Case:
         """How many values a loss over the view has."""
         return {"place": len(view.target_N), "set": len(set(view.set_B.tolist()))}[self.traits["item"]]
 
-    def teach(self, logits_NV: torch.Tensor, k: int = K) -> Teacher | None:
+    def teach(self, logits_NV: torch.Tensor, target_N: torch.Tensor, k: int = K) -> Teacher | None:
         """This distribution as the teacher of the case's type."""
         if self.teacher == "topk":
-            return store(logits_NV, k, self.arguments.get("temperature", 1.0))
+            filled = self.method.arguments.model_validate(self.arguments).model_dump()
+            kept = store(logits_NV, k, filled.get("temperature", 1.0), target_N)
+            return replace(kept, tails={1.0: store(logits_NV, k, 1.0).tail_N})
         return DenseTeacher(logits_NV) if self.teacher == "dense" else None
 
 
-def store(logits_NV: torch.Tensor, k: int, temperature: float) -> TopKTeacher:
+def store(logits_NV: torch.Tensor, k: int, temperature: float, target_N: torch.Tensor | None = None) -> TopKTeacher:
     """What a probe would keep of the distribution."""
     log_p = (logits_NV / temperature).log_softmax(1)
     top = log_p.topk(k, 1)
     tail = log_p.exp().scatter(1, top.indices, 0).sum(1)
-    return TopKTeacher(top.indices.int(), top.values, tail, temperature)
+    target_N = None if target_N is None else log_p.gather(1, target_N[:, None])[:, 0]
+    return TopKTeacher(top.indices.int(), top.values, tail, temperature, target_N=target_N)
 
 
 def cases(method: Method) -> Iterator[Case]:
@@ -188,9 +192,12 @@ def zero_at_itself_and_never_negative(case: Case) -> None:
     """A divergence is zero where the student is the teacher, and above it elsewhere. Compare whole distributions, or
     say `divergence=False`."""
     view = case.view()
-    size = max(1.0, float(value_and_gradient(case, view)[1].abs().max()))
+    # Of the values that it has elsewhere, rounding is a share.
+    size = max(1.0, float(case(view).value_N.abs().max()), float(value_and_gradient(case, view)[1].abs().max()))
     for dtype, near in ((torch.float64, 1e-12 * size), (torch.float32, 1e-6 * size)):
-        itself = replace(view, student_NV=view.student_NV.to(dtype), teacher=case.teach(view.student_NV.to(dtype)))
+        itself = replace(
+            view, student_NV=view.student_NV.to(dtype), teacher=case.teach(view.student_NV.to(dtype), view.target_N)
+        )
         must(bool(case(itself).value_N.abs().max() <= near), "a value of a student that is its teacher is not 0")
         must(bool(value_and_gradient(case, itself)[1].abs().max() <= near), "its gradient is not 0 there")
     for seed in range(20):
@@ -232,12 +239,17 @@ def order_of_tokens_is_irrelevant(case: Case) -> None:
 
 
 def a_first_look_is_made_of_its_pieces(case: Case) -> None:
-    """What is measured of a place hangs on that place alone, and so does its value once all is settled. Let `settle`
-    bring the places together."""
-    view, reads, objective = case.view(), case.traits["reads"], cast(Any, case.objective)
+    """What is measured of a place hangs on that place alone, and so does its value once all is settled; neither reads
+    what is said to be the other's, and a place that is not chosen is worth 0. Let `settle` bring the places together,
+    and see to `first`, `second` and `chooses`."""
+    view, reads, objective = case.view(), set(case.traits["reads"]), cast(Any, case.objective)
+    first, second = (set(case.traits.get(name, ())) for name in ("first", "second"))
     view = first_look(objective, view, reads)
-    pieces = [rows(view, index).restrict(reads) for index in torch.arange(N).split([1, 3, 2])]
-    measured, values = [objective.measure(piece) for piece in pieces], [objective(piece).value_N for piece in pieces]
+    pieces = [rows(view, index) for index in torch.arange(N).split([1, 3, 2])]
+    measured = [objective.measure(piece.restrict(reads - second)) for piece in pieces]
+    values = [objective(piece.restrict(reads - first)).value_N for piece in pieces]
+    if case.traits.get("chooses"):
+        must(not torch.cat(values)[~view.settled_NS.any(1)].any(), "a place that is not chosen has a value")
     must(all(each.ndim == 2 for each in (view.settled_NS, *measured)), "what is measured or settled is no [N, .]")
     must(not view.settled_NS.requires_grad, "what is settled has a gradient")
     close(torch.cat(measured), objective.measure(view.restrict(reads)))
@@ -259,10 +271,11 @@ def finite_at_the_extremes(case: Case) -> None:
     for forbidden, k in ((none, K), (two, K), (two, V)):
         for student in (extreme, -extreme, torch.zeros(N, V)):
             for teacher in (extreme, -extreme, torch.zeros(N, V)):
+                view = case.view(dtype=torch.float32)
                 view = replace(
-                    case.view(dtype=torch.float32),
+                    view,
                     student_NV=student.masked_fill(forbidden, -torch.inf),
-                    teacher=case.teach(teacher.masked_fill(forbidden, -torch.inf), k),
+                    teacher=case.teach(teacher.masked_fill(forbidden, -torch.inf), view.target_N, k),
                 )
                 value, gradient = value_and_gradient(case, view)
                 must(bool(value.isfinite() and gradient.isfinite().all()), f"the loss is {float(value)}")
@@ -309,7 +322,9 @@ def whole_top_k_equals_dense(case: Case) -> None:
     for dtype in (torch.float64, torch.float32):
         student, teacher = view.student_NV.to(dtype), logits.to(dtype)
         dense = value_and_gradient(case, replace(view, student_NV=student, teacher=DenseTeacher(teacher)))
-        whole = value_and_gradient(case, replace(view, student_NV=student, teacher=case.teach(teacher, k=V)))
+        whole = value_and_gradient(
+            case, replace(view, student_NV=student, teacher=case.teach(teacher, view.target_N, V))
+        )
         close(whole, dense, 1e-5)
 
 
@@ -319,7 +334,7 @@ def top_k_grows_to_dense_from_below(case: Case) -> None:
     for seed in range(10):
         view = case.view(seed)
         logits = torch.randn(N, V, dtype=torch.float64, generator=torch.Generator().manual_seed(seed)) * 3
-        kept = [case(replace(view, teacher=case.teach(logits, k))).value_N for k in range(1, V + 1)]
+        kept = [case(replace(view, teacher=case.teach(logits, view.target_N, k))).value_N for k in range(1, V + 1)]
         must(all(bool((less <= more + 1e-9).all()) for less, more in pairwise(kept)), "it grows as outcomes are joined")
 
 

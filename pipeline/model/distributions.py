@@ -72,6 +72,49 @@ def likeliest(view: View, k: int, temperature: float = 1.0) -> tuple[Tensor, Ten
     raise Refused(NO_TEACHER)
 
 
+def target_apart(view: View, temperature: float = 1.0) -> tuple[Tensor, Tensor]:
+    """Teacher's and student's log-probabilities of the target and of all others together, [N, 2] each."""
+    teacher, target_N1 = view.teacher, view.target_N[:, None]
+    match teacher:
+        case DenseTeacher(logits_NV):
+            logits_NV = logits_NV.detach().to(view.student_NV.dtype)
+            two_p = apart(logits_NV if temperature == 1 else logits_NV / temperature, target_N1)
+        case TopKTeacher():
+            stored = _stored(teacher, temperature)
+            two_p = torch.stack([stored.target_N, _stored_others(stored, view.target_N).logsumexp(1)], 1)
+        case None:
+            raise Refused(NO_TEACHER)
+    two_q = apart(view.student_NV if temperature == 1 else view.student_NV / temperature, target_N1)
+    two_p = two_p.detach().to(view.student_NV.dtype)
+    log_p, log_q = (two.clamp_min(LOWEST).log_softmax(1).clamp_min(IMPOSSIBLE) for two in (two_p, two_q))
+    return log_p, log_q
+
+
+def others_apart(view: View, temperature: float = 1.0) -> tuple[Tensor, Tensor]:
+    """As `outcomes`, without the target: distributions over all others, which of a stored teacher are its K, less the
+    target if it is one, and the rest together."""
+    others_NV = view.student_NV.scatter(1, view.target_N[:, None], -torch.inf)
+    match view.teacher:
+        case DenseTeacher(logits_NV):
+            logits_NV = logits_NV.detach().to(others_NV.dtype).scatter(1, view.target_N[:, None], -torch.inf)
+            return log_probs(logits_NV, temperature), log_probs(others_NV, temperature)
+        case TopKTeacher():
+            stored = _stored(view.teacher, temperature)
+            log_p = _stored_others(stored, view.target_N).detach().to(others_NV.dtype).log_softmax(1)
+            others_NV = others_NV if temperature == 1 else others_NV / temperature
+            log_q = apart(others_NV, stored.ids_NK.long()).clamp_min(LOWEST).log_softmax(1)
+            return log_p.clamp_min(IMPOSSIBLE), log_q.clamp_min(IMPOSSIBLE)
+    raise Refused(NO_TEACHER)
+
+
+def _stored_others(stored: TopKTeacher, target_N: Tensor) -> Tensor:
+    """Logarithms of the masses of the K outcomes, LOWEST for the target, and of the rest without it, [N, K + 1]."""
+    itself_NK = stored.ids_NK == target_N[:, None]
+    outside_N = stored.target_N.exp().masked_fill(itself_NK.any(1), 0)
+    rest_N = (stored.tail_N - outside_N).clamp_min(SMALLEST).log()
+    return torch.cat([stored.logprobs_NK.masked_fill(itself_NK, LOWEST), rest_N[:, None].to(stored.logprobs_NK)], 1)
+
+
 def _stored(teacher: TopKTeacher, temperature: float) -> TopKTeacher:
     """A stored distribution at a temperature; refuses one at which the mass of the others is not known."""
     found = teacher.at_temperature(temperature)
@@ -120,8 +163,14 @@ def variation(log_p: Tensor, log_q: Tensor) -> Tensor:
     return _Variation.apply(log_p, log_q)
 
 
-def mixture(log_p: Tensor, log_q: Tensor, share: float) -> Tensor:
-    """log(share p + (1 - share) q), elementwise."""
+def jsd(log_p: Tensor, log_q: Tensor, beta: float) -> Tensor:
+    """beta sum p (log p - log m) + (1 - beta) sum q (log q - log m) of each row, [C], m = beta p + (1 - beta) q; p is
+    given, so it gets no gradient."""
+    return _Jsd.apply(log_p, log_q, beta)
+
+
+def mixture(log_p: Tensor, log_q: Tensor, share: float | Tensor) -> Tensor:
+    """log(share p + (1 - share) q), elementwise; the share is given, for all places or for each, [C, 1]."""
     return _Mixture.apply(log_p, log_q, share)
 
 
@@ -229,10 +278,29 @@ class _Variation(torch.autograd.Function):
         return None, signed * (0.5 * d_C[:, None])
 
 
+class _Jsd(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, log_p: Tensor, log_q: Tensor, beta: float) -> Tensor:
+        p, q = log_p.exp(), log_q.exp()
+        log_m = torch.lerp(q, p, beta).clamp_min_(SMALLEST).log_()
+        over_q = log_q - log_m
+        value = _dot(p, torch.sub(log_p, log_m, out=log_m)).mul_(beta).add_(_dot(q, over_q), alpha=1 - beta)
+        # The mixture's own part of the derivative is 0.
+        ctx.save_for_backward(q.mul_(over_q).mul_(1 - beta))
+        return value
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, d_C: Tensor) -> tuple[Tensor | None, ...]:
+        (slope,) = ctx.saved_tensors
+        return None, slope * d_C[:, None], None
+
+
 class _Mixture(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, log_p: Tensor, log_q: Tensor, share: float) -> Tensor:
-        mixed = torch.logaddexp(log_p + math.log(share), log_q + math.log1p(-share))
+    def forward(ctx: Any, log_p: Tensor, log_q: Tensor, share: float | Tensor) -> Tensor:
+        of_p, of_q = (x.log() if isinstance(x, Tensor) else math.log(x) for x in (share, 1 - share))
+        mixed = torch.logaddexp(log_p + of_p, log_q + of_q)
         ctx.save_for_backward(log_p, log_q, mixed)
         ctx.share = share
         return mixed

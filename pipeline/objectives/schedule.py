@@ -96,6 +96,8 @@ def ps_kd(*, alpha: Share = 0.8) -> Objective:
     reads=("student_NV", "target_N", "teacher", "reference", "settled_NS", "weight_N"),
     item="place",
     alone=False,
+    first=("reference",),
+    second=("student_NV",),
     teacher="all",
     divergence=False,
 )
@@ -107,7 +109,8 @@ def guidance(*, share: Share | None = None) -> Objective:
     nearest to y. Rows that neither of the two learnt make it honest; a number for `share` stands for it.
     Paper: Borup and Andersen 2021, Even your Teacher Needs Guidance (arXiv 2102.13088), whose closed form this is for
     fits that are linear in their targets.
-    Differs: applied to networks' probabilities, step by step, clipped to 0 and 1.
+    Differs: applied to networks' probabilities, step by step, clipped to 0 and 1. The teacher's head is applied twice
+    and the reference's once: 1.4 times the cost of forward KL.
     """
     return Guidance(share)
 
@@ -121,8 +124,7 @@ class Guidance:
     def measure(self, view: View) -> torch.Tensor:
         """<f - g, y - g> and |f - g|^2."""
         assert view.reference is not None and isinstance(view.teacher, DenseTeacher)
-        dtype = view.student_NV.dtype
-        f, g = (model.logits_NV.to(dtype).softmax(1) for model in (view.reference, view.teacher))
+        f, g = (model.logits_NV.softmax(1) for model in (view.reference, view.teacher))
         at = view.target_N[:, None]
         apart = f - g
         to_truth_N = apart.gather(1, at)[:, 0] - (apart * g).sum(1)
@@ -139,9 +141,9 @@ class Guidance:
         q = view.student_NV.softmax(1)
         at = view.target_N[:, None]
         p = view.teacher.logits_NV.detach().to(q.dtype).softmax(1)
-        squared_N, share_N = q.square().sum(1), view.settled_NS[:, 0]
-        truth_N = squared_N - 2 * q.gather(1, at)[:, 0] + 1
-        teacher_N = (q - p).square().sum(1)
+        apart, share_N = q - p, view.settled_NS[:, 0]
+        truth_N = torch.linalg.vecdot(q, q) - 2 * q.gather(1, at)[:, 0] + 1
+        teacher_N = torch.linalg.vecdot(apart, apart)
         return Loss(share_N * truth_N + (1 - share_N) * teacher_N, view.weight_N, {"truth": share_N})
 
 
@@ -158,7 +160,7 @@ def uskd(
     alpha: PositiveFloat = 1.0,
     beta: PositiveFloat = 0.1,
     mu: PositiveFloat = 0.005,
-    k: PositiveInt | None = None,
+    k: PositiveInt = 1000,
     tap: Tap = "last",
     variant: Literal["paper", "code"] = "paper",
 ) -> Objective:
@@ -167,9 +169,10 @@ def uskd(
     The target's label is q_y^2 + 1 less the mean of q_y^2 over a step. The others' are Zipf's 1 / rank, ranked by q and
     the weak head's probabilities together; the weak head reads the tap and learns the target, smoothed by 0.1.
     Paper: Yang et al. 2023, USKD (arXiv 2303.13005).
-    Differs: made for classes; over a vocabulary the weak head is as wide as it, which is most of its cost. `k` ranks
-    that many and gives the rest nothing, as Zipf over a vocabulary is flat; `variant: code` ranks by log q where the
-    paper has q, a name used twice. Add `supervised.cross_entropy`.
+    Differs: made for classes; the `k` that rank highest have labels, as many as the paper has classes, and the rest of
+    a vocabulary none. Over 32k outcomes it is 2.3 times the cost of forward KL, most of it the weak head,
+    which is as wide. `variant: code` ranks by log q where the paper has q, a name used twice. Add
+    `supervised.cross_entropy`.
     """
     return Uskd((alpha, beta, mu), k, tap, variant)
 
@@ -177,7 +180,7 @@ def uskd(
 class Uskd:
     """The objective; `modules` makes the weak head, and what it measures of a place is q_y^2."""
 
-    def __init__(self, weights: tuple[float, float, float], k: int | None, tap: str, variant: str) -> None:
+    def __init__(self, weights: tuple[float, float, float], k: int, tap: str, variant: str) -> None:
         self.weights, self.k, self.taps, self.variant = weights, k, (tap,), variant
 
     def modules(self, widths: Mapping[str, int], teacher_widths: Mapping[str, int]) -> torch.nn.Module:
@@ -196,25 +199,27 @@ class Uskd:
         alpha, beta, mu = self.weights
         weak_NV = view.own(view.features[self.taps[0]].to(view.student_NV.dtype))[:, : view.student_NV.shape[1]]
         target_N1 = view.target_N[:, None]
-        hard_N = -distributions.log_prob_of(view.student_NV, view.target_N)
+        two = distributions.apart(view.student_NV, target_N1).clamp_min(distributions.LOWEST)
         log_weak = distributions.log_probs(weak_NV)
         weak_N = -0.9 * log_weak.gather(1, target_N1)[:, 0] - 0.1 * log_weak.mean(1)
-        labels = self._labels(view, log_weak.detach())
-        others = distributions.log_probs(view.student_NV.scatter(1, target_N1, -torch.inf))
+        ids, labels = self._labels(view, log_weak.detach())
+        # Among themselves: the target is in no sum of the others.
+        others = (view.student_NV.gather(1, ids) - two[:, 1:]).clamp_min(distributions.IMPOSSIBLE)
+        hard_N = -two.log_softmax(1)[:, 0]
         value_N = alpha * view.settled_NS[:, 0] * hard_N - beta * (labels * others).sum(1) + mu * weak_N
         return Loss(value_N, view.weight_N)
 
-    def _labels(self, view: View, log_weak: torch.Tensor) -> torch.Tensor:
-        """Zipf's law over the outcomes but the target, which keeps its rank, [C, V]."""
+    def _labels(self, view: View, log_weak: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """The k outcomes that rank highest and Zipf's law over them, [C, k] each; the target keeps its rank alone."""
         with torch.no_grad():
             target_N1, log_q = view.target_N[:, None], distributions.log_probs(view.student_NV)
             score = torch.zeros_like(log_q)
             for mine in (log_weak.exp(), log_q if self.variant == "code" else log_q.exp()):
-                score = score + mine / (1 - mine.gather(1, target_N1)).clamp_min(distributions.SMALLEST)
-            ids = score.topk(min(self.k or score.shape[1], score.shape[1]), 1).indices
+                score.add_(mine / (1 - mine.gather(1, target_N1)).clamp_min(distributions.SMALLEST))
+            ids = score.topk(min(self.k, score.shape[1]), 1).indices
             zipf = 1 / torch.arange(1, ids.shape[1] + 1, dtype=score.dtype, device=score.device)
-            labels = torch.zeros_like(score).scatter(1, ids, zipf.expand(len(ids), -1)).scatter(1, target_N1, 0)
-            return labels / labels.sum(1, keepdim=True).clamp_min(distributions.SMALLEST)
+            labels = zipf.expand(len(ids), -1).masked_fill(ids == target_N1, 0)
+            return ids, labels / labels.sum(1, keepdim=True).clamp_min(distributions.SMALLEST)
 
 
 @objective(
@@ -239,9 +244,10 @@ def swing(*, low: PositiveFloat = 1.0, high: PositiveFloat = 4.0, noise: Share =
             score_N1 = (known_N - usual_N).clamp(0, 1)[:, None]
             p = (teacher_NV / (low + (high - low) * score_N1)).softmax(1)
             possible = teacher_NV.isfinite()
-            p = (1 - noise * score_N1) * p + noise * score_N1 * possible / possible.sum(1, keepdim=True)
+            even_N1 = noise * score_N1 / possible.sum(1, keepdim=True)
+            p = p.mul_(1 - noise * score_N1).addcmul_(possible.to(p), even_N1)
         log_q = distributions.log_probs(view.student_NV)
-        return Loss(-(p * log_q).sum(1), view.weight_N, {"score": score_N1[:, 0]})
+        return Loss(-torch.linalg.vecdot(p, log_q), view.weight_N, {"score": score_N1[:, 0]})
 
     return loss
 
@@ -264,7 +270,7 @@ def tgeo(*, temperature: PositiveFloat = 1.5, buckets: PositiveInt = 64) -> Obje
     Paper: Hu et al. 2024, TGeo-KD (Less or More From Teacher, arXiv 2312.15112).
     Differs: the upper loss is that of the step's other examples, not of a validation set, and its virtual step moves
     the head alone; in the released code no gradient reaches the controller. Six numbers stand for the paper's nine
-    vectors of classes. It costs a look at the logits more.
+    vectors of classes. Both heads are applied twice: twice the cost of forward KL.
     """
     return TGeo(temperature, buckets)
 

@@ -95,8 +95,10 @@ class _Work:
     ) -> None:
         self.head, self.value, self.weights, self.others = _Head(head), value, weights, others
         self.frozen = [(states_ND, _Head(module)) for states_ND, module in frozen]
-        self.rows = rows or max(FEW, CHUNK.get(device, CHUNK["cuda"]) // (4 * vocabulary))
         places = BLOCK.get(device, BLOCK["cuda"])
+        # The gradient of the others is added up chunk by chunk, so a chunk is not much smaller than they are.
+        as_many = min(places, sum(each.numel() for each in others) // (4 * vocabulary))
+        self.rows = rows or max(FEW, CHUNK.get(device, CHUNK["cuda"]) // (4 * vocabulary), as_many)
         # Every frozen network takes another buffer of the block's size.
         self.block = block or max(self.rows, places if not frozen else places * 5 // 4 // (1 + len(frozen)))
 

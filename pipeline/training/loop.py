@@ -64,7 +64,9 @@ class Pull:
     sketch: torch.Tensor
 
     def cosine(self, other: Pull) -> float:
-        """Whether two pull the same way: 1, or against each other: -1."""
+        """Whether two pull the same way: 1, or against each other: -1; on different models, neither: 0."""
+        if len(self.sketch) != len(other.sketch):
+            return 0.0
         return float(nn.functional.cosine_similarity(self.sketch, other.sketch, dim=0))
 
 
@@ -177,12 +179,15 @@ class Trainer:
             return Pull(term.name, math.nan, 0.0, torch.zeros(1))
         loss = self._losses(turn, [term], step, rows)[0]
         term.sums = Sums()
-        grads = [p.grad.flatten() for p in self.parts[term.of].parameters() if p.grad is not None]
+        # A parameter that the term does not reach has its place in the sketch, so that two can be compared.
+        grads = [
+            (torch.zeros_like(p) if p.grad is None else p.grad).flatten() for p in self.parts[term.of].parameters()
+        ]
         norm = math.hypot(*(float(g.norm()) for g in grads))
         some = [g[:: math.ceil(len(g) / SKETCH)].cpu() for g in grads]
         for part in self.parts.values():
             part.zero_grad(set_to_none=True)
-        return Pull(term.name, loss, norm, torch.cat(some) if some else torch.zeros(1))
+        return Pull(term.name, loss, norm, torch.cat(some))
 
     def _begin(self) -> Order:
         """Put every model where it is trained; returns the order of the rows."""

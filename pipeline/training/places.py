@@ -105,8 +105,9 @@ def places(rows: pa.Table) -> Places:
         _reals(rows, "tail_mass"),
         float(rows["temperature"][0].as_py()),
         _tails(rows),
+        _reals(rows, "target_logprob"),
     )
-    return replace(found, teacher=teacher, reference_N=_reals(rows, "target_logprob"), features=_features(rows))
+    return replace(found, teacher=teacher, reference_N=teacher.target_N, features=_features(rows))
 
 
 def _features(rows: pa.Table) -> dict[str, torch.Tensor]:

@@ -8,7 +8,7 @@ other is given all logits.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
@@ -41,8 +41,9 @@ class Term:
     """One objective of the weighted sum: whose output it judges, against whom, on which places, and what it declares.
 
     `item` is what a value stands for, `per` the unit that its sum is divided by the number of; `alone` says that an
-    item's value depends on no other item, `whole` that a set's depends on other sets. `across` is how it aligns a
-    teacher of other tokens. `own` are the modules that are trained with it.
+    item's value depends on no other item, `whole` that a set's depends on other sets; `first`, `second` and `chooses`
+    are about its first look. `across` is how it aligns a teacher of other tokens. `own` are the modules that are
+    trained with it.
     """
 
     weight: float
@@ -52,6 +53,9 @@ class Term:
     per: str = "place"
     alone: bool = True
     whole: bool = False
+    first: frozenset[str] = frozenset()
+    second: frozenset[str] = frozenset()
+    chooses: bool = False
     across: str | None = None
     of: str = "student"
     against: str | None = None
@@ -119,8 +123,8 @@ def loss_of(
         else:
             view = first_look(term.objective, _view(term, places, seen, step), term.reads)
             total = total + _valued(term, view, totals)
-    for (of, name), together in chunked.items():
-        total = total + _in_chunks(together, seen[of], name, places, seen, step, totals)
+    for (_, name), together in chunked.items():
+        total = total + _in_chunks(together, name, places, seen, step, totals)
     return total
 
 
@@ -152,7 +156,6 @@ def _valued(term: Term, view: View, totals: Mapping[str, float]) -> torch.Tensor
 
 def _in_chunks(
     terms: Sequence[Term],
-    judged: Seen,
     head: str,
     places: Places,
     seen: Mapping[str, Seen],
@@ -160,39 +163,72 @@ def _in_chunks(
     totals: Mapping[str, float],
 ) -> torch.Tensor:
     """Terms that judge one head of one model, whose logits are made once for all of them."""
-    live = list(dict.fromkeys(role for term in terms for role in term.beside().values()))
-    frozen = [(seen[name].states_ND, _head(seen[name], head)) for name in live]
-    settled_NS: dict[int, torch.Tensor] = {}
+    settled_NS = _first_looks([t for t in terms if hasattr(t.objective, "measure")], head, places, seen, step)
 
-    def view(number: int, logits_CV: torch.Tensor, at: slice, *frozen_CV: torch.Tensor) -> View:
-        logits = {**dict(zip(live, frozen_CV, strict=True)), terms[number].of: logits_CV}
-        return _view(terms[number], places, seen, step, at, logits, settled_NS.get(number))
+    def of(some: Sequence[Term], at_M: torch.Tensor | None = None) -> torch.Tensor:
+        def value(at: slice | torch.Tensor, logits: Mapping[str, torch.Tensor]) -> torch.Tensor:
+            views = [_view(t, places, seen, step, at, logits, settled_NS.get(id(t.objective))) for t in some]
+            parts = [_valued(term, view, totals) for term, view in zip(some, views, strict=True)]
+            return sum(parts, start=torch.zeros((), device=places.target_N.device))
 
-    looking = [number for number, term in enumerate(terms) if hasattr(term.objective, "measure")]
-    if looking:
-        pieces: dict[int, list[torch.Tensor]] = {number: [] for number in looking}
+        return _chunks(some, head, seen, value, at_M)
 
-        def look(logits_CV: torch.Tensor, at: slice, *frozen_CV: torch.Tensor) -> torch.Tensor:
-            for number, measured in pieces.items():
-                shown = view(number, logits_CV, at, *frozen_CV).restrict(terms[number].reads)
-                measured.append(cast(Any, terms[number].objective).measure(shown))
-            return logits_CV.new_zeros(())
+    after = [replace(term, reads=term.reads - term.first) for term in terms]
+    together = [term for term in after if not term.chooses]
+    total = of(together) if together else torch.zeros((), device=places.target_N.device)
+    for term in after:
+        if term.chooses:
+            total = total + of([term], settled_NS[id(term.objective)].any(1).nonzero()[:, 0])
+    return total
 
-        with torch.no_grad():
-            # No place at all has numbers too, none of them.
-            look(judged.heads[head](judged.states_ND[:0]), slice(0, 0), *(h(states[:0]) for states, h in frozen))
-            loss_in_chunks(judged.states_ND, judged.heads[head], look, frozen=frozen)
-        settled_NS = {n: _settled(terms[n], torch.cat(pieces[n]), places, seen, step) for n in looking}
 
-    def value(*chunk: Any) -> torch.Tensor:
-        parts = [_valued(term, view(number, *chunk), totals) for number, term in enumerate(terms)]
-        return sum(parts, start=torch.zeros((), device=chunk[0].device))
+def _chunks(
+    terms: Sequence[Term],
+    head: str,
+    seen: Mapping[str, Seen],
+    value: Callable[[slice | torch.Tensor, Mapping[str, torch.Tensor]], torch.Tensor],
+    at_M: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """The sum of `value` over chunks of all places, or of some, with the logits that the terms read, by role."""
+    beside = [role for term in terms for role in term.beside().values()]
+    judged = [term.of for term in terms if torch.is_grad_enabled() or "student_NV" in term.reads]
+    roles = list(dict.fromkeys(judged + beside))
 
+    def of(logits_CV: torch.Tensor, at: slice, *frozen_CV: torch.Tensor) -> torch.Tensor:
+        return value(at if at_M is None else at_M[at], dict(zip(roles, (logits_CV, *frozen_CV), strict=True)))
+
+    (states_ND, module), *frozen = [
+        (seen[role].states_ND if at_M is None else seen[role].states_ND[at_M], _head(seen[role], head))
+        for role in roles
+    ]
     modules = [term.own for term in terms if term.own is not None]
-    others: list[torch.Tensor] = [p for module in modules for p in module.parameters() if p.requires_grad]
+    others: list[torch.Tensor] = [p for each in modules for p in each.parameters() if p.requires_grad]
     if any("features" in term.reads for term in terms):
-        others += [each for each in judged.features.values() if each.requires_grad]
-    return loss_in_chunks(judged.states_ND, judged.heads[head], value, frozen=frozen, others=others)
+        others += [each for each in seen[terms[0].of].features.values() if each.requires_grad]
+    return loss_in_chunks(states_ND, module, of, frozen=frozen, others=others)
+
+
+def _first_looks(
+    terms: Sequence[Term], head: str, places: Places, seen: Mapping[str, Seen], step: Step
+) -> dict[int, torch.Tensor]:
+    """What objectives settle for all places, by their identity."""
+    if not terms:
+        return {}
+    looking = [replace(term, reads=term.reads - term.second) for term in terms]
+    pieces: list[list[torch.Tensor]] = [[] for _ in terms]
+
+    def look(at: slice | torch.Tensor, logits: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        for term, measured in zip(looking, pieces, strict=True):
+            shown = _view(term, places, seen, step, at, logits).restrict(term.reads)
+            measured.append(cast(Any, term.objective).measure(shown))
+        return torch.zeros((), device=places.target_N.device)
+
+    with torch.no_grad():
+        # No place at all has numbers too, none of them.
+        look(slice(0, 0), {role: _head(each, head)(each.states_ND[:0]) for role, each in seen.items()})
+        _chunks(looking, head, seen, look)
+    measured = zip(terms, pieces, strict=True)
+    return {id(term.objective): _settled(term, torch.cat(each), places, seen, step) for term, each in measured}
 
 
 def _settled(
@@ -218,7 +254,7 @@ def _view(
     places: Places,
     seen: Mapping[str, Seen],
     step: Step,
-    at: slice = slice(None),
+    at: slice | torch.Tensor = slice(None),
     logits: Mapping[str, torch.Tensor] | None = None,
     settled_NS: torch.Tensor | None = None,
 ) -> View:

@@ -57,6 +57,7 @@ CAUTIONS = {
     "101 times": ([pull("a", 1.0, 0, 1), pull("b", 101.0, 1, 0)], ["b pulls 101 times as hard as a"]),
     "one with two names": ([pull("a", 2.0), pull("b", 2.0)], ["a and b have the same gradient"]),
     "one way, twice as hard": ([pull("a", 2.0), pull("b", 1.0)], []),
+    "of other models": ([pull("a", 2.0, 2), pull("b", 2.0, 2, 0)], []),
     "nothing": ([pull("a", 0.0), pull("b", 1.0)], ["a has no gradient"]),
 }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ import torch
 
 from pipeline.core.methods import find
 from pipeline.kinds.objective import DenseTeacher, Loss, View, first_look
+from pipeline.laws.objective import store
 
 N, V = 6, 11
 
@@ -104,6 +106,22 @@ def test_others_that_agree_up_to_a_constant_teach_nothing(view: View) -> None:
     hard = gradient("nkd", seen, gamma=0.0)
     torch.testing.assert_close(gradient("nkd", seen), hard, rtol=0, atol=1e-9)
     assert hard.abs().max() > 0.01
+
+
+@pytest.mark.parametrize("name", ["nkd", "decoupled"])
+def test_a_stored_teacher_says_of_the_target_what_a_live_one_does(view: View, name: str) -> None:
+    """Also of one that is not among the K: what is lost is how the rest is spread, and never more than that."""
+    assert isinstance(view.teacher, DenseTeacher)
+    given = {"temperature": 1.0}
+    dense = valued(name, view, **given).value_N
+    kept = [replace(view, teacher=store(view.teacher.logits_NV, k, 1.0, view.target_N)) for k in range(1, V + 1)]
+    values = [valued(name, each, **given).value_N for each in kept]
+    torch.testing.assert_close(values[-1], dense)
+    assert all((less <= more + 1e-9).all() for less, more in pairwise(values))
+    # The target's own part does not hang on K at all.
+    alone = {"gamma": 0.0} if name == "nkd" else {"beta": 1e-12}
+    whole = valued(name, view, **given, **alone).value_N
+    assert all(torch.allclose(valued(name, each, **given, **alone).value_N, whole) for each in kept)
 
 
 def test_a_constant_row_over_its_deviation_is_even(view: View) -> None:

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from pipeline.core.methods import find
-from pipeline.kinds.objective import Loss, View
+from pipeline.kinds.objective import DenseTeacher, Loss, View, first_look
 
 NAN = math.nan
 
@@ -103,3 +103,30 @@ def test_kto_looks_at_the_whole_step() -> None:
     values = [built("pairs.kto", beta=0.1)(given).value_N[0].item() for given in (alone, beside)]
     # Better answers gain (-6 + 20) / 2 on average, worse ones (-4 + 10) / 2.
     assert values[1] == pytest.approx(((1 - sigmoid(-0.9)) + (1 - sigmoid(1.1))) / 2) != values[0]
+
+
+def test_an_answer_on_which_both_agree_more_than_usual_has_a_smaller_alpha() -> None:
+    """Of two answers of a side the mean gap is c: 0.1 and 0.3 apart, alpha is (1 - 0.9 * 2, 1 - 0.9 * 2 / 3), cut."""
+    p = torch.tensor([0.5, 0.6, 0.7, 0.6], dtype=torch.float64)
+    q = torch.tensor([0.4, 0.5, 0.4, 0.3], dtype=torch.float64)
+    two = [torch.stack([x, 1 - x], 1).log() for x in (p, q)]
+    method = find("objective", "pairs.skewed")
+    given = View(
+        student_NV=two[1],
+        teacher=DenseTeacher(two[0]),
+        target_N=torch.zeros(4, dtype=torch.int64),
+        example_N=torch.tensor([0, 0, 1, 2]),
+        length_B=torch.tensor([2, 1, 1]),
+        set_B=torch.zeros(3, dtype=torch.int64),
+        reward_B=torch.tensor([0.0, 0.0, 1.0]),
+        weight_N=torch.ones(4, dtype=torch.float64),
+    )
+    for base, worse in ((0.1, [0.01, 0.01, 0.1]), (0.6, [0.2, 0.2, 0.6])):
+        objective = method.factory(alpha=base)
+        view = first_look(objective, given, method.traits["reads"])
+        alpha_N1 = view.settled_NS
+        # The better answer is alone on its side, so its gap is the usual one.
+        torch.testing.assert_close(alpha_N1[:, 0], torch.tensor([*worse, base]).double(), rtol=1e-3, atol=1e-4)
+        for at, alpha in ((0, worse[0]), (2, worse[2]), (3, base)):
+            plain = find("objective", "divergence.pair").factory(alpha=alpha)(given).value_N[at]
+            torch.testing.assert_close(objective(view).value_N[at], plain, rtol=1e-3, atol=1e-6)

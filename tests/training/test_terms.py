@@ -10,9 +10,10 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+from pipeline.core.methods import find  # noqa: E402
 from pipeline.kinds.network import Seen  # noqa: E402
 from pipeline.kinds.objective import DenseTeacher, Loss, Step, View  # noqa: E402
-from pipeline.training import chunks  # noqa: E402
+from pipeline.training import chunks, terms  # noqa: E402
 from pipeline.training.places import Places  # noqa: E402
 from pipeline.training.terms import Role, Term, loss_of  # noqa: E402
 
@@ -76,8 +77,8 @@ def world(places: int = N) -> tuple[dict[str, Any], Places]:
     return roles, stood
 
 
-def loss(roles: dict[str, Any], stood: Places, terms: Sequence[Term]) -> torch.Tensor:
-    return loss_of(terms, {}, stood, roles, Step(0, 1, 0, 1), {"place": N, "labelled": 18, "example": B})
+def loss(roles: dict[str, Any], stood: Places, given: Sequence[Term]) -> torch.Tensor:
+    return loss_of(given, {}, stood, roles, Step(0, 1, 0, 1), {"place": N, "labelled": 18, "example": B})
 
 
 def gradients(roles: dict[str, Any], value: torch.Tensor) -> list[torch.Tensor]:
@@ -100,6 +101,41 @@ def test_a_first_look_needs_no_logits_of_all_places(monkeypatch: pytest.MonkeyPa
     cut = loss(roles, stood, [term, at_once[1]])
     assert max(objective.measured[1:]) <= 4 and sum(objective.measured[1:]) == objective.measured[0]
     torch.testing.assert_close((cut, gradients(roles, cut)), (whole, expected))
+
+
+# Heads that the first look applies, and the second; whether this is at some of the places.
+LOOKS = {
+    "tokens.adaspec": (3, 2, True),
+    "tokens.indirect": (1, 2, True),
+    "tokens.entropy": (1, 1, True),
+    "schedule.guidance": (2, 2, False),
+}
+
+
+@pytest.mark.parametrize("name", LOOKS)
+def test_what_is_not_chosen_or_not_read_is_not_looked_at_again(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    method = find("objective", name)
+    sets: dict[str, Any] = {key: frozenset(method.traits.get(key, ())) for key in ("reads", "first", "second")}
+    chooses = method.traits.get("chooses", False)
+    term = Term(0.7, method.factory(), alone=False, chooses=chooses, reference="start", where="labelled", **sets)
+    term = replace(term, against="teacher")
+    roles, stood = world()
+    whole = loss(roles, stood, [replace(term, item="set")])
+    expected = gradients(roles, whole)
+    applied: list[tuple[int, int]] = []
+
+    def counted(states_ND: torch.Tensor, *given: Any, **more: Any) -> torch.Tensor:
+        applied.append((1 + len(more["frozen"]), len(states_ND)))
+        return chunks.loss_in_chunks(states_ND, *given, **more)
+
+    monkeypatch.setattr(terms, "loss_in_chunks", counted)
+    monkeypatch.setattr(chunks, "CHUNK", {"cpu": 1, "cuda": 1})
+    monkeypatch.setattr(chunks, "BLOCK", {"cpu": 8, "cuda": 8})
+    cut = loss(roles, stood, [term])
+    torch.testing.assert_close((cut, gradients(roles, cut)), (whole, expected))
+    first, second, some = LOOKS[name]
+    assert [heads for heads, _ in applied] == [first, second]
+    assert applied[0][1] == N and (0 < applied[1][1] < N) == some
 
 
 def _plain(view: View) -> Loss:

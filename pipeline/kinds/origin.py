@@ -13,6 +13,8 @@ Engine = Literal["transformers", "vllm"]
 BACKENDS: dict[Engine, str] = {"transformers": "local.model", "vllm": "vllm.engine"}
 
 Dtype = Literal["float32", "bfloat16"]
+# Four bits a weight, of a model that is only looked at (`model/load.py`).
+FOUR_BITS = "nf4"
 
 
 class Origin(Protocol):

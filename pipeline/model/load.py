@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import importlib.util
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pipeline.core.methods import lazy
 from pipeline.core.settings import RunSettings
+from pipeline.errors import Refused
+from pipeline.kinds.origin import FOUR_BITS
 
 if TYPE_CHECKING:
     import torch
@@ -24,15 +27,34 @@ def device_of(settings: RunSettings) -> str:
 
 
 def load(folder: Path, dtype: str) -> transformers.PreTrainedModel:
-    """The causal language model of a folder, in evaluation mode.
+    """The causal language model of a folder, in evaluation mode; with `nf4` its linear layers are in four bits.
 
     GPT-2's activation is computed by one kernel of torch's in place of eight: the same formula, rounded otherwise.
     """
     # A mask is passed where it is needed; the advice to pass one always does not apply.
     transformers.utils.logging.set_verbosity_error()
-    net = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=getattr(torch, dtype)).eval()
+    net = transformers.AutoModelForCausalLM.from_pretrained(folder, **_kept(folder, dtype)).eval()
     for module in list(net.modules()):
         for name, part in module.named_children():
             if type(part) is transformers.activations.NewGELUActivation:
                 setattr(module, name, torch.nn.GELU("tanh"))
     return net
+
+
+def _kept(folder: Path, dtype: str) -> dict[str, Any]:
+    """How its weights are kept: as numbers of a dtype; or in four bits each, with the rest and all that is computed in
+    bfloat16 (Dettmers et al. 2023, QLoRA, arXiv 2305.14314: NF4, its scales quantised too)."""
+    if dtype != FOUR_BITS:
+        return {"dtype": getattr(torch, dtype)}
+    if importlib.util.find_spec("bitsandbytes") is None:
+        raise Refused(
+            f"{folder.name} is run in four bits (`dtype: {FOUR_BITS}`), which needs bitsandbytes: run `uv pip install "
+            f"-e '.[quantised]'`, or write another dtype"
+        )
+    config = transformers.BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type=FOUR_BITS,
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=torch.bfloat16,
+    )
+    return {"dtype": torch.bfloat16, "quantization_config": config}

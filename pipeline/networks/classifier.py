@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 
 from pipeline.core.methods import lazy
+from pipeline.display import listed
 from pipeline.errors import Refused
 from pipeline.kinds.network import Network, Packed, Seen, network
 from pipeline.model import heads
@@ -64,7 +65,8 @@ class Text:
         names, given = self.outcomes(form), answer.strip()
         read = self.tokens(Chat(form), messages)
         target = names.index(given) if given in names else -1
-        return Packed([target], [(0, 1)], cell({TOKENS: read}), len(read))
+        told = f"name none of the outcomes {listed(names)}, so what they say is unknown" if given and target < 0 else ""
+        return Packed([target], [(0, 1)], cell({TOKENS: read}), len(read), told)
 
     def load(self, folder: Path, dtype: str) -> torch.nn.Module:
         transformers.utils.logging.set_verbosity_error()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -36,6 +36,7 @@ class Params(StageParams):
     max_length: PositiveInt = 4096
     train_on: TrainOn = "answer"
     answers: Answers = "last"
+    targets: Literal["answer", "reference"] = "answer"
 
     def inputs(self) -> dict[str, Input]:
         return {
@@ -61,6 +62,11 @@ class Params(StageParams):
 
     def _thoughts(self, plan: Plan) -> list[str]:
         network = find("network", declared_network(plan, self.student))
+        if network.traits.get("thoughts") and self.targets != "answer":
+            return [
+                f"targets: {self.targets}: a {network.name} such as {self.student} learns an answer's text; leave it "
+                f"out, and let `use: recorded.solutions` give the answers that came with the data"
+            ]
         if not network.traits.get("thoughts"):
             told = [("train_on", self.train_on, "answer"), ("answers", self.answers, "last")]
             text = f"a {network.name} such as {self.student} learns the answer alone; leave it out"
@@ -85,7 +91,8 @@ def pack(
     params: Params, responses: Scan, selection: Scan, tokenizer: Path, how: How, out: Path
 ) -> Iterator[pa.RecordBatch]:
     """One example per kept response; loss on the answer and its end token, or on the thought before it, or on both
-    (`train_on`), and with `answers: every` on those of earlier turns. Equal examples become one.
+    (`train_on`), and with `answers: every` on those of earlier turns. Equal examples become one. A classifier learns
+    the outcome that the answer names, or with `targets: reference` the prompt's reference.
 
     The reward is what the answer's own verifier says of it.
     """
@@ -163,13 +170,20 @@ def _one_of_equal(rows: pa.Table) -> pa.RecordBatch:
 def _packed(params: Params, network: Network, form: Path, response: dict[str, Any]) -> Packed:
     """An answer as an example; what is wrong with it is said with its id."""
     more: dict[str, Any] = {}
+    said = response["content"] if params.targets == "answer" else response["reference"] or ""
     if (params.train_on, params.answers) != ("answer", "last"):
         more = {"reasoning": response["reasoning"], "train_on": params.train_on, "answers": params.answers}
     pack: Any = network.pack
     try:
-        return pack(form, response["messages"], response["content"], **more)
+        packed: Packed = pack(form, response["messages"], said, **more)
     except Refused as error:
         raise Refused(f"response {response['response_id']}: {error}") from error
+    if said and params.targets == "reference" and min(packed.token_ids) < 0:
+        raise Refused(
+            f"response {response['response_id']}: the reference {said!r} is none of the outcomes that "
+            f"{params.student} names: correct it, take its row out, or write `targets: answer`"
+        )
+    return packed
 
 
 def _left_out(params: Params, response: dict[str, Any]) -> str:

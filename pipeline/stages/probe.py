@@ -92,7 +92,8 @@ def _again(params: Params, written: Scan, chosen: pa.Array, model: Path, how: Ho
     backend = find("backend", card["backend"])
     dtype = card.get("dtype")
     if "full_logits" in backend.traits["gives"]:
-        dtype = WIDER[dtype or "float32"]
+        # What is kept in four bits has no wider form.
+        dtype = WIDER.get(dtype or "float32", dtype)
     kept = list(recorded(rows))
     # Numbered, because a backend may put them in the order of their ids.
     asked = [replace(tokens, id=f"{number:04d}") for number, (tokens, _) in enumerate(kept)]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
@@ -305,7 +305,7 @@ class StudentParams(Recipe):
     def _lacks_one_answer(self, plan: Plan) -> list[str]:
         """What is made of the last answer alone, where every answer of a conversation is trained on."""
         every = [p.name for p in plan.of("pack") if p.name == self.of.split("/")[1] and p.params.answers == "every"]  # type: ignore[attr-defined]
-        uses = [
+        uses: list[Use[Any]] = [
             *([self.feed.use] if self.feed else []),
             *(t.use for t in self.terms() if "across" in t.use.method.traits),
         ]

@@ -243,6 +243,10 @@ def test_a_network_that_learns_no_text_learns_the_answer_alone(given: dict[str, 
     resolve(given, only="pack@named")
     given["pack"]["named"] |= {"train_on": "reasoning", "answers": "every"}
     assert any("earlier answers have no thoughts apart" in f for f in faults(given, lambda p: None))
+    given["pack"]["named"] |= {"train_on": "answer", "targets": "reference"}
+    assert any("pack.named: targets: reference: a language.causal" in f for f in faults(given, lambda p: None))
+    given["pack"]["named"]["student"] = "named"
+    resolve(given, only="pack@named")
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """Pack: an example carries what it was made from, what it is judged by, and how good it is."""
 
+import json
 import shutil
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from pipeline.core.settings import RunSettings
 from pipeline.core.stage import Instance
 from pipeline.errors import Refused
 from pipeline.model.chat import Chat
+from pipeline.model.folder import PLACES
 from pipeline.stages import pack, read
 from pipeline.tables import ids, parquet, sorting, tensors
 from pipeline.tables.parquet import Scan
@@ -172,6 +174,44 @@ def test_every_answer_of_a_conversation_is_trained_on_where_the_parameter_says_s
         [example] = packed(data, [response("turns", "#5", "5", messages=turns)], answers=answers).values()
         tokens = example["token_ids"]
         assert [tokenizer.decode(tokens[s["start"] : s["end"]], False) for s in example["spans"]] == wanted
+
+
+def named(data: Path, *outcomes: str) -> None:
+    """The form of a classifier in the place of the student's."""
+    form = data / "models/base/tokenizer"
+    form.unlink()
+    shutil.copytree(ROOT / "data" / "embedded" / "base", form)
+    (form / PLACES).write_text(json.dumps({"network": "classifier.text", "outcomes": outcomes}), "utf-8")
+
+
+def test_an_answer_that_names_no_outcome_is_unknown_and_counted(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    named(data, "cat", "dog")
+    said = {"a": " dog ", "b": "Dog", "c": "", "d": "a long story"}
+    rows = [
+        response(
+            name, text, None, verifier=None, messages=[{"role": "user", "content": name}], prompt_id=ids.digest("p")
+        )
+        for name, text in said.items()
+    ]
+    found = packed(data, rows)
+    assert [found[row["response_id"]]["token_ids"] for row in rows] == [[1], [-1], [-1], [-1]]
+    assert "2 of 4 answers: name none of the outcomes cat, dog, so what they say is unknown" in capsys.readouterr().err
+
+
+def test_a_reference_is_learnt_in_the_place_of_an_answer_and_refused_if_it_names_no_outcome(data: Path) -> None:
+    named(data, "cat", "dog")
+    asked = {name: [{"role": "user", "content": name}] for name in "abc"}
+    rows = [
+        response(name, "cat", None, verifier=None, reference=reference, messages=asked[name])
+        for name, reference in (("a", "dog"), ("b", None))
+    ]
+    found = packed(data, rows, targets="reference")
+    assert [found[row["response_id"]]["token_ids"] for row in rows] == [[1], [-1]]
+    rows.append(response("c", "cat", None, verifier=None, reference="Dog", messages=asked["c"]))
+    with pytest.raises(
+        Refused, match=rf"response {rows[2]['response_id']}: the reference 'Dog' is none of the outcomes"
+    ):
+        packed(data, rows, targets="reference")
 
 
 def test_reasoning_alone_is_trained_on_or_its_lack_is_named(data: Path) -> None:

@@ -134,6 +134,14 @@ bench-divergence: setup bench-peers  ## CPU and memory of a distillation loss, b
 bench-training: setup bench-peers  ## tokens that a CPU-second trains on, beside TRL's trainer, a quarter of an hour
 	@PYTHONPATH=. python benchmarks/training_speed.py && python benchmarks/tables.py
 
+.PHONY: bench-objectives
+bench-objectives: setup  ## CPU and memory of every objective over logits, beside forward KL, a quarter of an hour
+	@PYTHONPATH=. python benchmarks/objectives.py && python benchmarks/tables.py
+
+.PHONY: bench-distilling
+bench-distilling: setup bench-peers  ## training from stored signals, beside a live teacher and TRL's trainer, ten minutes
+	@PYTHONPATH=. python benchmarks/distilling.py && python benchmarks/tables.py
+
 .PHONY: bench-signals
 bench-signals: setup  ## private memory of a row of signals, beside rows as dictionaries, five minutes
 	@PYTHONPATH=. python benchmarks/signals_memory.py && python benchmarks/tables.py

@@ -1,6 +1,6 @@
 """What every objective over logits costs: CPU and memory of its loss and gradient, beside forward KL's.
 
-    PYTHONPATH=. python benchmarks/objectives.py                                  # a quarter of an hour of one core
+    make bench-objectives                                                         # a quarter of an hour of one core
     PYTHONPATH=. python benchmarks/objectives.py --rounds 1 --only tokens --out /tmp/try.json
 
 The states, heads and places are those of `benchmarks/divergence.py`, with a second model for those that look at two;

@@ -178,6 +178,10 @@ bench-scale: setup  ## CPU and memory of score, select, curate and pack from 100
 bench-vectors: setup  ## CPU and memory of k-centre on a million vectors in a table of scores, ten minutes
 	@PYTHONPATH=. python benchmarks/vectors.py && python benchmarks/tables.py
 
+.PHONY: bench-view
+bench-view: setup  ## a page of `stillhouse view` over a million responses, three minutes
+	@PYTHONPATH=. python benchmarks/viewing.py && python benchmarks/tables.py
+
 .PHONY: embedded
 embedded: setup  ## make the shipped teacher and base again from nothing, minutes
 	@python recipes/embedded.py

@@ -231,6 +231,13 @@ SELECTIONS = Suite(
     ),
 )  # fmt: skip
 
+SCORES = Suite(
+    contracts.SCORES,
+    ("response_id", "prompt_id"),
+    "SELECT *, detail AS excerpt, concat_ws(' ', of, instance, response_id) AS instance_id FROM scores",
+    (ROWS, unique("ids", "every answer has one score of a table", "instance_id")),
+)
+
 TRAINED_COLUMNS = """
         len(token_ids) || ' tokens, trained ' || array_to_string(
             list_transform(spans, lambda s: s.start || ':' || s."end"), ' ') AS excerpt,
@@ -335,7 +342,7 @@ SIGNALS = Suite(
     ),
 )  # fmt: skip
 
-SUITES = {suite.table.name: suite for suite in (PROMPTS, RESPONSES, SELECTIONS, EXAMPLES, SIGNALS)}
+SUITES = {suite.table.name: suite for suite in (PROMPTS, RESPONSES, SCORES, SELECTIONS, EXAMPLES, SIGNALS)}
 
 
 class Rule(BaseModel):

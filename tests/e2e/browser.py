@@ -30,12 +30,17 @@ class Visit:
     answers: list[Any] = field(default_factory=list)
 
 
-def visit(page: Path, *questions: str) -> Visit:
-    """Open a page from disk, wait until it has loaded, then evaluate expressions in it."""
-    return asyncio.run(asyncio.wait_for(_visit(page, questions), PATIENCE_S))
+class Step(str):
+    """An expression that leads to another page, such as a click on a link."""
 
 
-async def _visit(page: Path, questions: tuple[str, ...]) -> Visit:
+def visit(page: Path | str, *questions: str) -> Visit:
+    """Open a page from disk, or of an address, wait until it has loaded, then evaluate expressions in it."""
+    address = page.as_uri() if isinstance(page, Path) else page
+    return asyncio.run(asyncio.wait_for(_visit(address, questions), PATIENCE_S))
+
+
+async def _visit(page: str, questions: tuple[str, ...]) -> Visit:
     assert CHROMIUM is not None
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
         arguments = (*FLAGS, f"--user-data-dir={profile}", "about:blank")
@@ -58,7 +63,7 @@ async def _address(process: asyncio.subprocess.Process) -> str:
     raise RuntimeError("Chromium ended before it listened")
 
 
-async def _watch(address: str, page: Path, questions: tuple[str, ...]) -> Visit:
+async def _watch(address: str, page: str, questions: tuple[str, ...]) -> Visit:
     seen = Visit()
     async with aiohttp.ClientSession() as session:
         async with session.put(f"{address}/json/new?about:blank") as reply:
@@ -82,12 +87,17 @@ async def _watch(address: str, page: Path, questions: tuple[str, ...]) -> Visit:
 
             for domain in ("Page", "Network", "Runtime", "Log"):
                 await call(f"{domain}.enable")
-            await socket.send_json({"id": next(numbers), "method": "Page.navigate", "params": {"url": page.as_uri()}})
+            await socket.send_json({"id": next(numbers), "method": "Page.navigate", "params": {"url": page}})
             await until(lambda message: message.get("method") == "Page.loadEventFired")
             for question in questions:
-                result = await call("Runtime.evaluate", expression=question, returnByValue=True)
+                # A step is taken after it has been answered, so that the page that follows is waited for.
+                asked = f"setTimeout(() => {{ {question} }}, 0)" if isinstance(question, Step) else question
+                result = await call("Runtime.evaluate", expression=asked, returnByValue=True)
                 assert "exceptionDetails" not in result, result
-                seen.answers.append(result["result"].get("value"))
+                if isinstance(question, Step):
+                    await until(lambda message: message.get("method") == "Page.loadEventFired")
+                else:
+                    seen.answers.append(result["result"].get("value"))
     return seen
 
 

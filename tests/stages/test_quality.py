@@ -70,7 +70,19 @@ def signals(n: int = 12) -> list[dict]:
     ]  # fmt: skip
 
 
-MAKERS = {f.__name__: f for f in (prompts, responses, selections, examples, signals)}
+def scores(n: int = 12) -> list[dict]:
+    return [
+        {
+            "response_id": r["response_id"],
+            "prompt_id": r["prompt_id"],
+            "score": float(r["sample"] == 0),
+            "quantities": [],
+        }
+        for r in responses(n)
+    ]
+
+
+MAKERS = {f.__name__: f for f in (prompts, responses, scores, selections, examples, signals)}
 
 
 def check(data: Path, rows: list[dict], table: str, **extra: object) -> dict:
@@ -130,6 +142,7 @@ FAULTS = {
         "logprobs": lambda r: spoil(r[3], logprobs=[-0.5, 0.5, -1.0]),
         "bytes": lambda r: spoil(r[3], outputs=SHORT),
     },
+    "scores": {"ids": lambda r: spoil(r[2], response_id=twin(r, 2)["response_id"])},
     "selections": {
         "weights": lambda r: spoil(r[2], weight=0.0),
         "weight": lambda r: spoil(r[3], weight=-1.0),
@@ -188,6 +201,14 @@ def test_a_fault_fails_its_expectation_and_no_other(tmp_path: Path, table: str, 
         assert {row[key] for row in found["offending"]} <= {row[key] for row in rows}
         if found["unexpected"] == 1:
             assert found["offending"][0][key] in (rows[2][key], rows[3][key])
+
+
+def test_a_gate_reads_what_people_said(tmp_path: Path) -> None:
+    """Of the scores that labels gave a share must be good; an answer that nobody labelled counts for neither side."""
+    rows = [{**row, "score": [1.0, 1.0, 1.0, 0.0, None][i % 5]} for i, row in enumerate(scores())]
+    for share, wrong in ((0.7, []), (0.8, ["good"])):
+        expect = [{"name": "good", "rule": "score = 1", "mostly": share}]
+        assert failed(check(tmp_path, rows, "scores", expect=expect)) == wrong
 
 
 def compact(n: int = 12) -> list[dict]:
@@ -261,6 +282,8 @@ WITH_NAN = {
     "a temperature": ("signals", {"temperature": math.nan}),
     "a log-probability": ("responses", {"logprobs": [-0.5, math.nan, -1.0]}),
     "every log-probability": ("responses", {"logprobs": [math.nan] * 3}),
+    "a score": ("scores", {"score": math.nan}),
+    "a quantity of a score": ("scores", {"quantities": [("good", math.nan)]}),
     "a cost": ("responses", {"cost_usd": math.nan}),
 }
 
@@ -284,7 +307,8 @@ def test_nan_is_a_fault_however_it_came_into_the_table(
 @pytest.mark.parametrize("table", [t for t in SUITES if t != "prompts"])
 def test_infinity_and_null_are_no_nan(table: str, tmp_path: Path) -> None:
     rows = MAKERS[table]()
-    changed = {"responses": {"logprobs": [-math.inf, None, -1.0]}, "signals": {"target_logprob": [None, None, None]}}
+    changed = {"responses": {"logprobs": [-math.inf, None, -1.0]}, "signals": {"target_logprob": [None, None, None]},
+               "scores": {"score": math.inf}}  # fmt: skip
     spoil(rows[2], **changed.get(table, {"weight": math.inf}))
     assert "numbers" not in failed(check(tmp_path, rows, table))
 

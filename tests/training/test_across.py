@@ -126,7 +126,7 @@ def distilled(
         "rows": ("examples/some",), "gates": ("gates/examples/some",), "student": ("models/base",),
         "teacher": (f"models/{teacher}",), **({"texts": (TEXTS,)} if given["texts"] else {}),
     }  # fmt: skip
-    return run(folder, "distill", name, given, inputs, steps=steps)
+    return run(folder, "distill", name, given, inputs, checkpoint_steps=steps)
 
 
 def test_the_same_model_with_other_ids_teaches_nothing(others: Path) -> None:

@@ -6,6 +6,7 @@ import html
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import urllib.request
@@ -16,8 +17,10 @@ from pathlib import Path
 import pytest
 from fastapi.testclient import TestClient
 
+from pipeline.__main__ import main
 from pipeline.contracts import RESPONSES
 from pipeline.core.settings import RunSettings
+from pipeline.laws.scorer import responses
 from pipeline.tables import parquet
 from pipeline.tables.labels import Writer, labels_of
 from pipeline.tables.parquet import Scan
@@ -330,7 +333,7 @@ def test_a_label_of_another_window_is_seen_at_once(client: TestClient, root: Pat
 
 
 def test_a_table_that_changes_is_read_anew(tmp_path: Path) -> None:
-    rows = laws_rows()
+    rows = responses().to_pylist()
     parquet.write(RESPONSES, tmp_path / "responses/train/teacher", 1, [RESPONSES.rows(rows[:3])])
     tables = Tables(tmp_path)
     try:
@@ -340,12 +343,6 @@ def test_a_table_that_changes_is_read_anew(tmp_path: Path) -> None:
         assert Scan(RESPONSES, (tmp_path / "responses/train/teacher",)).count() == len(rows)
     finally:
         tables.end()
-
-
-def laws_rows() -> list[dict]:
-    from pipeline.laws.scorer import responses
-
-    return responses().to_pylist()
 
 
 # Text of others.
@@ -398,3 +395,30 @@ def test_the_command_prints_its_address_and_ends_when_it_is_told_to(root: Path) 
         child.send_signal(signal.SIGINT)
         assert child.wait(30) in (0, 130)
         assert "Traceback" not in child.stderr.read()
+
+
+def test_where_there_is_nothing_to_look_at_the_command_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["view"]) == 1
+    assert "there is no folder data/ here" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("port", ["x", "-1", "65536", "80.5"])
+def test_a_port_that_is_none_is_refused(port: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["view", "--port", port])
+    assert "number of a port" in capsys.readouterr().err
+
+
+def test_a_port_that_is_taken_is_named(
+    root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(root)
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        assert main(["view", "--port", str(port)]) == 1
+    assert f"port {port} cannot be listened on (Address already in use): leave --port out" in capsys.readouterr().err

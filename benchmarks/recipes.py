@@ -21,7 +21,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import chdir
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass
 from graphlib import TopologicalSorter
 from pathlib import Path
 from typing import Any
@@ -57,6 +57,7 @@ GROUPS = (
     "features",
     "beside",
     "feedback",
+    "judged",
 )
 SEEDS = tuple(range(101, 109))
 GRAPH_SEEDS = SEEDS[:3]
@@ -141,7 +142,7 @@ class Row:
         ours, theirs = self.figures.mean(0)
         better = (self.figures[:, 1] - self.figures[:, 0]) * (1 if self.less else -1)
         over = over_seeds(better[:, None])
-        value, low, high = (f"{end:+.3g}" for end in astuple(over))
+        value, low, high = (f"{end:+.3g}" for end in (over.value, over.low, over.high))
         return [
             *about, f"{ours:.3g}", f"{theirs:.3g}", value, f"{low} to {high}", SAID[verdict(over)],
             str(len(self.figures)), self.date,

@@ -169,7 +169,7 @@ def main() -> None:
     content = {
         "date": time.strftime("%Y-%m-%d"), "seeds": given.seeds, "bench": given.bench, "changed": given.set,
         "commit": commit(), "made_by": by, "minutes": round((time.time() - started) / 60, 1), "tried": TRIED,
-        "table": text.splitlines(), "items": base.items, "domains": base.of_domain,
+        "table": text.splitlines(), "items": base.items.tolist(), "domains": [base.names[i] for i in base.of_domain],
         "right": right,
     }  # fmt: skip
     out.parent.mkdir(parents=True, exist_ok=True)

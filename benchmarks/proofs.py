@@ -25,6 +25,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import yaml
 from default_effect import judged, run_all
 from gateway import commit, machine
@@ -119,7 +120,7 @@ def run(recipe: str, params: Mapping[str, Any], workers: int) -> tuple[Mapping[s
 def row(recipe: str, first: str, second: str, lines: Mapping[str, Judged]) -> dict[str, object]:
     """A method beside its control."""
     one, two = lines[first], lines[second]
-    assert one.items == two.items
+    assert np.array_equal(one.items, two.items)
     differences = one.right - two.right
     over = over_seeds(differences)
     both = over_seeds_and_items(differences, ids.seed_of(0, "proofs", recipe, first, second))
@@ -148,8 +149,8 @@ def kept(lines: Mapping[str, Judged], steps: Mapping[str, int], seeds: Sequence[
     """The raw results of a recipe: per line what was right, by seed and item."""
     some = next(iter(lines.values()))
     return {
-        "items": some.items,
-        "domains": some.of_domain,
+        "items": some.items.tolist(),
+        "domains": [some.names[i] for i in some.of_domain],
         "lines": {
             name: {
                 "accuracy": _points(line.accuracy.value),

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.commands.screen import show, show_json
-from pipeline.core.workspace import DATA
+from pipeline.core.workspace import DATA, ROOT
 from pipeline.errors import Refused
 from pipeline.report import arms
 from pipeline.viewing.lineage import SOURCES, Node, find, upstream
@@ -178,9 +178,11 @@ def run(id: str | None, withdraw: str | None, openlineage: str | None, as_json: 
     """Print a model's tree back to its prompts, or one row's story forward to the models that it taught."""
     if withdraw is not None:
         # It asks DVC, which takes a second to import.
+        from pipeline.commands.tidy import undisturbed
         from pipeline.commands.withdraw import withdraw as withdrawing
 
-        show(withdrawing(withdraw))
+        with undisturbed(ROOT):
+            show(withdrawing(withdraw))
         return
     if openlineage is not None:
         from pipeline.commands.openlineage import events, send

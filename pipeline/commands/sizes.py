@@ -91,7 +91,7 @@ class _Told:
         rows, tokens = self.rows(instance), self._tokens(instance)
         if rows is None or tokens is None:
             return None
-        each = ROW[table.name](tokens, max(getattr(i.params, "k", 1) for i in self._asking(instance)))
+        each = ROW[table.name](tokens, max((getattr(i.params, "k", 1) for i in self._asking(instance)), default=1))
         if table.name == "signals":
             kept = getattr(params, "top_k", 0) * (TOKEN + LOGPROB)
             each += tokens * (kept / (2 if getattr(params, "store", "") == "compact" else 1) + 2 * LOGPROB)

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import argparse
 import shutil
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -34,25 +35,32 @@ ABOUT = "forget what is gone in dvc.lock, and bound DVC's cache, the memo and ch
 MORE = "Not while DVC runs, but for --locks."
 
 
-def forget(root: Path, known: Collection[str]) -> list[str]:
-    """Remove from `dvc.lock` all but the known instances, and dead entries of DVC's busy paths; returns the former."""
-    lock = root / "dvc.lock"
+@contextmanager
+def undisturbed(root: Path) -> Iterator[None]:
+    """While this holds, no DVC runs here; refuses if one does, and drops dead entries of DVC's busy paths."""
     try:
         with Repo(str(root)) as repo, repo.lock:
             _, living = free_busy_paths(Path(repo.tmp_dir))
             if living:
                 raise TryAgain(f"DVC is running here ({living[0]}); wait until it ends")
-            if not lock.exists():
-                return []
-            with modify_yaml(str(lock)) as content:
-                gone = [label for label in content["stages"] if label not in known]
-                for label in gone:
-                    del content["stages"][label]
-                return gone
+            yield
     except LockError as error:
         raise TryAgain("DVC is running here; wait until it ends") from error
     except DvcException as error:
         raise Refused(f"DVC cannot open this repository: {error}") from error
+
+
+def forget(root: Path, known: Collection[str]) -> list[str]:
+    """Remove from `dvc.lock` all but the known instances, and dead entries of DVC's busy paths; returns the former."""
+    lock = root / "dvc.lock"
+    with undisturbed(root):
+        if not lock.exists():
+            return []
+        with modify_yaml(str(lock)) as content:
+            gone = [label for label in content["stages"] if label not in known]
+            for label in gone:
+                del content["stages"][label]
+            return gone
 
 
 def free_busy_paths(folder: Path) -> tuple[int, list[str]]:
@@ -122,7 +130,8 @@ def run(orphans: bool, cache: int | None, memo: int | None, checkpoints: bool, l
             shutil.rmtree(place)
         show([f"{size} {'removed' if orphans else 'of tables that nobody owns; --orphans removes them'}"])
     if cache is not None:
-        show(bounds.cache(ROOT, cache))
+        with undisturbed(ROOT):
+            show(bounds.cache(ROOT, cache))
     if memo is not None:
         show(bounds.memo(Memo(memo_folder()), memo))
     if checkpoints:

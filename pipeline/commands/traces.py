@@ -66,9 +66,8 @@ class Traces:
     def _needles(self) -> list[bytes]:
         long = [text for text in self.texts if len(text) >= SHORTEST]
         ways = {w for t in long for w in (t, json.dumps(t)[1:-1], json.dumps(t, ensure_ascii=False)[1:-1])}
-        return sorted(
-            {html.escape(w, quote).encode() for w in ways for quote in (True, False)} | {w.encode() for w in ways}
-        )
+        escaped = {html.escape(way, quote) for way in ways for quote in (True, False)}
+        return [way.encode() for way in sorted(ways | escaped)]
 
     def within(self, file: Path) -> bool:
         return self.in_table(file) if is_table(file) else self.in_bytes(file)
@@ -169,10 +168,8 @@ def _locked(root: Path, cache: Path) -> Iterator[Mapping[str, str]]:
     for commit in _git(root, "log", "--all", "--format=%H", "--", "dvc.lock").split():
         texts.append(_git(root, "show", f"{commit}:dvc.lock"))
     for text in texts:
-        for stage in (
-            (yaml.load(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader)) or {}).get("stages") or {}
-        ).values():
-            yield _outs(stage)
+        found = yaml.load(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader)) or {}
+        yield from map(_outs, found.get("stages", {}).values())
     yield from (_outs(_loaded(file)) for file in walk(runs_of(cache)))
 
 
@@ -197,13 +194,14 @@ def still_in(data: Path, folders: Iterable[str], traces: Traces) -> list[str]:
 
 def commands(root: Path, sources: Collection[str], traces: Traces) -> list[str]:
     """What to run, by hand, for what others keep: remotes, experiments, Prefect, git."""
-    remotes = [line.split("\t")[0].split()[0] for line in _dvc_remotes(root)]
+    with Repo(str(root)) as repo:
+        remotes = sorted(repo.config["remote"])
     told = [f"dvc gc --workspace --cloud --remote {name}   # all but the graph as it is now" for name in remotes]
     if _git(root, "for-each-ref", "refs/exps"):
         told.append("dvc exp remove --all   # experiments keep tables of their own")
-    files = sorted(
-        {file for source in sources if (file := source.rpartition(":")[0] or source) and _tracked(root, file)}
-    )
+    if any(map(traces.in_bytes, walk(root / "data" / ".prefect"))):
+        told.append("prefect server database reset   # records of flows, with what stages said")
+    files = sorted(file for file in set(map(file_of, sources)) if _tracked(root, file))
     told += [f"git filter-repo --invert-paths --path {file}   # all commits anew without this file" for file in files]
     return told
 
@@ -211,11 +209,6 @@ def commands(root: Path, sources: Collection[str], traces: Traces) -> list[str]:
 def file_of(source: str) -> str:
     """The file of a source such as `mine.jsonl:17`."""
     return source.rpartition(":")[0] or source
-
-
-def _dvc_remotes(root: Path) -> list[str]:
-    with Repo(str(root)) as repo:
-        return sorted(repo.config["remote"])
 
 
 def _tracked(root: Path, file: str) -> bool:

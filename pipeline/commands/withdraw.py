@@ -30,8 +30,8 @@ from pipeline.viewing.lineage import ID
 
 @dataclass
 class Found:
-    """What a name stands for: its prompts, these and those made of them, the answers to
-    them and the ids of what was asked, what all of these say, where they came from, and the folders that hold them."""
+    """What a name stands for: its prompts, these and those made of them, the answers to them and the ids of what was
+    asked, what all of these say, where the first came from, and the folders that hold the prompts."""
 
     seeds: frozenset[str] = frozenset()
     prompts: set[str] = field(default_factory=set)
@@ -46,11 +46,11 @@ def find(files: Iterable[Path], data: Path, wanted: str) -> Found:
     """All prompts of this id or its beginning, or of this source, in all tables that lie here, and those that were made
     of them or of the answers to them, at any time."""
     found, named = Found(), bool(ID.fullmatch(wanted))
-    tables = [(file, pq.ParquetFile(file)) for file in files if traces.is_table(file)]
-    pools = [(file, table) for file, table in tables if {"source", "messages"} <= {*table.schema_arrow.names}]
-    answers = [table for _, table in tables if "request_id" in table.schema_arrow.names]
-    for _, pool in pools:
-        for row in pool.read(columns=["prompt_id", "source"]).to_pylist():
+    columns = {file: {*pq.read_schema(file).names} for file in files if traces.is_table(file)}
+    pools = [file for file, names in columns.items() if {"source", "messages"} <= names]
+    answers = [file for file, names in columns.items() if "request_id" in names]
+    for pool in pools:
+        for row in _read(pool, "prompt_id", "source").to_pylist():
             if row["prompt_id"].startswith(wanted) if named else withdrawn.comes_from(row["source"], wanted):
                 found.prompts.add(row["prompt_id"])
                 found.sources.add(row["source"])
@@ -60,19 +60,25 @@ def find(files: Iterable[Path], data: Path, wanted: str) -> Found:
     before = -1
     while before < len(found.prompts):
         before = len(found.prompts)
-        for table in answers:
-            rows = _of(table.read(columns=["response_id", "request_id", "prompt_id", "content"]), found.prompts)
+        for file in answers:
+            rows = _of(_read(file, "response_id", "request_id", "prompt_id", "content"), found.prompts)
             found.answers |= set(rows["response_id"].to_pylist())
             found.asked |= set(rows["request_id"].to_pylist())
             found.texts |= {said for said in rows["content"].to_pylist() if said}
-        for file, pool in pools:
-            for row in pool.read(columns=["prompt_id", "messages", "parent_ids"]).to_pylist():
+        for file in pools:
+            for row in _read(file, "prompt_id", "messages", "parent_ids").to_pylist():
                 parents = {*(row.get("parent_ids") or ())}
                 if row["prompt_id"] in found.prompts or parents & (found.prompts | found.answers):
                     found.prompts.add(row["prompt_id"])
                     found.folders |= {file.parent.relative_to(data).as_posix()} if file.is_relative_to(data) else set()
                     found.texts |= {turn["content"] for turn in row["messages"] if turn["role"] == "user"}
     return found
+
+
+def _read(file: Path, *columns: str) -> pa.Table:
+    """Some columns of a table, those of them that it has."""
+    with pq.ParquetFile(file) as opened:
+        return opened.read(columns=list(columns))
 
 
 def _of(rows: pa.Table, prompts: Collection[str]) -> pa.Table:

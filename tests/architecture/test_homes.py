@@ -43,7 +43,6 @@ COVERED = {
     "commands/sizes.py": "e2e/test_commands.py",
     "commands/stored.py": "e2e/test_verify.py",
     "commands/verify.py": "e2e/test_verify.py",
-    "commands/traces.py": "e2e/test_withdraw.py",
     "commands/withdraw.py": "e2e/test_withdraw.py",
     "commands/unroll.py": "plan/test_unroll.py",
     "commands/upgrade.py": "commands/test_new.py",

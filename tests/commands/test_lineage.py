@@ -212,3 +212,8 @@ def test_hostile_text_is_quoted_and_inert(
     assert len([line for line in printed.splitlines() if line.startswith("response ")]) == 3
     assert main(["lineage", PROMPT, "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["prompts"][0]["messages"][0]["content"] == HOSTILE
+
+
+def test_it_needs_something_to_tell_of(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["lineage"]) == 1
+    assert "needs an instance or the id of a row, or --withdraw and what is to go" in capsys.readouterr().err

@@ -94,7 +94,8 @@ def test_a_selectors_own_parameter_is_no_budget(tmp_path: Path, monkeypatch: pyt
     ours = ("selector", "mine")
     monkeypatch.setattr(methods, "_named", lambda k, f: ["mine.shared"] if (k, f.stem) == ours else real(k, f))
     families = methods._families
-    monkeypatch.setattr(methods, "_families", lambda kind: [*families(kind), methods.ROOT / "mine.py"])
+    monkeypatch.setattr(methods, "_families", lambda kind: [*families(kind), tmp_path / "mine.py"])
+    (tmp_path / "mine.py").touch()
     monkeypatch.setattr(resolving, "_identity", lambda declared, params: "")
     params = copy.deepcopy(report_data.PARAMS)
     params["select"]["coverage"].update(use="mine.shared", budget_share=0.25)

@@ -61,8 +61,8 @@ def copier(seed: int) -> FIGURES:
     for _ in range(PAIRS):
         wrong = rng.random(ITEMS) < 0.3
         taught = ["right" if not no else f"w{rng.integers(4)}" for no in wrong]
-        # Both have as many wrong; the copier's are its teacher's, four times in five, the other's are its own.
-        other = rng.permutation(wrong)
+        # Both are wrong as often; the copier's mistakes are its teacher's, four times in five, the other's are its own.
+        other = rng.random(ITEMS) < 0.3
         copied = [
             t if rng.random() < 0.8 else f"w{rng.integers(4)}" if no else "right"
             for t, no in zip(taught, wrong, strict=True)

@@ -22,6 +22,8 @@ To read it, go from what the data is to what is done with it; a room imports onl
 A word for each thing:
 
     section, entry     of `params.yaml`: `train:`, and `kd:` in it; `responses.entry` is the one of generate that asked
+    workspace, pin     a folder with a map, parameters and data: a clone, or what `stillhouse new` made, which has a pin
+                       for code: the package that its plan is of
     instance           an entry as DVC runs it, `train@kd`, written to `data/plan/` by plan
     arm                trainings that differ in nothing but their seeds: one line of the report
     table, part        rows of one schema in a folder; one of its files, with all that is about its prompts

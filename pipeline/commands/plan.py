@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 
 from pipeline.core import identity
-from pipeline.core.workspace import DATA, PARAMS
+from pipeline.core.workspace import DATA, PARAMS, ROOT
+from pipeline.plan import pin
 from pipeline.plan.disk import remember, write
 from pipeline.plan.reading import load
 from pipeline.plan.resolve import resolve
@@ -19,7 +20,8 @@ def arguments(command: argparse.ArgumentParser) -> None:
 
 def run() -> None:
     """Check `params.yaml` whole and write `data/plan/`."""
-    package = identity.package()
+    pin.hold(ROOT)
+    package = identity.package(identity.OWN)
     plan = resolve(load(PARAMS))
     write(plan, DATA)
     remember(plan, package, DATA)

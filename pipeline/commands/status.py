@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 
 from pipeline.commands.screen import show, show_json
 from pipeline.core.workspace import PARAMS, ROOT
 from pipeline.display import listed
+from pipeline.plan import pin
 from pipeline.plan.reading import load
 from pipeline.plan.resolve import resolve
-from pipeline.plan.status import standings
+from pipeline.plan.status import Standing, standings
 
 ABOUT = "what `dvc repro` would run now, and why"
 MORE = "An instance that must run is restored from DVC's run cache if the same was run before."
@@ -27,6 +29,12 @@ def run(as_json: bool) -> None:
     if as_json:
         show_json({s.label: {"state": s.state, "why": s.why} for s in found if s.state != "clean"})
         return
+    tell(found)
+    show(pin.told(ROOT))
+
+
+def tell(found: Sequence[Standing]) -> None:
+    """Print what is not up to date, and how much is."""
     said = {
         "must": "must run: {}",
         "may": "may run, if what it reads from {} comes out different",

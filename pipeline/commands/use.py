@@ -7,10 +7,11 @@ import subprocess
 from pathlib import Path
 
 from pipeline.commands.screen import show
-from pipeline.core.workspace import PARAMS, ROOT
+from pipeline.core.workspace import PARAMS
 from pipeline.errors import Refused
 from pipeline.plan.faults import PlanError
 from pipeline.plan.reading import load
+from pipeline.plan.reading import recipe as named
 from pipeline.plan.resolve import resolve
 
 ABOUT = "put a complete params file in place of params.yaml"
@@ -18,20 +19,18 @@ ABOUT = "put a complete params file in place of params.yaml"
 
 def arguments(command: argparse.ArgumentParser) -> None:
     """What may follow `use`."""
-    command.add_argument("recipe", type=Path, help="such as recipes/<file>")
+    command.add_argument("recipe", type=Path, help="such as recipes/<file>, here or of the package")
     command.add_argument("--force", action="store_true", help="even if params.yaml has changes that git does not hold")
 
 
 def run(recipe: Path, force: bool) -> None:
     """Put a complete params file in place of params.yaml."""
-    if not recipe.is_file():
-        there = ", ".join(str(p) for p in sorted((ROOT / "recipes").glob("*.yaml"))) or "none"
-        raise Refused(f"there is no file {recipe}; the recipes are {there}")
+    found = named(recipe)
     try:
-        plan = resolve(load(recipe))
+        plan = resolve(load(found))
     except PlanError as error:
         raise PlanError(error.faults, str(recipe)) from error
-    new = recipe.read_bytes()
+    new = found.read_bytes()
     if PARAMS.exists() and PARAMS.read_bytes() != new and not force and not _committed(PARAMS):
         raise Refused(f"{PARAMS} has changes that git does not hold; commit them, or add --force to lose them")
     fresh = PARAMS.with_suffix(".new")

@@ -184,7 +184,7 @@ def _end(declared: Stage, instance: Instance, whole: Mapping[str, Any]) -> None:
 
 def _packages(declared: Stage) -> dict[str, str]:
     found = {}
-    for package in ("pyarrow", "duckdb", "numpy", *declared.imports):
+    for package in ("stillhouse", "pyarrow", "duckdb", "numpy", *declared.imports):
         try:
             found[package] = version(package)
         except PackageNotFoundError:

@@ -18,6 +18,10 @@ from pathlib import Path
 from pipeline.tables import ids
 
 PACKAGE = Path(__file__).parents[1]
+# A workspace's own methods lie here, `methods/scorers/mine.py`, as if they lay in the package.
+OWN = Path("methods")
+# The family that is the user's own, in the folder of every kind.
+MINE = "mine"
 # These say how a stage is run and checked. The contracts enter by the schemas of the tables a stage reads and writes.
 HOW = {"core", "memo", "plan", "commands", "errors", "display", "contracts", "__init__", "__main__"}
 NOTHING = ast.dump(ast.Module([], []))
@@ -41,10 +45,14 @@ def closure(modules: list[str]) -> list[str]:
     return sorted(found)
 
 
-def package() -> str:
-    """A hash over this package's files, by their bytes: while it is the same, every fingerprint is."""
-    files = (f for f in PACKAGE.rglob("*") if f.is_file() and f.suffix != ".pyc")
-    return ids.digest(sys.version, sorted((f.relative_to(PACKAGE).as_posix(), f.read_bytes().hex()) for f in files))
+def package(*more: Path) -> str:
+    """A hash over the files of this package, and of more folders, by their bytes.
+
+    While it is the same, with the folder `OWN`, every fingerprint is.
+    """
+    files = ((f.relative_to(root), f) for root in (PACKAGE, *more) for f in root.rglob("*"))
+    code = ((place.as_posix(), f.read_bytes().hex()) for place, f in files if f.is_file() and f.suffix != ".pyc")
+    return ids.digest(sys.version, sorted(code))
 
 
 @functools.cache
@@ -78,7 +86,10 @@ def forget() -> None:
 
 
 def _file(module: str) -> Path:
-    path = PACKAGE.joinpath(*module.split(".")[1:])
+    way = module.split(".")[1:]
+    path, own = PACKAGE.joinpath(*way), OWN.joinpath(*way).with_suffix(".py")
+    if way[-1:] == [MINE] and own.exists():
+        return own
     return path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
 
 

@@ -2,7 +2,8 @@
 
 `use: family.name` in `params.yaml` means function `name` in `pipeline/<kind>s/<family>.py`. The function's keyword
 arguments are the method's parameters, its docstring names the paper, and the folder is the registry: nothing is
-listed twice. A user's own method is one function in `pipeline/<kind>s/mine.py`.
+listed twice. A user's own method is one function in `pipeline/<kind>s/mine.py`, or in `methods/<kind>s/mine.py` of a
+workspace.
 
 A kind is a file too: `pipeline/kinds/<kind>.py` says what its methods are given and give, by a type that is named as
 the kind, and has their marker. Nothing else lists the kinds.
@@ -28,14 +29,13 @@ from pydantic import BaseModel, ConfigDict, GetJsonSchemaHandler, ValidationErro
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, ErrorDetails, InitErrorDetails, PydanticCustomError
 
+from pipeline.core.identity import MINE, OWN
 from pipeline.display import nearest
 from pipeline.errors import Refused
 
 ROOT = Path(__file__).parents[1]
 # Kind -> the folder of its families.
 KINDS = {file.stem: f"{file.stem}s" for file in sorted((ROOT / "kinds").glob("[a-z]*.py"))}
-# The family that is the user's own, in every folder.
-MINE = "mine"
 
 K = TypeVar("K")
 
@@ -108,7 +108,7 @@ def available(kind: str) -> tuple[str, ...]:
 def _named(kind: str, file: Path) -> list[str]:
     """The names of the methods of a family."""
     # A file that cannot be read has no methods; `find` says so to whoever names one of it.
-    read = _read(file) if file.exists() else ""
+    read = _read(file)
     nodes = [] if isinstance(read, str) else [node for node in read.body if isinstance(node, ast.FunctionDef)]
     return [f"{file.stem}.{node.name}" for node in nodes if any(_is_marker(d, kind) for d in node.decorator_list)]
 
@@ -119,7 +119,8 @@ def shipped(kind: str) -> tuple[str, ...]:
 
 
 def _families(kind: str) -> list[Path]:
-    return sorted((ROOT / KINDS[kind]).glob("*.py"))
+    shipped, own = (ROOT / KINDS[kind]).glob("*.py"), (OWN / KINDS[kind]).glob(f"{MINE}.py")
+    return sorted({file.stem: file for file in (*shipped, *own)}.values(), key=lambda file: file.stem)
 
 
 def _read(file: Path) -> ast.Module | str:
@@ -128,7 +129,8 @@ def _read(file: Path) -> ast.Module | str:
         return ast.parse(file.read_text("utf-8"))
     except (SyntaxError, UnicodeDecodeError, ValueError) as error:
         line = f"line {error.lineno}: " if isinstance(error, SyntaxError) else ""
-        return f"{file.relative_to(ROOT.parent)} is no Python ({line}{getattr(error, 'msg', error)})"
+        shown = file.relative_to(ROOT.parent) if file.is_relative_to(ROOT.parent) else file
+        return f"{shown} is no Python ({line}{getattr(error, 'msg', error)})"
 
 
 def _is_marker(decorator: ast.expr, kind: str) -> bool:
@@ -138,10 +140,15 @@ def _is_marker(decorator: ast.expr, kind: str) -> bool:
 @functools.cache
 def find(kind: str, name: str) -> Method:
     """The method of a kind with this name; an unknown name lists what exists and the nearest."""
-    if name not in _named(kind, ROOT / KINDS[kind] / f"{name.split('.')[0]}.py"):
+    family = name.split(".")[0]
+    file = next((file for file in _families(kind) if file.stem == family), None)
+    if file is None or name not in _named(kind, file):
         hint = nearest(name, available(kind), 0.4) or "."
         unread = "".join(f". {text}: mend it" for text in map(_read, _families(kind)) if isinstance(text, str))
         raise Refused(f"no {kind} is called {name!r}{hint} There are: {', '.join(available(kind)) or 'none'}{unread}")
+    if file.is_relative_to(OWN):
+        room = importlib.import_module(f"pipeline.{KINDS[kind]}")
+        room.__path__ = [str(file.parent.absolute()), *room.__path__]
     function_name = name.split(".")[1]
     function = getattr(importlib.import_module(module_of(kind, name)), function_name)
     marked, traits = function.__stillhouse__

@@ -83,7 +83,7 @@ def remember(plan: Plan, package: str, data: Path) -> None:
 def codes(data: Path) -> dict[str, str]:
     """The fingerprints that the last plan found, by label; none if a file of the package is another since."""
     found = json.loads((data / CODES).read_text("utf-8")) if (data / CODES).exists() else {}
-    return found["codes"] if found.get("package") == identity.package() else {}
+    return found["codes"] if found.get("package") == identity.package(identity.OWN) else {}
 
 
 def current(instance: Instance, data: Path) -> None:

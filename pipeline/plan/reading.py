@@ -13,6 +13,7 @@ from typing import Any
 
 import yaml
 
+from pipeline.core import shipped
 from pipeline.errors import Refused
 
 
@@ -24,6 +25,16 @@ class Given(dict[str, Any]):
 
 # It is written as any mapping is.
 yaml.SafeDumper.add_representer(Given, yaml.SafeDumper.represent_dict)
+
+
+def recipe(named: Path) -> Path:
+    """The file that is meant by `recipes/taid.yaml`, or by `taid`: one here, or else one of those that are shipped."""
+    folders = (Path("recipes"), shipped.place() / "recipes")
+    for file in (named, *(folder / name for folder in folders for name in (named.name, f"{named.name}.yaml"))):
+        if file.is_file():
+            return file
+    there = ", ".join(sorted({f"recipes/{file.name}" for folder in folders for file in folder.glob("*.yaml")}))
+    raise Refused(f"there is no file {named}; the recipes are {there or 'none'}")
 
 
 def load(path: Path, *, careful: bool = True) -> Given:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import os
 import re
+import subprocess
 import sys
 import threading
 from collections.abc import Mapping
@@ -26,16 +27,20 @@ from prefect.cache_policies import NO_CACHE
 from prefect.client.orchestration import get_client
 from prefect.context import FlowRunContext
 from prefect.futures import PrefectFuture, wait
+from prefect.runtime import deployment
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.states import Cancelled, Completed, Failed, State
 
+from flows.bars import Bars
 from flows.graph import Graph, GraphError, Instance
+from flows.notify import notify
 from flows.process import Children, Outcome, Stopped, prune_locks
 
 GATE = 65
 CAP = 76
 STOPS = {"Gate failed": GATE, "Cap reached": CAP}  # what is never tried again, and the exit codes that say so
 WORTH_A_RETRY = {75, 137, -9}  # an endpoint that is down; a command that was killed, most often for memory
+MADE = {"Ran", "Restored"}
 REPORTS_URL = "STILLHOUSE_REPORTS_URL"
 
 
@@ -46,9 +51,9 @@ class TryAgain(Exception):
 class Run:
     """What the tasks of one run share."""
 
-    def __init__(self, graph: Graph, children: Children, forced: set[str]) -> None:
-        self.graph, self.children, self.forced = graph, children, forced
-        self.seconds: dict[str, float] = {}
+    def __init__(self, graph: Graph, children: Children, forced: set[str], bars: Bars) -> None:
+        self.graph, self.children, self.forced, self.bars = graph, children, forced, bars
+        self.outcomes: dict[str, Outcome] = {}
 
 
 @task(
@@ -59,14 +64,14 @@ def bring_up_to_date(name: str, run: Run) -> State:
     """One instance: run in a child if its status says that it changed, otherwise left alone."""
     force = name in run.forced
     try:
-        if run.children.stopping:
-            raise Stopped
+        run.children.wait()
         if not force and name not in run.graph.changed([name]):
             return Completed(name="Nothing changed")
-        outcome = run.children.run(run.graph.instances[name], force, get_run_logger().info)
+        with run.bars.of(name, key("progress", name), get_run_logger().info) as bar:
+            outcome = run.children.run(run.graph.instances[name], force, bar.hear)
     except Stopped:
         return Cancelled(message="the run was stopped")
-    run.seconds[name] = outcome.seconds
+    run.outcomes[name] = outcome
     return judge(name, outcome)
 
 
@@ -94,6 +99,7 @@ def distill(
     force: bool = False,
     workers: int | None = None,
     slots: dict[str, int] | None = None,
+    checks: bool = False,
 ) -> State:
     """Bring instances of dvc.yaml up to date, with all that they need.
 
@@ -102,17 +108,21 @@ def distill(
         force: Run the targets even if nothing changed. What they need runs only if it changed.
         workers: How many instances may run side by side. Empty: one per processor.
         slots: How many instances may use a resource of `meta: {resource: ...}` at once, as in {"model": 2}. Empty: one.
+        checks: Run what says `meta: {checks: true}` and nothing that it needs: a look at the tables that are there.
     """
     root = Path.cwd()
     lock = FileLock(root / "data" / ".runs" / "locks" / "flow.lock")
     Path(lock.lock_file).parent.mkdir(parents=True, exist_ok=True)
     try:
-        with lock.acquire(timeout=0), Graph() as graph:
+        # The runs of `flows.serve` share its terminal.
+        shown = deployment.id is None and sys.stderr.isatty()
+        with lock.acquire(timeout=0), Graph() as graph, Bars(shown) as bars:
             prune_locks(root)
             chosen = graph.named(targets or [])
             children = Children(root, workers or os.cpu_count() or 1, slots or {})
-            run = Run(graph, children, chosen if force else set())
-            return run_all(run, graph.with_upstream(chosen))
+            run = Run(graph, children, chosen if force else set(), bars)
+            instances = graph.with_upstream(chosen)
+            return run_all(run, [i for i in instances if i.checks] if checks else instances)
     except Timeout:
         return Failed(message=f"another run is under way here ({lock.lock_file} is held); wait for it or cancel it")
     except GraphError as error:
@@ -126,12 +136,12 @@ def run_all(run: Run, instances: list[Instance]) -> State:
     assert context is not None and context.flow_run is not None
     over = threading.Event()
     # The context holds the server's address; a thread does not inherit it.
-    arguments = (stop_when_cancelled, context.flow_run.id, run.children, over)
+    arguments = (obey, context.flow_run.id, run.children, over)
     watcher = threading.Thread(target=copy_context().run, args=arguments, daemon=True)
     watcher.start()
     try:
         for instance in instances:
-            upstream = [futures[name] for name in instance.needs]
+            upstream = [futures[name] for name in instance.needs if name in futures]
             futures[instance.name] = bring_up_to_date.submit(instance.name, run, wait_for=upstream, return_state=False)
         wait(list(futures.values()))
     except KeyboardInterrupt:
@@ -146,8 +156,9 @@ def run_all(run: Run, instances: list[Instance]) -> State:
     return sum_up(run, {name: future.state for name, future in futures.items()})
 
 
-def stop_when_cancelled(flow_run: UUID, children: Children, over: threading.Event, every_s: float = 2.0) -> None:
-    """Stop the children when somebody cancels this run. No runner does that for a run that was started by hand."""
+def obey(flow_run: UUID, children: Children, over: threading.Event, every_s: float = 2.0) -> None:
+    """Let no child start while somebody has paused this run, and stop all when somebody cancels it. No runner does the
+    one, nor the other for a run that was started by hand."""
     with get_client(sync_client=True) as client:
         while not over.wait(every_s):
             try:
@@ -157,13 +168,15 @@ def stop_when_cancelled(flow_run: UUID, children: Children, over: threading.Even
             if state is not None and (state.is_cancelling() or state.is_cancelled()):
                 children.stop()
                 return
+            children.pause(state is not None and state.is_paused())
 
 
 def sum_up(run: Run, states: Mapping[str, State]) -> State:
-    """The artifacts of a run and its state: the worst of its tasks."""
+    """The artifacts of a run, word of it, and its state."""
+    seconds = {name: outcome.seconds for name, outcome in run.outcomes.items()}
     create_table_artifact(
         [
-            {"instance": name, "state": state.name, "seconds": run.seconds.get(name), "message": cell(state)}
+            {"instance": name, "state": state.name, "seconds": seconds.get(name), "message": cell(state)}
             for name, state in states.items()
         ],
         key="instances",
@@ -172,6 +185,26 @@ def sum_up(run: Run, states: Mapping[str, State]) -> State:
     if url := os.environ.get(REPORTS_URL):
         for page in sorted(Path("data/reports").glob("*.html")):
             create_link_artifact(f"{url}/{page.name}", page.name, key=key("report", page.stem))
+    verdict = results() if "report" in states and states["report"].name in MADE else ""
+    if verdict:
+        create_markdown_artifact(fenced(verdict), key="results", description="the verdict of this run")
+    state = worst(run, states)
+    if verdict or state.is_failed():
+        failed = [name for name, state in states.items() if state.is_failed() and name in run.outcomes]
+        wrong = [f"{name}:\n" + "\n".join(run.outcomes[name].said) for name in failed]
+        notify(f"{Path.cwd().name}: {state.name}", "\n\n".join([state.message or "", *wrong, verdict]).strip())
+    return state
+
+
+def results() -> str:
+    """What `stillhouse results` says."""
+    command = [sys.executable, "-m", "pipeline", "results"]
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
+    return done.stdout
+
+
+def worst(run: Run, states: Mapping[str, State]) -> State:
+    """The state of a run: the worst of its tasks."""
     by_state: dict[str | None, list[str]] = {}
     for name, state in states.items():
         by_state.setdefault(state.name, []).append(name)

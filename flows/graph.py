@@ -23,11 +23,13 @@ class GraphError(Exception):
 
 @dataclass(frozen=True)
 class Instance:
-    """One resolved entry of `dvc.yaml`: what it waits for, and the `meta: {resource: ...}` it needs while it runs."""
+    """One resolved entry of `dvc.yaml`: what it waits for, of its `meta:` the `resource` that it needs while it runs
+    and whether it `checks` what is there and makes nothing."""
 
     name: str
     needs: tuple[str, ...]
     resource: str | None
+    checks: bool = False
 
 
 class Graph:
@@ -50,6 +52,7 @@ class Graph:
                 # A `.dvc` file is data that nobody makes here: a stage without a command.
                 needs=tuple(sorted(s.addressing for s in stages.successors(stage) if s.cmd)),
                 resource=(stage.meta or {}).get("resource"),
+                checks=(stage.meta or {}).get("checks", False),
             )
             for stage in order
             if stage.cmd

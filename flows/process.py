@@ -59,7 +59,7 @@ class Children:
         self._used: Counter[str] = Counter()
         self._running: set[subprocess.Popen[str]] = set()
         self._change = threading.Condition()
-        self.stopping = False
+        self.stopping = self._paused = False
 
     def run(self, instance: Instance, force: bool, hear: Callable[[str], None]) -> Outcome:
         """Bring one instance up to date in a child, and pass what it says on to `hear`."""
@@ -67,6 +67,17 @@ class Children:
         command = [sys.executable, "-m", "dvc", "--wait-for-lock", "repro", "--single-item", instance.name]
         with self._holding(wanted), self._child([*command, "--force"] if force else command) as child:
             return self._listen(child, instance.name, hear)
+
+    def pause(self, paused: bool) -> None:
+        """Let no child start, or let them start again; those that run go on to their end."""
+        with self._change:
+            self._paused = paused
+            self._change.notify_all()
+
+    def wait(self) -> None:
+        """Return once nobody holds the run."""
+        with self._holding([]):
+            pass
 
     def stop(self) -> None:
         """End all children and let none start; returns when all are gone. An interrupt here does not undo it."""
@@ -87,7 +98,10 @@ class Children:
         """Take all resources at once, so that nobody holds one while waiting for another."""
         with self._change:
             self._change.wait_for(
-                lambda: self.stopping or all(self._used[name] < self._slots.get(name, 1) for name in wanted)
+                lambda: (
+                    self.stopping
+                    or (not self._paused and all(self._used[name] < self._slots.get(name, 1) for name in wanted))
+                )
             )
             if self.stopping:
                 raise Stopped

@@ -1,6 +1,9 @@
-"""`make serve`: Prefect's server, the flow with its schedule, and the reports, all on this machine only, until Ctrl-C.
+"""`make serve`: Prefect's server, the flow with its schedules, and the reports, all on this machine only, until Ctrl-C.
 
-python -m flows.serve [--cron "0 3 * * *"] [--port 4200]
+    python -m flows.serve [--cron "0 3 * * *"] [--check "0 * * * *"] [--port 4200]
+
+The deployment `distill` brings everything up to date; `check` looks at the tables that are there, and makes none. They
+never run side by side: the next waits for the one that runs.
 """
 
 from __future__ import annotations
@@ -38,7 +41,8 @@ def reports(folder: Path, port: int) -> Iterator[str]:
 def main(arguments: list[str] | None = None) -> int:
     """Serve until Ctrl-C or SIGTERM, and leave no process behind."""
     parser = argparse.ArgumentParser(prog="python -m flows.serve", description=__doc__)
-    parser.add_argument("--cron", help="when to run by itself; without it, never")
+    parser.add_argument("--cron", help="when `distill` runs by itself; without it, never")
+    parser.add_argument("--check", metavar="CRON", help="when `check` does")
     parser.add_argument("--port", type=int, default=4200, help="of the server and its pages (4200)")
     parser.add_argument("--reports-port", type=int, default=4220, help="of data/reports (4220)")
     given = parser.parse_args(arguments)
@@ -48,15 +52,18 @@ def main(arguments: list[str] | None = None) -> int:
         with server(given.port) as url, reports(Path.cwd() / "data" / "reports", given.reports_port) as pages:
             # Prefect reads its settings when it is imported; the runs are children and inherit both.
             os.environ.update(PREFECT_API_URL=url, STILLHOUSE_REPORTS_URL=pages)
+            from prefect import serve
             from prefect.flows import EntrypointType
 
             from flows.distill import distill
 
+            by_path = EntrypointType.MODULE_PATH
+            deployed = [
+                distill.to_deployment("distill", cron=given.cron, entrypoint_type=by_path),
+                distill.to_deployment("check", cron=given.check, parameters={"checks": True}, entrypoint_type=by_path),
+            ]
             print(f"runs: {url.removesuffix('/api')}   reports: {pages}   Ctrl-C ends all", flush=True)
-            distill.serve(
-                name="distill", cron=given.cron, limit=1, print_starting_message=False,
-                entrypoint_type=EntrypointType.MODULE_PATH,
-            )  # fmt: skip
+            serve(*deployed, limit=1, print_starting_message=False)
     except (ServerError, OSError) as error:
         print(error, file=sys.stderr)
         return 1

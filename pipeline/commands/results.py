@@ -1,4 +1,4 @@
-"""Results: the result of the last run as a table, and where its time went."""
+"""Results: the result of the last run as a table, and where its time and money went."""
 
 from __future__ import annotations
 
@@ -8,13 +8,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from pipeline.commands.screen import show
+from pipeline.contracts import RESPONSES
 from pipeline.core.workspace import DATA
 from pipeline.errors import Refused
 from pipeline.report import arms, facts
 from pipeline.report.results import Metrics, intervals
 from pipeline.report.statistics import LEVEL, verdict
+from pipeline.tables.parquet import Scan
 
-ABOUT = "the result of the last run, and where its time went"
+ABOUT = "the result of the last run, and where its time and money went"
 
 
 def result_table(data: Path) -> str:
@@ -73,7 +75,7 @@ def arguments(command: argparse.ArgumentParser) -> None:
 
 
 def run() -> None:
-    """Print the result of the last run, and where its time went."""
+    """Print the result of the last run, and where its time and money went."""
     if not (DATA / "reports" / "metrics.json").exists():
         raise Refused(f"{DATA}/reports holds no metrics.json; `dvc repro` makes it")
     show(result_table(DATA).split("\n"))
@@ -85,3 +87,20 @@ def run() -> None:
         total, cpu = sum(cost.wall_s for cost in costs), sum(cost.cpu_s for cost in costs)
         show([f"time: {total:.0f} s in {len(costs)} instances ({cpu:.0f} s of CPU), the longest of them"])
         show(f"  {cost.wall_s:>7.1f} s  {cost.stage}@{cost.instance}" for cost in longest)
+    show(_money(lineage))
+
+
+def _money(lineage: arms.Lineage) -> list[str]:
+    """What all answers took in tokens, and in dollars where prices are known; the dearest entries first."""
+    folders = [folder for plan in lineage.of("generate") if (folder := DATA / plan["output"]).is_dir()]
+    paid = facts.paid(lineage, facts.Tables.of(DATA, [Scan(RESPONSES, tuple(folders))]))
+    tokens = {p.entry: p.prompt_tokens + p.completion_tokens for p in paid}
+    dearest = sorted(paid, key=lambda p: (-(p.cost_usd or 0), -tokens[p.entry]))[:5]
+    known = [p.cost_usd for p in paid if p.cost_usd is not None]
+    dollars = f"${sum(known):,.2f}" if known else "no price is known"
+    head = f"money: {dollars}; {sum(tokens.values()):,} tokens in {sum(p.requests for p in paid):,} answers"
+    costs = ("" if p.cost_usd is None else f"${p.cost_usd:,.2f}" for p in dearest)
+    rows = [
+        f"  {cost:>9}  generate@{p.entry}, {tokens[p.entry]:,} tokens" for cost, p in zip(costs, dearest, strict=True)
+    ]
+    return [head, *rows] if paid else []

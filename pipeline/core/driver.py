@@ -66,11 +66,11 @@ def run_instance(instance: Instance, settings: RunSettings, data: Path, memo_roo
         raise TryAgain(f"{instance.label} is already running ({lock_path} is held). Wait for it, or end it.") from error
     started, cpu = time.time(), os.times()
     scratch = data / ".tmp" / f"{instance.stage}-{instance.name}"
+    how = How(settings, memo_root, instance.label, instance.code)
     try:
         shutil.rmtree(scratch, ignore_errors=True)
         _sweep(data)
         scratch.mkdir(parents=True)
-        how = How(settings, memo_root, instance.label, instance.code)
         notes: dict[str, Any] = {}
         rows = _fill(declared, instance, data, scratch, how, notes)
         target = data / instance.output
@@ -112,6 +112,7 @@ def run_instance(instance: Instance, settings: RunSettings, data: Path, memo_roo
             f"and run `dvc repro` again."
         ) from error
     finally:
+        how.close()
         shutil.rmtree(scratch, ignore_errors=True)
         lock.release()
 
@@ -174,7 +175,13 @@ def _fill(
         )
         return parquet.write_part(declared.writes, scratch, part, batches)  # type: ignore[arg-type]
 
-    rows = sum(run_parts(work, next(iter(counts.values())), how.settings, declared.imports))
+    rows, parts, silent = 0, next(iter(counts.values())), True
+    for number, written in enumerate(run_parts(work, parts, how.settings, declared.imports), 1):
+        rows += written
+        # What asks or reads tells more than this, by itself; and what was quick need not be told at its end.
+        silent = silent and (number > 1 or not how.told)
+        if silent and (number < parts or how.told):
+            how.progress(number, parts, "parts")
     _end(declared, instance, whole)
     return rows
 

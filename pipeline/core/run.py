@@ -7,12 +7,14 @@ import multiprocessing
 import os
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
+from pipeline.core.bar import Bar
 from pipeline.core.settings import RunSettings
 from pipeline.core.warm import die_with_parent
+from pipeline.display import duration
 
 
 class How:
@@ -29,31 +31,64 @@ class How:
         self.label = label
         self.code = code
         self._last = time.monotonic()
+        # When the work began, and what was done of it by then: a training may go on where it stopped.
+        self._begun: tuple[float, int, int] | None = None
+        self.told = False
+        self._bar: Bar | None = None
+        self._process = os.getpid()
 
     def progress(self, done: int, total: int, note: object = "") -> None:
-        """Say how far the work is, at most every five seconds; only then is the note made a text."""
-        if time.monotonic() - self._last >= 5 or done == total:
-            self._last = time.monotonic()
-            print(f"{self.label}: {done} of {total} {note}".rstrip(), file=sys.stderr, flush=True)
+        """Say how far the work is: on a terminal by a bar, elsewhere by a line, at most every five seconds.
+
+        Only then is the note made a text.
+        """
+        now = time.monotonic()
+        if self._begun is None or self._begun[2] != total or self._begun[1] > done:
+            self._begun = (now, done, total)
+        terminal = self._bar is not None or sys.stderr.isatty()
+        if done < total and now - self._last < (0.25 if terminal else 5):
+            return
+        self._last, self.told = now, True
+        told = f"{done} of {total} {note}".rstrip() + self._pace(done, total, now, str(note))
+        if not terminal:
+            print(f"{self.label}: {told}", file=sys.stderr, flush=True)
+        elif os.getpid() == self._process:  # workers share the terminal; their parts are counted here
+            self._bar = self._bar or Bar(self.label)
+            self._bar.show(done, total, told)
+
+    def _pace(self, done: int, total: int, now: float, note: str) -> str:
+        """How much is done a second and what is left of the time, unless the note has said so."""
+        assert self._begun is not None
+        seconds, some = now - self._begun[0], done - self._begun[1]
+        if note.endswith(" left") or done == total or not some or not seconds:
+            return ""
+        return f", {some / seconds:.3g}/s, {duration(seconds / some * (total - done))} left"
+
+    def close(self) -> None:
+        """Leave the terminal to others."""
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
 
     def say(self, text: str) -> None:
         print(f"{self.label}: {text}", file=sys.stderr, flush=True)
 
 
-def run_parts(work: Callable[[int], int], parts: int, settings: RunSettings, imports: Sequence[str]) -> list[int]:
-    """Call `work(part)` for every part, here or in processes; returns each part's number of rows.
+def run_parts(work: Callable[[int], int], parts: int, settings: RunSettings, imports: Sequence[str]) -> Iterator[int]:
+    """Call `work(part)` for every part, here or in processes; gives each part's number of rows.
 
     Workers are forked after the heavy imports, which are so paid once.
     """
     if settings.executor == "inline" or parts == 1 or settings.workers == 1:
-        return [work(part) for part in range(parts)]
+        yield from map(work, range(parts))
+        return
     for name in imports:
         importlib.import_module(name)
     global _work
     _work = work
     context = multiprocessing.get_context("fork")
     with ProcessPoolExecutor(min(settings.workers, parts), context, initializer=die_with_parent) as pool:
-        return list(pool.map(_call, range(parts)))
+        yield from pool.map(_call, range(parts))
 
 
 _work: Callable[[int], int] | None = None

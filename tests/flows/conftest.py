@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import httpx
 import psutil
@@ -46,12 +51,17 @@ stages:
     outs: [out/flaky]
   check:
     cmd: cat verdict; grep -q good verdict || exit $(grep -q cap verdict && echo 76 || echo 65); cp out/left out/check
+    meta: {checks: true}
     deps: [out/left, verdict]
     outs: [out/check]
   slow:
     cmd: sleep $(cat pause); cp out/right out/slow
     deps: [out/right, pause]
     outs: [out/slow]
+  after:
+    cmd: cp out/slow out/after
+    deps: [out/slow]
+    outs: [out/after]
   join:
     cmd: cat out/check out/flaky out/model/* > out/join
     deps: [out/check, out/flaky, out/model]
@@ -61,7 +71,7 @@ stages:
     deps: [out/join]
     outs: [out/last]
 """
-NAMES = {"first", "left", "right", "model@a", "model@b", "flaky", "check", "slow", "join", "last"}
+NAMES = {"first", "left", "right", "model@a", "model@b", "flaky", "check", "slow", "after", "join", "last"}
 
 
 def environment(**more: str) -> dict[str, str]:
@@ -131,19 +141,44 @@ class FlowRun:
         return {name: task["state_name"] for name, task in self.tasks.items()}
 
 
+class Listener(BaseHTTPRequestHandler):
+    """Hears JSON that is posted to it, with the path that it came to."""
+
+    def __init__(self, heard: list[dict[str, Any]], *given: Any) -> None:
+        self.heard = heard
+        super().__init__(*given)
+
+    def do_POST(self) -> None:
+        content = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        self.heard.append({**content, "path": self.path})
+        self.send_response(200)
+        self.end_headers()
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+
 class Served:
     """`python -m flows.serve` over a repository, spoken to through Prefect's API."""
 
-    def __init__(self, repo: Path, home: Path) -> None:
+    def __init__(self, repo: Path, home: Path, *arguments: str, **settings: str) -> None:
         self.repo = repo
+        self.heard: list[dict[str, Any]] = []
+        self.listener = ThreadingHTTPServer(("127.0.0.1", 0), partial(Listener, self.heard))
+        threading.Thread(target=self.listener.serve_forever, daemon=True).start()
+        self.ear = f"http://127.0.0.1:{self.listener.server_port}"
+        # A block is named beside the address; the test that makes it hears of runs twice from then on.
+        told = f"{self.ear}/own custom-webhook/ours"
         port = free_port()
         self.api = httpx.Client(base_url=f"http://127.0.0.1:{port}/api", timeout=30)
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "flows.serve", "--port", str(port), "--reports-port", "0"],
+            [sys.executable, "-m", "flows.serve", "--port", str(port), "--reports-port", "0", *arguments],
             cwd=repo,
-            env=environment(PREFECT_HOME=str(home), PREFECT_RUNNER_POLL_FREQUENCY="1"),
+            env=environment(
+                PREFECT_HOME=str(home), PREFECT_RUNNER_POLL_FREQUENCY="1", STILLHOUSE_NOTIFY=told, **settings
+            ),
             start_new_session=True,
-        )
+        )  # fmt: skip
         until(self._deployed, 180)
 
     def _deployed(self) -> bool:
@@ -154,7 +189,8 @@ class Served:
             return False
         if answer.is_success:
             self.deployment = answer.json()["id"]
-        return answer.is_success
+        # The last that is deployed.
+        return self.api.get("/deployments/name/distill/check").is_success
 
     def post(self, path: str, body: object) -> httpx.Response:
         """Ask the API; a server whose database is busy says 503, on which Prefect's own client asks again."""
@@ -167,9 +203,9 @@ class Served:
         until(answered)
         return answers[-1].raise_for_status()
 
-    def start(self, **parameters: object) -> str:
+    def start(self, deployment: str | None = None, **parameters: object) -> str:
         """Trigger a run as the page does; returns its id."""
-        answer = self.post(f"/deployments/{self.deployment}/create_flow_run", {"parameters": parameters})
+        answer = self.post(f"/deployments/{deployment or self.deployment}/create_flow_run", {"parameters": parameters})
         return str(answer.json()["id"])
 
     def look(self, run: str) -> FlowRun:
@@ -203,6 +239,8 @@ class Served:
 
     def end(self) -> None:
         """What Ctrl-C does."""
+        self.listener.shutdown()
+        self.listener.server_close()
         self.api.close()
         below = psutil.Process(self.process.pid).children(recursive=True)
         self.process.send_signal(signal.SIGINT)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -63,6 +64,8 @@ def test_a_gate_that_fails_stops_exactly_what_waits_for_it(done: Served) -> None
     )
     row = next(row for row in table if row["instance"] == "check")
     assert row["state"] == "Gate failed" and row["seconds"] > 0 and "<" not in row["message"]
+    (told,) = [h for h in done.heard if h["path"] == "/own" and h["subject"] == "repository: Gate failed"]
+    assert "Gate failed: check; " in told["text"] and "\n\ncheck:\nbad: ```<script>" in told["text"]
 
 
 @pytest.mark.slow_server
@@ -95,10 +98,57 @@ def test_cancelling_leaves_nothing_behind(done: Served) -> None:
     done.post(f"/flow_runs/{identity}/set_state", {"state": {"type": "CANCELLING"}})
     run = done.ended(identity)
     assert run.type == "CANCELLED"
-    assert run.states == {name: "Cancelled" if name == "slow" else "Nothing changed" for name in NAMES}
+    stopped = {"slow": "Cancelled", "after": "NotReady"}
+    assert run.states == {name: stopped.get(name, "Nothing changed") for name in NAMES}
     assert done.children() == []
     assert not any(json.loads((done.repo / ".dvc/tmp/rwlock").read_text("utf-8")).values())
-    assert set(json.loads(dvc(done.repo, "status", "--json").stdout)) == {"slow"}
+    assert set(json.loads(dvc(done.repo, "status", "--json").stdout)) == {"slow", "after"}
+
+
+@pytest.mark.slow_server
+def test_a_run_that_is_paused_starts_nothing_until_it_is_resumed(done: Served) -> None:
+    (done.repo / "pause").write_text("5\n", "utf-8")
+    identity = done.start()
+    until(lambda: any("sleep 5" in command for command in done.children()))
+    answer = done.post(f"/flow_runs/{identity}/set_state", {"state": {"type": "PAUSED"}}).json()
+    assert answer["status"] == "ACCEPT", answer
+    until(lambda: not done.children())
+    time.sleep(3)  # in which what waits would have begun
+    run = done.look(identity)
+    assert run.type == "PAUSED" and run.states["slow"] == "Ran" and run.tasks["after"]["state_type"] == "RUNNING"
+    assert done.children() == []
+    done.post(f"/flow_runs/{identity}/resume", {})
+    run = done.ended(identity)
+    assert run.type == "COMPLETED" and run.states["after"] == "Nothing changed"
+
+
+@pytest.mark.slow_server
+def test_a_check_looks_at_what_is_there_and_no_two_deployments_run_side_by_side(done: Served) -> None:
+    check = done.api.get("/deployments/name/distill/check").raise_for_status().json()
+    assert check["parameters"] == {"checks": True}
+    (done.repo / "pause").write_text("4\n", "utf-8")
+    (done.repo / "verdict").write_text("good enough\n", "utf-8")
+    first = done.start()
+    until(lambda: any("sleep 4" in command for command in done.children()))
+    second = done.ended(done.start(check["id"], checks=True))
+    assert done.ended(first).type == second.type == "COMPLETED"
+    assert second.states == {"check": "Nothing changed"}
+    ended = done.api.get(f"/flow_runs/{first}").raise_for_status().json()["end_time"]
+    assert ended <= str(second.tasks["check"]["start_time"])
+
+
+@pytest.mark.slow_server
+def test_a_block_of_prefects_is_told_too(done: Served) -> None:
+    (kind,) = done.filter("block_types", block_types={"slug": {"any_": ["custom-webhook"]}})
+    (schema,) = done.filter("block_schemas", block_schemas={"block_type_id": {"any_": [kind["id"]]}})[:1]
+    content = {"name": "Ours", "url": f"{done.ear}/block", "allow_private_urls": True}
+    content["json_data"] = {"said": "{{subject}}: {{body}}"}
+    body = {"name": "ours", "data": content, "block_type_id": kind["id"], "block_schema_id": schema["id"]}
+    done.post("/block_documents/", body)
+    (done.repo / "verdict").write_text("cap\n", "utf-8")
+    assert done.run().state == "Cap reached"
+    (told,) = [h for h in done.heard if h["path"] == "/block"]
+    assert told["said"].startswith("repository: Cap reached: ") and "check:\ncap" in told["said"]
 
 
 @pytest.mark.slow_server

@@ -24,6 +24,7 @@ def test_the_graph_is_what_dvc_draws(repository: Path) -> None:
         assert edges == drawn(repository)
         assert set(graph.instances) == NAMES
         assert {i.name for i in graph.instances.values() if i.resource == "model"} == {"model@a", "model@b"}
+        assert {i.name for i in graph.instances.values() if i.checks} == {"check"}
         names = list(graph.instances)
         assert all(names.index(need) < names.index(name) for need, name in edges)
 

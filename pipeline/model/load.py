@@ -48,8 +48,8 @@ def _kept(folder: Path, dtype: str) -> dict[str, Any]:
         return {"dtype": getattr(torch, dtype)}
     if importlib.util.find_spec("bitsandbytes") is None:
         raise Refused(
-            f"{folder.name} is run in four bits (`dtype: {FOUR_BITS}`), which needs bitsandbytes: run `uv pip install "
-            f"-e '.[quantised]'`, or write another dtype"
+            f"{folder.name} is to be in four bits (`{FOUR_BITS}`), which needs bitsandbytes: run `uv pip install -e "
+            f"'.[quantised]'`, or leave `{FOUR_BITS}` out"
         )
     config = transformers.BitsAndBytesConfig(
         load_in_4bit=True,

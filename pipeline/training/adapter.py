@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from fnmatch import fnmatchcase
 from typing import Any
 
+import torch
 import transformers
 from torch import nn
 
@@ -35,6 +36,13 @@ def with_adapter(model: nn.Module, adapter: Adapter) -> Any:
             f"adapter.dropout: {adapter.dropout:g}: the experts of a mixture ({experts[0]}, ...) take adapters without "
             f"dropout only; write `dropout: 0`"
         )
+    if experts and adapter.base:
+        raise Refused(f"adapter.base: the experts of a mixture ({experts[0]}, ...) are in no four bits; leave it out")
+    each: Any
+    for each in model.modules():
+        # On some CPUs a look at it in evaluation mode would put its weight into a form that no gradient passes.
+        if hasattr(each, "support_avx512bf16_for_cpu"):
+            each.support_avx512bf16_for_cpu = False
     if experts and adapter.dora:
         raise Refused(
             f"adapter.dora: the experts of a mixture ({experts[0]}, ...) take plain adapters only; leave `dora` out"
@@ -55,6 +63,31 @@ def with_adapter(model: nn.Module, adapter: Adapter) -> Any:
         # A classifier's head, and one beside a model's own, begins with nothing to adapt.
         module.requires_grad_(True)
     return adapted
+
+
+def merged(net: Any, plain: Callable[[], nn.Module]) -> nn.Module:
+    """The model with its adapters added to what they stand beside; where that is in four bits, to its values there, in
+    the `plain` model."""
+    if all(p.is_floating_point() for p in net.parameters()):
+        whole: nn.Module = net.merge_and_unload()
+        return whole
+    import bitsandbytes
+    import peft
+
+    learnt: Any = net.base_model.model
+    whole = plain()
+    with torch.no_grad():
+        for name, weight in learnt.named_parameters():
+            if weight.is_floating_point() and "lora_" not in name:
+                whole.get_parameter(name.replace(".base_layer", "")).copy_(weight)
+        for name, module in learnt.named_modules():
+            if isinstance(module, peft.tuners.lora.LoraLayer):
+                there: Any = whole.get_submodule(name)
+                kept: Any = module.get_base_layer().weight
+                values = bitsandbytes.functional.dequantize_4bit(kept.data, kept.quant_state)
+                values = values.float() + module.get_delta_weight("default")
+                there.weight.copy_(values.T if isinstance(there, transformers.pytorch_utils.Conv1D) else values)
+    return whole
 
 
 def only(model: nn.Module, patterns: Sequence[str], name: str) -> None:

@@ -48,9 +48,9 @@ class Checkpoints:
         place = self.folder / f"checkpoint-{len(curve)}"
         shutil.rmtree(place, ignore_errors=True)
         place.mkdir(parents=True)
-        save_model(self.modules, str(place / "parts.safetensors"))
+        _save(self.modules, place / "parts.safetensors")
         for name, shadow in self.shadows.items():
-            save_model(shadow.module, str(place / f"{name}.safetensors"))
+            _save(shadow.module, place / f"{name}.safetensors")
         for name, optimizer in self.optimizers.items():
             torch.save(optimizer.state_dict(), place / f"optimizer-{name}.pt")
         for number, objective in self.stateful.items():
@@ -67,9 +67,9 @@ class Checkpoints:
         place = newest(self.folder)
         if place is None:
             return []
-        load_model(self.modules, str(place / "parts.safetensors"))
+        _load(self.modules, place / "parts.safetensors")
         for name, shadow in self.shadows.items():
-            load_model(shadow.module, str(place / f"{name}.safetensors"))
+            _load(shadow.module, place / f"{name}.safetensors")
         for name, optimizer in self.optimizers.items():
             optimizer.load_state_dict(torch.load(place / f"optimizer-{name}.pt", weights_only=True))
         for number, objective in self.stateful.items():
@@ -83,15 +83,42 @@ class Checkpoints:
         """Keep a student in the place of the one that was the best before. A training that goes on from an older
         checkpoint finds the same ones again."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        save_model(module, str(self.folder / f"{BEST}.new"))
+        _save(module, self.folder / f"{BEST}.new")
         (self.folder / f"{BEST}.new").replace(self.folder / BEST)
 
     def load_best(self, module: nn.Module) -> None:
         """Make a student the best one."""
-        load_model(module, str(self.folder / BEST))
+        _load(module, self.folder / BEST)
 
     def _whole(self) -> list[int]:
         return [int(p.parent.name.split("-")[1]) for p in self.folder.glob(f"checkpoint-*/{COMPLETE}")]
+
+
+def _save(module: nn.Module, file: Path) -> None:
+    """All of a module; of one with weights in four bits, which never learn, all others."""
+    others = _beside_four_bits(module)
+    if others is None:
+        save_model(module, str(file))
+    else:
+        save_file({name: weight.detach().contiguous() for name, weight in others.items()}, file)
+
+
+def _load(module: nn.Module, file: Path) -> None:
+    others = _beside_four_bits(module)
+    if others is None:
+        load_model(module, str(file))
+        return
+    found = load_file(file)
+    with torch.no_grad():
+        for name, weight in others.items():
+            weight.copy_(found[name])
+
+
+def _beside_four_bits(module: nn.Module) -> dict[str, nn.Parameter] | None:
+    """The weights of a module beside those in four bits, if it has such."""
+    weights = dict(module.named_parameters())
+    others = {name: weight for name, weight in weights.items() if weight.is_floating_point()}
+    return None if len(others) == len(weights) else others
 
 
 def newest(folder: Path) -> Path | None:

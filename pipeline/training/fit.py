@@ -34,7 +34,7 @@ from pipeline.model.load import device_of
 from pipeline.tables import ids
 from pipeline.tables.parquet import Scan, folder_digest, part_name
 from pipeline.training.across import Across
-from pipeline.training.adapter import only, with_adapter
+from pipeline.training.adapter import merged, only, with_adapter
 from pipeline.training.card import card_of_student
 from pipeline.training.checkpoints import Checkpoints
 from pipeline.training.fitting import trained_tokens
@@ -89,7 +89,7 @@ def fit(
         curve = trainer.run(Checkpoints(place), how.settings.checkpoint_steps, how.progress, report)
     net: Any = trainer.kept
     if params.adapter is not None:
-        net = net.merge_and_unload()
+        net = merged(net, lambda: trainer.networks["student"].load(student, "float32"))
     dtype = params.dtype or card_of(student)["dtype"]
     trainer.networks["student"].save(net.cpu().to(getattr(torch, dtype)), out)
     for file in TOKENIZER_FILES:
@@ -132,7 +132,7 @@ def trainer_of(
     """Open the models, build the objectives, and make the modules that are trained with them."""
     networks = {"student": find("network", network_of(student / "tokenizer")).factory()}
     torch.manual_seed(ids.seed_of(params.seed, "adapter"))
-    net = networks["student"].load(student, "float32")
+    net = networks["student"].load(student, (params.adapter and params.adapter.base) or "float32")
     if params.gradient_checkpointing:
         _checkpointed(net, student)
     rows = Rows.of(table, file, _outcomes(params, net, networks["student"]), drop=params.on_bad_row == "drop")

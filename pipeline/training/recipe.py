@@ -20,12 +20,20 @@ from pipeline.model.folder import CAUSAL
 
 class Adapter(Choice):
     """Low-rank adapters instead of all weights; merged when the student is saved (Hu et al. 2021). With `dora` a
-    weight's length is learnt apart from its direction (Liu et al. 2024, arXiv 2402.09353)."""
+    weight's length is learnt apart from its direction (Liu et al. 2024, arXiv 2402.09353). With `base: nf4` the weights
+    beside them are in four bits (QLoRA, Dettmers et al. 2023, arXiv 2305.14314), and are saved as they were then."""
 
     rank: PositiveInt
     alpha: PositiveFloat
     dropout: float = Field(default=0.0, ge=0, lt=1)
     dora: bool = False
+    base: Literal["nf4"] | None = None
+
+    @model_validator(mode="after")
+    def _plain_beside_four_bits(self) -> Adapter:
+        if self.base is not None and self.dora:
+            raise ValueError("beside weights in four bits (`base: nf4`) adapters are plain: leave `dora` out")
+        return self
 
 
 class Pacing(Choice):
@@ -282,6 +290,8 @@ class StudentParams(Recipe):
             teachers |= graph.terms(graph.told(plan), [live_one])
         texts += graph.forbidden(teachers)
         texts += self._lacks_one_answer(plan)
+        if self.adapter is not None and self.adapter.base is not None and network.name != CAUSAL:
+            texts.append(f"adapter.base: {self.student} is a {network.name}, and four bits are for a language model")
         if self.feed and stored and not self.feed.use.method.traits.get("keeps_signals", False):
             texts.append(f"{self.feed.use.name} draws rows that the stored signals are not of: use `distill:`")
         if self.feed and not live and self.feed.use.method.traits.get("asks_teacher", False):
@@ -304,7 +314,7 @@ class StudentParams(Recipe):
 
     def _lacks_one_answer(self, plan: Plan) -> list[str]:
         """What is made of the last answer alone, where every answer of a conversation is trained on."""
-        every = [p.name for p in plan.of("pack") if p.name == self.of.split("/")[1] and p.params.answers == "every"]  # type: ignore[attr-defined]
+        every = [p.name for p in plan.of("pack") if p.name in self.of.split("/")[1:2] and p.params.answers == "every"]  # type: ignore[attr-defined]
         uses: list[Use[Any]] = [
             *([self.feed.use] if self.feed else []),
             *(t.use for t in self.terms() if "across" in t.use.method.traits),

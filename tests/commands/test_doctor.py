@@ -156,6 +156,25 @@ def test_a_reporter_that_is_not_installed_is_named(data: Path, monkeypatch: pyte
         )
 
 
+def test_four_bits_need_a_package_that_is_named(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "bitsandbytes" else real(name))
+    plan = plan_of(teacher={"use": "local.folder", "path": "data/embedded/teacher", "dtype": "nf4"})
+    given = {
+        "of": "examples/x",
+        "student": "base",
+        "epochs": 1,
+        "seed": 1,
+        "adapter": {"rank": 2, "alpha": 4},
+    }
+    given["adapter"]["base"], given["objectives"] = "nf4", [{"use": "supervised.cross_entropy"}]
+    params = stage_named("train").params.model_validate(given)
+    plan.instances["train@kd"] = Instance("train", "kd", params, {}, "models/kd", "code")
+    checks = doctor(plan, data, data.parent, offline=True)
+    says = "is to be in four bits (`nf4`), which needs bitsandbytes: `uv pip install -e '.[quantised]'`"
+    assert all(("warn", says) in about(checks, label) for label in ("acquire@teacher", "train@kd"))
+
+
 def test_a_gpu_that_was_asked_for_and_is_not_there(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(preflight, "_graphics_cards", list)
     state, text = only(doctor(plan_of(RunSettings(device="cuda")), data, data.parent, offline=True), "gpu")

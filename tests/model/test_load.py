@@ -32,7 +32,7 @@ def test_without_bitsandbytes_it_is_named(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(
         importlib.util, "find_spec", lambda name, *more: None if name == "bitsandbytes" else real(name, *more)
     )
-    with pytest.raises(Refused, match=r"teacher is run in four bits \(`dtype: nf4`\), which needs bitsandbytes"):
+    with pytest.raises(Refused, match=r"teacher is to be in four bits \(`nf4`\), which needs bitsandbytes"):
         load(ROOT / "data/embedded/teacher", "nf4")
 
 

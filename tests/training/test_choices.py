@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import multiprocessing
 import os
 import shutil
 import signal
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -17,8 +19,8 @@ torch = pytest.importorskip("torch")
 from pipeline.core.run import How  # noqa: E402
 from pipeline.errors import Refused  # noqa: E402
 from pipeline.model.load import load  # noqa: E402
-from pipeline.training.adapter import with_adapter  # noqa: E402
-from pipeline.training.recipe import HeldOut  # noqa: E402
+from pipeline.training.adapter import merged, with_adapter  # noqa: E402
+from pipeline.training.recipe import Adapter, HeldOut  # noqa: E402
 from pipeline.training.watch import Watch  # noqa: E402
 from tests.training.test_fit import data, kd, losses, weights  # noqa: E402, F401
 from tests.training.test_loop import distance, fit, kind_of, recipe, student  # noqa: E402
@@ -45,6 +47,44 @@ def test_dora_learns_lengths_and_is_merged_too(tmp_path: Path) -> None:
     assert distance(one, two) > 0 and distance(two, student()) > 0
     with pytest.raises(Refused, match=r"adapter\.dora: the experts of a mixture .* leave `dora` out"):
         with_adapter(kind_of("Mixtral"), adapter)
+
+
+@pytest.mark.skipif(find_spec("bitsandbytes") is None, reason="bitsandbytes is not installed: `.[quantised]`")
+@pytest.mark.filterwarnings("default")
+def test_an_adapter_beside_four_bits_learns_as_beside_the_same_values(data: Path) -> None:  # noqa: F811
+    """Also after a look in evaluation mode; and what is saved is the model that learnt."""
+    base, four = data / "models/base", Adapter(rank=2, alpha=4.0, base="nf4")
+    net, tokens = with_adapter(load(base, "nf4"), four), torch.arange(3, 27).reshape(2, 12)
+    # Adapters begin as nothing.
+    values = merged(net, lambda: load(base, "float32"))
+    apart = [n for n, p in load(base, "float32").named_parameters() if not torch.equal(p, values.get_parameter(n))]
+    assert "transformer.h.1.mlp.c_fc.weight" in apart
+    plain = with_adapter(copy.deepcopy(values), Adapter(rank=2, alpha=4.0))
+    theirs, grads = dict(plain.named_parameters()), {}
+    with torch.no_grad():
+        for name, weight in net.named_parameters():
+            if "lora_" in name:
+                weight.copy_(torch.randn(weight.shape, generator=torch.Generator().manual_seed(len(name))) / 10)
+                theirs[name].copy_(weight)
+        said = net.eval()(tokens).logits.softmax(-1)
+    for each in (net, plain):
+        each.train()(input_ids=tokens, labels=tokens).loss.backward()
+        grads[each] = torch.cat([p.grad.flatten() for n, p in each.named_parameters() if "lora_" in n])
+    assert torch.nn.functional.cosine_similarity(grads[net], grads[plain], dim=0) > 0.99
+    assert 0.95 < grads[net].norm() / grads[plain].norm() < 1.05
+    with torch.no_grad():
+        saved = merged(net, lambda: load(base, "float32")).eval()(tokens).logits.softmax(-1)
+        before = values.eval()(tokens).logits.softmax(-1)
+    assert (saved - said).abs().sum(-1).mean() < 0.1 * (before - said).abs().sum(-1).mean()
+    folder = kd(data, "train", "four", "examples/some", **PLAIN, adapter={"rank": 2, "alpha": 4.0, "base": "nf4"})
+    assert weights(folder) != weights(base) and load(folder, "float32").dtype == torch.float32
+
+
+def test_what_has_no_four_bits_is_refused() -> None:
+    with pytest.raises(ValueError, match="leave `dora` out"):
+        Adapter(rank=2, alpha=4.0, base="nf4", dora=True)
+    with pytest.raises(Refused, match=r"adapter\.base: the experts of a mixture"):
+        with_adapter(kind_of("Mixtral"), Adapter(rank=2, alpha=4.0, base="nf4"))
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "muon"])

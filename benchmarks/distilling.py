@@ -1,7 +1,7 @@
-"""What distilling a token costs: training from stored signals, beside a live teacher and TRL's DistillationTrainer.
+"""What distilling a token costs: training from stored signals, beside training with a live teacher.
 
-    make bench-distilling                                 # ten minutes of two cores
-    python benchmarks/distilling.py --rounds 1 --pairs embedded --only ours --out /tmp/try.json
+    make bench-distilling                                 # five minutes of two cores
+    PYTHONPATH=. python benchmarks/distilling.py --rounds 1 --pairs embedded --out /tmp/try.json
 
 The shipped pair learns rows of 24 to 72 tokens, and a random Llama (`benchmarks/training_speed.py`, vocabulary 32,000)
 rows of 40 to 600 from another of its size; the last 60% of a row are learnt by forward KL: one epoch, 8 rows a step,
@@ -26,15 +26,15 @@ from typing import Any
 
 import training_speed
 from gateway import commit, goal, machine
-from training_speed import A_STEP, RATE, Rows, Train
-from turns import PEERS, ROOT, Said, in_turn, serve, versions
+from training_speed import Rows, Train
+from turns import ROOT, Said, in_turn, serve, versions
 
 HERE = Path(__file__).parent
 RESULT = HERE / "results" / "distilling.json"
 STORED = 32
 SHIPPED = ROOT / "data" / "embedded"
 # Rows of a training, by pair of models.
-ROWS = {"embedded": 512, "wide": 16}
+ROWS = {"embedded": 256, "wide": 8}
 
 
 def rows(pair: str) -> Rows:
@@ -128,59 +128,9 @@ def live(pair: str, folder: Path) -> Train:
     return ours(pair, folder, stored=False)
 
 
-def trl(pair: str, folder: Path, **changed: Any) -> Train:
-    """DistillationTrainer on the same rows, forward KL, without what it writes."""
-    from datasets import Dataset, disable_progress_bars
-    from tokenizers import Tokenizer
-    from tokenizers import models as kinds
-    from transformers import PreTrainedTokenizerFast
-    from trl import DistillationConfig, DistillationTrainer
-
-    disable_progress_bars()
-    student, teacher = models(pair)
-    names = {f"t{i}": i for i in range(student.config.vocab_size)}
-    tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=Tokenizer(kinds.WordLevel(names, unk_token="t0")), pad_token="t0", eos_token="t1"
-    )
-    settings = DistillationConfig(
-        output_dir=str(folder / "trl"),
-        num_train_epochs=1,
-        learning_rate=RATE,
-        bf16=False,
-        use_cpu=True,
-        save_strategy="no",
-        report_to="none",
-        disable_tqdm=True,
-        beta=0.0,
-        lmbda=0.0,
-        **{"per_device_train_batch_size": A_STEP, "gradient_accumulation_steps": 1, **changed},
-    )
-    mask = [[0] * first + [1] * (len(tokens) - first) for tokens, first in rows(pair)]
-    data = Dataset.from_dict({"input_ids": [tokens for tokens, _ in rows(pair)], "completion_mask": mask})
-    trainer = DistillationTrainer(
-        model=student, teacher_model=teacher, args=settings, train_dataset=data, processing_class=tokenizer
-    )
-
-    def train() -> dict[str, Any]:
-        trainer.train()
-        return {}
-
-    return train
-
-
-def trl_plain(pair: str, folder: Path) -> Train:
-    """The same without checkpointing of gradients."""
-    return trl(pair, folder, gradient_checkpointing=False)
-
-
 OWN = Path(sys.executable)
-LIVE, DEFAULTS, PLAIN = "ours, live teacher", "TRL, defaults", "TRL, no checkpointing of gradients"
-METHODS: dict[str, tuple[Path, Callable[[str, Path], Train]]] = {
-    "ours, stored top-32": (OWN, ours),
-    LIVE: (OWN, live),
-    DEFAULTS: (PEERS, trl),
-    PLAIN: (PEERS, trl_plain),
-}
+STORED_ONES, LIVE = "stored top-32", "live teacher"
+METHODS: dict[str, tuple[Path, Callable[[str, Path], Train]]] = {STORED_ONES: (OWN, ours), LIVE: (OWN, live)}
 
 
 def result(said: dict[str, Said]) -> dict[str, object]:
@@ -198,26 +148,24 @@ def result(said: dict[str, Said]) -> dict[str, object]:
     goals = []
     for pair in said:
         ratio = {row["method"]: row["ratio"] for row in table if row["models"] == pair}
-        if len(ratio) == len(METHODS):
-            best = min(ratio[DEFAULTS], ratio[PLAIN])
-            goals += [
-                goal(f"{pair}: stored signals at most 0.75 x the CPU of a live teacher", 1 / ratio[LIVE], most=0.75),
-                goal(f"{pair}: tokens per CPU-second at least 1.8 x online distillation's", ratio[LIVE], least=1.8),
-                goal(f"{pair}: at least 2.5 x TRL's best setting", best, least=2.5),
-            ]
+        goals += [
+            goal(f"{pair}: stored signals at most 0.75 x the CPU of a live teacher", 1 / ratio[LIVE], most=0.75),
+            goal(f"{pair}: tokens per CPU-second at least 1.8 x online distillation's", ratio[LIVE], least=1.8),
+        ]
     return {
         "date": time.strftime("%Y-%m-%d", time.gmtime()),
         "machine": machine(),
         "commit": commit(),
-        "versions": versions("torch transformers", "trl torch transformers"),
+        "versions": versions("torch transformers", "torch", OWN),
         "rounds": len(next(iter(next(iter(said.values())).values()))),
         "rows": table,
         "goals": goals,
         "notes": [
             "`ratio` is CPU over that of training from stored signals, the median of the rounds' ratios; `rise` is the "
             "highest resident memory of the first training above that with the models loaded.",
-            "Of the embedded pair the teacher's look is a third of a step at most: its forward pass beside forward and "
-            "backward of a student of half its size. No live teacher that reads given rows can cost more there.",
+            "A live teacher's forward pass is its size over three times the student's of a step: 0.57 (embedded: 0.6 "
+            "million parameters beside 0.35) and 0.33 (wide). That, and the teacher's side of the loss, is all that "
+            "there is to save.",
         ],
     }
 
@@ -227,7 +175,6 @@ def main() -> None:
     top = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     top.add_argument("--rounds", type=int, default=3)
     top.add_argument("--pairs", nargs="+", choices=list(ROWS), default=list(ROWS))
-    top.add_argument("--only", nargs="*", default=[""], help="only methods that begin with one of these; no goals then")
     top.add_argument("--out", type=Path, default=RESULT)
     top.add_argument("--serve", help=argparse.SUPPRESS)
     given = top.parse_args()
@@ -238,12 +185,10 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as temporary:
             serve(lambda: METHODS[given.serve][1](given.pairs[0], Path(temporary)))
         return
-    if not PEERS.exists():
-        sys.exit(f"distilling: {PEERS.relative_to(ROOT)} is missing; `make bench-peers` makes it")
     said: dict[str, Said] = {}
     for pair in given.pairs:
         with tempfile.TemporaryDirectory() as temporary:
-            methods = {name: python for name, (python, _) in METHODS.items() if name.startswith(tuple(given.only))}
+            methods = {name: python for name, (python, _) in METHODS.items()}
             # What a first call makes once is nobody's cost per token.
             once = in_turn(__file__, methods, ["--pairs", pair], 1 + given.rounds, Path(temporary))
             said[pair] = {name: rounds[1:] for name, rounds in once.items()}

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -119,6 +120,34 @@ def loss(method: Method, given: Work, teacher: Any) -> Callable[[], Any]:
     return lambda: loss_of([term], {}, places, roles, Step(1, 4, 1, 3), totals)
 
 
+def result(said: dict[str, list[tuple[float, float]]], size: int) -> dict[str, object]:
+    """What the rounds say, CPU and memory each; the first is what is made once."""
+    rows = []
+    for name, rounds in said.items():
+        ratios = [cpu / first for (cpu, _), (first, _) in zip(rounds[1:], said[FIRST][1:], strict=True)]
+        cpu, rise = median(cpu for cpu, _ in rounds[1:]), median(rise for _, rise in rounds[1:])
+        rows.append(
+            {"method": name, "ratio": round(median(ratios), 2), "cpu_s": round(cpu, 2), "rise_mib": round(rise)}
+        )
+    dense = [row for row in rows if ", stored" not in str(row["method"])]
+    return {
+        "date": time.strftime("%Y-%m-%d", time.gmtime()),
+        "machine": machine(),
+        "commit": commit(),
+        "versions": versions("torch", "torch", Path(sys.executable)),
+        "rounds": len(said[FIRST]) - 1,
+        "rows": rows,
+        "goals": [
+            goal(f"CPU of {row['method']} over forward KL's: at most {MOST}", float(str(row["ratio"])), most=MOST)
+            for row in dense
+        ],
+        "notes": [
+            f"{SEQUENCES} x {LENGTH} positions, of which {SHARE:.0%} count, width {WIDTH}, {size:,} outcomes; "
+            "`ratio` is CPU over that of forward KL from a live teacher, the median of the rounds' ratios."
+        ],
+    }
+
+
 def main() -> None:
     """Measure and write the result."""
     top = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -146,31 +175,7 @@ def main() -> None:
             each().backward()
             said[name].append((time.process_time() - before, memory.rise()))
             print(f"{number} {name}: {said[name][-1][0]:.2f} cpu s, {said[name][-1][1]:.0f} MiB", flush=True)
-    rows = []
-    for name, rounds in said.items():
-        ratios = [cpu / first for (cpu, _), (first, _) in zip(rounds[1:], said[FIRST][1:], strict=True)]
-        cpu, rise = median(cpu for cpu, _ in rounds[1:]), median(rise for _, rise in rounds[1:])
-        rows.append(
-            {"method": name, "ratio": round(median(ratios), 2), "cpu_s": round(cpu, 2), "rise_mib": round(rise)}
-        )
-    dense = [row for row in rows if ", stored" not in str(row["method"])]
-    result = {
-        "date": time.strftime("%Y-%m-%d", time.gmtime()),
-        "machine": machine(),
-        "commit": commit(),
-        "versions": versions("torch", "torch") if given.out == RESULT else {"torch": torch.__version__},
-        "rounds": given.rounds,
-        "rows": rows,
-        "goals": [
-            goal(f"CPU of {row['method']} over forward KL's: at most {MOST}", float(str(row["ratio"])), most=MOST)
-            for row in dense
-        ],
-        "notes": [
-            f"{SEQUENCES} x {LENGTH} positions, of which {SHARE:.0%} count, width {WIDTH}, {given.size:,} outcomes; "
-            "`ratio` is CPU over that of forward KL from a live teacher, the median of the rounds' ratios."
-        ],
-    }
-    given.out.write_text(json.dumps(result, indent=1) + "\n", "utf-8")
+    given.out.write_text(json.dumps(result(said, given.size), indent=1) + "\n", "utf-8")
 
 
 if __name__ == "__main__":

@@ -260,7 +260,7 @@ def test_transformers_serve_answers_with_an_exported_student(data: Path, student
         stdout=log, stderr=log, env={**os.environ, "HF_HUB_OFFLINE": "1"},
     )  # fmt: skip
     try:
-        for _ in range(240):
+        for _ in range(600):
             with suppress(OSError), urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=5):
                 break
             assert process.poll() is None, (data / "log").read_text("utf-8")

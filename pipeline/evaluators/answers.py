@@ -111,7 +111,8 @@ def majority(
                 votes[next((v for v in votes if v == text or _same(item, text, v)), text)] += 1
             most = max(votes.values(), default=0)
             leaders = [text for text, count in votes.items() if count == most]
-            right = [metric_of(item.verifier, text, item.reference) for text in leaders or [None]]
+            said: list[str | None] = [*leaders] or [None]
+            right = [metric_of(item.verifier, text, item.reference) for text in said]
             metric = None if None in right else sum(filter(None, right)) / len(right)
             quantities = {"n": float(len(answers)), "votes": float(most), **_mean_tokens(answers)}
             yield Mark(item, metric, quantities, prediction=leaders[0] if len(leaders) == 1 else None)

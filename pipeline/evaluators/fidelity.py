@@ -63,9 +63,10 @@ def rationale() -> Evaluator:
 
     def judge(exam: Exam) -> Iterator[Mark]:
         rows = list(_both(exam))
-        sides = [pa.array([row[side].content or "" for row in rows], pa.string()) for side in (1, 2)]
+        texts = pa.array([own.content or "" for _, own, _, _ in rows], pa.string())
+        others = pa.array([theirs.content or "" for _, _, theirs, _ in rows], pa.string())
         pairs = np.repeat(np.arange(len(rows))[:, None], 2, axis=1)
-        counts = np.stack([overlaps(*sides, pairs, words) for words in WORDS]) if rows else np.zeros((4, 0, 3))
+        counts = np.stack([overlaps(texts, others, pairs, words) for words in WORDS]) if rows else np.zeros((4, 0, 3))
         for i, (item, own, _, known) in enumerate(rows):
             there = [(one, two, both) for one, two, both in counts[:, i].tolist() if one and two]
             shares = [2 * both / (one + two) for one, two, both in there]

@@ -39,7 +39,11 @@ class Model(Protocol):
 
     name: str
     folder: Path
-    dtype: str
+
+    @property
+    def dtype(self) -> str:
+        """What its weights are run in."""
+        ...
 
     def answers(self, sampling: Sampling, k: int = 1, seed: int = 0) -> list[list[Answer]]:
         """k answers to every item, in the order of the items, through the memo."""

@@ -16,6 +16,8 @@ from pipeline.report.statistics import LEVEL, holm, items_needed, seeds_needed
 # Two students had as many tokens if their numbers differ by no more than this share.
 EQUAL = 0.01
 ALPHA = 1 - LEVEL
+# What decides how many tokens and steps a training has, and how far each goes.
+SHARED = ("epochs", "batch_rows", "accumulate", "optimizer", "learning_rate", "seed")
 
 
 @dataclass(frozen=True)
@@ -111,7 +113,7 @@ def _objective(line: str, arm: Arm, lineage: Lineage) -> Lack:
 def _trained(name: str, of: str, arm: Arm, lineage: Lineage) -> dict[str, Any]:
     """A student of cross-entropy, trained as an arm was, and its evaluation."""
     [judged] = [e for e in lineage.evaluations if e.model == arm.model and e.claims][:1]
-    own = {key: value for key, value in arm.recipe.items() if key in ("epochs", "optimizer", "learning_rate")}
+    own = {key: value for key, value in arm.recipe.items() if key in SHARED}
     objectives = [{"use": "supervised.cross_entropy"}]
     return {
         "train": {name: {"of": of, "student": arm.base, **own, "objectives": objectives}},

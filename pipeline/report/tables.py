@@ -39,7 +39,7 @@ class Tables:
         return f"({' UNION ALL '.join(found)})" if found else None
 
     def rows(self, text: str, *given: Any) -> Iterator[tuple[Any, ...]]:
-        """The rows of what a page shows; `text` has {folder}s in it already."""
+        """What a text gives, which is as much as a page shows."""
         return iter(self.connection.execute(text, list(given)).fetchall())
 
     def row(self, text: str, *given: Any) -> tuple[Any, ...]:

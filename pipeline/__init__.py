@@ -11,7 +11,7 @@ To read it, go from what the data is to what is done with it; a room imports onl
     text/, model/, memo/    text without a model; a model folder; what was asked before
     gateway/      one address over HTTP
     origins/ builders/ sources/ rules/ operators/ verifiers/ backends/ scorers/ readers/ judges/ retrievers/ mixtures/
-    selectors/ transforms/ objectives/ networks/ feeds/
+    selectors/ transforms/ objectives/ networks/ augmentations/ feeds/
                   the methods, a file a family (`docs/extending.md`)
     asking/, training/, checking/, report/    what stages are made of
     laws/         what every method of a kind obeys
@@ -45,6 +45,7 @@ A word for each thing:
     module             what learns: the student, what stands `beside` it, an objective's own (`Trainer.parts` in code)
     shadow             an average of the student that follows it and does not learn
     feed               what gives the rows of a step, if not the table alone
+    augmentation       what makes other inputs of a step's rows, anew in every step
     network, backend   how one kind of model is trained; what opens a model's folder and asks it
     head               what makes logits of a model's states; beside its own it may have others, in `heads/`
     builder, base      what makes a model of models; the one that it begins as, beside the donor of the rest

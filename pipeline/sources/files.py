@@ -11,18 +11,24 @@ import glob
 import gzip
 import io
 import json
+import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Literal
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from pydantic import PositiveInt
 
 from pipeline.errors import Refused
 from pipeline.kinds.source import BadRow, GivenRow, Rows, source
+from pipeline.tables.pictures import pixels
 
 SHOWN = 2_000
 Paths = str | list[str]
+# Of a picture; unset, as many as it has.
+Channels = Literal[1, 3] | None
 # What may stand between values, beside the comma.
 SEPARATORS = ";\t|,"
 # How files begin that hold no lines, and what to do with them.
@@ -93,6 +99,42 @@ def parquet(*, path: Paths) -> Rows:
     Differs: nothing.
     """
     return _each(path, columns)
+
+
+@source(files=read_files, verifiers=())
+def arrays(*, path: Paths) -> Rows:
+    """The arrays of an NPZ along their first axis: a row has the n-th of each, a number where that is one.
+
+    Paper: none.
+    Differs: nothing; `arrays:` says which of them are inputs, and `columns:` which is the reference.
+    """
+    return _each(path, stacked)
+
+
+@source(files=read_files, verifiers=("text.exact",))
+def pictures(*, path: str, size: tuple[PositiveInt, PositiveInt] | None = None, channels: Channels = None) -> Rows:
+    """The PNG and JPEG files of a folder as the input `image`; the class of each is the folder that it lies in.
+
+    With `size` (height, width) or `channels` (1 is grey, 3 are colours) each is made anew so, and kept as numbers.
+
+    Paper: none.
+    Differs: nothing.
+    """
+    folder = Path(path)
+    if not folder.is_dir():
+        raise Refused(f"no folder {path} is here; a path is relative to the folder of params.yaml ({Path.cwd()})")
+    for file in sorted(folder.rglob("*")):
+        within = file.relative_to(folder)
+        if not file.is_file() or any(part.startswith(".") for part in within.parts):
+            continue
+        data = file.read_bytes()
+        try:
+            image = data if size is None and channels is None else pixels(data, size, channels)
+        except Refused as error:
+            yield BadRow(str(file), str(error))
+            continue
+        said = {"verifier": "text.exact", "reference": file.parent.name, "solution": file.parent.name}
+        yield GivenRow(str(file), {"inputs": {"image": image}, **said})
 
 
 def _each(path: Paths, read: Callable[[str], Rows]) -> Rows:
@@ -184,6 +226,21 @@ def columns(file: str) -> Rows:
                     yield GivenRow(f"{file}:{number}", row)
     except (pa.ArrowInvalid, OSError, UnicodeDecodeError) as error:
         raise Refused(f"{file} cannot be read as Parquet after row {number}: {error}") from error
+
+
+def stacked(file: str) -> Rows:
+    """The rows of an NPZ."""
+    try:
+        with _existing(file).open("rb") as content, np.load(content, allow_pickle=False) as opened:
+            given = {name: opened[name] for name in sorted(opened)}
+    except (ValueError, OSError, zipfile.BadZipFile, AttributeError, TypeError) as error:
+        raise Refused(f"{file} cannot be read as an NPZ of numbers: {error}; pickled objects are not read") from error
+    lengths = {name: len(array) if array.ndim else 0 for name, array in given.items()}
+    if len(set(lengths.values())) != 1:
+        raise Refused(f"{file}: its arrays must be equally long, and they have {lengths}")
+    for number in range(next(iter(lengths.values()))):
+        row = {name: array[number] for name, array in given.items()}
+        yield GivenRow(f"{file}:{number + 1}", {n: v if v.ndim else v.item() for n, v in row.items()})
 
 
 def _lines(file: str) -> Iterator[bytes]:

@@ -162,7 +162,7 @@ def _packed(params: Params, network: Network, form: Path, response: dict[str, An
         thought = {"reasoning": response["reasoning"], "train_on": params.train_on}
     pack: Any = network.pack
     try:
-        return pack(form, response["messages"], response["content"], **thought)
+        return pack(form, response["messages"], response["content"], response["inputs"], **thought)
     except Refused as error:
         raise Refused(f"response {response['response_id']}: {error}") from error
 

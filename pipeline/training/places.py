@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 import torch
 
+from pipeline.errors import Refused
 from pipeline.kinds.objective import TopKTeacher
 from pipeline.tables.lists import inside, lengths, padded, values, whole
 from pipeline.tables.tensors import arrays
@@ -68,6 +69,22 @@ class Places:
             teacher = replace(teacher, **tensors, tails=tails)  # type: ignore[arg-type]
         beside = None if self.beside is None else self.beside.to(device)
         return replace(self, **moved, features=features, teacher=teacher, beside=beside)  # type: ignore[arg-type]
+
+    def of(self, row_R: torch.Tensor) -> Places:
+        """The places of these rows, each of which has one; a row may stand there several times."""
+        if len(self.target_N) != len(self.weight_B):
+            raise Refused("rows of several places cannot be made into others; leave out `augment`")
+        known = int((self.target_N[row_R] >= 0).sum())
+        counts = {"place": len(row_R), "labelled": known, "unlabelled": len(row_R) - known}
+        return replace(
+            self,
+            target_N=self.target_N[row_R],
+            example_N=self.example_N[row_R],
+            counts={**self.counts, **counts},
+            teacher=None if self.teacher is None else self.teacher.at(row_R),
+            reference_N=None if self.reference_N is None else self.reference_N[row_R],
+            features={name: value[row_R] for name, value in self.features.items()},
+        )
 
 
 def places(rows: pa.Table) -> Places:

@@ -83,20 +83,23 @@ def test_nkd_equals_the_authors_code(key: str, arguments: dict[str, Any]) -> Non
     torch.testing.assert_close(evaluate(loss, student, 6), (stored[f"out_{key}"], stored[f"grad_{key}"]), **CLOSE)
 
 
-CLASSES: list[tuple[str, dict[str, Any], str, tuple[str, ...]]] = [
+CLASSES: list[tuple[str, dict[str, Any], str, tuple[str, str, str | None]]] = [
     ("divergence.nkd", {}, "nkd_default", ("logit_s", "logit_t", "gt_label")),
     ("divergence.nkd", {"temperature": 2.0, "gamma": 1.0}, "nkd_temp2", ("logit_s", "logit_t", "gt_label")),
     ("divergence.decoupled", {}, "dkd", ("s_logits", "t_logits", "labels")),
+    ("divergence.forward", {"temperature": 4.0, "times_tau_squared": True}, "kd_T4", ("s_logits", "t_logits", None)),
+    ("relation.dist", {}, "dist", ("logits_student", "logits_teacher", None)),
     ("ranking.pld", {"k": None}, "pld_tau1", ("logits_student", "logits_teacher", "label")),
 ]
 
 
 @pytest.mark.parametrize(("name", "arguments", "file", "keys"), CLASSES)
 def test_an_objective_over_classes_equals_the_published_code(
-    name: str, arguments: dict[str, Any], file: str, keys: tuple[str, ...]
+    name: str, arguments: dict[str, Any], file: str, keys: tuple[str, str, str | None]
 ) -> None:
     stored = read(file)
-    student, teacher, labels = (stored[key] for key in keys)
+    student, teacher = (stored[key] for key in keys[:2])
+    labels = torch.zeros(len(student)) if keys[2] is None else stored[keys[2]]
     student.requires_grad_()
     loss = build(name, **arguments)(see(student, labels.long(), DenseTeacher(teacher)))
     value, gradient = evaluate(loss, student, len(labels))
@@ -117,6 +120,22 @@ def test_logits_over_their_deviation_equal_the_mixup_studys() -> None:
     seen = see(student, torch.zeros(6, dtype=torch.long), DenseTeacher(other["teacher_logits"]))
     value, gradient = evaluate(build("divergence.standardised")(seen), student, 6)
     torch.testing.assert_close((value * 0.9, gradient * 0.9), (other["out_div"], other["grad_div"]), **CLOSE)
+
+
+def test_a_head_of_old_prototypes_equals_prds_relation() -> None:
+    """The scores of prototypes of old tasks, as the model before gave them and as it does now, one head a task."""
+    stored = read("prd")
+    features, total = stored["features"].requires_grad_(), torch.zeros(())
+    prototypes = [stored[name].clone().requires_grad_() for name in ("protos_new", "protos_old")]
+    for task in range(2):
+        new, old = (torch.nn.functional.normalize(each[task], dim=1) for each in prototypes)
+        teacher = DenseTeacher((stored["old_features"] @ old.T).detach())
+        view = see(features @ new.T, torch.zeros(6, dtype=torch.long), teacher)
+        total = total + build("divergence.forward")(view).value_N.mean()
+    gradient, of_prototypes = torch.autograd.grad(total, (features, prototypes[0]))
+    torch.testing.assert_close(total.detach(), stored["loss_relation"].to(total), **CLOSE)
+    torch.testing.assert_close(gradient, stored["grad_features"], **CLOSE)
+    torch.testing.assert_close(of_prototypes[0], stored["grad_proto0"], **CLOSE)
 
 
 @pytest.mark.parametrize(

@@ -22,6 +22,8 @@ else:
     torch = lazy("torch")
 
 network = marker("network")
+# What `collate` calls the links of its places, [2, E]: row 0 learns from row 1.
+LINKS = "links_2E"
 
 
 @dataclass(frozen=True)

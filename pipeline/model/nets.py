@@ -6,6 +6,7 @@ Imports torch: whoever only names a method must not import it.
 from __future__ import annotations
 
 import json
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -38,10 +39,9 @@ class Conv(PreTrainedModel):
 
     def __init__(self, config: ConvConfig) -> None:
         super().__init__(config)
-        before = [config.num_channels, *config.widths[:-1]]
         self.blocks = nn.ModuleList(
             nn.Sequential(nn.Conv2d(i, o, 3, padding=1), nn.GroupNorm(GROUPS, o), nn.ReLU())
-            for i, o in zip(before, config.widths, strict=True)
+            for i, o in pairwise([config.num_channels, *config.widths])
         )
         self.classifier = nn.Linear(config.widths[-1], config.num_labels)
         self.post_init()
@@ -57,7 +57,59 @@ class Conv(PreTrainedModel):
         return self.classifier(seen.mean((2, 3)))
 
 
-OURS: dict[str, type[PreTrainedModel]] = {"stillhouse-conv": Conv}
+class NodesConfig(PretrainedConfig):
+    """What a `Nodes` is made of; one that is `linked` is a graph convolutional network, another is an MLP."""
+
+    model_type = "stillhouse-nodes"
+
+    def __init__(
+        self,
+        numbers: int = 1,
+        widths: tuple[int, ...] = (16,),
+        linked: bool = True,
+        dropout: float = 0.0,
+        **others: Any,
+    ) -> None:
+        self.numbers, self.widths, self.linked, self.dropout = numbers, list(widths), linked, dropout
+        super().__init__(**others)
+
+
+class Nodes(PreTrainedModel):
+    """Linear layers over the numbers of every node, with the mean over its neighbours and itself before each if it is
+    linked: the sum of theirs over the root of both their numbers of neighbours (Kipf & Welling 2017)."""
+
+    config_class = NodesConfig
+    main_input_name = "x"
+
+    def __init__(self, config: NodesConfig) -> None:
+        super().__init__(config)
+        widths = [config.numbers, *config.widths]
+        self.layers = nn.ModuleList(nn.Linear(i, o) for i, o in pairwise(widths))
+        self.classifier = nn.Linear(widths[-1], config.num_labels)
+        self.post_init()
+
+    def _init_weights(self, module: nn.Module) -> None:
+        """Layers begin as torch makes them."""
+
+    def forward(self, x: torch.Tensor, edges: torch.Tensor) -> torch.Tensor:
+        """Logits [M, V] of nodes x [M, F], of which edges [2, E] say who has which neighbour."""
+        seen = x
+        for layer in self.layers:
+            seen = nn.functional.relu(layer(self._around(seen, edges)))
+            seen = nn.functional.dropout(seen, self.config.dropout, self.training)
+        return self.classifier(self._around(seen, edges))
+
+    def _around(self, seen: torch.Tensor, edges: torch.Tensor) -> torch.Tensor:
+        if not self.config.linked:
+            return seen
+        own = torch.arange(len(seen), device=seen.device)
+        to, source = torch.cat([edges, own.expand(2, -1)], 1)
+        root = torch.bincount(to, minlength=len(seen)).to(seen.dtype).rsqrt()
+        share = root[to] * root[source]
+        return torch.zeros_like(seen).index_add(0, to, seen[source] * share[:, None])
+
+
+OURS: dict[str, type[PreTrainedModel]] = {"stillhouse-conv": Conv, "stillhouse-nodes": Nodes}
 
 
 def opened(folder: Path, auto: Any, dtype: str) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,10 +20,11 @@ from pipeline.model import heads
 from pipeline.model.chat import Chat
 from pipeline.model.folder import PLACES
 from pipeline.model.taps import Taps
+from pipeline.tables.graphs import UNKNOWN
 from pipeline.tables.ids import Cell
-from pipeline.tables.lists import padded
+from pipeline.tables.lists import padded, whole
 from pipeline.tables.pictures import pixels
-from pipeline.tables.tensors import arrays, cell
+from pipeline.tables.tensors import arrays, cell, stacked
 
 if TYPE_CHECKING:
     import torch
@@ -64,7 +66,7 @@ def image() -> Network:
     return Image()
 
 
-class Named:
+class Named(ABC):
     """What classifiers share."""
 
     def outcomes(self, form: Path) -> list[str]:
@@ -77,7 +79,7 @@ class Named:
         names, given = self.outcomes(form), answer.strip()
         return names.index(given) if given in names else -1
 
-    def places(self, shown: np.ndarray) -> int:
+    def places(self, shown: Any) -> int:
         """How many places something has."""
         return 1
 
@@ -103,9 +105,9 @@ class Named:
             features["last"] = states_ND
         return Seen(states_ND, {"main": head, **heads.of(model)}, features)
 
+    @abstractmethod
     def given(self, net: Any, inputs: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """A batch as the model's own arguments."""
-        raise NotImplementedError
 
     def width(self, model: torch.nn.Module) -> int:
         net: Any = model
@@ -195,7 +197,8 @@ class Image(Named):
     def pack(self, form: Path, messages: Sequence[dict[str, str]], answer: str, inputs: Cell | None = None) -> Packed:
         self.asked(form, messages, inputs)
         target = self.target(form, answer)
-        told = "" if target >= 0 else "is none of the student's outcomes, so its place is unknown"
+        strange = target < 0 and answer.strip() != UNKNOWN
+        told = "is none of the student's outcomes, so its place is unknown" if strange else ""
         return Packed([target], [(0, 1)], length=1, told=told)
 
     def load(self, folder: Path, dtype: str) -> torch.nn.Module:
@@ -209,6 +212,9 @@ class Image(Named):
 
     def collate(self, rows: pa.Table) -> dict[str, torch.Tensor]:
         """picture [B, C, H, W], from 0 to 1."""
+        pictures = stacked(whole(rows, "inputs"), IMAGE)
+        if pictures is not None and pictures.dtype == np.uint8 and pictures.ndim == 4:
+            return self.batch(pictures)
         return self.batch([self.shown(given) for given in rows["inputs"].to_pylist()])
 
     def shown(self, given: Cell | None) -> np.ndarray:
@@ -224,9 +230,9 @@ class Image(Named):
             raise Refused(f"the input {IMAGE!r} is {found.dtype} of {list(found.shape)}, and not u8 of [height, width]")
         return picture
 
-    def batch(self, read: Sequence[np.ndarray]) -> dict[str, torch.Tensor]:
+    def batch(self, read: Sequence[np.ndarray] | np.ndarray) -> dict[str, torch.Tensor]:
         """What `look` needs of pictures."""
-        return {IMAGE: torch.from_numpy(np.stack(read)).permute(0, 3, 1, 2).float() / 255}
+        return {IMAGE: torch.from_numpy(np.array(read)).permute(0, 3, 1, 2).float() / 255}
 
     def given(self, net: Any, inputs: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """Pictures with the mean and the deviation of every channel that the model was taught with."""

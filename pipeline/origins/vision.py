@@ -14,6 +14,7 @@ from pipeline.errors import Refused
 from pipeline.kinds.backend import LOCAL
 from pipeline.kinds.origin import Card, Dtype, Origin, origin
 from pipeline.model.folder import NETWORK, PLACES, finish
+from pipeline.tables.graphs import UNKNOWN
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
@@ -154,6 +155,8 @@ def _places(out: Path, outcomes: Sequence[str], shape: Sequence[int]) -> None:
     """The model's form: its outcomes in the order of their names, and what it looks at."""
     if twice := next((name for name in outcomes if list(outcomes).count(name) > 1), None):
         raise Refused(f"two outcomes are called {twice!r}; give each a name of its own")
+    if UNKNOWN in outcomes:
+        raise Refused(f"no outcome can be called {UNKNOWN!r}, which says that a class is unknown")
     told = {"network": IMAGE, "outcomes": sorted(outcomes), "inputs": {"image": list(shape)}}
     (out / PLACES).write_text(json.dumps(told, sort_keys=True) + "\n", "utf-8")
 

@@ -10,6 +10,7 @@ from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt
 from pipeline.errors import Refused
 from pipeline.kinds.source import GivenRow, Rows, source
 from pipeline.tables import ids
+from pipeline.tables.graphs import UNKNOWN
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Shape = Literal["square", "frame", "disc", "ring", "cross", "saltire", "bars", "columns", "triangle", "diamond"]
@@ -41,8 +42,9 @@ def one(
     The domain is the style that it is drawn in. It lies up to `shift` pixels off the middle in either direction, and
     `noise` is the standard deviation of what is added to each number. With `tail` the last of the `shapes` is that many
     times as frequent as the first, and those between follow geometrically. With `kinds` the class is no name but one of
-    so many (`kind 0`, ...), each of which several shapes share. A share of `labelled` rows has a solution, and a share
-    of `slip` of these another class than their reference; the pictures depend on neither.
+    so many (`kind 0`, ...), each of which several shapes share. The solution of a share of `labelled` rows is a class,
+    of others `?`, which is none; that of a share of `slip` is another than the reference. The pictures depend on none
+    of these.
 
     Paper: none; the task was made for this demonstration.
     Differs: nothing to differ from.
@@ -67,7 +69,7 @@ def one(
                 "domain": style,
                 "verifier": "text.exact",
                 "reference": name,
-                "solution": solution if ids.draw(seed, "labelled", number) < labelled else None,
+                "solution": solution if ids.draw(seed, "labelled", number) < labelled else UNKNOWN,
             },
         )
 

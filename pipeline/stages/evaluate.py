@@ -6,8 +6,9 @@ Greedy generation and the row's own verifier, nothing else, so that a student is
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 from pydantic import PositiveInt
@@ -16,8 +17,9 @@ from pipeline.asking.ask import ask, requests_for
 from pipeline.contracts import EVALS, PROMPTS
 from pipeline.core.run import How
 from pipeline.core.stage import Input, StageParams, stage
-from pipeline.kinds.backend import Sampling
-from pipeline.kinds.verifier import answer_of, metric_of
+from pipeline.kinds.backend import Answer, Sampling
+from pipeline.kinds.verifier import answer_of, by_place, metric_of
+from pipeline.tables.graphs import UNKNOWN
 from pipeline.tables.parquet import Scan
 
 
@@ -49,22 +51,44 @@ def evaluate(params: Params, prompts: Scan, model: Path, how: How) -> Iterator[p
     for request, item in zip(requests, pool.to_pylist(), strict=True):
         answer = answers[request.request_id]
         prediction = answer_of(item["verifier"], answer.content) if answer.finish_reason == "stop" else None
-        rows.append({
+        rows += [{
             "task": params.pool,
-            "item_id": item["prompt_id"],
             "prompt_id": item["prompt_id"],
             "domain": item["domain"],
             "level": item["level"],
             "model": params.model,
+            "metric": metric_of(item["verifier"], place["prediction"], place["target"]),
+            "measure": "accuracy",
+            "finish_reason": answer.finish_reason,
+            **place,
+        } for place in _places(item, answer, prediction)]  # fmt: skip
+    yield EVALS.rows(rows)
+
+
+def _places(item: Mapping[str, Any], answer: Answer, prediction: str | None) -> Iterator[dict[str, Any]]:
+    """What is judged of an answer: all of it, or what it says at each place."""
+    if item["verifier"] is None or item["reference"] is None or not by_place(item["verifier"]):
+        yield {
+            "item_id": item["prompt_id"],
             "content": answer.content,
             "prediction": prediction,
             "target": item["reference"],
-            "metric": metric_of(item["verifier"], prediction, item["reference"]),
-            "measure": "accuracy",
             "confidence": _confidence(answer.logprobs),
-            "finish_reason": answer.finish_reason,
-        })  # fmt: skip
-    yield EVALS.rows(rows)
+        }
+        return
+    targets = item["reference"].split("\n")
+    said = prediction.split("\n") if prediction is not None else []
+    each = said if len(said) == len(targets) else [None] * len(targets)
+    for number, (one, target) in enumerate(zip(each, targets, strict=True)):
+        if target == UNKNOWN:
+            continue
+        yield {
+            "item_id": f"{item['prompt_id']}/{number}",
+            "content": one,
+            "prediction": one,
+            "target": target,
+            "confidence": _confidence((answer.logprobs or [])[number : number + 1] or None),
+        }
 
 
 def _confidence(logprobs: Sequence[float | None] | None) -> float | None:

@@ -17,9 +17,10 @@ import pyarrow as pa
 import torch
 from torch import nn
 
+from pipeline.errors import Refused
 from pipeline.kinds.augmentation import Augmentation
 from pipeline.kinds.feed import Draw, Feed
-from pipeline.kinds.network import Network
+from pipeline.kinds.network import LINKS, Network
 from pipeline.kinds.objective import Step
 from pipeline.tables import ids
 from pipeline.tables.lists import lengths, whole
@@ -234,7 +235,9 @@ class Trainer:
         """One step: its rows in micro-batches, forwards and backwards, and the optimizers of the turn's parts."""
         turn, recipe = turn_at(self.turns, step.number), self.recipe
         self._learn(turn)
-        torch.manual_seed(ids.seed_of(recipe.seed, "step", step.number))
+        # That of all devices looks for them anew in every step, which takes as long as a small model's backward pass.
+        seeded = torch.default_generator.manual_seed if self.device == "cpu" else torch.manual_seed
+        seeded(ids.seed_of(recipe.seed, "step", step.number))
         rows = self._rows_at(order, step.number)
         if self.feed is not None and self.draws is not None:
             rows = self.feed(self.draws(step, recipe.seed, rows, curve))
@@ -282,9 +285,14 @@ class Trainer:
 
     def _shown(self, batch: pa.Table, step: Step, number: int) -> tuple[Mapping[str, torch.Tensor], Places]:
         """What a micro-batch shows, and what stands at its places; where it is learnt from, what is made of both."""
-        inputs, found = self.networks["student"].collate(batch), places(batch)
+        found = places(batch)
+        inputs: Mapping[str, torch.Tensor] = self.networks["student"].collate(batch)
         if self.across is not None:
             found = self.across.beside(found, batch)
+        if LINKS in inputs:
+            found = found.linked(inputs[LINKS])
+        if self.augment and len(found.target_N) != len(batch):
+            raise Refused("rows of several places cannot be made into others; leave out `augment`")
         draw = torch.Generator().manual_seed(ids.seed_of(self.recipe.seed, "augment", step.number, number))
         for augmentation in self.augment if torch.is_grad_enabled() else ():
             made = augmentation(inputs, draw)

@@ -252,6 +252,8 @@ class StudentParams(Recipe):
                     f"{name} reads {', '.join(sorted(unseen))}, which a {network.name} such as {self.student} does not "
                     f"show; {', '.join(others) or 'no network'} does"
                 )
+            if "links_2E" in traits["reads"] and term.where not in (None, "all"):
+                texts.append(f"{name} is of links, whose ends are any places: leave out `where: {term.where}`")
             against = term.against is not None or self.shadow is not None or live
             if traits["teacher"] == "all" and not against:
                 texts.append(

@@ -122,6 +122,38 @@ def test_logits_over_their_deviation_equal_the_mixup_studys() -> None:
     torch.testing.assert_close((value * 0.9, gradient * 0.9), (other["out_div"], other["grad_div"]), **CLOSE)
 
 
+def test_links_equal_ffg2ms_code() -> None:
+    """Its three parts, each a mean over its own items: labelled nodes, neighbours with each node itself, and links."""
+    stored = read("ffg2m_mode0")
+    student, lamb = stored["student_logits"].requires_grad_(), float(stored["lamb"])
+    links, labelled = stored["edges_no_self_loops"].long(), stored["idx_labeled"].long()
+    # Its list has each node's link with itself, which is no link here.
+    assert set(map(tuple, stored["edges_with_self_loops"].T.tolist())) == {
+        *map(tuple, links.T.tolist()), *((i, i) for i in range(len(student))),
+    }  # fmt: skip
+    view = replace(see(student, stored["labels"].long(), DenseTeacher(stored["teacher_logits"])), links_2E=links)
+    loss = lamb * build("supervised.cross_entropy")(view).value_N[labelled].mean()
+    parts = [loss]
+    for name, arguments in (("links.low", {}), ("links.high", {"temperature": float(stored["tau"])})):
+        parts.append((1 - lamb) * build(name, **arguments)(view).value_N.mean())
+    torch.testing.assert_close(torch.stack(parts).detach(), stored["returned"].to(loss), **CLOSE)
+    (gradient,) = torch.autograd.grad(sum(parts), student)
+    torch.testing.assert_close(gradient, stored["grad_logits"], **CLOSE)
+    only = read("ffg2m_mode3")
+    (gradient,) = torch.autograd.grad(_sum_of_low(only), only["student_logits"])
+    torch.testing.assert_close(gradient, only["grad_logits"], **CLOSE)
+
+
+def _sum_of_low(stored: dict[str, torch.Tensor]) -> torch.Tensor:
+    """Its labelled and its low part alone."""
+    student, lamb = stored["student_logits"].requires_grad_(), float(stored["lamb"])
+    teacher = DenseTeacher(stored["teacher_logits"])
+    view = see(student, stored["labels"].long(), teacher)
+    view = replace(view, links_2E=stored["edges_no_self_loops"].long())
+    labelled = build("supervised.cross_entropy")(view).value_N[stored["idx_labeled"].long()]
+    return lamb * labelled.mean() + (1 - lamb) * build("links.low")(view).value_N.mean()
+
+
 def test_a_head_of_old_prototypes_equals_prds_relation() -> None:
     """The scores of prototypes of old tasks, as the model before gave them and as it does now, one head a task."""
     stored = read("prd")

@@ -76,6 +76,17 @@ def conv() -> torch.nn.Module:
     return nets.Conv(nets.ConvConfig(widths=(8, 16), **PICTURE)).eval()
 
 
+NODES: dict[str, Any] = {"numbers": 3, "widths": (12, 16), "num_labels": 3}
+
+
+def gcn() -> torch.nn.Module:
+    return nets.Nodes(nets.NodesConfig(linked=True, **NODES)).eval()
+
+
+def mlp() -> torch.nn.Module:
+    return nets.Nodes(nets.NodesConfig(linked=False, **NODES)).eval()
+
+
 def rows(*lengths: int) -> pa.Table:
     """Examples of these lengths; the first has two spans."""
     made = []
@@ -110,6 +121,19 @@ def pictured(*seeds: int) -> pa.Table:
     return pa.Table.from_pylist(made, pa.schema([EXAMPLES.schema.field(name) for name in (*NAMES, "inputs")]))
 
 
+def linked(*lengths: int) -> pa.Table:
+    """Graphs of so many nodes in a ring; all but the first are asked about, and the last one is of no known class."""
+    made = []
+    for i, length in enumerate(lengths):
+        x = np.random.default_rng(length).standard_normal((length, 3)).astype(np.float32)
+        ring = np.arange(length), (np.arange(length) + 1) % length
+        edges = np.stack([np.concatenate(ring), np.concatenate(ring[::-1])]).astype(np.int32)
+        graph = {"x": x, "edges": edges, "at": np.arange(1, length, dtype=np.int32)}
+        known = {"token_ids": [*(t % 3 for t in range(2, length)), -1], "spans": [{"start": 0, "end": length - 1}]}
+        made.append({"example_id": str(i), "prompt_id": str(i), "weight": 1.0 + i, **known, "inputs": cell(graph)})
+    return pa.Table.from_pylist(made, pa.schema([EXAMPLES.schema.field(name) for name in (*NAMES, "inputs")]))
+
+
 def causal_logits(model: Any, row: dict[str, Any]) -> torch.Tensor:
     """What the model itself says before every place of a row."""
     whole = model(torch.tensor([row["token_ids"]])).logits[0]
@@ -124,6 +148,20 @@ def picture_logits(model: Any, row: dict[str, Any]) -> torch.Tensor:
     image = torch.from_numpy(np.array(arrays(row["inputs"])["image"])).permute(2, 0, 1)[None]
     said = model((image / 255 - 0.5) / 0.25)
     return getattr(said, "logits", said)
+
+
+def node_logits(model: Any, row: dict[str, Any]) -> torch.Tensor:
+    """By dense matrices."""
+    given = {name: torch.from_numpy(np.array(value)) for name, value in arrays(row["inputs"]).items()}
+    nodes = len(given["x"])
+    near = torch.eye(nodes)
+    if model.config.linked:
+        near[given["edges"][0].long(), given["edges"][1].long()] = 1
+    root = near.sum(1).rsqrt()
+    near, seen = root[:, None] * near * root, given["x"]
+    for layer in model.layers:
+        seen = layer(near @ seen).relu()
+    return model.classifier(near @ seen)[given["at"].long()]
 
 
 @dataclass(frozen=True)
@@ -152,6 +190,8 @@ CASES = [
     Case("classifier.image", vit, pictured, picture_logits, "vit.layers.0"),
     Case("classifier.image", deit, pictured, picture_logits, "deit.layers.0"),
     Case("classifier.image", conv, pictured, picture_logits, "blocks.1.0"),
+    Case("graph.nodes", gcn, linked, node_logits, "layers.1"),
+    Case("graph.nodes", mlp, linked, node_logits, "layers.1"),
 ]
 
 

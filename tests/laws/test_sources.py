@@ -51,6 +51,11 @@ def stacked(path: Path) -> None:
         np.savez(out, x=np.arange(12, dtype=np.float32).reshape(6, 2), y=np.arange(6))
 
 
+def graph(path: Path) -> None:
+    with path.open("wb") as out:
+        np.savez(out, x=np.eye(4, dtype=np.float32), edge_index=np.array([[0, 1], [1, 2]]), y=np.array([0, 1, 1, 0]))
+
+
 def pictures(path: Path) -> None:
     for i in range(len(ROWS)):
         file = path / f"kind {i % 2}" / f"{i}.png"
@@ -65,6 +70,7 @@ FILES: dict[str, Callable[[Path], None]] = {
     "files.csv": separated,
     "files.parquet": table,
     "files.arrays": stacked,
+    "files.graph": graph,
     "files.pictures": pictures,
     "hub.datasets": folder,
 }

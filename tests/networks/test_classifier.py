@@ -14,6 +14,7 @@ torch = pytest.importorskip("torch")
 import transformers  # noqa: E402
 
 from pipeline.asking.ask import requests_for  # noqa: E402
+from pipeline.commands.doctor import doctor  # noqa: E402
 from pipeline.contracts import PROMPTS  # noqa: E402
 from pipeline.core.methods import find  # noqa: E402
 from pipeline.core.run import How  # noqa: E402
@@ -21,9 +22,12 @@ from pipeline.core.settings import RunSettings  # noqa: E402
 from pipeline.errors import Refused  # noqa: E402
 from pipeline.kinds.backend import GenerateRequest, Sampling, Tokens, Want, open_model  # noqa: E402
 from pipeline.model.folder import hashes  # noqa: E402
+from pipeline.plan.reading import load  # noqa: E402
+from pipeline.plan.resolve import resolve  # noqa: E402
 from pipeline.tables.tensors import cell  # noqa: E402
 from tests.tables.test_pictures import saved  # noqa: E402
 
+ROOT = Path(__file__).parents[2]
 GREEDY = Sampling(0.0, 1.0, 8)
 MADE: dict[str, Any] = {"outcomes": ["cat", "ant", "bee"], "size": [8, 8], "channels": 3, "seed": 4}
 PICTURES = [np.random.default_rng(i).integers(0, 256, (8, 8, 3)).astype(np.uint8) for i in range(5)]
@@ -179,3 +183,13 @@ def test_a_folder_that_says_too_little_is_refused(change: Any, said: str, tmp_pa
     (place / "config.json").write_text(json.dumps(told), "utf-8")
     with pytest.raises(Refused, match=said):
         made(tmp_path / "m", "vision.folder", path=str(place))
+
+
+def test_the_doctor_knows_a_model_without_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    place = theirs(tmp_path / "vit", ["cat", "ant", "bee"], [0, 1, 2])
+    params = load(ROOT / "recipes" / "images.yaml")
+    params["acquire"]["large"] = {"use": "vision.folder", "path": str(place)}
+    params["watch"] = {"vit": str(place)}
+    found = [c for c in doctor(resolve(params), Path("data"), Path(), offline=True) if c.name == "acquire@large"]
+    assert [(c.state, "MB of weights" in c.text) for c in found if str(place) in c.text] == [("ok", True)]

@@ -11,7 +11,7 @@ To read it, go from what the data is to what is done with it; a room imports onl
     text/, model/, memo/    text without a model; a model folder; what was asked before
     gateway/      one address over HTTP
     origins/ builders/ sources/ rules/ operators/ verifiers/ backends/ scorers/ readers/ judges/ retrievers/ mixtures/
-    selectors/ transforms/ objectives/ networks/ feeds/ evaluators/ exporters/
+    selectors/ transforms/ objectives/ networks/ augmentations/ feeds/ evaluators/ exporters/
                   the methods, a file a family (`docs/extending.md`)
     asking/, training/, checking/, report/    what stages are made of
     laws/         what every method of a kind obeys
@@ -50,6 +50,7 @@ A word for each thing:
     shadow             an average of the student that follows it and does not learn
     reporter           a tool for learning curves that a training writes for too, on request
     feed               what gives the rows of a step, if not the table alone
+    augmentation       what makes other inputs of a step's rows, anew in every step
     exam, mark         a model, the items that it is judged on and whom beside; what an evaluator says of an item
     network, backend   how one kind of model is trained; what opens a model's folder and asks it
     head               what makes logits of a model's states; beside its own it may have others, in `heads/`

@@ -20,6 +20,7 @@ import pyarrow as pa
 from pipeline.asking.meter import Meter
 from pipeline.core.methods import find
 from pipeline.core.run import How
+from pipeline.errors import Refused
 from pipeline.kinds.backend import (
     Answer,
     Backend,
@@ -47,7 +48,13 @@ def requests_for(prompts: pa.Table, model: Path, sampling: Sampling, k: int, see
     renders = traits.get("renders", lambda card: False)
     renderer = Chat(model / "tokenizer") if renders(card) else None
     engine, shape, requests = engine_of(card), engine_of(card, code=False), []
-    for row in prompts.select(["prompt_id", "messages", "solution"]).to_pylist():
+    for row in prompts.select(["prompt_id", "messages", "solution", "inputs"]).to_pylist():
+        if row["inputs"] and not traits.get("shown"):
+            names = ", ".join(array["name"] for array in row["inputs"])
+            raise Refused(
+                f"prompt {row['prompt_id']} is about arrays ({names}), and {model.name} is asked in words alone "
+                f"({card['backend']}): ask a model that is shown them"
+            )
         rendered = None if renderer is None else renderer.prompt(row["messages"])
         # Of one that answers with the solution, another solution is another answer.
         decides = ids.digest("solution", engine, row["solution"]) if traits.get("solutions") else engine
@@ -66,6 +73,7 @@ def requests_for(prompts: pa.Table, model: Path, sampling: Sampling, k: int, see
                     sample_id=sample_id,
                     earlier_id=None if rendered is None or engine != shape else sample_id,
                     prompt_tokens=None if rendered is None else len(rendered),
+                    inputs=row["inputs"],
                 )
             )
     return requests

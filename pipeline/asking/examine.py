@@ -76,7 +76,7 @@ class Subject:
         found: list[Tokens | None] = []
         columns = (self.pool[name].to_pylist() for name in ("prompt_id", "messages", "inputs"))
         for prompt_id, messages, inputs, text in zip(*columns, texts, strict=True):
-            packed = network.pack(form, messages, text) if text else None
+            packed = network.pack(form, messages, text, inputs) if text else None
             if packed is None or min(packed.token_ids) < 0:
                 found.append(None)
                 continue
@@ -108,14 +108,14 @@ def examined(
         item = mark.item
         rows.append({
             "task": params.pool,
-            "item_id": item.prompt_id,
+            "item_id": item.prompt_id if mark.place is None else f"{item.prompt_id}/{mark.place}",
             "prompt_id": item.prompt_id,
             "domain": item.domain,
             "level": item.level,
             "model": params.model,
             "content": mark.content,
             "prediction": mark.prediction,
-            "target": item.reference,
+            "target": mark.target,
             "metric": mark.metric,
             "measure": measure,
             "quantities": list(mark.quantities.items()),

@@ -11,9 +11,9 @@ import numpy as np
 
 from pipeline.core.methods import find, lazy
 from pipeline.core.run import How
+from pipeline.errors import Refused
 from pipeline.kinds.backend import LOCAL, PLAIN, Answer, GenerateRequest, Reading, Sampling, Tokens, Want, backend
 from pipeline.model import heads
-from pipeline.model.chat import Chat
 from pipeline.model.folder import network_of
 from pipeline.model.gradients import studied
 from pipeline.model.load import device_of
@@ -24,10 +24,11 @@ else:
     torch = lazy("torch")
 
 
-@backend(gives=LOCAL, computes=True, finds=("network",))
+@backend(gives=LOCAL, computes=True, finds=("network",), shown=True)
 @contextmanager
 def local(*, folder: Path, card: dict[str, Any], how: How) -> Iterator[NetworkModel]:
-    """A classifier's folder, loaded here: it answers with the name of an outcome.
+    """A classifier's folder, loaded here: it answers with the name of an outcome, one a line where it has several
+    places.
 
     Paper: none.
     Differs: an answer is drawn by inversion of the cumulative distribution with the request's own uniform number.
@@ -41,28 +42,32 @@ class NetworkModel:
 
     def __init__(self, folder: Path, dtype: str, how: How) -> None:
         self.folder: Path | None = folder
-        form = folder / "tokenizer"
-        self.network: Any = find("network", network_of(form)).factory()
-        self.chat, self.names = Chat(form), self.network.outcomes(form)
+        self.form = folder / "tokenizer"
+        self.network: Any = find("network", network_of(self.form)).factory()
+        self.names = self.network.outcomes(self.form)
         self.device, self.rows = device_of(how.settings), how.settings.batch_rows
         self.net = self.network.load(folder, dtype).to(self.device)
 
     def generate(self, requests: Sequence[GenerateRequest], sampling: Sampling) -> Iterator[Answer]:
         """Answer every request once; temperature 0 is the likeliest outcome."""
-        texts = [self.network.tokens(self.chat, request.messages) for request in requests]
-        for batch, log_p_BV, _ in self._looked(texts, ()):
-            for i, log_p_V in zip(batch, log_p_BV, strict=True):
-                request = requests[i]
-                chosen = _choose(log_p_V, request.seed, sampling)
-                yield Answer(
-                    request.request_id,
-                    self.names[chosen],
-                    "stop",
-                    token_ids=[chosen],
-                    logprobs=[float(log_p_V[chosen])],
-                    prompt_tokens=len(texts[i]),
-                    completion_tokens=1,
-                )
+        shown = [self._asked(request) for request in requests]
+        for i, log_p_NV, _ in self._looked(shown, ()):
+            chosen = _choose(log_p_NV, requests[i].seed, sampling)
+            yield Answer(
+                requests[i].request_id,
+                "\n".join(self.names[outcome] for outcome in chosen),
+                "stop",
+                token_ids=chosen.tolist(),
+                logprobs=log_p_NV[np.arange(len(chosen)), chosen].astype(float).tolist(),
+                prompt_tokens=self.network.length(shown[i]),
+                completion_tokens=len(chosen),
+            )
+
+    def _asked(self, request: GenerateRequest) -> Any:
+        try:
+            return self.network.asked(self.form, request.messages, request.inputs)
+        except Refused as error:
+            raise Refused(f"prompt {request.prompt_id} {error}") from error
 
     def read(self, sequences: Sequence[Tokens], want: Want = PLAIN) -> Iterator[Reading]:
         """Read every sequence once: its places are outcomes, what is shown are its `inputs`."""
@@ -70,68 +75,73 @@ class NetworkModel:
 
     def readings(self, sequences: Sequence[Tokens], want: Want) -> Iterator[Reading]:
         """`read`, without what is wanted of gradients."""
-        texts = [self.network.shown(sequence.inputs) for sequence in sequences]
-        for batch, log_p_BV, features in self._looked(texts, ("last",) if want.embedding else want.taps):
-            order_BK = np.argsort(-log_p_BV, axis=1, kind="stable")[:, : want.top_k or 1]
-            for row, i in enumerate(batch):
-                log_p_V, order_K = log_p_BV[row], order_BK[row]
-                top: dict[str, Any] = {}
-                if want.top_k:
-                    rest = np.delete(np.exp(log_p_V), order_K).sum(dtype=np.float32)
-                    top = {
-                        "topk_ids": order_K[None].astype(np.int32),
-                        "topk_logprobs": log_p_V[order_K][None],
-                        "tail_mass": np.array([rest], np.float32),
-                    }
-                if want.top_k and want.temperatures:
-                    others = np.delete(log_p_V, order_K)
-                    tails = [np.exp(others / t).sum() / np.exp(log_p_V / t).sum() for t in want.temperatures]
-                    top["tempered"] = np.array([tails], np.float32)
-                yield Reading(
-                    sequences[i].id,
-                    np.array([log_p_V[max(_target(sequences[i]), 0)]], np.float32),
-                    embedding=features["last"][row] if want.embedding else None,
-                    features={name: features[name][row : row + 1] for name in want.taps},
-                    **top,
-                )
+        shown = [self.network.shown(sequence.inputs) for sequence in sequences]
+        for i, log_p_PV, seen in self._looked(shown, ("last",) if want.embedding else want.taps):
+            at_N, target_N = _asked_places(sequences[i])
+            log_p_NV = log_p_PV[at_N]
+            top: dict[str, Any] = {}
+            if want.top_k:
+                order_NK = np.argsort(-log_p_NV, axis=1, kind="stable")[:, : want.top_k]
+                others_NV = log_p_NV.copy()
+                np.put_along_axis(others_NV, order_NK, -np.inf, 1)
+                top = {
+                    "topk_ids": order_NK.astype(np.int32),
+                    "topk_logprobs": np.take_along_axis(log_p_NV, order_NK, 1),
+                    "tail_mass": np.exp(others_NV).sum(1, dtype=np.float32),
+                }
+                if want.temperatures:
+                    tails = [np.exp(others_NV / t).sum(1) / np.exp(log_p_NV / t).sum(1) for t in want.temperatures]
+                    top["tempered"] = np.stack(tails, 1).astype(np.float32)
+            yield Reading(
+                sequences[i].id,
+                log_p_NV[np.arange(len(at_N)), target_N].astype(np.float32),
+                embedding=seen["last"][at_N].mean(0) if want.embedding else None,
+                features={name: seen[name][at_N] for name in want.taps},
+                **top,
+            )
 
     def loss(self, tokens: Tokens) -> torch.Tensor:
-        """The loss on the outcome that is asked about."""
-        logits_1V, _ = self._seen([self.network.shown(tokens.inputs)], ())
-        target_1 = torch.tensor([max(_target(tokens), 0)], device=self.device)
-        return torch.nn.functional.cross_entropy(logits_1V.float(), target_1)
+        """The mean loss on the outcomes that are asked about."""
+        at_N, target_N = _asked_places(tokens)
+        logits_PV, _ = self._seen([self.network.shown(tokens.inputs)], ())
+        at, target = (torch.from_numpy(each).to(self.device) for each in (at_N, target_N))
+        return torch.nn.functional.cross_entropy(logits_PV[at].float(), target)
 
     def _looked(
-        self, texts: Sequence[np.ndarray], taps: Sequence[str]
-    ) -> Iterator[tuple[list[int], np.ndarray, dict[str, np.ndarray]]]:
-        """Numbers of some texts, their log-probabilities [B, V] and taps [B, D]; texts of like lengths together."""
-        order = sorted(range(len(texts)), key=lambda i: (len(texts[i]), i))
+        self, shown: Sequence[Any], taps: Sequence[str]
+    ) -> Iterator[tuple[int, np.ndarray, dict[str, np.ndarray]]]:
+        """The number of each of what is shown, its log-probabilities [P, V] and taps [P, D]; texts of like lengths are
+        looked at together."""
+        order = sorted(range(len(shown)), key=lambda i: (self.network.length(shown[i]) or 0, i))
         for start in range(0, len(order), self.rows):
             batch = order[start : start + self.rows]
             with torch.inference_mode():
-                logits_BV, seen = self._seen([texts[i] for i in batch], taps)
-                log_p_BV = logits_BV.float().log_softmax(1).cpu().numpy()
+                logits_NV, seen = self._seen([shown[i] for i in batch], taps)
+                log_p_NV = logits_NV.float().log_softmax(1).cpu().numpy()
                 features = {name: value.float().cpu().numpy() for name, value in seen.items()}
-            yield batch, log_p_BV, features
+            ends = np.cumsum([self.network.places(shown[i]) for i in batch])[:-1]
+            parts = {name: np.split(value, ends) for name, value in features.items()}
+            for row, log_p_PV in enumerate(np.split(log_p_NV, ends)):
+                yield batch[row], log_p_PV, {name: each[row] for name, each in parts.items()}
 
-    def _seen(
-        self, texts: Sequence[np.ndarray], taps: Sequence[str]
-    ) -> tuple[torch.Tensor, Mapping[str, torch.Tensor]]:
-        """Logits [B, V] of some texts, and taps."""
-        inputs = {name: value.to(self.device) for name, value in self.network.batch(texts).items()}
+    def _seen(self, shown: Sequence[Any], taps: Sequence[str]) -> tuple[torch.Tensor, Mapping[str, torch.Tensor]]:
+        """Logits [N, V] at all places of what is shown, and taps."""
+        inputs = {name: value.to(self.device) for name, value in self.network.batch(shown).items()}
         seen = self.network.look(self.net, inputs, taps)
         return heads.answer(seen.states_ND, seen.heads, heads.shares(self.net)), seen.features
 
 
-def _target(sequence: Tokens) -> int:
-    """The outcome that is asked about."""
-    return int(np.asarray(sequence.token_ids)[0])
+def _asked_places(sequence: Tokens) -> tuple[np.ndarray, np.ndarray]:
+    """The places [N] of a sequence that are asked about, and the outcomes there; an unknown one stands as the first."""
+    at_N = np.asarray(sequence.positions, np.int64)
+    return at_N, np.maximum(np.asarray(sequence.token_ids, np.int64)[at_N], 0)
 
 
-def _choose(log_p_V: np.ndarray, seed: int, sampling: Sampling) -> int:
+def _choose(log_p_NV: np.ndarray, seed: int, sampling: Sampling) -> np.ndarray:
+    """The outcome at each place, [N]."""
     if sampling.temperature == 0:
-        return int(log_p_V.argmax())
-    p_V = np.exp((log_p_V.astype(np.float64) - log_p_V.max()) / sampling.temperature)
-    cumulative = np.cumsum(p_V)
-    draw = np.random.Generator(np.random.Philox(key=seed)).random()
-    return int(min(np.searchsorted(cumulative, draw * cumulative[-1], side="right"), len(p_V) - 1))
+        return log_p_NV.argmax(1)
+    p_NV = np.exp((log_p_NV.astype(np.float64) - log_p_NV.max(1, keepdims=True)) / sampling.temperature)
+    cumulative_NV = np.cumsum(p_NV, 1)
+    draws_N1 = np.random.Generator(np.random.Philox(key=seed)).random((len(p_NV), 1))
+    return np.minimum((cumulative_NV <= draws_N1 * cumulative_NV[:, -1:]).sum(1), p_NV.shape[1] - 1)

@@ -13,7 +13,7 @@ from pipeline.kinds.backend import PLAIN, Answer, Backend, GenerateRequest, Read
 from pipeline.text.thinking import split_thinking
 
 
-@backend(gives=("generate",), solutions=True)
+@backend(gives=("generate",), solutions=True, shown=True)
 def solutions(*, folder: Path, card: dict[str, Any], how: How) -> AbstractContextManager[Backend]:
     """Each prompt's own `solution`: human answers, or worked solutions of a procedure, as a teacher's answers.
 

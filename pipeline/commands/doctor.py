@@ -221,7 +221,7 @@ def _model(instance: Instance, plan: Plan, data: Path, how: How, offline: bool) 
     given, traits = use.arguments, use.method.traits
     try:
         for folder in _folders(use, data):
-            yield _weights(instance.label, folder, traits["mend"])
+            yield _weights(instance.label, folder, traits["mend"], traits.get("network") != "classifier.image")
         if "fetched" in traits and os.environ.get("HF_HUB_OFFLINE") == "1":
             text = f"{given[traits['fetched']]} must be in the local cache: HF_HUB_OFFLINE is not 0"
             yield Check(instance.label, "warn", text)
@@ -272,14 +272,17 @@ def _folders(use: Use, data: Path) -> list[Path]:
     return [data.parent / path for path in traits["files"](use.arguments)] if "mend" in traits else []
 
 
-def _weights(label: str, folder: Path, advice: str) -> Check:
+def _weights(label: str, folder: Path, advice: str, reads: bool) -> Check:
+    """Whether a folder has weights, and a template that works if it `reads` texts."""
     weights = list(folder.glob("*.safetensors"))
     if not (folder / "config.json").exists() or not weights:
         return Check(label, "fail", f"{folder} has no config.json or no *.safetensors: {advice}")
     if any(file.stat().st_size < LEAST_WEIGHTS_BYTES for file in weights):
         return Check(label, "fail", f"{folder} holds pointers instead of weights: run `git lfs pull`, or {advice}")
-    ends = _template(folder)
     size = sum(f.stat().st_size for f in weights) / 1e6
+    if not reads:
+        return Check(label, "ok", f"{folder}: {size:.1f} MB of weights")
+    ends = _template(folder)
     return Check(
         label, "ok", f"{folder}: {size:.1f} MB of weights, a template; answers end at {' or '.join(map(repr, ends))}"
     )

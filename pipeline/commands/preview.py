@@ -28,6 +28,7 @@ from pipeline.core.workspace import DATA, PARAMS, ROOT, memo_root
 from pipeline.errors import Refused
 from pipeline.kinds.verifier import metric_of
 from pipeline.model.chat import Chat
+from pipeline.model.folder import CAUSAL, network_of
 from pipeline.plan.reading import load
 from pipeline.plan.resolve import resolve
 from pipeline.stages.generate import Params as GenerateParams
@@ -209,7 +210,9 @@ class _Rendering:
         if pack is None:
             return
         [folder] = pack.inputs["tokenizer"]
-        if (data / folder).is_dir():
+        if (data / folder).is_dir() and network_of(data / folder) != CAUSAL:
+            self.why = f"its student is no language model but a {network_of(data / folder)}"
+        elif (data / folder).is_dir():
             self.chat = Chat(data / folder)
         else:
             self.why = f"data/{folder} is not made yet: its model is trained first"

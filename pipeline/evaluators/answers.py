@@ -11,7 +11,8 @@ from pydantic import Field, PositiveFloat, PositiveInt
 
 from pipeline.kinds.backend import Answer, Sampling
 from pipeline.kinds.evaluator import Evaluator, Exam, Item, Mark, evaluator
-from pipeline.kinds.verifier import metric_of, same
+from pipeline.kinds.verifier import by_place, metric_of, same
+from pipeline.tables.graphs import UNKNOWN
 
 # Who asks an item whether an answer is right finds its verifier by name.
 JUDGED = ("verifier",)
@@ -22,6 +23,7 @@ Share = Annotated[float, Field(gt=0, le=1)]
 def greedy() -> Evaluator:
     """Whether the greedy answer is right, and the probability that the model gave to it: a model as it would be used.
 
+    An item whose verifier judges places, such as the nodes of a graph, has a mark for each that has a reference.
     Quantities: tokens, those of the answer, where they are known.
 
     Paper: none.
@@ -30,9 +32,31 @@ def greedy() -> Evaluator:
 
     def judge(exam: Exam) -> Iterator[Mark]:
         for item, [answer] in zip(exam.items, exam.model.answers(exam.greedy), strict=True):
-            yield marked(item, answer, item.right(answer), {})
+            if item.verifier is not None and item.reference is not None and by_place(item.verifier):
+                yield from _at_places(item, answer)
+            else:
+                yield marked(item, answer, item.right(answer), {})
 
     return judge
+
+
+def _at_places(item: Item, answer: Answer) -> Iterator[Mark]:
+    """A mark for each place with a reference; an answer of another length says nothing of any."""
+    targets, said = (item.reference or "").split("\n"), (item.short(answer) or "").split("\n")
+    sure = answer.logprobs or [None] * len(targets)
+    for place, target in enumerate(targets):
+        if target == UNKNOWN:
+            continue
+        one = said[place] if len(said) == len(targets) else None
+        yield Mark(
+            item,
+            metric_of(item.verifier, one, target),
+            content=one,
+            prediction=one,
+            confidence=confidence(sure[place : place + 1]),
+            finish_reason=answer.finish_reason,
+            place=place,
+        )
 
 
 def marked(item: Item, answer: Answer, metric: float | None, quantities: Mapping[str, float]) -> Mark:

@@ -68,6 +68,7 @@ class GenerateRequest:
 
     `solution` is the answer that came with the data, if one did; only recorded.solutions looks at it. `earlier_id` is
     the id that this request had before ids held the rendered prompt, and `prompt_tokens` how many tokens that has.
+    `inputs` are the arrays that are asked about; a backend that is `shown` none gets no such request.
     """
 
     request_id: str
@@ -79,6 +80,7 @@ class GenerateRequest:
     sample_id: str = ""
     earlier_id: str | None = None
     prompt_tokens: int | None = None
+    inputs: Cell | None = None
 
 
 @dataclass(frozen=True)

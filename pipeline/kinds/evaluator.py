@@ -84,8 +84,8 @@ class Exam:
 
 @dataclass(frozen=True)
 class Mark:
-    """What is said of an item: the metric, None where it does not apply, the numbers that it is made of, and of one
-    answer what it was."""
+    """What is said of an item, or of one of its places: the metric, None where it does not apply, the numbers that it is
+    made of, and of one answer what it was."""
 
     item: Item
     metric: float | None
@@ -94,13 +94,21 @@ class Mark:
     prediction: str | None = None
     confidence: float | None = None
     finish_reason: str = "stop"
+    place: int | None = None
+
+    @property
+    def target(self) -> str | None:
+        """What would have been right."""
+        reference = self.item.reference
+        return reference if reference is None or self.place is None else reference.split("\n")[self.place]
 
 
 class Evaluator(Protocol):
     """Judges a model."""
 
     def __call__(self, exam: Exam, /) -> Iterator[Mark]:
-        """At most one mark per item; what cannot be judged has none, or one without a metric."""
+        """At most one mark per item, or per place of one that is judged by places; what cannot be judged has none, or one
+        without a metric."""
         ...
 
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import pyarrow as pa
 
 from pipeline.core.methods import lazy, marker
+from pipeline.tables.ids import Cell
 
 if TYPE_CHECKING:
     import torch
@@ -21,6 +22,8 @@ else:
     torch = lazy("torch")
 
 network = marker("network")
+# What `collate` calls the links of its places, [2, E]: row 0 learns from row 1.
+LINKS = "links_2E"
 
 
 @dataclass(frozen=True)
@@ -52,8 +55,9 @@ class Packed:
 class Network(Protocol):
     """One kind of model. Everything else of training is the trainer's."""
 
-    def pack(self, form: Path, messages: Sequence[dict[str, str]], answer: str) -> Packed:
-        """A conversation and its answer as an example; `form` is the folder `tokenizer/` of a model.
+    def pack(self, form: Path, messages: Sequence[dict[str, str]], answer: str, inputs: Cell | None = None) -> Packed:
+        """A conversation, its answer and the arrays that it is about as an example; `form` is the folder `tokenizer/`
+        of a model. What it cannot be shown it refuses, with words that follow the name of a row.
 
         With the trait `thoughts` it takes `reasoning`, `train_on` and `answers` too, as `Chat.example` does.
         """

@@ -10,7 +10,8 @@ the width of a tap.
     def forward(*, temperature: PositiveFloat = 1.0) -> Objective: ...
 
 Traits: `reads` are the fields of the view that it looks at. `item` is what one value stands for, and the sum is divided
-by the number of them: `place`, `example` or `set` (all examples of one prompt); `per` where it is divided by the number
+by the number of them: `place`, `example`, `set` (all examples of one prompt), `link` or `neighbour` (every link, and
+every place as its own); `per` where it is divided by the number
 of others, as a mean over examples of their means over places is. `teacher` is what it is compared with: `any`
 distribution, `all` outcomes (no top-k), the `reference` log-probability of targets, `features`, the distribution of one
 of `other` tokens, or `none`. `across` is how places of other tokens are aligned, by `bytes` or by `position`; then a
@@ -167,6 +168,8 @@ class View:
     length_B: torch.Tensor = UNFILLED
     set_B: torch.Tensor = UNFILLED
     reward_B: torch.Tensor = UNFILLED
+    # Of a network whose places are linked, places [2, E]: row 0 learns from row 1.
+    links_2E: torch.Tensor = UNFILLED
     # The method's own trained module.
     own: torch.nn.Module = UNFILLED
     step: Step = UNFILLED

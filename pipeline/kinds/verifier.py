@@ -54,6 +54,12 @@ def by_text(verifier: str) -> bool:
 
 
 @cache
+def by_place(verifier: str) -> bool:
+    """Whether a short answer has a line for each place, as its trait `by_place` says."""
+    return bool(find("verifier", name_of(verifier)).traits.get("by_place"))
+
+
+@cache
 def verifier_named(verifier: str) -> Verifier:
     """The verifier that a row names in its column `verifier`, with its arguments if there are some."""
     name, _, given = verifier.partition(" ")
@@ -98,5 +104,6 @@ def same(verifier: str, answer: str, reference: str) -> bool:
     return verifier_named(verifier).equal(answer, reference)
 
 
-# Trait: `by_text`, that short answers are equal exactly where they are the same text, so that nobody need compare them.
+# Traits: `by_text`, that short answers are equal exactly where they are the same text, so that nobody need compare
+# them; `by_place`, that a short answer has a line for each of several places, which `evaluate` judges one by one.
 verifier = marker("verifier")

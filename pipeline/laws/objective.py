@@ -83,6 +83,7 @@ class Case:
             set_B=torch.arange(examples) // 2,
             reward_B=torch.rand(examples, generator=draw, dtype=dtype),
             length_B=torch.bincount(torch.arange(n) // 2, minlength=examples),
+            links_2E=torch.stack([torch.arange(n), (torch.arange(n) + 2) % max(n, 1)]),
             step=Step(4, 12, 1, 3),
             other=OtherTeacher(
                 torch.randn(n, V + 2, generator=draw, dtype=dtype) * scale,
@@ -111,7 +112,12 @@ class Case:
 
     def items(self, view: View) -> int:
         """How many values a loss over the view has."""
-        return {"place": len(view.target_N), "set": len(set(view.set_B.tolist()))}[self.traits["item"]]
+        return {
+            "place": len(view.target_N),
+            "set": len(set(view.set_B.tolist())),
+            "link": view.links_2E.shape[1],
+            "neighbour": view.links_2E.shape[1] + len(view.target_N),
+        }[self.traits["item"]]
 
     def teach(self, logits_NV: torch.Tensor, target_N: torch.Tensor, k: int = K) -> Teacher | None:
         """This distribution as the teacher of the case's type."""
@@ -147,7 +153,7 @@ def rows(view: View, index: torch.Tensor) -> View:
             picked[f.name] = value.at(index)
         elif isinstance(value, dict):
             picked[f.name] = {name: tensor[index] for name, tensor in value.items()}
-        elif isinstance(value, torch.Tensor) and not f.name.endswith("_B"):
+        elif isinstance(value, torch.Tensor) and not f.name.endswith(("_B", "_2E")):
             picked[f.name] = value[index]
     return replace(view, **picked)
 

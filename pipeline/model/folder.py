@@ -33,10 +33,11 @@ def network_of(form: Path) -> str:
 
 def hashes(form: Path) -> tuple[str, str]:
     """Of what renders a conversation, and of what cuts it and names its outcomes: `template_hash`, `tokenizer_hash`."""
-    chat, places = Chat(form), form / PLACES
+    places = form / PLACES
     if not places.exists():
-        return chat.template_hash, chat.tokenizer_hash
-    return ids.digest("template", None), ids.digest("form", chat.tokenizer_hash, json.loads(places.read_text("utf-8")))
+        return Chat(form).template_hash, Chat(form).tokenizer_hash
+    cut = [Chat(form).tokenizer_hash] if (form / "tokenizer.json").exists() else []
+    return ids.digest("template", None), ids.digest("form", *cut, json.loads(places.read_text("utf-8")))
 
 
 def check_tokens(folder: Path) -> None:
@@ -58,16 +59,18 @@ def finish(out: Path, dtype: str, engine: Engine = "transformers") -> Card:
 
     The identity is a hash of weights, config, tokenizer and template: all that decides an answer.
     """
-    if not (out / "tokenizer.json").exists():
+    language, cuts = not (out / PLACES).exists(), (out / "tokenizer.json").exists()
+    # What is shown arrays needs no tokenizer.
+    if not cuts and (language or "inputs" not in json.loads((out / PLACES).read_text("utf-8"))):
         raise Refused("the model has no tokenizer.json; save its fast tokenizer into the same folder")
-    language = not (out / PLACES).exists()
     if (
         language
         and not (out / "chat_template.jinja").exists()
         and "chat_template" not in json.loads((out / "tokenizer_config.json").read_text("utf-8"))
     ):
         raise Refused("the model has no chat template; put a chat_template.jinja beside its tokenizer.json")
-    check_tokens(out)
+    if cuts:
+        check_tokens(out)
     ends = Chat(out).end_ids if language else ()
     (out / "tokenizer").mkdir()
     for name in TOKENIZER_FILES:

@@ -21,7 +21,7 @@ class Taps(dict[str, "torch.Tensor"]):
     def __init__(self, model: torch.nn.Module, names: Sequence[str]) -> None:
         super().__init__()
         self.modules = {}
-        known = dict(model.named_modules())
+        known = dict(model.named_modules()) if names else {}
         for name in names:
             if name not in known:
                 near = difflib.get_close_matches(name, known, 3, 0.3)

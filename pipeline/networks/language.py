@@ -19,6 +19,7 @@ from pipeline.model import heads
 from pipeline.model.chat import Answers, Chat, TrainOn
 from pipeline.model.load import load
 from pipeline.model.taps import Taps
+from pipeline.tables.ids import Cell
 from pipeline.tables.lists import inside, lengths, padded, values, whole
 
 if TYPE_CHECKING:
@@ -58,10 +59,13 @@ class Causal:
         form: Path,
         messages: Sequence[dict[str, str]],
         answer: str,
+        inputs: Cell | None = None,
         reasoning: str | None = None,
         train_on: TrainOn = "answer",
         answers: Answers = "last",
     ) -> Packed:
+        if inputs:
+            raise Refused(f"is about {', '.join(a['name'] for a in inputs)}, and a language model reads words alone")
         rendered = self.chat(form).example(messages, answer, reasoning, train_on, answers)
         told = rendered.added and f"the template puts {rendered.added!r} before answers, and it is trained on with them"
         return Packed(rendered.token_ids, rendered.spans, told=told)

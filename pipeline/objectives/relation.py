@@ -4,13 +4,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from pydantic import NonNegativeFloat, PositiveFloat
+
 from pipeline.core.methods import lazy
 from pipeline.kinds.objective import Loss, Objective, Tap, TeacherTap, View, objective
 
 if TYPE_CHECKING:
     import torch
+
+    from pipeline.model import distributions
 else:
     torch = lazy("torch")
+    distributions = lazy("pipeline.model.distributions")
 
 
 @objective(
@@ -43,3 +48,29 @@ class Gram:
 
 def _similar(states_ND: torch.Tensor) -> torch.Tensor:
     return torch.nn.functional.normalize(states_ND @ states_ND.T, dim=1)
+
+
+@objective(reads=("student_NV", "teacher", "weight_N"), item="place", teacher="all", alone=False, divergence=True)
+def dist(*, beta: NonNegativeFloat = 1.0, gamma: NonNegativeFloat = 1.0, temperature: PositiveFloat = 1.0) -> Objective:
+    """How little the student's probabilities correlate with the teacher's: `beta` times 1 less the correlation over the
+    outcomes of a place, and `gamma` times the mean over outcomes of 1 less that over the places of the step; times the
+    squared temperature.
+
+    Paper: Huang et al. 2022 (DIST, arXiv 2205.10536), equations 8 to 10.
+    Differs: nothing.
+    """
+
+    def loss(view: View) -> Loss:
+        log_p, log_q = distributions.outcomes(view, temperature)
+        p_NV, q_NV = log_p.exp(), log_q.exp()
+        within_N = 1 - _correlation(p_NV, q_NV)
+        over = (1 - _correlation(p_NV.T, q_NV.T)).mean()
+        return Loss((beta * within_N + gamma * over) * temperature**2, view.weight_N)
+
+    return loss
+
+
+def _correlation(one_NV: torch.Tensor, two_NV: torch.Tensor) -> torch.Tensor:
+    """Pearson's, of each row with its own, [N]; that of a row without any spread is 0."""
+    one_NV, two_NV = (each - each.mean(1, keepdim=True) for each in (one_NV, two_NV))
+    return torch.nn.functional.cosine_similarity(one_NV, two_NV, dim=1, eps=1e-12)

@@ -11,18 +11,25 @@ import glob
 import gzip
 import io
 import json
+import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Literal
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from pydantic import PositiveInt
 
 from pipeline.errors import Refused
 from pipeline.kinds.source import BadRow, GivenRow, Rows, source
+from pipeline.tables.graphs import Graph, checked, nodes_row
+from pipeline.tables.pictures import pixels
 
 SHOWN = 2_000
 Paths = str | list[str]
+# Of a picture; unset, as many as it has.
+Channels = Literal[1, 3] | None
 # What may stand between values, beside the comma.
 SEPARATORS = ";\t|,"
 # How files begin that hold no lines, and what to do with them.
@@ -93,6 +100,62 @@ def parquet(*, path: Paths) -> Rows:
     Differs: nothing.
     """
     return _each(path, columns)
+
+
+@source(files=read_files, verifiers=())
+def arrays(*, path: Paths) -> Rows:
+    """The arrays of an NPZ along their first axis: a row has the n-th of each, a number where that is one.
+
+    Paper: none.
+    Differs: nothing; `arrays:` says which of them are inputs, and `columns:` which is the reference.
+    """
+    return _each(path, stacked)
+
+
+@source(files=read_files, verifiers=("graph.nodes",))
+def graph(*, path: Paths, take: Literal["train", "held_out", "all"] = "all", undirected: bool = True) -> Rows:
+    """Graphs whose nodes have classes: of an NPZ, or a row of Parquet each. `x` are the nodes' numbers, `edge_index` or
+    `edges` two rows of nodes, `y` their classes, and `train_mask` and `test_mask`, if there are any, two kinds of them.
+
+    `held_out` asks about the nodes of `test_mask`, `train` about all others, `all` about every one. The solution names
+    the classes of those in `train_mask`, all of them if there is none. With `undirected` an edge goes both ways.
+
+    Paper: none.
+    Differs: nothing.
+    """
+    for file in files_of(path):
+        if file.endswith((".pt", ".pkl", ".pickle")):
+            raise Refused(f"{file} is a pickle, which may run programs: save x, edge_index and y by `numpy.savez`")
+        with _existing(file).open("rb") as content:
+            parquet = content.read(4) == b"PAR1"
+        for given in columns(file) if parquet else _whole(file):
+            yield _graph(given, take, undirected)
+
+
+@source(files=read_files, verifiers=("text.exact",))
+def pictures(*, path: str, size: tuple[PositiveInt, PositiveInt] | None = None, channels: Channels = None) -> Rows:
+    """The PNG and JPEG files of a folder as the input `image`; the class of each is the folder that it lies in.
+
+    With `size` (height, width) or `channels` (1 is grey, 3 are colours) each is made anew so, and kept as numbers.
+
+    Paper: none.
+    Differs: nothing.
+    """
+    folder = Path(path)
+    if not folder.is_dir():
+        raise Refused(f"no folder {path} is here; a path is relative to the folder of params.yaml ({Path.cwd()})")
+    for file in sorted(folder.rglob("*")):
+        within = file.relative_to(folder)
+        if not file.is_file() or any(part.startswith(".") for part in within.parts):
+            continue
+        data = file.read_bytes()
+        try:
+            image = data if size is None and channels is None else pixels(data, size, channels)
+        except Refused as error:
+            yield BadRow(str(file), str(error))
+            continue
+        said = {"verifier": "text.exact", "reference": file.parent.name, "solution": file.parent.name}
+        yield GivenRow(str(file), {"inputs": {"image": image}, **said})
 
 
 def _each(path: Paths, read: Callable[[str], Rows]) -> Rows:
@@ -184,6 +247,69 @@ def columns(file: str) -> Rows:
                     yield GivenRow(f"{file}:{number}", row)
     except (pa.ArrowInvalid, OSError, UnicodeDecodeError) as error:
         raise Refused(f"{file} cannot be read as Parquet after row {number}: {error}") from error
+
+
+def opened_npz(file: str) -> dict[str, np.ndarray]:
+    """The arrays of an NPZ."""
+    try:
+        with _existing(file).open("rb") as content, np.load(content, allow_pickle=False) as opened:
+            return {name: opened[name] for name in sorted(opened)}
+    except (ValueError, OSError, zipfile.BadZipFile, AttributeError, TypeError) as error:
+        raise Refused(f"{file} cannot be read as an NPZ of numbers: {error}; pickled objects are not read") from error
+
+
+def stacked(file: str) -> Rows:
+    """The rows of an NPZ."""
+    given = opened_npz(file)
+    lengths = {name: len(array) if array.ndim else 0 for name, array in given.items()}
+    if len(set(lengths.values())) != 1:
+        raise Refused(f"{file}: its arrays must be equally long, and they have {lengths}")
+    for number in range(next(iter(lengths.values()))):
+        row = {name: array[number] for name, array in given.items()}
+        yield GivenRow(f"{file}:{number + 1}", {n: v if v.ndim else v.item() for n, v in row.items()})
+
+
+def _whole(file: str) -> Rows:
+    """All arrays of an NPZ as one row."""
+    yield GivenRow(file, opened_npz(file))
+
+
+def _graph(given: GivenRow | BadRow, take: str, undirected: bool) -> GivenRow | BadRow:
+    if isinstance(given, BadRow):
+        return given
+    row = {name: value for name, value in given.columns.items() if value is not None}
+    try:
+        edges = _numbers(row, "edge_index" if "edge_index" in row else "edges", np.int32)
+        x, classes = _numbers(row, "x", np.float32), row.get("y")
+        if classes is None or len(classes) != len(x):  # type: ignore[arg-type]
+            return BadRow(given.source, "is a graph without a class `y` for each of its nodes")
+        every = np.ones(len(x), bool)
+        tested, learnt = (_mask(row, name, usual) for name, usual in (("test_mask", ~every), ("train_mask", every)))
+        learnt = learnt & ~tested
+        at = np.flatnonzero({"train": ~tested, "held_out": tested, "all": every}[take])
+        if undirected and edges.ndim == 2 and len(edges) == 2:
+            edges = np.unique(np.concatenate([edges, edges[::-1]], 1), axis=1)
+        found = checked(Graph(x, edges, at))
+    except Refused as error:
+        return BadRow(given.source, str(error))
+    names = [str(name) for name in np.asarray(classes).tolist()]
+    return GivenRow(given.source, nodes_row(found, names, learnt))
+
+
+def _mask(row: Mapping[str, object], name: str, usual: np.ndarray) -> np.ndarray:
+    mask = np.asarray(row.get(name, usual)).astype(bool)
+    if mask.shape != usual.shape:
+        raise Refused(f"has a `{name}` of the shape {list(mask.shape)}, and {len(usual)} nodes; it needs one for each")
+    return mask
+
+
+def _numbers(row: Mapping[str, object], name: str, dtype: Any) -> np.ndarray:
+    if name not in row:
+        raise Refused(f"is a graph without `{name}`")
+    try:
+        return np.asarray(row[name]).astype(dtype)
+    except (ValueError, TypeError) as error:
+        raise Refused(f"has `{name}` that are no table of numbers ({error})") from error
 
 
 def _lines(file: str) -> Iterator[bytes]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -49,7 +49,7 @@ def datasets(*, path: str, revision: Revision | None = None, config: str | None 
         for file in found:
             yield from _reader(file)(file)
         return
-    for number, row in enumerate(_open(path, revision, config, split), 1):
+    for number, row in enumerate(_undecoded(_open(path, revision, config, split)), 1):
         yield GivenRow(f"{place}/{split}:{number}", row)
 
 
@@ -80,6 +80,20 @@ def _suffix(name: str) -> str:
 
 def _reader(name: str) -> Callable[[str], Rows]:
     return READERS[_suffix(name)]
+
+
+def _undecoded(found: Dataset) -> Iterator[dict[str, Any]]:
+    """The rows, with pictures as the files that they are (`bytes`, and the `path` that they had)."""
+    from datasets import Image
+
+    pictures = [name for name, feature in found.features.items() if isinstance(feature, Image)]
+    for name in pictures:
+        found = found.cast_column(name, Image(decode=False))
+    for row in found:
+        for name in pictures:
+            if row[name] and row[name]["bytes"] is None:
+                row[name] = {**row[name], "bytes": Path(row[name]["path"]).read_bytes()}
+        yield row
 
 
 def _open(path: str, revision: str | None, config: str | None, split: str) -> Dataset:

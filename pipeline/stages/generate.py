@@ -191,7 +191,8 @@ def requests_of(params: Params, pool: pa.Table, model: Path) -> list[GenerateReq
     asked = [params.elicit.asked(row) for row in rows]
     # Prompts that differ are different questions, even where a template leaves out in what.
     ids_ = [ids.digest("elicit", row["prompt_id"], messages) for row, messages in zip(rows, asked, strict=True)]
-    columns = {"prompt_id": pa.array(ids_), "messages": pa.array(asked, MESSAGES), "solution": pool["solution"]}
+    columns = {"prompt_id": pa.array(ids_), "messages": pa.array(asked, MESSAGES)}
+    columns |= {name: pool[name] for name in ("solution", "inputs")}
     requests = requests_for(pa.table(columns), model, params.sampling(), params.k, params.seed)
     return [replace(request, prompt_id=rows[i // params.k]["prompt_id"]) for i, request in enumerate(requests)]
 

@@ -45,6 +45,7 @@ class Params(WatchedParams):
     licence: str | None = None
     parts: int = Field(default=1, ge=1, le=graph.MOST_PARTS)
     columns: dict[Key, str] = Field(default={})
+    arrays: dict[str, str] = Field(default={})
     prompt_template: str | None = None
     last_turn: Literal["solution", "reference"] = "solution"
     domain: str | None = None
@@ -92,7 +93,7 @@ def ingest(params: Params, notes: dict, name: str, data: Path, how: How) -> Iter
     verifier = spelled(params.verifier.name, params.verifier.arguments) if params.verifier else None
     intake = Intake(
         params.columns, params.domain or name, verifier, params.system, params.max_prompt_chars,
-        params.prompt_template, params.last_turn, params.on_repeat,
+        params.prompt_template, params.last_turn, params.on_repeat, params.arrays,
     )  # fmt: skip
     good: list[dict] = []
     bad: list[BadRow] = []

@@ -175,7 +175,7 @@ def _packed(params: Params, network: Network, form: Path, response: dict[str, An
         more = {"reasoning": response["reasoning"], "train_on": params.train_on, "answers": params.answers}
     pack: Any = network.pack
     try:
-        packed: Packed = pack(form, response["messages"], said, **more)
+        packed: Packed = pack(form, response["messages"], said, response["inputs"], **more)
     except Refused as error:
         raise Refused(f"response {response['response_id']}: {error}") from error
     if said and params.targets == "reference" and min(packed.token_ids) < 0:

@@ -13,9 +13,12 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from pipeline.errors import Refused
 from pipeline.tables.ids import ID_BYTES, Cell
+from pipeline.tables.lists import lengths, values
 
 DTYPES = {name: np.dtype(code) for name, code in {
     "u8": "|u1", "i32": "<i4", "i64": "<i8", "f16": "<f2", "f32": "<f4", "f64": "<f8",
@@ -42,6 +45,26 @@ def arrays(cell: Cell, folder: Path | None = None) -> dict[str, Array]:
             raise Refused(f"a cell holds two arrays called {entry['name']!r}")
         found[entry["name"]] = _array(entry, folder)
     return found
+
+
+def stacked(cells: pa.Array, name: str) -> np.ndarray | None:
+    """The arrays of this name in a column of cells, one above the other, without a Python object each; None where they
+    are not of one type and one shape, or not all there. Their bytes are not held against their digests."""
+    entries = values(cells)
+    entries = entries.filter(pc.equal(entries.field("name"), name))
+    kinds, data = entries.field("dtype").unique().to_pylist(), entries.field("data")
+    if len(entries) != len(cells) or len(kinds) != 1 or kinds[0] not in DTYPES or data.null_count:
+        return None
+    shapes = entries.field("shape")
+    ends_B = np.frombuffer(data.buffers()[1], np.int32)[data.offset :][: len(data) + 1]
+    if np.ptp(lengths(shapes)):
+        return None
+    shape_BR = values(shapes).to_numpy().reshape(len(entries), -1)
+    size = math.prod(shape_BR[0].tolist()) * DTYPES[kinds[0]].itemsize
+    if (shape_BR != shape_BR[0]).any() or (np.diff(ends_B) != size).any():
+        return None
+    whole = np.frombuffer(data.buffers()[2], np.uint8)[ends_B[0] : ends_B[-1]]
+    return whole.view(DTYPES[kinds[0]]).reshape(len(entries), *shape_BR[0])
 
 
 def _entry(name: str, value: Array) -> dict[str, Any]:

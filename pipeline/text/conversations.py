@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from pipeline.kinds.source import Message
+from pipeline.text.columns import number_text
 from pipeline.text.thinking import parted, with_thinking, written
 
 ROLES = {"system": "system", "user": "user", "assistant": "assistant", "human": "user", "gpt": "assistant"}
@@ -47,8 +48,9 @@ def conversation(row: Mapping[str, object], *, wordless: bool = False) -> tuple[
         raise NotAConversation("the last turn, or the last before an answer, is not the user's")
     if not turns[-1]["content"].strip() and not wordless:
         raise NotAConversation("the prompt is empty")
-    if isinstance(present.get("solution"), str):
-        answer = str(present["solution"])
+    solution = present.get("solution")
+    if isinstance(solution, str) or number_text(solution) is not None:
+        answer = number_text(solution) or str(solution)
     return turns, answer
 
 

@@ -14,6 +14,7 @@ from pipeline.errors import Refused
 from pipeline.kinds.source import BadRow, GivenRow
 from pipeline.kinds.verifier import answer_of, metric_of, reference_of
 from pipeline.tables import ids, tensors
+from pipeline.tables.pictures import pixels
 from pipeline.text.columns import NoColumn, filled, look, number_text
 from pipeline.text.conversations import NotAConversation, conversation
 from pipeline.text.ngrams import plain
@@ -37,10 +38,11 @@ class Unusable(ValueError):
 class Intake:
     """Turns given rows into rows of the table `prompts`, one after the other, and remembers which it has seen.
 
-    `columns` maps our names to the user's, and `template` makes the prompt of several; domain, verifier and system
-    stand for rows that have none. The last turn of a row that ends with an answer is its solution, or its reference.
-    `rewritten` are the places of references that the verifier reads in another form than they were given in, `judged`
-    those of solutions, to whether the verifier finds them right, `repeated` those of rows that repeat an earlier one.
+    `columns` maps our names to the user's, `arrays` those of inputs to the columns that hold them, and `template` makes
+    the prompt of several; domain, verifier and system stand for rows that have none. The last turn of a row that ends
+    with an answer is its solution, or its reference. `rewritten` are the places of references that the verifier reads
+    in another form than they were given in, `judged` those of solutions, to whether the verifier finds them right,
+    `repeated` those of rows that repeat an earlier one.
     """
 
     columns: Mapping[Key, str]
@@ -51,6 +53,7 @@ class Intake:
     template: str | None = None
     last_turn: Literal["solution", "reference"] = "solution"
     on_repeat: Literal["refuse", "first"] = "refuse"
+    arrays: Mapping[str, str] = field(default_factory=dict)
     seen_prompts: dict[str, tuple[str, str | None]] = field(default_factory=dict)
     seen_ids: set[str] = field(default_factory=set)
     rewritten: list[str] = field(default_factory=list)
@@ -68,8 +71,10 @@ class Intake:
     def _renamed(self, given: Mapping[str, object]) -> Mapping[str, object]:
         try:
             renamed: dict[str, object] = {ours: look(given, theirs) for ours, theirs in self.columns.items()}
+            if self.arrays:
+                renamed["inputs"] = {ours: _array(look(given, theirs), theirs) for ours, theirs in self.arrays.items()}
         except NoColumn as error:
-            raise Unusable(f"{error}, which `columns:` names") from error
+            raise Unusable(f"{error}, which `columns:` or `arrays:` names") from error
         if self.template is not None:
             renamed["prompt"] = filled(self.template, given)
         shape = {"messages", "conversations", "prompt", "instruction"}
@@ -157,6 +162,22 @@ def _text(row: Mapping[str, object], column: str) -> str | None:
     return value
 
 
+def _array(value: object, column: str) -> np.ndarray | bytes:
+    """What stands in a user's column as an array: one of numbers, lists of them, or a picture's bytes, also as datasets
+    keep it (`bytes` and `path`)."""
+    if isinstance(value, Mapping) and value.keys() == {"bytes", "path"}:
+        value = value["bytes"]
+    if isinstance(value, np.ndarray | bytes):
+        return value
+    if not isinstance(value, list):
+        raise Unusable(f"the column {column!r} holds {type(value).__name__} and no array; `files.pictures` reads files")
+    try:
+        made = np.array(value)
+    except ValueError as error:
+        raise Unusable(f"the column {column!r} holds lists of unequal lengths, which are no array") from error
+    return made.astype(np.float32) if made.dtype == np.float64 else made
+
+
 def _cell(row: Mapping[str, object], column: str) -> list[dict[str, object]] | None:
     """The arrays of a row, name -> array or the bytes of a picture; a column of this name that holds none is the user's
     own and no matter of ours."""
@@ -167,7 +188,10 @@ def _cell(row: Mapping[str, object], column: str) -> list[dict[str, object]] | N
     if strange:
         raise Unusable(f"{column} must be arrays, and {', '.join(strange)} is not one")
     try:
-        return tensors.cell(value)
+        cell = tensors.cell(value)
+        for picture in filter(lambda v: isinstance(v, bytes), value.values()):
+            pixels(picture)
+        return cell
     except Refused as error:
         raise Unusable(f"{column}: {error}") from error
 

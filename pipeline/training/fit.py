@@ -175,7 +175,10 @@ def trainer_of(
     answers = None
     if params.held_out is not None and params.held_out.answers:
         answers = functools.partial(_right, params.held_out, student, how)
-    return Trainer(parts, networks, turns, rows, params, device, fixed, feed, draws, shadow, across, watch, answers)
+    made = [use.build() for use in params.augment]
+    return Trainer(
+        parts, networks, turns, rows, params, device, fixed, feed, draws, shadow, across, watch, made, answers
+    )
 
 
 def _right(given: HeldOut, student: Path, how: How, net: nn.Module, held: pa.Table) -> dict[str, float]:

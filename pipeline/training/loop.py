@@ -17,8 +17,10 @@ import pyarrow as pa
 import torch
 from torch import nn
 
+from pipeline.errors import Refused
+from pipeline.kinds.augmentation import Augmentation
 from pipeline.kinds.feed import Draw, Feed
-from pipeline.kinds.network import Network
+from pipeline.kinds.network import LINKS, Network
 from pipeline.kinds.objective import Step
 from pipeline.tables import ids
 from pipeline.tables.lists import lengths, whole
@@ -27,7 +29,7 @@ from pipeline.training.batches import POSITIONS, micro_batches
 from pipeline.training.checkpoints import Checkpoints
 from pipeline.training.optimizers import optimizer_for
 from pipeline.training.order import Order
-from pipeline.training.places import places
+from pipeline.training.places import Places, places
 from pipeline.training.recipe import Recipe
 from pipeline.training.reduce import Sums, over_ranks
 from pipeline.training.rows import Rows
@@ -106,6 +108,7 @@ class Trainer:
     shadow: Shadow | None = None
     across: Across | None = None
     watch: Watch | None = None
+    augment: Sequence[Augmentation] = ()
     answers: Callable[[nn.Module, pa.Table], Mapping[str, float]] | None = None
 
     @cached_property
@@ -180,9 +183,8 @@ class Trainer:
         loss = self._losses(turn, [term], step, rows)[0]
         term.sums = Sums()
         # A parameter that the term does not reach has its place in the sketch, so that two can be compared.
-        grads = [
-            (torch.zeros_like(p) if p.grad is None else p.grad).flatten() for p in self.parts[term.of].parameters()
-        ]
+        learnt = (p for p in self.parts[term.of].parameters() if p.requires_grad)
+        grads = [(torch.zeros_like(p) if p.grad is None else p.grad).flatten() for p in learnt]
         norm = math.hypot(*(float(g.norm()) for g in grads))
         some = [g[:: math.ceil(len(g) / SKETCH)].cpu() for g in grads]
         for part in self.parts.values():
@@ -241,7 +243,9 @@ class Trainer:
         """One step: its rows in micro-batches, forwards and backwards, and the optimizers of the turn's parts."""
         turn, recipe = turn_at(self.turns, step.number), self.recipe
         self._learn(turn)
-        torch.manual_seed(ids.seed_of(recipe.seed, "step", step.number))
+        # That of all devices looks for them anew in every step, which takes as long as a small model's backward pass.
+        seeded = torch.default_generator.manual_seed if self.device == "cpu" else torch.manual_seed
+        seeded(ids.seed_of(recipe.seed, "step", step.number))
         rows = self._rows_at(order, step.number)
         if self.feed is not None and self.draws is not None:
             rows = self.feed(self.draws(step, recipe.seed, rows, curve))
@@ -278,19 +282,33 @@ class Trainer:
         """The loss of some terms on the rows of a step, whose gradient is added to the parts' where there is any, and
         the step's items; `instead` are models that stand for others."""
         batches = [rows.take(some) for some in self._layout(turn, rows)]
-        stood = [places(batch) for batch in batches]
-        if self.across is not None:
-            stood = [self.across.beside(found, batch) for found, batch in zip(stood, batches, strict=True)]
-        totals = {unit: over_ranks(count) for unit, count in items(p.counts for p in stood).items()}
-        roles, network, loss = self._roles(turn, instead or {}), self.networks["student"], 0.0
-        for batch, found in zip(batches, stood, strict=True):
-            inputs = {name: value.to(self.device) for name, value in network.collate(batch).items()}
+        shown = [self._shown(batch, step, number) for number, batch in enumerate(batches)]
+        totals = {unit: over_ranks(count) for unit, count in items(p.counts for _, p in shown).items()}
+        roles, loss = self._roles(turn, instead or {}), 0.0
+        for given, found in shown:
+            inputs = {name: value.to(self.device) for name, value in given.items()}
             with self._precision():
                 part_of_loss = loss_of(terms, inputs, found.to(self.device), roles, step, totals)
             if torch.is_grad_enabled():
                 part_of_loss.backward()
             loss += float(part_of_loss.detach())
         return loss, totals
+
+    def _shown(self, batch: pa.Table, step: Step, number: int) -> tuple[Mapping[str, torch.Tensor], Places]:
+        """What a micro-batch shows, and what stands at its places; where it is learnt from, what is made of both."""
+        found = places(batch)
+        inputs: Mapping[str, torch.Tensor] = self.networks["student"].collate(batch)
+        if self.across is not None:
+            found = self.across.beside(found, batch)
+        if LINKS in inputs:
+            found = found.linked(inputs[LINKS])
+        if self.augment and len(found.target_N) != len(batch):
+            raise Refused("rows of several places cannot be made into others; leave out `augment`")
+        draw = torch.Generator().manual_seed(ids.seed_of(self.recipe.seed, "augment", step.number, number))
+        for augmentation in self.augment if torch.is_grad_enabled() else ():
+            made = augmentation(inputs, draw)
+            inputs, found = made.inputs, found.of(made.row_R)
+        return inputs, found
 
     def _layout(self, turn: Turn, rows: pa.Table) -> list[list[int]]:
         """The rows of each micro-batch; sets stay whole, and what depends on all other rows sees them all."""

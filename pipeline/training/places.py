@@ -43,7 +43,7 @@ class Places:
 
     target_N: the outcome that stands there, -1 where it is unknown; example_N: the row it belongs to; set_B: the
     prompt a row is an answer to, numbered within the batch; reward_B: NaN where a row has none; reference_N: the
-    stored log-probability of the target.
+    stored log-probability of the target; links_2E: which places learn from which, where a network links them.
     """
 
     target_N: torch.Tensor
@@ -56,6 +56,12 @@ class Places:
     reference_N: torch.Tensor | None = None
     features: Mapping[str, torch.Tensor] = field(default_factory=dict)
     beside: Beside | None = None
+    links_2E: torch.Tensor | None = None
+
+    def linked(self, links_2E: torch.Tensor) -> Places:
+        """The same with these links."""
+        counts = {"link": links_2E.shape[1], "neighbour": links_2E.shape[1] + len(self.target_N)}
+        return replace(self, links_2E=links_2E, counts={**self.counts, **counts})
 
     def to(self, device: str) -> Places:
         """The same on a device."""
@@ -68,6 +74,20 @@ class Places:
             teacher = replace(teacher, **tensors, tails=tails)  # type: ignore[arg-type]
         beside = None if self.beside is None else self.beside.to(device)
         return replace(self, **moved, features=features, teacher=teacher, beside=beside)  # type: ignore[arg-type]
+
+    def of(self, row_R: torch.Tensor) -> Places:
+        """The places of these rows, of which each has one; a row may stand there several times."""
+        known = int((self.target_N[row_R] >= 0).sum())
+        counts = {"place": len(row_R), "labelled": known, "unlabelled": len(row_R) - known}
+        return replace(
+            self,
+            target_N=self.target_N[row_R],
+            example_N=self.example_N[row_R],
+            counts={**self.counts, **counts},
+            teacher=None if self.teacher is None else self.teacher.at(row_R),
+            reference_N=None if self.reference_N is None else self.reference_N[row_R],
+            features={name: value[row_R] for name, value in self.features.items()},
+        )
 
 
 def places(rows: pa.Table) -> Places:

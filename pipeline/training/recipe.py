@@ -11,6 +11,7 @@ from pipeline.contracts import EXAMPLES, SIGNALS
 from pipeline.core import graph
 from pipeline.core.methods import Choice, Use, available, find
 from pipeline.core.stage import NAME, Input, Instance, Plan, StageParams, gate_of
+from pipeline.kinds.augmentation import Augmentation
 from pipeline.kinds.backend import LOCAL
 from pipeline.kinds.feed import Feed
 from pipeline.kinds.objective import Objective
@@ -160,8 +161,9 @@ class StudentParams(Recipe):
     """A recipe with what it is applied to: the rows, the model it starts from, what it learns from.
 
     `objectives` alone is one turn that trains the student. `beside` are further parts, and whose weights each begins
-    with. `on_bad_row: drop` leaves out rows whose stored log-probabilities are no numbers. Entries of one `arm` differ
-    in nothing but their seeds; the report joins them into one line.
+    with. `augment` are made one after the other in every step. `on_bad_row: drop` leaves out rows whose stored
+    log-probabilities are no numbers. Entries of one `arm` differ in nothing but their seeds; the report joins them into
+    one line.
     """
 
     of: str
@@ -172,6 +174,7 @@ class StudentParams(Recipe):
     beside: dict[str, Literal["student", "teacher"]] = Field(default={})
     shadow: Follow | None = None
     feed: Feeding | None = None
+    augment: tuple[Use[Augmentation], ...] = ()
     on_bad_row: Literal["fail", "drop"] = "fail"
 
     @model_validator(mode="after")
@@ -209,7 +212,7 @@ class StudentParams(Recipe):
         return self.student
 
     def methods(self) -> list[Use]:
-        return [*(term.use for term in self.terms()), *([self.feed.use] if self.feed else [])]
+        return [*(term.use for term in self.terms()), *([self.feed.use] if self.feed else []), *self.augment]
 
     def needs(self) -> dict[str, frozenset[str]]:
         return {self.student: frozenset({"gradients"})}
@@ -263,6 +266,8 @@ class StudentParams(Recipe):
                     f"{name} reads {', '.join(sorted(unseen))}, which a {network.name} such as {self.student} does not "
                     f"show; {', '.join(others) or 'no network'} does"
                 )
+            if "links_2E" in traits["reads"] and term.where not in (None, "all"):
+                texts.append(f"{name} is of links, whose ends are any places: leave out `where: {term.where}`")
             against = term.against is not None or self.shadow is not None or live
             if traits["teacher"] == "all" and not against:
                 texts.append(
@@ -294,6 +299,15 @@ class StudentParams(Recipe):
             texts.append(f"adapter.base: {self.student} is a {network.name}, and four bits are for a language model")
         if self.feed and stored and not self.feed.use.method.traits.get("keeps_signals", False):
             texts.append(f"{self.feed.use.name} draws rows that the stored signals are not of: use `distill:`")
+        for use in self.augment:
+            lacks = set(use.method.traits["takes"]) - set(network.traits["takes"])
+            if lacks:
+                texts.append(f"{use.name} changes {', '.join(sorted(lacks))}, which a {network.name} is not shown")
+            if stored and not live and not use.method.traits["keeps_signals"]:
+                texts.append(
+                    f"{use.name} makes rows that the stored signals are not of: use `distill:`, whose teacher looks at "
+                    f"what is made"
+                )
         if self.feed and not live and self.feed.use.method.traits.get("asks_teacher", False):
             texts.append(
                 f"{self.feed.use.name} samples with a teacher, and there is none: move the entry to `distill:`"

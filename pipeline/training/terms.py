@@ -292,6 +292,8 @@ def _view(
     if "teacher_features" in term.reads:
         features = places.features if against is None else against.features
         fields["teacher_features"] = {name: value[at][chosen] for name, value in features.items()}
+    if "links_2E" in term.reads:
+        fields["links_2E"] = places.links_2E
     if settled_NS is not None:
         fields["settled_NS"] = settled_NS[at][chosen]
     if "length_B" in term.reads:

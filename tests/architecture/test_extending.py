@@ -311,6 +311,12 @@ def test_exporter_pairs_of_text(tmp_path: Path) -> None:
     assert built("exporter", "pairs_of_text")(exporters.answers(), tmp_path).rows == len(exporters.HOSTILE)
 
 
+def test_augmentation_grainy() -> None:
+    image = torch.full((3, 1, 4, 4), 0.5)
+    made = built("augmentation", "grainy")({"image": image}, torch.Generator().manual_seed(0))
+    assert made.row_R.tolist() == [0, 1, 2] and 0.05 < (made.inputs["image"] - image).std() < 0.15
+
+
 def test_feed_short_first() -> None:
     rows = pa.table({"token_ids": [[1, 2, 3], [1], [1, 2]]})
     feed = built("feed", "short_first")

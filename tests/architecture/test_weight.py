@@ -14,7 +14,7 @@ from pipeline.core.stage import STAGES, stage_named
 ROOT = Path(__file__).parents[2]
 HEAVY = (
     "torch", "transformers", "accelerate", "peft", "datasets", "huggingface_hub", "pandas", "scipy", "polars",
-    "great_expectations", "plotly", "sympy", "math_verify", "aiohttp", "prefect", "dvc", "pyarrow.dataset",
+    "great_expectations", "plotly", "sympy", "math_verify", "aiohttp", "prefect", "dvc", "pyarrow.dataset", "PIL",
 )  # fmt: skip
 RESOLVE = f"""
 import sys

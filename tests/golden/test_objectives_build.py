@@ -15,6 +15,7 @@ import torch
 from pipeline.kinds.objective import DenseTeacher, TopKTeacher, View
 from pipeline.laws.objective import store
 from pipeline.model import heads
+from pipeline.objectives.contrast import apart
 from pipeline.training.reduce import reduce
 from tests.golden.test_objectives import build
 
@@ -119,3 +120,24 @@ def test_two_heads_answer_as_dho(key: str, alpha: float | None, beta: float | No
     right = (made.argmax(1) == stored["labels"]).double().mean()
     assert 100 * float(right) == pytest.approx(float(stored[key]))
     torch.testing.assert_close(made.exp().sum(1), torch.ones(len(made)))
+
+
+def test_a_place_among_others_equals_slidrs() -> None:
+    """`NCELoss`, of states that are of length 1 there."""
+    stored = load("slidr_nce")
+    objective = build("contrast.nce", temperature=float(stored["temperature"]))
+    value, gradient = value_and_gradient(objective, stored["k"], teacher_features={"last": stored["q"]})
+    along = (stored["grad_k"] * stored["k"]).sum(1, keepdim=True) * stored["k"]
+    torch.testing.assert_close(value, stored["loss"].to(value), **CLOSE)
+    # Theirs are brought to length 1 before, so that theirs has a part along the state, which ours cannot have.
+    torch.testing.assert_close(gradient, stored["grad_k"] - along, **CLOSE)
+
+
+def test_places_of_one_class_equal_supcons() -> None:
+    """`SupConLoss` at temperature 0.1, whose states are not brought to length 1; two copies of each example."""
+    stored = load("supcon")
+    states = torch.cat(stored["features"].unbind(1)).requires_grad_()
+    value = apart(states, stored["labels"].repeat(2), 0.1).mean()
+    (gradient,) = torch.autograd.grad(value, states)
+    expected = stored["loss"].to(value), torch.cat(stored["grad_features"].unbind(1))
+    torch.testing.assert_close((value.detach(), gradient), expected, **CLOSE)

@@ -83,20 +83,23 @@ def test_nkd_equals_the_authors_code(key: str, arguments: dict[str, Any]) -> Non
     torch.testing.assert_close(evaluate(loss, student, 6), (stored[f"out_{key}"], stored[f"grad_{key}"]), **CLOSE)
 
 
-CLASSES: list[tuple[str, dict[str, Any], str, tuple[str, ...]]] = [
+CLASSES: list[tuple[str, dict[str, Any], str, tuple[str, str, str | None]]] = [
     ("divergence.nkd", {}, "nkd_default", ("logit_s", "logit_t", "gt_label")),
     ("divergence.nkd", {"temperature": 2.0, "gamma": 1.0}, "nkd_temp2", ("logit_s", "logit_t", "gt_label")),
     ("divergence.decoupled", {}, "dkd", ("s_logits", "t_logits", "labels")),
+    ("divergence.forward", {"temperature": 4.0, "times_tau_squared": True}, "kd_T4", ("s_logits", "t_logits", None)),
+    ("relation.dist", {}, "dist", ("logits_student", "logits_teacher", None)),
     ("ranking.pld", {"k": None}, "pld_tau1", ("logits_student", "logits_teacher", "label")),
 ]
 
 
 @pytest.mark.parametrize(("name", "arguments", "file", "keys"), CLASSES)
 def test_an_objective_over_classes_equals_the_published_code(
-    name: str, arguments: dict[str, Any], file: str, keys: tuple[str, ...]
+    name: str, arguments: dict[str, Any], file: str, keys: tuple[str, str, str | None]
 ) -> None:
     stored = read(file)
-    student, teacher, labels = (stored[key] for key in keys)
+    student, teacher = (stored[key] for key in keys[:2])
+    labels = torch.zeros(len(student)) if keys[2] is None else stored[keys[2]]
     student.requires_grad_()
     loss = build(name, **arguments)(see(student, labels.long(), DenseTeacher(teacher)))
     value, gradient = evaluate(loss, student, len(labels))
@@ -117,6 +120,54 @@ def test_logits_over_their_deviation_equal_the_mixup_studys() -> None:
     seen = see(student, torch.zeros(6, dtype=torch.long), DenseTeacher(other["teacher_logits"]))
     value, gradient = evaluate(build("divergence.standardised")(seen), student, 6)
     torch.testing.assert_close((value * 0.9, gradient * 0.9), (other["out_div"], other["grad_div"]), **CLOSE)
+
+
+def test_links_equal_ffg2ms_code() -> None:
+    """Its three parts, each a mean over its own items: labelled nodes, neighbours with each node itself, and links."""
+    stored = read("ffg2m_mode0")
+    student, lamb = stored["student_logits"].requires_grad_(), float(stored["lamb"])
+    links, labelled = stored["edges_no_self_loops"].long(), stored["idx_labeled"].long()
+    # Its list has each node's link with itself, which is no link here.
+    assert set(map(tuple, stored["edges_with_self_loops"].T.tolist())) == {
+        *map(tuple, links.T.tolist()), *((i, i) for i in range(len(student))),
+    }  # fmt: skip
+    view = replace(see(student, stored["labels"].long(), DenseTeacher(stored["teacher_logits"])), links_2E=links)
+    loss = lamb * build("supervised.cross_entropy")(view).value_N[labelled].mean()
+    parts = [loss]
+    for name, arguments in (("links.low", {}), ("links.high", {"temperature": float(stored["tau"])})):
+        parts.append((1 - lamb) * build(name, **arguments)(view).value_N.mean())
+    torch.testing.assert_close(torch.stack(parts).detach(), stored["returned"].to(loss), **CLOSE)
+    (gradient,) = torch.autograd.grad(sum(parts), student)
+    torch.testing.assert_close(gradient, stored["grad_logits"], **CLOSE)
+    only = read("ffg2m_mode3")
+    (gradient,) = torch.autograd.grad(_sum_of_low(only), only["student_logits"])
+    torch.testing.assert_close(gradient, only["grad_logits"], **CLOSE)
+
+
+def _sum_of_low(stored: dict[str, torch.Tensor]) -> torch.Tensor:
+    """Its labelled and its low part alone."""
+    student, lamb = stored["student_logits"].requires_grad_(), float(stored["lamb"])
+    teacher = DenseTeacher(stored["teacher_logits"])
+    view = see(student, stored["labels"].long(), teacher)
+    view = replace(view, links_2E=stored["edges_no_self_loops"].long())
+    labelled = build("supervised.cross_entropy")(view).value_N[stored["idx_labeled"].long()]
+    return lamb * labelled.mean() + (1 - lamb) * build("links.low")(view).value_N.mean()
+
+
+def test_a_head_of_old_prototypes_equals_prds_relation() -> None:
+    """The scores of prototypes of old tasks, as the model before gave them and as it does now, one head a task."""
+    stored = read("prd")
+    features, total = stored["features"].requires_grad_(), torch.zeros(())
+    prototypes = [stored[name].clone().requires_grad_() for name in ("protos_new", "protos_old")]
+    for task in range(2):
+        new, old = (torch.nn.functional.normalize(each[task], dim=1) for each in prototypes)
+        teacher = DenseTeacher((stored["old_features"] @ old.T).detach())
+        view = see(features @ new.T, torch.zeros(6, dtype=torch.long), teacher)
+        total = total + build("divergence.forward")(view).value_N.mean()
+    gradient, of_prototypes = torch.autograd.grad(total, (features, prototypes[0]))
+    torch.testing.assert_close(total.detach(), stored["loss_relation"].to(total), **CLOSE)
+    torch.testing.assert_close(gradient, stored["grad_features"], **CLOSE)
+    torch.testing.assert_close(of_prototypes[0], stored["grad_proto0"], **CLOSE)
 
 
 @pytest.mark.parametrize(

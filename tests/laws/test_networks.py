@@ -16,7 +16,7 @@ import transformers
 from pipeline.contracts import EXAMPLES
 from pipeline.core.methods import find, shipped
 from pipeline.errors import Refused
-from pipeline.model import heads
+from pipeline.model import heads, nets
 from pipeline.tables.tensors import arrays, cell
 from pipeline.training.places import places
 
@@ -53,6 +53,40 @@ def bert() -> torch.nn.Module:
     return transformers.BertForSequenceClassification(config).eval()
 
 
+PICTURE = {"num_channels": 3, "num_labels": 3, "image_mean": [0.5] * 3, "image_std": [0.25] * 3}
+
+
+def vit() -> torch.nn.Module:
+    config = transformers.ViTConfig(
+        image_size=[8, 8], patch_size=4, hidden_size=16, num_hidden_layers=2, num_attention_heads=2,
+        intermediate_size=32, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0, **PICTURE,
+    )  # fmt: skip
+    return transformers.ViTForImageClassification(config).eval()
+
+
+def deit() -> torch.nn.Module:
+    config = transformers.DeiTConfig(
+        image_size=[8, 8], patch_size=4, hidden_size=16, num_hidden_layers=2, num_attention_heads=2,
+        intermediate_size=32, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0, **PICTURE,
+    )  # fmt: skip
+    return transformers.DeiTForImageClassification(config).eval()
+
+
+def conv() -> torch.nn.Module:
+    return nets.Conv(nets.ConvConfig(widths=(8, 16), **PICTURE)).eval()
+
+
+NODES: dict[str, Any] = {"numbers": 3, "widths": (12, 16), "num_labels": 3}
+
+
+def gcn() -> torch.nn.Module:
+    return nets.Nodes(nets.NodesConfig(linked=True, **NODES)).eval()
+
+
+def mlp() -> torch.nn.Module:
+    return nets.Nodes(nets.NodesConfig(linked=False, **NODES)).eval()
+
+
 def rows(*lengths: int) -> pa.Table:
     """Examples of these lengths; the first has two spans."""
     made = []
@@ -75,6 +109,31 @@ def named(*lengths: int) -> pa.Table:
     return pa.Table.from_pylist(made, pa.schema([EXAMPLES.schema.field(name) for name in (*NAMES, "inputs")]))
 
 
+def pictured(*seeds: int) -> pa.Table:
+    """Pictures, each with one of three classes; the last is unknown."""
+    made = []
+    for i, seed in enumerate(seeds):
+        image = np.random.default_rng(seed).integers(0, 256, (8, 8, 3)).astype(np.uint8)
+        known = {"token_ids": [-1 if i + 1 == len(seeds) else i % 3], "spans": [{"start": 0, "end": 1}]}
+        made.append(
+            {"example_id": str(i), "prompt_id": str(i), "weight": 1.0 + i, **known, "inputs": cell({"image": image})}
+        )
+    return pa.Table.from_pylist(made, pa.schema([EXAMPLES.schema.field(name) for name in (*NAMES, "inputs")]))
+
+
+def linked(*lengths: int) -> pa.Table:
+    """Graphs of so many nodes in a ring; all but the first are asked about, and the last one is of no known class."""
+    made = []
+    for i, length in enumerate(lengths):
+        x = np.random.default_rng(length).standard_normal((length, 3)).astype(np.float32)
+        ring = np.arange(length), (np.arange(length) + 1) % length
+        edges = np.stack([np.concatenate(ring), np.concatenate(ring[::-1])]).astype(np.int32)
+        graph = {"x": x, "edges": edges, "at": np.arange(1, length, dtype=np.int32)}
+        known = {"token_ids": [*(t % 3 for t in range(2, length)), -1], "spans": [{"start": 0, "end": length - 1}]}
+        made.append({"example_id": str(i), "prompt_id": str(i), "weight": 1.0 + i, **known, "inputs": cell(graph)})
+    return pa.Table.from_pylist(made, pa.schema([EXAMPLES.schema.field(name) for name in (*NAMES, "inputs")]))
+
+
 def causal_logits(model: Any, row: dict[str, Any]) -> torch.Tensor:
     """What the model itself says before every place of a row."""
     whole = model(torch.tensor([row["token_ids"]])).logits[0]
@@ -83,6 +142,26 @@ def causal_logits(model: Any, row: dict[str, Any]) -> torch.Tensor:
 
 def class_logits(model: Any, row: dict[str, Any]) -> torch.Tensor:
     return model(torch.tensor(arrays(row["inputs"])["tokens"][None].astype("int64"))).logits
+
+
+def picture_logits(model: Any, row: dict[str, Any]) -> torch.Tensor:
+    image = torch.from_numpy(np.array(arrays(row["inputs"])["image"])).permute(2, 0, 1)[None]
+    said = model((image / 255 - 0.5) / 0.25)
+    return getattr(said, "logits", said)
+
+
+def node_logits(model: Any, row: dict[str, Any]) -> torch.Tensor:
+    """By dense matrices."""
+    given = {name: torch.from_numpy(np.array(value)) for name, value in arrays(row["inputs"]).items()}
+    nodes = len(given["x"])
+    near = torch.eye(nodes)
+    if model.config.linked:
+        near[given["edges"][0].long(), given["edges"][1].long()] = 1
+    root = near.sum(1).rsqrt()
+    near, seen = root[:, None] * near * root, given["x"]
+    for layer in model.layers:
+        seen = layer(near @ seen).relu()
+    return model.classifier(near @ seen)[given["at"].long()]
 
 
 @dataclass(frozen=True)
@@ -108,6 +187,11 @@ CASES = [
     Case("language.causal", llama, rows, causal_logits, "model.layers.0"),
     Case("language.causal", gemma, rows, causal_logits, "model.layers.0"),
     Case("classifier.text", bert, named, class_logits, "bert.encoder.layer.0"),
+    Case("classifier.image", vit, pictured, picture_logits, "vit.layers.0"),
+    Case("classifier.image", deit, pictured, picture_logits, "deit.layers.0"),
+    Case("classifier.image", conv, pictured, picture_logits, "blocks.1.0"),
+    Case("graph.nodes", gcn, linked, node_logits, "layers.1"),
+    Case("graph.nodes", mlp, linked, node_logits, "layers.1"),
 ]
 
 

@@ -18,6 +18,8 @@ from tests.laws.ours import named, ours
 
 ROOT = Path(__file__).parents[2]
 SIZES = {"width": 8, "layers": 1, "heads": 2, "context": 64, "seed": 1}
+PICTURES = {"outcomes": ["b", "a"], "size": [8, 8], "channels": 1, "seed": 1}
+NODES = {"outcomes": ["b", "a"], "numbers": 3, "widths": [4], "seed": 1}
 # What each is made with here. One that is not listed must be in LEFT_OUT.
 ARGUMENTS: dict[str, list[dict[str, Any]]] = {
     "fake.words": [{}, {"wrong": 0.5}],
@@ -26,10 +28,15 @@ ARGUMENTS: dict[str, list[dict[str, Any]]] = {
     "local.folder": [{"path": "data/embedded/base"}, {"path": "data/embedded/base", "dtype": "bfloat16"}],
     "local.solutions": [{}],
     "remote.endpoint": [{"model": "m", "version": "1"}, {"model": "m", "version": "1", "logprobs": True}],
+    "graph.gcn": [NODES, {**NODES, "dropout": 0.5}],
+    "graph.mlp": [NODES],
+    "vision.conv": [{**PICTURES, "widths": [4, 8]}],
+    "vision.vit": [{**PICTURES, "patch": 4, "width": 8, "layers": 1, "heads": 2}],
     "text.bert": [{"alphabet": "abc", "outcomes": ["a", "b"], **SIZES}],
 }
 LEFT_OUT = {
     "gguf.package": "it takes minutes: tests/stages/test_real_model.py makes it",
+    "vision.folder": "it reads a folder of the user's: tests/networks/test_classifier.py makes one",
     "remote.hub": "it asks the hub: tests/origins/test_remote.py gives it one",
 }
 

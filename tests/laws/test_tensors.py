@@ -17,7 +17,7 @@ from hypothesis.extra import numpy as nps
 
 from pipeline.contracts import TENSORS
 from pipeline.errors import Refused
-from pipeline.tables.tensors import DTYPES, FILES, arrays, cell, digest
+from pipeline.tables.tensors import DTYPES, FILES, arrays, cell, digest, stacked
 
 NAMES = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=8)
 SHAPES = nps.array_shapes(min_dims=0, max_dims=3, min_side=0, max_side=4)
@@ -43,6 +43,27 @@ def same(one: np.ndarray | bytes, two: np.ndarray | bytes) -> bool:
 def entry(**changes: Any) -> dict[str, Any]:
     [made] = cell({"mask": np.arange(6, dtype=np.int32).reshape(2, 3)})
     return {**made, **changes}
+
+
+@settings(deadline=None)
+@given(st.lists(CELLS, min_size=1, max_size=4), NAMES)
+def test_arrays_of_one_shape_are_stacked_and_no_others(given_: list[dict[str, Any]], name: str) -> None:
+    """Also of a part of a column, and where other arrays stand beside them."""
+    cells = pa.array([None, *(cell(each) for each in given_)], TENSORS)[1:]
+    there = [each.get(name) for each in given_]
+    numbers = [each for each in there if isinstance(each, np.ndarray)]
+    found = stacked(cells, name)
+    if len(numbers) < len(there) or len({(each.dtype, each.shape) for each in numbers}) > 1:
+        assert found is None
+    else:
+        assert found is not None and same(found, np.stack(numbers))
+
+
+def test_equal_shapes_are_stacked() -> None:
+    pictures = [np.full((2, 3), i, np.float32) for i in range(3)]
+    cells = pa.array([cell({"a": np.arange(i), "image": p}) for i, p in enumerate(pictures)], TENSORS)
+    assert same(stacked(cells, "image"), np.stack(pictures)) and stacked(cells, "a") is None
+    assert same(stacked(cells[1:], "image"), np.stack(pictures[1:]))
 
 
 @settings(deadline=None)

@@ -125,22 +125,22 @@ def test_what_is_packed_hangs_on_no_batch(data: Path, monkeypatch: pytest.Monkey
 
 
 def test_a_text_has_the_id_that_it_always_had_and_arrays_tell_equal_texts_apart(data: Path) -> None:
-    pictures = [tensors.cell({"image": np.full(4, value, np.uint8)}) for value in (0, 1)]
+    picture = tensors.cell({"image": np.full(4, 1, np.uint8)})
     rows = [
         response("words", "1+2#3", "3"),
         response("again", "1+2#3", "3"),
-        *(response(f"picture {i}", "1+2#3", "3", inputs=picture) for i, picture in enumerate(pictures)),
-        response("target", "1+2#3", "3", inputs=pictures[0], outputs=pictures[1]),
+        response("target", "1+2#3", "3", outputs=picture),
     ]
     # All are about one prompt's text, and lie in one part.
     found = packed(data, [{**row, "prompt_id": rows[0]["prompt_id"]} for row in rows])
-    assert len(found) == 4
+    assert len(found) == 2
     rendered = Chat(data / "models/base/tokenizer").example(rows[0]["messages"], "1+2#3")
-    words = next(row for row in found.values() if row["inputs"] is None)
+    words = next(row for row in found.values() if row["outputs"] is None)
     assert words["example_id"] == ids.digest("example", rendered.token_ids, rendered.spans)
     assert words["response_ids"] == sorted(row["response_id"] for row in rows[:2])
-    assert found[rows[2]["response_id"]]["inputs"] == pictures[0]
-    assert found[rows[4]["response_id"]]["outputs"] == pictures[1]
+    assert found[rows[2]["response_id"]]["outputs"] == picture
+    with pytest.raises(Refused, match=r"response \w+: is about image, and a language model reads words alone"):
+        packed(data, [response("picture", "1+2#3", "3", inputs=picture)])
 
 
 def test_a_thought_is_trained_on_where_the_parameter_says_so(data: Path, capsys: pytest.CaptureFixture[str]) -> None:

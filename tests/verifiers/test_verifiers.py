@@ -13,6 +13,7 @@ READS = {
     "text.marked": [("6*7=42#42", "42"), ("a#b# c ", "c"), ("no mark", None), ("empty#", None)],
     "text.line": [("\n  Paris. \nbecause", "paris"), ("New\tYork!", "new york"), (" \n", None)],
     "text.exact": [(" As it is. ", "As it is."), ("", None)],
+    "graph.nodes": [(" a \n b c\n", "a\nb c"), ("a\n\nb", None), ("", None)],
     "text.choice": [
         ("B", "B"),
         ("(A) is wrong, so the answer is (C).", "C"),
@@ -43,6 +44,13 @@ EQUAL = {
     "text.marked": [("42", "42", True), ("42", "... #### 42", True), ("042", "42", False)],
     "text.line": [("paris", "Paris.", True), ("paris", "London", False)],
     "text.exact": [("a", " a ", True), ("a", "A", False)],
+    "graph.nodes": [
+        ("a\nb", "a\nb", True),
+        ("a\nb", "b\na", False),
+        ("a\nb", "a\nb\nc", False),
+        ("a\nb", "?\nb", True),
+        ("a\nb", "?\nc", False),
+    ],
     "text.choice": [("B", "(B)", True), ("B", "C", False)],
     "numeric.last": [("1200", "1,200.0", True), ("0.1", "0.10", True), ("1", "2", False), ("1", "one", False)],
     "symbolic.math": [

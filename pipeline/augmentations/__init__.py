@@ -1,0 +1,1 @@
+"""Augmentations: other inputs than the rows have, anew in every step."""

@@ -1,0 +1,97 @@
+"""Objectives that tell places apart: each is to be nearer to its own than to all others of the step."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from pydantic import PositiveFloat, PositiveInt
+
+from pipeline.core.methods import lazy
+from pipeline.kinds.objective import Loss, Objective, Tap, TeacherTap, View, objective
+
+if TYPE_CHECKING:
+    import torch
+else:
+    torch = lazy("torch")
+
+
+@objective(
+    reads=("features", "teacher_features", "own", "weight_N"),
+    item="place",
+    teacher="features",
+    alone=False,
+    divergence=False,
+)
+def nce(*, tap: Tap = "last", teacher_tap: TeacherTap = "last", temperature: PositiveFloat = 0.07) -> Objective:
+    """Cross-entropy of the teacher's state of the same place among those of all places of the step, by the inner
+    product with a projection of the student's, both of length 1, over the temperature. The projection is trained too.
+
+    Paper: van den Oord et al. 2018 (InfoNCE, arXiv 1807.03748); Sautier et al. 2022 (SLidR, arXiv 2203.16258).
+    Differs: places are not pooled by region before, as SLidR's are.
+    """
+    return Nce(tap, teacher_tap, temperature)
+
+
+class Nce:
+    """See `nce`; `modules` makes its projection."""
+
+    def __init__(self, tap: str, teacher_tap: str, temperature: float) -> None:
+        self.taps, self.teacher_taps, self.temperature = (tap,), (teacher_tap,), temperature
+
+    def modules(self, widths: Mapping[str, int], teacher_widths: Mapping[str, int]) -> torch.nn.Module:
+        """The projection from the student's width to the teacher's."""
+        return torch.nn.Linear(widths[self.taps[0]], teacher_widths[self.teacher_taps[0]])
+
+    def __call__(self, view: View) -> Loss:
+        mine_ND = _unit(view.own(view.features[self.taps[0]]))
+        teachers_ND = _unit(view.teacher_features[self.teacher_taps[0]].detach().to(mine_ND.dtype))
+        log_p_NN = (mine_ND @ teachers_ND.T / self.temperature).log_softmax(1)
+        return Loss(-log_p_NN.diagonal(), view.weight_N)
+
+
+@objective(
+    reads=("features", "target_N", "own", "weight_N"), item="place", teacher="none", alone=False, divergence=False
+)
+def supcon(*, tap: Tap = "last", width: PositiveInt = 64, temperature: PositiveFloat = 0.1) -> Objective:
+    """The mean over all other places of one's class of -log of how near each is among all others, by the inner product
+    of projections of length 1 over the temperature, times the temperature over 0.07. The projection, of two layers, is
+    trained with it. A place that is alone with its class has no part in it.
+
+    Paper: Khosla et al. 2020 (supervised contrastive learning, arXiv 2004.11362), equation 2.
+    Differs: with `crops.shifted` or another augmentation that makes copies, a place has those of its own example too.
+    """
+    return SupCon(tap, width, temperature)
+
+
+BASE = 0.07
+
+
+class SupCon:
+    """See `supcon`; `modules` makes its projection."""
+
+    def __init__(self, tap: str, width: int, temperature: float) -> None:
+        self.taps, self.width, self.temperature = (tap,), width, temperature
+
+    def modules(self, widths: Mapping[str, int], teacher_widths: Mapping[str, int]) -> torch.nn.Module:
+        """From the tap to what is compared."""
+        given = widths[self.taps[0]]
+        return torch.nn.Sequential(torch.nn.Linear(given, given), torch.nn.ReLU(), torch.nn.Linear(given, self.width))
+
+    def __call__(self, view: View) -> Loss:
+        mine_ND = _unit(view.own(view.features[self.taps[0]]))
+        return Loss(apart(mine_ND, view.target_N, self.temperature), view.weight_N)
+
+
+def apart(mine_ND: torch.Tensor, target_N: torch.Tensor, temperature: float) -> torch.Tensor:
+    """What `supcon` says of some states, as long as they are, [N]."""
+    itself_NN = torch.eye(len(mine_ND), dtype=torch.bool, device=mine_ND.device)
+    near_NN = (mine_ND @ mine_ND.T / temperature).masked_fill(itself_NN, -torch.inf)
+    like_NN = (target_N[:, None] == target_N) & ~itself_NN
+    log_p_NN = (near_NN - near_NN.logsumexp(1, keepdim=True)).masked_fill(~like_NN, 0)
+    return -log_p_NN.sum(1) / like_NN.sum(1).clamp_min(1) * (temperature / BASE)
+
+
+def _unit(states_ND: torch.Tensor) -> torch.Tensor:
+    """Brought to length 1."""
+    return torch.nn.functional.normalize(states_ND, dim=1)

@@ -1,0 +1,156 @@
+"""Laws of augmentations: a function of a micro-batch and a draw, of which every row has an outcome of the batch's."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+import torch
+
+from pipeline.core.methods import Method, find
+from pipeline.kinds.augmentation import Augmentation, Made
+from pipeline.laws.law import Broken, arguments, build, must
+from tests.laws.ours import named, ours
+
+ROWS = 32
+
+
+@dataclass(frozen=True)
+class Case:
+    """An augmentation with arguments."""
+
+    method: Method
+    augmentation: Augmentation
+    told: str = ""
+
+    def __str__(self) -> str:
+        return self.method.name + self.told
+
+    def made(self, seed: int = 0) -> Made:
+        return self.augmentation(given(), torch.Generator().manual_seed(seed))
+
+
+def given() -> dict[str, torch.Tensor]:
+    draw = torch.Generator().manual_seed(1)
+    return {"image": torch.rand(ROWS, 3, 10, 12, generator=draw), "other": torch.arange(ROWS)}
+
+
+def it_is_a_function_of_the_draw(case: Case) -> None:
+    torch.manual_seed(0)
+    one = case.made()
+    torch.manual_seed(1)
+    two = case.made()
+    must(torch.equal(one.row_R, two.row_R), "other rows")
+    must(all(torch.equal(one.inputs[name], two.inputs[name]) for name in one.inputs), "other inputs")
+
+
+def another_draw_is_another_batch(case: Case) -> None:
+    """But for what draws nothing, whose rows then are the batch's own."""
+    one, two = case.made(), case.made(1)
+    if case.method.traits["keeps_signals"]:
+        must(torch.equal(one.inputs["image"], given()["image"][one.row_R]), "its rows are not the batch's")
+    else:
+        must(not torch.equal(one.inputs["image"], two.inputs["image"]), "it draws nothing")
+
+
+def it_changes_nothing_in_place(case: Case) -> None:
+    inputs, before = given(), given()
+    case.augmentation(inputs, torch.Generator().manual_seed(0))
+    must(inputs.keys() == before.keys(), "other names")
+    must(all(torch.equal(inputs[name], before[name]) for name in before), "an input")
+
+
+def rows_are_of_the_batch(case: Case) -> None:
+    made = case.made()
+    must(made.row_R.dtype == torch.int64 and made.row_R.min() >= 0 and made.row_R.max() < ROWS, "no rows of it")
+    must(all(len(value) == len(made.row_R) for value in made.inputs.values()), "inputs and rows of other lengths")
+
+
+def what_it_does_not_take_is_untouched(case: Case) -> None:
+    made, before = case.made(), given()
+    for name in before.keys() - set(case.method.traits["takes"]):
+        copies = len(made.row_R) // ROWS
+        must(torch.equal(made.inputs[name], before[name].repeat(copies)), f"{name} is another")
+
+
+def pictures_stay_pictures(case: Case) -> None:
+    made = case.made().inputs["image"]
+    must(made.shape[1:] == (3, 10, 12), f"of the shape {list(made.shape)}")
+    must(float(made.min()) >= -1e-6 and float(made.max()) <= 1 + 1e-6, "numbers that no picture has")
+
+
+Law = Callable[[Case], None]
+LAWS: tuple[Law, ...] = (
+    it_is_a_function_of_the_draw,
+    another_draw_is_another_batch,
+    it_changes_nothing_in_place,
+    rows_are_of_the_batch,
+    what_it_does_not_take_is_untouched,
+    pictures_stay_pictures,
+)
+CASES = [Case(m, build(m, a), "".join(map(str, a.values()))) for m in ours("augmentation") for a in arguments(m, {})]
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+@pytest.mark.parametrize("law", LAWS, ids=named)
+def test_law(law: Law, case: Case) -> None:
+    law(case)
+
+
+def broken(make: Callable[[Mapping[str, torch.Tensor], torch.Generator], Made]) -> Case:
+    return Case(find("augmentation", "moves.flipped"), make)
+
+
+SAME = torch.arange(ROWS)
+FAULTS: list[tuple[Law, Any]] = [
+    (it_is_a_function_of_the_draw, lambda x, _: Made({**x, "image": torch.rand(x["image"].shape)}, SAME)),
+    (another_draw_is_another_batch, lambda x, _: Made(x, SAME)),
+    (it_changes_nothing_in_place, lambda x, _: Made({**x, "image": x["image"].mul_(0.5)}, SAME)),
+    (rows_are_of_the_batch, lambda x, _: Made(x, SAME + 1)),
+    (what_it_does_not_take_is_untouched, lambda x, _: Made({**x, "other": x["other"] + 1}, SAME)),
+    (pictures_stay_pictures, lambda x, _: Made({**x, "image": x["image"] - 0.5}, SAME)),
+]
+
+
+@pytest.mark.parametrize(("law", "make"), FAULTS, ids=[law.__name__ for law, _ in FAULTS])
+def test_a_wrong_augmentation_breaks_the_law(law: Law, make: Any) -> None:
+    with pytest.raises(Broken):
+        law(broken(make))
+
+
+def test_a_shift_moves_and_repeats_the_border() -> None:
+    image = torch.arange(25.0).view(1, 1, 5, 5) / 25
+    for seed in range(20):
+        made = build(find("augmentation", "moves.shifted"), {"most": 1})(
+            {"image": image}, torch.Generator().manual_seed(seed)
+        )
+        middle = made.inputs["image"][0, 0, 1:-1, 1:-1]
+        assert any(
+            torch.equal(middle, image[0, 0, 1 + y : 4 + y, 1 + x : 4 + x]) for y in (-1, 0, 1) for x in (-1, 0, 1)
+        )
+
+
+def test_a_whole_crop_is_the_picture() -> None:
+    made = build(find("augmentation", "moves.cropped"), {"least": 1.0})(given(), torch.Generator().manual_seed(0))
+    torch.testing.assert_close(made.inputs["image"], given()["image"], rtol=0, atol=1e-5)
+
+
+def test_mixed_rows_have_the_outcome_of_the_larger_part_more_often() -> None:
+    """With the share that is in the picture: each picture is flat here, so that it tells its parts."""
+    image = torch.arange(2.0).repeat(2000)[:, None, None, None].expand(-1, 1, 2, 2)
+    mixup = build(find("augmentation", "mixing.mixup"), {"alpha": 1.0})
+    made = mixup({"image": image}, torch.Generator().manual_seed(0))
+    part, outcome = made.inputs["image"][:, 0, 0, 0], image[made.row_R, 0, 0, 0]
+    for low in (0.0, 0.25, 0.5, 0.75):
+        there = (part > low) & (part < low + 0.25)
+        assert outcome[there].mean() == pytest.approx(float(part[there].mean()), abs=0.06)
+
+
+def test_a_share_of_the_patches_is_hidden() -> None:
+    image = torch.rand(4, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    masks = build(find("augmentation", "masks.patches"), {"share": 0.5, "size": 4})
+    made = masks({"image": image}, torch.Generator().manual_seed(0)).inputs["image"]
+    hidden = (made != image).view(4, 2, 4, 2, 4).permute(0, 1, 3, 2, 4).flatten(3).float().mean(3)
+    assert hidden.flatten(1).sum(1).tolist() == [2.0] * 4

@@ -1,0 +1,62 @@
+"""Drawn pictures: every knob turns what it says it turns, and nothing else."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+import numpy as np
+import pytest
+
+from pipeline.core.methods import find
+from pipeline.errors import Refused
+from pipeline.sources.shapes import SHAPES
+
+
+def rows(**arguments: Any) -> list[dict[str, Any]]:
+    return [dict(row.columns) for row in find("source", "shapes.one").factory(**{"rows": 200, "seed": 3, **arguments})]
+
+
+def images(**arguments: Any) -> np.ndarray:
+    return np.stack([row["inputs"]["image"] for row in rows(**arguments)])
+
+
+def test_a_picture_is_named_by_its_shape() -> None:
+    found = rows()
+    assert {row["reference"] for row in found} == set(SHAPES)
+    assert all(row["solution"] == row["reference"] for row in found)
+    assert images(size=16, channels=3).shape == (200, 16, 16, 3) and images().dtype == np.uint8
+
+
+def test_shapes_differ_more_than_their_noise() -> None:
+    """The nearest mean of a class, of pictures in the middle, is mostly right."""
+    known, asked = rows(seed=1, shift=0, rows=400), rows(seed=2, shift=0)
+    means = {s: np.mean([r["inputs"]["image"] for r in known if r["reference"] == s], 0) for s in SHAPES}
+    right = [
+        min(SHAPES, key=lambda s: np.square(means[s] - r["inputs"]["image"]).sum()) == r["reference"] for r in asked
+    ]
+    assert np.mean(right) > 0.6
+
+
+def test_no_knob_of_the_answers_turns_the_pictures() -> None:
+    plain = images()
+    for turned in ({"slip": 0.5}, {"labelled": 0.2}, {"kinds": 2}):
+        np.testing.assert_array_equal(images(**turned), plain)
+    slipped = rows(slip=0.5)
+    assert 0.3 < np.mean([row["solution"] != row["reference"] for row in slipped]) < 0.7
+    assert 0.1 < np.mean([row["solution"] != "?" for row in rows(labelled=0.2)]) < 0.3
+    assert {row["reference"] for row in rows(kinds=2)} == {"kind 0", "kind 1"}
+
+
+def test_knobs_of_the_pictures() -> None:
+    assert np.abs(images(noise=0).astype(int) - images(noise=30)).mean() > 5
+    assert images(noise=0, shift=0).std(0).mean() < images(noise=0, shift=3).std(0).mean()
+    assert {row["domain"] for row in rows(styles=("plain", "negative"))} == {"plain", "negative"}
+    assert images(styles=("negative",), noise=0).mean() > images(noise=0).mean() + 50
+    counts = Counter(row["reference"] for row in rows(tail=0.05, rows=600))
+    assert counts[SHAPES[0]] > 5 * counts[SHAPES[-1]]
+
+
+def test_more_kinds_than_shapes_are_refused() -> None:
+    with pytest.raises(Refused, match="10 shapes are not 11 kinds"):
+        rows(kinds=11)

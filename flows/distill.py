@@ -32,7 +32,7 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.states import Cancelled, Completed, Failed, State
 
 from flows.bars import Bars
-from flows.graph import Graph, GraphError, Instance
+from flows.graph import Graph, GraphError, Instance, idle
 from flows.notify import notify
 from flows.process import Children, Outcome, Stopped, prune_locks
 
@@ -242,11 +242,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--workers", type=int)
     given = parser.parse_args(arguments)
     try:
-        with Graph() as graph:
-            chosen = graph.named(given.targets)
-            if not given.force and not graph.changed(i.name for i in graph.with_upstream(chosen)):
-                print("nothing changed")
-                return 0
+        if not given.force and idle(given.targets):
+            print("nothing changed")
+            return 0
     except GraphError as error:
         print(error, file=sys.stderr)
         return 1

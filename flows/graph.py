@@ -93,3 +93,9 @@ class Graph:
                 return set(self._repo.status(targets=list(names)))
             except DvcException as error:
                 raise GraphError(f"DVC cannot tell what changed: {error}") from error
+
+
+def idle(targets: Sequence[str]) -> bool:
+    """Whether nothing that targets name or wait for would run now."""
+    with Graph() as graph:
+        return not graph.changed(i.name for i in graph.with_upstream(graph.named(targets)))

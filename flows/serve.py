@@ -1,9 +1,9 @@
 """`make serve`: Prefect's server, the flow with its schedules, and the reports, all on this machine only, until Ctrl-C.
 
-    python -m flows.serve [--cron "0 3 * * *"] [--check "0 * * * *"] [--port 4200]
+    python -m flows.serve [--cron "0 3 * * *"] [--check "0 * * * *"] [--rounds "0 3 * * sun"]
 
-The deployment `distill` brings everything up to date; `check` looks at the tables that are there, and makes none. They
-never run side by side: the next waits for the one that runs.
+The deployment `distill` brings everything up to date; `check` looks at the tables that are there, and makes none;
+`rounds` goes on with the section `rounds:`. They never run side by side: the next waits for the one that runs.
 """
 
 from __future__ import annotations
@@ -43,6 +43,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m flows.serve", description=__doc__)
     parser.add_argument("--cron", help="when `distill` runs by itself; without it, never")
     parser.add_argument("--check", metavar="CRON", help="when `check` does")
+    parser.add_argument("--rounds", metavar="CRON", help="when `rounds` does")
     parser.add_argument("--port", type=int, default=4200, help="of the server and its pages (4200)")
     parser.add_argument("--reports-port", type=int, default=4220, help="of data/reports (4220)")
     given = parser.parse_args(arguments)
@@ -56,11 +57,13 @@ def main(arguments: list[str] | None = None) -> int:
             from prefect.flows import EntrypointType
 
             from flows.distill import distill
+            from flows.rounds import rounds
 
             by_path = EntrypointType.MODULE_PATH
             deployed = [
                 distill.to_deployment("distill", cron=given.cron, entrypoint_type=by_path),
                 distill.to_deployment("check", cron=given.check, parameters={"checks": True}, entrypoint_type=by_path),
+                rounds.to_deployment("rounds", cron=given.rounds, entrypoint_type=by_path),
             ]
             print(f"runs: {url.removesuffix('/api')}   reports: {pages}   Ctrl-C ends all", flush=True)
             serve(*deployed, limit=1, print_starting_message=False)

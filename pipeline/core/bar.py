@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import atexit
+import sys
+
 from pipeline.core.methods import lazy
 from pipeline.display import printable
 
@@ -19,9 +22,11 @@ class Bar:
             progress.TextColumn("{task.fields[told]}", markup=False),
             console=console.Console(stderr=True),
             auto_refresh=False,
+            redirect_stdout=sys.stdout.isatty(),  # what goes to a file is not to be drawn
         )
         self._task = self._drawn.add_task(label, told="")
         self._drawn.start()
+        atexit.register(self.close)
 
     def show(self, done: int, total: int, told: str) -> None:
         """Draw it so far."""

@@ -36,7 +36,6 @@ COVERED = {
     "commands/methods.py": "commands/test_parser.py",
     "commands/preview_screen.py": "commands/test_preview.py",
     "commands/query.py": "commands/test_parser.py",
-    "commands/results.py": "stages/test_report.py",
     "commands/screen.py": "commands/test_parser.py",
     "commands/status.py": "e2e/test_commands.py",
     "commands/tidy.py": "e2e/test_commands.py",

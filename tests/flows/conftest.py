@@ -190,7 +190,7 @@ class Served:
         if answer.is_success:
             self.deployment = answer.json()["id"]
         # The last that is deployed.
-        return self.api.get("/deployments/name/distill/check").is_success
+        return self.api.get("/deployments/name/rounds/rounds").is_success
 
     def post(self, path: str, body: object) -> httpx.Response:
         """Ask the API; a server whose database is busy says 503, on which Prefect's own client asks again."""

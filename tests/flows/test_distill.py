@@ -179,7 +179,7 @@ def test_when_nothing_changed_no_server_is_started(repository: Path, tmp_path: P
 def by_hand(home: Path, *targets: str) -> tuple[int, str]:
     """Run the flow from a shell; its exit code and what it says."""
     run = subprocess.run(
-        [sys.executable, "-m", "flows.distill", *targets], env=environment(PREFECT_HOME=str(home)),
+        [sys.executable, "-m", "flows", *targets], env=environment(PREFECT_HOME=str(home)),
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False,
     )  # fmt: skip
     return run.returncode, run.stdout

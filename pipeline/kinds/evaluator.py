@@ -84,8 +84,8 @@ class Exam:
 
 @dataclass(frozen=True)
 class Mark:
-    """What is said of an item, or of one of its places: the metric, None where it does not apply, the numbers that it is
-    made of, and of one answer what it was."""
+    """What is said of an item, or of one of its places: the metric, None where it does not apply, the numbers that it
+    is made of, and of one answer what it was."""
 
     item: Item
     metric: float | None
@@ -107,8 +107,8 @@ class Evaluator(Protocol):
     """Judges a model."""
 
     def __call__(self, exam: Exam, /) -> Iterator[Mark]:
-        """At most one mark per item, or per place of one that is judged by places; what cannot be judged has none, or one
-        without a metric."""
+        """At most one mark per item, or per place of one that is judged by places; what cannot be judged has none, or
+        one without a metric."""
         ...
 
 

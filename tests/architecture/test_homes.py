@@ -19,7 +19,8 @@ SHORT = 40
 ROOMS = (
     "tables", "core", "kinds", "text", "model", "memo", "gateway",
     "origins", "builders", "sources", "verifiers", "backends", "rules", "operators", "scorers", "readers", "judges",
-    "retrievers", "mixtures", "selectors", "transforms", "objectives", "networks", "augmentations", "feeds", "evaluators", "exporters",
+    "retrievers", "mixtures", "selectors", "transforms", "objectives", "networks", "augmentations", "feeds",
+    "evaluators", "exporters",
     "asking", "training", "checking", "report", "laws", "stages", "plan", "viewing", "commands",
 )  # fmt: skip
 # File of a room -> the test below tests/ that covers it, where that is not tests/<room>/test_<file>.py.

@@ -18,6 +18,7 @@ from contextlib import contextmanager
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 from flows.server import HOST, ServerError, server
 
@@ -60,7 +61,7 @@ def main(arguments: list[str] | None = None) -> int:
             from flows.rounds import rounds
 
             by_path = EntrypointType.MODULE_PATH
-            deployed = [
+            deployed: list[Any] = [
                 distill.to_deployment("distill", cron=given.cron, entrypoint_type=by_path),
                 distill.to_deployment("check", cron=given.check, parameters={"checks": True}, entrypoint_type=by_path),
                 rounds.to_deployment("rounds", cron=given.rounds, entrypoint_type=by_path),

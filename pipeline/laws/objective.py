@@ -12,6 +12,7 @@ import torch
 from pipeline.core.methods import Method
 from pipeline.kinds.objective import (
     OUTCOMES,
+    UNFILLED,
     DenseTeacher,
     Loss,
     Objective,
@@ -133,8 +134,8 @@ def store(logits_NV: torch.Tensor, k: int, temperature: float, target_N: torch.T
     log_p = (logits_NV / temperature).log_softmax(1)
     top = log_p.topk(k, 1)
     tail = log_p.exp().scatter(1, top.indices, 0).sum(1)
-    target_N = None if target_N is None else log_p.gather(1, target_N[:, None])[:, 0]
-    return TopKTeacher(top.indices.int(), top.values, tail, temperature, target_N=target_N)
+    of_target_N = UNFILLED if target_N is None else log_p.gather(1, target_N[:, None])[:, 0]
+    return TopKTeacher(top.indices.int(), top.values, tail, temperature, target_N=of_target_N)
 
 
 def cases(method: Method) -> Iterator[Case]:

@@ -24,6 +24,7 @@ from pipeline.memo.memo import Memo, reading_key
 from pipeline.plan.reading import load
 from pipeline.plan.resolve import resolve
 from pipeline.plan.status import standings
+from pipeline.tables import labels
 from pipeline.tables.parquet import Scan, walk
 from pipeline.viewing.lineage import ID
 
@@ -109,6 +110,8 @@ def withdraw(wanted: str) -> Iterator[str]:
     yield f"{wanted}: {len(found.prompts)} prompts, {len(found.answers)} answers; rules are in {DATA / withdrawn.FILE}"
     forgotten = Memo(memo_folder()).forget(trail.ids, found.asked | _readings(plan, trail.ids))
     yield f"memo: {forgotten} answers and readings forgotten"
+    if labelled := labels.forget(DATA, found.prompts):
+        yield f"labels: {labelled} removed"
     yield from (f"{path} removed" for path in traces.forget_files(DATA, trail))
     count, freed = traces.forget_objects(ROOT, trail)
     yield f"DVC's cache and run cache here: {count} objects removed, {freed / 1e6:.1f} MB"

@@ -7,7 +7,7 @@ one rename. Whatever ends a writer leaves the file of before or the new one.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -25,21 +25,39 @@ class Writer:
     """One who labels: a folder of its own, made with its first label."""
 
     def __init__(self, data: Path) -> None:
-        self.data, self.name, self.rows = data, f"w{uuid4().hex[:12]}", list[dict[str, Any]]()
+        self.data, self.name = data, f"w{uuid4().hex[:12]}"
 
     def say(self, response_id: str, prompt_id: str, good: bool | None, note: str | None) -> None:
         """Add a label; it is on the disk when this returns."""
-        said = {"response_id": response_id, "prompt_id": prompt_id, "good": good, "note": note or None}
-        rows = [*self.rows, {**said, "said_at": datetime.now(UTC).isoformat(timespec="microseconds")}]
-        fresh, place = self.data / ".tmp" / self.name, self.data / LABELS.name / self.name
-        fresh.mkdir(parents=True, exist_ok=True)
-        write_part(LABELS, fresh, 0, [LABELS.rows(rows)])
-        place.mkdir(parents=True, exist_ok=True)
-        _to_disk(fresh / part_name(0))
-        (fresh / part_name(0)).replace(place / part_name(0))
-        _to_disk(place)
-        fresh.rmdir()
-        self.rows = rows
+        now = datetime.now(UTC).isoformat(timespec="microseconds")
+        said = {"response_id": response_id, "prompt_id": prompt_id, "good": good, "note": note or None, "said_at": now}
+        own = self.data / LABELS.name / self.name
+        before = Scan(LABELS, (own,)).pylist() if (own / part_name(0)).exists() else []
+        _write(self.data, self.name, [*before, said])
+
+
+def forget(data: Path, prompts: Collection[str]) -> int:
+    """Remove the labels of answers to these prompts; returns how many went."""
+    count = 0
+    for folder in sorted(file.parent for file in (data / LABELS.name).glob(f"*/{part_name(0)}")):
+        rows = Scan(LABELS, (folder,)).pylist()
+        kept = [row for row in rows if row["prompt_id"] not in prompts]
+        count += len(rows) - len(kept)
+        if len(kept) < len(rows):
+            _write(data, folder.name, kept)
+    return count
+
+
+def _write(data: Path, name: str, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Put all labels of a writer in place at once."""
+    fresh, place = data / ".tmp" / name, data / LABELS.name / name
+    fresh.mkdir(parents=True, exist_ok=True)
+    write_part(LABELS, fresh, 0, [LABELS.rows(rows)])
+    place.mkdir(parents=True, exist_ok=True)
+    _to_disk(fresh / part_name(0))
+    (fresh / part_name(0)).replace(place / part_name(0))
+    _to_disk(place)
+    fresh.rmdir()
 
 
 def labels_of(data: Path) -> Labels:

@@ -47,6 +47,18 @@ def test_the_last_word_counts_whoever_said_it(tmp_path: Path) -> None:
     assert rows.num_rows == 5 and set(rows["instance"].to_pylist()) == {anna.name, ben.name}
 
 
+def test_what_is_withdrawn_has_no_label_and_gets_none_back_from_who_gave_it(tmp_path: Path) -> None:
+    anna, ben = Writer(tmp_path), Writer(tmp_path)
+    anna.say("r1", "withdrawn", False, "a note that quotes it")
+    anna.say("r2", "kept", True, None)
+    ben.say("r1", "withdrawn", True, None)
+    assert labels.forget(tmp_path, {"withdrawn"}) == 2
+    assert labels.forget(tmp_path, {"withdrawn"}) == 0
+    anna.say("r3", "kept", True, None)
+    assert good(tmp_path) == {"r2": True, "r3": True}
+    assert query(tmp_path, "SELECT count(*) AS n FROM labels WHERE note IS NOT NULL").to_pylist() == [{"n": 0}]
+
+
 def test_without_labels_there_are_none(tmp_path: Path) -> None:
     assert labels_of(tmp_path) == {}
     Writer(tmp_path)

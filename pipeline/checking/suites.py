@@ -441,7 +441,7 @@ def _fault_in(rule: str, table: str) -> str | None:
 
     connection = sql.empty([])
     try:
-        check_expression(connection, rule)
+        check_expression(connection, rule, {table})
         # Beside a column of the row, so that an aggregate over all rows is refused.
         suite = SUITES[table]
         described = connection.sql(f"DESCRIBE SELECT {suite.names[0]}, ({rule}\n) FROM ({suite.checked})").fetchall()

@@ -102,7 +102,8 @@ class Params(StageParams):
             rules["order"] = (self.order, "number")
         for marker in ("number", "text", "vector"):
             rules |= {name: (text, marker) for name, text in self.arguments(marker).items()}
-        return faults + tables_rules.faults(rules, graph.scorers_of(plan, self.of), plan.settings.query)
+        views = tables_rules.ANSWERS | {GAPS.name}
+        return faults + tables_rules.faults(rules, graph.scorers_of(plan, self.of), plan.settings.query, views)
 
 
 @stage(writes=SELECTIONS, by="table", imports=("duckdb",))

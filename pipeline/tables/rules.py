@@ -43,6 +43,8 @@ TYPES = {"condition": "BOOLEAN", "number": NUMBER, "vector": NUMBER + r"\[\d*\]"
 
 READS = {"SELECT_NODE", "SET_OPERATION_NODE", "RECURSIVE_CTE_NODE", "CTE_NODE"}
 ROW_FUNCTIONS = {"unnest", "range", "generate_series", "json_each", "json_tree"}
+# What a rule sees of the tables that its stage reads; a stage that reads more says so.
+ANSWERS = frozenset({"responses", "scores", "scores_wide"})
 UNSTEADY = {"age", "now", "today", "transaction_timestamp", "txid_current", "getvariable", "in_search_path"}
 
 
@@ -75,7 +77,7 @@ def reader(data: Path, answers: pa.Table | None = None, limits: Limits = LIMITS)
 
     def read(asked: tuple[str, str, int | None]) -> pa.Table:
         text, shown, most = asked
-        _parsed(connection, text, shown, {"pending"} if answers is not None else set())
+        _parsed(connection, text, shown, {*VIEWS, *(["pending"] if answers is not None else [])})
         return run(connection, text, shown, most)
 
     return read
@@ -100,37 +102,46 @@ def limited(limits: Limits, shown: str) -> Iterator[None]:
         raise Refused(f"{shown}: it needs more than {gib}. Ask for less, or raise the limit.") from error
 
 
-def type_of(connection: duckdb.DuckDBPyConnection, expression: str) -> str:
+def type_of(connection: duckdb.DuckDBPyConnection, expression: str, views: Set[str] = ANSWERS) -> str:
     """DuckDB's name of the type of a rule's expression over `scores_wide`; refuses what is not a steady expression."""
-    check_expression(connection, expression)
+    check_expression(connection, expression, views)
     found = run(connection, f"DESCRIBE SELECT response_id, ({expression}\n) FROM scores_wide", expression)
     if found.num_rows != 2:
         raise Refused(f"{expression!r} must be one value per answer; it is {found.num_rows - 1} columns.")
     return found["column_type"][1].as_py()
 
 
-def faults(rules: Mapping[str, tuple[str, str]], scorers: Sequence[str], limits: Limits = LIMITS) -> list[str]:
-    """What is wrong with rules, key -> (text, which of TYPES it must be), in sentences."""
-    return list(_told(tuple(rules.items()), tuple(scorers), limits))
+def faults(
+    rules: Mapping[str, tuple[str, str]],
+    scorers: Sequence[str],
+    limits: Limits = LIMITS,
+    views: Set[str] = ANSWERS,
+) -> list[str]:
+    """What is wrong with rules, key -> (text, which of TYPES it must be), that see these views, in sentences."""
+    return list(_told(tuple(rules.items()), tuple(scorers), limits, frozenset(views)))
 
 
 @functools.cache
-def _told(rules: tuple[tuple[str, tuple[str, str]], ...], scorers: tuple[str, ...], limits: Limits) -> list[str]:
+def _told(
+    rules: tuple[tuple[str, tuple[str, str]], ...], scorers: tuple[str, ...], limits: Limits, views: frozenset[str]
+) -> list[str]:
     twice = sorted({name for name in scorers if scorers.count(name) > 1})
     if twice:
         return [f"two scores are called {twice[0]}; rules could not tell them apart. Rename one."]
     shown = "; ".join(f"{key}: {shortened(text)}" for key, (text, _) in rules)
     try:
-        return within(limits, shown, lambda: _faults(empty(scorers), rules))
+        return within(limits, shown, lambda: _faults(empty(scorers), rules, views))
     except Refused as error:
         return [str(error)]
 
 
-def _faults(connection: duckdb.DuckDBPyConnection, rules: Iterable[tuple[str, tuple[str, str]]]) -> list[str]:
+def _faults(
+    connection: duckdb.DuckDBPyConnection, rules: Iterable[tuple[str, tuple[str, str]]], views: Set[str]
+) -> list[str]:
     texts = []
     for key, (text, wanted) in rules:
         try:
-            found = type_of(connection, text)
+            found = type_of(connection, text, views)
         except Refused as error:
             texts.append(f"{key}: {error}")
             continue
@@ -153,10 +164,12 @@ def columns(
     refusal quotes of an expression that a user wrote, with its key: `select.a.where: ...`.
     """
     told = {name: (shown or {}).get(name, text) for name, text in expressions.items()}
+    scans = list(scans)
+    views = ANSWERS | {scan.table.name for scan in scans}
 
     def work(file: str) -> None:
         connection = connect(scans, data, limits.memory)
-        nodes = [node for expression in expressions.values() for node in check_expression(connection, expression)]
+        nodes = [node for text in expressions.values() for node in check_expression(connection, text, views)]
         narrow(connection, scans, data, nodes)
         # The = keeps these names from being taken for columns inside another expression.
         listed = ", ".join(f"({text}\n) AS {quoted('=' + name)}" for name, text in expressions.items())
@@ -181,10 +194,8 @@ def columns(
     return found.rename_columns(["response_id", *expressions])
 
 
-def _parsed(
-    connection: duckdb.DuckDBPyConnection, text: str, shown: str, more: Set[str] = frozenset()
-) -> dict[str, Any]:
-    """The syntax tree of a text that is one SELECT of the views, and of `more`, or a refusal that says what it is."""
+def _parsed(connection: duckdb.DuckDBPyConnection, text: str, shown: str, views: Set[str]) -> dict[str, Any]:
+    """The syntax tree of a text that is one SELECT of these views, or a refusal that says what it is."""
     shown = shortened(shown)
     try:
         statements = connection.extract_statements(text)
@@ -200,26 +211,29 @@ def _parsed(
         raise Refused(f"{shown}: {answer['error_message']}")
     [statement] = answer["statements"]
     nodes = list(_walk(statement))
-    known = {*VIEWS, *more, *(c["key"].lower() for node in nodes if "cte_map" in node for c in node["cte_map"]["map"])}
+    known = {*views, *(c["key"].lower() for node in nodes if "cte_map" in node for c in node["cte_map"]["map"])}
     for node in nodes:
         kind = str(node.get("type", ""))
         if kind.endswith("_NODE") and kind not in READS:
             raise Refused(f"{shown}: it must only read; it holds {kind.split('_')[0].lower()}.")
         if kind == "BASE_TABLE" and (node["schema_name"] or node["table_name"].lower() not in known):
-            raise Refused(f"{shown}: there is no view {node['table_name']!r}; there are {', '.join(VIEWS)}.")
+            name = node["table_name"]
+            raise Refused(f"{shown}: there is no view {name!r} here; there are {', '.join(sorted(views))}.")
         if kind == "TABLE_FUNCTION" and node["function"]["function_name"].lower() not in ROW_FUNCTIONS:
             name = node["function"]["function_name"]
-            raise Refused(f"{shown}: {name}(...) is not allowed after FROM; the views are {', '.join(VIEWS)}.")
+            raise Refused(f"{shown}: {name}(...) is not allowed after FROM; the views are {', '.join(sorted(views))}.")
     return statement
 
 
-def check_expression(connection: duckdb.DuckDBPyConnection, expression: str) -> list[dict[str, Any]]:
-    """Refuse what is not exactly one expression, or could differ from run to run, or change the number of rows; gives
-    all nodes of its syntax tree."""
+def check_expression(
+    connection: duckdb.DuckDBPyConnection, expression: str, views: Set[str] = ANSWERS
+) -> list[dict[str, Any]]:
+    """Refuse what is not exactly one expression, or could differ from run to run, or change the number of rows, or asks
+    a table that its stage does not read; gives all nodes of its syntax tree."""
     shown = shortened(expression)
     if closes(expression):
         raise Refused(f"{shown}: it closes a bracket that it did not open.")
-    node = _parsed(connection, f"SELECT ({expression}\n)", expression)["node"]
+    node = _parsed(connection, f"SELECT ({expression}\n)", expression, views)["node"]
     alone = node["type"] == "SELECT_NODE" and node["from_table"]["type"] == "EMPTY" and len(node["select_list"]) == 1
     plain = ("where_clause", "having", "qualify", "sample", "group_expressions", "modifiers")
     if not alone or any(node[key] for key in plain) or node["cte_map"]["map"]:

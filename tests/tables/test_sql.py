@@ -13,7 +13,7 @@ from pipeline.contracts import GAPS, RESPONSES, ROLLOUTS, SCORES, TABLES, Table
 from pipeline.errors import Refused
 from pipeline.tables import parquet, sql, tensors
 from pipeline.tables.parquet import Scan
-from pipeline.tables.rules import check_expression, columns, faults, query
+from pipeline.tables.rules import ANSWERS, check_expression, columns, faults, query
 
 ALL = ["score", "quantities", "vector", "detail"]
 
@@ -271,7 +271,7 @@ def test_the_settings_hold_without_the_reading_of_the_text(data: Path, tmp_path:
         ("current_date IS NULL", "current_date may differ"),
         ("current_user = 'me'", "current_user may differ"),
         ("uuid() > 'a'", "uuid may differ"),
-        ("EXISTS (FROM prompts USING SAMPLE 1)", "sample"),
+        ("EXISTS (FROM responses USING SAMPLE 1)", "sample"),
         ("unnest([true, false])", "rows"),
         ("1 = 1) FROM responses WHERE (1 = 1", "closes a bracket"),
         ("true) UNION SELECT (true", "closes a bracket"),
@@ -292,6 +292,8 @@ def test_the_settings_hold_without_the_reading_of_the_text(data: Path, tmp_path:
         ("count(*) > 1", "GROUP BY"),
         ("EXISTS (FROM read_text('/etc/passwd'))", "read_text"),
         ("EXISTS (FROM '/etc/passwd')", "no view"),
+        # It would be empty there, and the rule would say nothing of it.
+        ("prompt_id IN (SELECT prompt_id FROM prompts)", "there is no view 'prompts' here; there are responses"),
         ("", "must be a condition"),
     ],
 )
@@ -310,7 +312,7 @@ def test_a_good_rule_is_none() -> None:
         "vector": ("nll.vector", "vector"),
         "order": ('"order".score IN (SELECT max(weight) FROM gaps)', "condition"),
     }
-    assert faults(rules, ["agreement", "nll", "order"]) == []
+    assert faults(rules, ["agreement", "nll", "order"], views=ANSWERS | {"gaps"}) == []
 
 
 def test_score_names_that_rules_could_not_tell_apart_are_faults() -> None:

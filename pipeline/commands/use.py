@@ -7,7 +7,7 @@ import subprocess
 from pathlib import Path
 
 from pipeline.commands.screen import show
-from pipeline.core.workspace import PARAMS
+from pipeline.core.workspace import ABSENT, PARAMS
 from pipeline.errors import Refused
 from pipeline.plan.faults import PlanError
 from pipeline.plan.reading import load
@@ -25,18 +25,21 @@ def arguments(command: argparse.ArgumentParser) -> None:
 
 def run(recipe: Path, force: bool) -> None:
     """Put a complete params file in place of params.yaml."""
-    found = named(recipe)
+    found, waits = named(recipe), list[str]()
     try:
-        plan = resolve(load(found))
+        told = f"{len(resolve(load(found)).instances)} instances. `stillhouse status` says what will run"
     except PlanError as error:
-        raise PlanError(error.faults, str(recipe)) from error
+        waits = [f"  - {fault}" for fault in error.faults if fault.endswith(ABSENT)]
+        if len(waits) < len(error.faults):
+            raise PlanError(error.faults, str(recipe)) from error
+        told = "it waits for files of yours. Bring them, or name others in it; then `stillhouse check`:"
     new = found.read_bytes()
     if PARAMS.exists() and PARAMS.read_bytes() != new and not force and not _committed(PARAMS):
         raise Refused(f"{PARAMS} has changes that git does not hold; commit them, or add --force to lose them")
     fresh = PARAMS.with_suffix(".new")
     fresh.write_bytes(new)
     fresh.replace(PARAMS)
-    show([f"{PARAMS} is now {recipe}: {len(plan.instances)} instances. `stillhouse status` says what will run"])
+    show([f"{PARAMS} is now {recipe}: {told}", *waits])
 
 
 def _committed(file: Path) -> bool:

@@ -17,6 +17,9 @@ TABLE_FOLDERS = (
 # What no instance makes and DVC always looks into; `watch:` in params.yaml names more.
 WATCHED = ("data/embedded", "data/own", "data/labels")
 
+# What is told of a file of the user's that is not there.
+ABSENT = "is missing; a path is relative to the folder of params.yaml"
+
 ROOT = Path()
 DATA = ROOT / "data"
 PARAMS = ROOT / "params.yaml"
@@ -40,7 +43,7 @@ def memo_folder() -> Path:
 def unseen(path: str, roots: Sequence[str]) -> str | None:
     """Why DVC would not see that a file or folder of the user's changes: it is in none of these, or behind a link."""
     if not Path(path).exists():
-        return f"{path} is missing; a path is relative to the folder of params.yaml"
+        return f"{path} {ABSENT}"
     place = _straight(path)
     inside = [root for root in map(_straight, roots) if place.is_relative_to(root)]
     add = f"`watch: {{{re.sub('[^a-z0-9_]', '_', place.stem.lower()).lstrip('_0123456789') or 'own'}: {path}}}`"

@@ -24,7 +24,7 @@ from pipeline.core.identity import fingerprint
 from pipeline.core.methods import find, module_of
 from pipeline.core.settings import RunSettings
 from pipeline.core.stage import ALONE, NAME, SECTION_OF, STAGES, Instance, Plan, Stage, StageParams, stage_named
-from pipeline.core.workspace import DATA, ROOT
+from pipeline.core.workspace import ABSENT, DATA, ROOT
 from pipeline.display import nearest
 from pipeline.plan import rounds
 from pipeline.plan.faults import PlanError, deletion, explained, nobody_makes, unequal, where
@@ -141,7 +141,7 @@ def watched(given: Mapping[str, Any]) -> list[str]:
         if not isinstance(path, str):
             faults.append(f"watch.{name}: must be a path, not {path!r}")
         elif not Path(path).exists():
-            faults.append(f"watch.{name}: {path} is missing; a path is relative to the folder of params.yaml")
+            faults.append(f"watch.{name}: {path} {ABSENT}")
     return faults
 
 

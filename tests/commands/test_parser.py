@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 from pipeline.__main__ import main
 from pipeline.commands import screen
@@ -161,6 +162,18 @@ def test_use_keeps_what_git_does_not_hold(repository: Path, capsys: pytest.Captu
     assert (repository / "params.yaml").read_text("utf-8") == mine
     assert main(["use", "recipes/other.yaml", "--force"]) == 0
     assert (repository / "params.yaml").read_bytes() == (repository / "recipes/other.yaml").read_bytes()
+
+
+def test_use_tells_which_files_a_recipe_waits_for(repository: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    own = yaml.safe_load((repository / "recipes/other.yaml").read_text("utf-8"))
+    own["ingest"]["tasks"] = {"pool": "train", "use": "files.jsonl", "path": "data/own/prompts.jsonl"}
+    own["ingest"]["tasks"] |= {"columns": {"prompt": "q"}}
+    (repository / "recipes/own.yaml").write_text(yaml.safe_dump(own), "utf-8")
+    assert main(["use", "recipes/own.yaml", "--force"]) == 0
+    told = capsys.readouterr().out
+    assert "it waits for files of yours" in told and "ingest.tasks: path: data/own/prompts.jsonl is missing" in told
+    assert yaml.safe_load((repository / "params.yaml").read_text("utf-8")) == own
+    assert main(["check"]) == 1
 
 
 def test_use_refuses_a_wrong_recipe_by_its_name(repository: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -127,7 +127,7 @@ def idle(workspace: Workspace) -> set[str]:
 PASS_THROUGH = {
     "select": ("kept=pa.array(kept[here])", "kept=pa.array(np.ones(len(some), bool))", "select@random"),
     "score": (
-        "SCORES.batch(**scorer(rows),",
+        "SCORES.batch(**scorer(given),",
         "SCORES.batch(score=[1.0] * len(rows), quantities=[[]] * len(rows),",
         "score@verified",
     ),

@@ -119,7 +119,7 @@ def test_what_cannot_be_made_up_is_asked_for(mine: Callable[[str, str], None]) -
 
 
 def test_a_kind_without_laws_for_one_method_is_refused() -> None:
-    with pytest.raises(Refused, match="cannot be held to the laws of a backend; builder, evaluator, judge, mixture"):
+    with pytest.raises(Refused, match="cannot be held to the laws of a backend; builder, evaluator, exporter, judge"):
         check("--check", "local.model")
     with pytest.raises(Refused, match=r"no method of any kind is called 'mine\.nothing'"):
         check("--check", "mine.nothing")

@@ -1,4 +1,4 @@
-"""Every answer of a conversation is trained on as if it were the last, or the template is refused."""
+"""Every answer of a conversation is trained on where that is asked for, as it would have been answered."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ import pytest
 
 from pipeline.errors import Refused
 from pipeline.model.chat import Chat, Rendered
-from tests.model.forms import CHATML, EOS, TOKENIZERS, byte_level, form
-from tests.model.test_chat import USER, _said, forms  # noqa: F401
+from tests.model.forms import CHATML, EOS, TOKENIZERS, byte_level, form, text_of
 
+USER = {"role": "user", "content": "What is 2 + 2?"}
 LONG = [
     USER, {"role": "assistant", "content": "Four."},
     {"role": "user", "content": "And\n3?"}, {"role": "assistant", "content": "\n\nFour."},
@@ -20,8 +20,7 @@ LONG = [
 
 @pytest.mark.parametrize("name", [*TOKENIZERS, "embedded"])
 def test_every_answer_of_a_conversation_is_trained_on_after_what_it_answers(
-    forms: dict[tuple[str, str], Chat],  # noqa: F811
-    name: str,
+    forms: dict[tuple[str, str], Chat], name: str
 ) -> None:
     """A law over every template: the last answer's tokens are those that it has alone; each earlier one is said as if
     it were the last, with its end token, after the text that the model would have been asked with."""
@@ -33,14 +32,14 @@ def test_every_answer_of_a_conversation_is_trained_on_after_what_it_answers(
         ids, learnt = rendered.token_ids, [rendered.token_ids[start:end] for start, end in rendered.spans]
         (start, end), (own_start, own_end) = rendered.spans[-1], alone.spans[0]
         assert (learnt[-1], ids[end:]) == (alone.token_ids[own_start:own_end], alone.token_ids[own_end:])
-        assert _said(chat, ids) == _said(chat, alone.token_ids)
+        assert text_of(chat, ids) == text_of(chat, alone.token_ids)
         for number, (start, end) in enumerate(rendered.spans[:-1]):
             asked, said = LONG[: 2 * number + 1], LONG[2 * number + 1]["content"]
             own = chat.example(asked, said)
-            assert _said(chat, ids[:end]) == _said(chat, own.token_ids[: own.spans[0][1]])
+            assert text_of(chat, ids[:end]) == text_of(chat, own.token_ids[: own.spans[0][1]])
             assert learnt[number] == own.token_ids[slice(*own.spans[0])] and learnt[number][-1] == chat.eos_id
             # Nothing but an earlier joint may be cut otherwise than in the prompt of `generate`.
-            assert _said(chat, ids[:start]) == _said(chat, chat.prompt(asked))
+            assert text_of(chat, ids[:start]) == text_of(chat, chat.prompt(asked))
             assert number or ids[:start] == chat.prompt(asked)
         assert chat.example([USER], "4", answers="every") == chat.example([USER], "4")
 
@@ -48,7 +47,7 @@ def test_every_answer_of_a_conversation_is_trained_on_after_what_it_answers(
 def test_a_greeting_answers_nothing_and_is_not_trained_on(tmp_path: Path) -> None:
     chat = Chat(form(tmp_path / "form", byte_level(), CHATML))
     greeted = [{"role": "assistant", "content": "Hello."}, *LONG[:3]]
-    learnt = [_said(chat, ids) for ids in _learnt(chat.example(greeted, "Six.", answers="every"))]
+    learnt = [text_of(chat, ids) for ids in _learnt(chat.example(greeted, "Six.", answers="every"))]
     assert learnt == ["Four." + EOS, "Six." + EOS]
 
 
@@ -85,4 +84,4 @@ def test_earlier_thoughts_are_trained_on_as_they_are_shown_or_refused(tmp_path: 
             chat.example(asked, "Six.", None, train_on, "every")
         return
     earlier, last = _learnt(chat.example(asked, "Six.", None, train_on, "every"))
-    assert (_said(chat, earlier), _said(chat, last)) == (wanted, "Six." + EOS)
+    assert (text_of(chat, earlier), text_of(chat, last)) == (wanted, "Six." + EOS)

@@ -40,7 +40,7 @@ def test_a_token_beyond_the_embedding_is_refused_by_acquire_and_doctor(tmp_path:
     with pytest.raises(Refused, match=words):
         folder(path=str(place))(tmp_path / "out")
     with pytest.raises(Refused, match=words):
-        _weights("acquire@own", place, "correct `path`")
+        _weights("acquire@own", place, "correct `path`", reads=True)
 
 
 def changed(place: Path, rows: int | None, nested: bool, **token: object) -> Path:

@@ -1,5 +1,6 @@
 """Prompts from procedures, files and datasets: what becomes a prompt, what is refused, and where it is named."""
 
+import io
 import json
 from collections import Counter
 from pathlib import Path
@@ -8,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from PIL import Image
 from pydantic import ValidationError
 
 from pipeline.backends.recorded import solutions
@@ -448,7 +450,8 @@ def taken(*rows: dict) -> list[dict | BadRow]:
 
 def test_arrays_become_cells_with_or_without_words() -> None:
     image, mask = np.zeros((2, 2), np.uint8), np.ones(4, np.float32)
-    png = b"\x89PNG\r\n\x1a\n..."
+    Image.fromarray(image).save(drawn := io.BytesIO(), "png")
+    png = drawn.getvalue()
     bare, asked, same, other, again = taken(
         {"inputs": {"image": image}, "truth": {"mask": mask}},
         {"inputs": {"image": image}, "prompt": "What is it?", "solution": "a square"},

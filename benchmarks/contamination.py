@@ -117,7 +117,9 @@ def result(said: Said, given: argparse.Namespace) -> dict[str, object]:
             goal("nothing else is found", mine["false"], most=0),
         ],
         "notes": [
-            "`ratio` is CPU over that of the set, the median of the rounds' ratios; every round has its own texts."
+            "`ratio` is CPU over that of the set, the median of the rounds' ratios; every round has its own texts.",
+            "Of ours, a third is the space between words and a third the hashes of their runs, passes of numpy over "
+            "every byte. The ratio hangs on how fast a processor runs Python beside that: 0.28 to 0.39 on three types.",
         ],
     }
 

@@ -31,9 +31,9 @@ MOST = 1.35
 
 
 def methods() -> list[Method]:
-    """The objectives that look at logits, but those of other tokens and of further heads."""
+    """The objectives that look at logits, but those of other tokens, of further heads, and of graphs."""
     found = [find("objective", name) for name in shipped("objective")]
-    beside = {"other", "teacher_features"}
+    beside = {"other", "teacher_features", "links_2E"}
     return [m for m in found if "student_NV" in m.traits["reads"] and not beside & set(m.traits["reads"])]
 
 

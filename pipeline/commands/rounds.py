@@ -56,7 +56,11 @@ def told(row: Mapping[str, Any]) -> str:
 
 def _stem(given: Mapping[str, Any], training: str | None) -> str:
     """What stands before the number in the name of the training that is watched."""
-    names = (given.get(SECTION) or {}).get("train") or {}
+    if not given.get(SECTION):
+        raise Refused(
+            f"{PARAMS} has no section `{SECTION}:`; write the entries of one round there, with {ROUND} in their names"
+        )
+    names = given[SECTION].get("train") or {}
     stems = [name.removesuffix(ROUND) for name in names if name.endswith(f"_{ROUND}")]
     if training is None and len(stems) == 1:
         return stems[0]

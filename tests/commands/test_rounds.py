@@ -56,6 +56,7 @@ def test_a_round_that_has_run_is_told(params: dict, capsys: pytest.CaptureFixtur
 
 
 FAULTS = {
+    "no section": ([], {"rounds": {}}, "params.yaml has no section `rounds:`"),
     "another training": (["kt"], {}, "which training is to be watched? rounds.train has kd, each named as kd_<round>"),
     "nothing asks the start": ([], {"evaluate": {"kd_1": {"model": "kd_1"}}}, "let evaluate ask kd_1 and kd_0"),
 }

@@ -21,7 +21,8 @@ from pipeline.errors import Refused, TryAgain
 from pipeline.viewing.lineage import Node
 
 SPEC = "https://openlineage.io/spec"
-PRODUCER = "https://pypi.org/project/stillhouse"
+# A name, not an address: the package is published nowhere.
+PRODUCER = "urn:stillhouse"
 NAMESPACE = "stillhouse"
 # Where servers of OpenLineage listen, if an address has no path.
 PATH = "/api/v1/lineage"

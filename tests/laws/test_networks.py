@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -97,28 +97,28 @@ def rows(*lengths: int) -> pa.Table:
     return pa.Table.from_pylist(made, pa.schema([EXAMPLES.schema.field(name) for name in NAMES]))
 
 
+def classed(inputs: Sequence[Mapping[str, np.ndarray]]) -> pa.Table:
+    """What is shown, each with one of three classes; the last is unknown."""
+    rows = [
+        {
+            "example_id": str(i), "prompt_id": str(i), "weight": 1.0 + i, "inputs": cell(each),
+            "token_ids": [-1 if i + 1 == len(inputs) else i % 3], "spans": [{"start": 0, "end": 1}],
+        }
+        for i, each in enumerate(inputs)
+    ]  # fmt: skip
+    return pa.Table.from_pylist(rows, pa.schema([EXAMPLES.schema.field(name) for name in (*NAMES, "inputs")]))
+
+
 def named(*lengths: int) -> pa.Table:
     """Texts of these lengths, each with one of three classes; the last is unknown."""
-    made = []
-    for i, length in enumerate(lengths):
-        tokens = np.array([(i * 5 + t * t + 2) % VOCABULARY for t in range(length)], np.int32)
-        known = {"token_ids": [-1 if i + 1 == len(lengths) else i % 3], "spans": [{"start": 0, "end": 1}]}
-        made.append(
-            {"example_id": str(i), "prompt_id": str(i), "weight": 1.0 + i, **known, "inputs": cell({"tokens": tokens})}
-        )
-    return pa.Table.from_pylist(made, pa.schema([EXAMPLES.schema.field(name) for name in (*NAMES, "inputs")]))
+    texts = ([(i * 5 + t * t + 2) % VOCABULARY for t in range(length)] for i, length in enumerate(lengths))
+    return classed([{"tokens": np.array(text, np.int32)} for text in texts])
 
 
 def pictured(*seeds: int) -> pa.Table:
     """Pictures, each with one of three classes; the last is unknown."""
-    made = []
-    for i, seed in enumerate(seeds):
-        image = np.random.default_rng(seed).integers(0, 256, (8, 8, 3)).astype(np.uint8)
-        known = {"token_ids": [-1 if i + 1 == len(seeds) else i % 3], "spans": [{"start": 0, "end": 1}]}
-        made.append(
-            {"example_id": str(i), "prompt_id": str(i), "weight": 1.0 + i, **known, "inputs": cell({"image": image})}
-        )
-    return pa.Table.from_pylist(made, pa.schema([EXAMPLES.schema.field(name) for name in (*NAMES, "inputs")]))
+    drawn = (np.random.default_rng(seed).integers(0, 256, (8, 8, 3)) for seed in seeds)
+    return classed([{"image": image.astype(np.uint8)} for image in drawn])
 
 
 def linked(*lengths: int) -> pa.Table:

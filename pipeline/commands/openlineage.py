@@ -21,8 +21,8 @@ from pipeline.errors import Refused, TryAgain
 from pipeline.viewing.lineage import Node
 
 SPEC = "https://openlineage.io/spec"
-# A name, not an address: the package is published nowhere.
-PRODUCER = "urn:stillhouse"
+# Receivers want an address; the package is published nowhere, and this one leads nowhere (RFC 2606).
+PRODUCER = "https://stillhouse.invalid"
 NAMESPACE = "stillhouse"
 # Where servers of OpenLineage listen, if an address has no path.
 PATH = "/api/v1/lineage"

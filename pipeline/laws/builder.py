@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from pipeline.core.methods import Method, find
@@ -17,12 +18,14 @@ from pipeline.errors import Refused
 from pipeline.kinds.backend import card_of
 from pipeline.kinds.builder import Builder
 from pipeline.laws.law import arguments, build, must
-from pipeline.model.folder import CAUSAL, network_of
+from pipeline.model.folder import CAUSAL, TOKENIZER_FILES, network_of
 from pipeline.tables.parquet import folder_digest
 
 SIZES = {"width": 8, "layers": 1, "heads": 2, "context": 16}
-# Texts of letters that every model here knows.
+# Texts of letters that every model of words here knows, and pictures.
 TEXTS = ("abba", "b", "aab")
+IMAGE = "classifier.image"
+SIZE = (8, 8)
 
 
 @functools.cache
@@ -34,6 +37,9 @@ def model(network: str, seed: int) -> tempfile.TemporaryDirectory[str]:
     if network == CAUSAL:
         letters = {"alphabet": "ab" + "cd"[seed], "prompt_width": 0}
         fill = build(find("origin", "fresh.gpt2"), {**SIZES, **letters, "seed": seed})
+    elif network == IMAGE:
+        shown = {"size": SIZE, "channels": 1, "widths": (SIZES["width"],)}
+        fill = build(find("origin", "vision.conv"), {**shown, "outcomes": ("a", "b"), "seed": seed})
     else:
         fill = build(find("origin", "text.bert"), {**SIZES, "alphabet": "abcd", "outcomes": ("a", "b"), "seed": seed})
     (folder / "model.json").write_text(json.dumps(fill(folder)), "utf-8")
@@ -88,10 +94,14 @@ def opened(folder: Path) -> tuple[Any, Any]:
 
 
 def states(folder: Path) -> torch.Tensor:
-    """What a model's own head is given of the texts, one after another."""
+    """What a model's own head is given of the texts, one after another, or of pictures."""
     from pipeline.model.chat import Chat
 
     network, net = opened(folder)
+    if network_of(folder / "tokenizer") == IMAGE:
+        pictures = np.random.default_rng(0).integers(0, 256, (3, *SIZE, 1)).astype(np.uint8)
+        with torch.no_grad():
+            return network.look(net, network.batch(pictures), ()).states_ND
     chat, found = Chat(folder / "tokenizer"), []
     for text in TEXTS:
         tokens = torch.tensor([chat.encode(text)])
@@ -107,7 +117,7 @@ def a_whole_model(case: Case) -> None:
     with tempfile.TemporaryDirectory() as place:
         out = case.made(Path(place) / "out")
         must({"backend", "model_id", "dtype"} <= card_of(out).keys(), f"its card is {card_of(out)}")
-        must((out / "tokenizer" / "tokenizer.json").exists(), "it has no tokenizer/")
+        must(any((out / "tokenizer" / name).exists() for name in TOKENIZER_FILES), "it has no tokenizer/")
         network, net = opened(out)
         must(network.width(net) > 0, "its own head names nothing")
         declared = set(

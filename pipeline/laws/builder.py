@@ -7,6 +7,7 @@ import json
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,11 @@ from pipeline.model.folder import CAUSAL, network_of
 from pipeline.tables.parquet import folder_digest
 
 SIZES = {"width": 8, "layers": 1, "heads": 2, "context": 16}
+PATCHED = {"size": (8, 8), "channels": 1, "patch": 4}
+PICTURES: dict[str, tuple[str, dict[str, Any]]] = {
+    "classifier.image": ("vision.vit", {**PATCHED, "outcomes": ("a", "b")}),
+    "masked.patches": ("vision.patches", PATCHED),
+}
 # Texts of letters that every model here knows.
 TEXTS = ("abba", "b", "aab")
 
@@ -34,6 +40,11 @@ def model(network: str, seed: int) -> tempfile.TemporaryDirectory[str]:
     if network == CAUSAL:
         letters = {"alphabet": "ab" + "cd"[seed], "prompt_width": 0}
         fill = build(find("origin", "fresh.gpt2"), {**SIZES, **letters, "seed": seed})
+    elif network in PICTURES:
+        name, told = PICTURES[network]
+        fill = build(find("origin", name), {**{k: v for k, v in SIZES.items() if k != "context"}, **told, "seed": seed})
+    elif network == "language.masked":
+        fill = build(find("origin", "text.masked"), {**SIZES, "alphabet": "abcd", "seed": seed})
     else:
         fill = build(find("origin", "text.bert"), {**SIZES, "alphabet": "abcd", "outcomes": ("a", "b"), "seed": seed})
     (folder / "model.json").write_text(json.dumps(fill(folder)), "utf-8")
@@ -71,8 +82,8 @@ def cases(method: Method) -> Iterator[Case]:
     """A builder with several arguments, on every network of a base that it takes with them."""
     for base in method.traits["bases"]:
         donors = method.traits["donors"] or (base,)
-        for given in arguments(method, {}):
-            case = Case(method, given, (base, base if base in donors else donors[0]), build(method, given))
+        for given, donor in product(arguments(method, {}), (base,) if base in donors else donors):
+            case = Case(method, given, (base, donor), build(method, given))
             with tempfile.TemporaryDirectory() as place:
                 try:
                     case.made(Path(place) / "out")
@@ -107,7 +118,7 @@ def a_whole_model(case: Case) -> None:
     with tempfile.TemporaryDirectory() as place:
         out = case.made(Path(place) / "out")
         must({"backend", "model_id", "dtype"} <= card_of(out).keys(), f"its card is {card_of(out)}")
-        must((out / "tokenizer" / "tokenizer.json").exists(), "it has no tokenizer/")
+        must(any((out / "tokenizer").iterdir()), "it has no tokenizer/")
         network, net = opened(out)
         must(network.width(net) > 0, "its own head names nothing")
         declared = set(

@@ -52,6 +52,36 @@ class Hidden:
 @objective(
     reads=("features", "teacher_features", "own", "weight_N"), item="place", teacher="features", divergence=False
 )
+def smooth(*, tap: Tap = "last", teacher_tap: TeacherTap = "last", beta: PositiveFloat = 2.0) -> Objective:
+    """The smooth L1 distance between the teacher's state and a linear projection of the student's, which is trained
+    with it: the mean over the teacher's width of d^2 / (2 beta) up to a difference d of `beta`, and d - beta / 2 above.
+
+    Paper: Ma et al. 2022 (DMJD, arXiv 2301.00230), what the patches that are seen learn of the same target.
+    Differs: nothing.
+    """
+    return Smooth(tap, teacher_tap, beta)
+
+
+class Smooth:
+    """See `smooth`; `modules` makes its projection."""
+
+    def __init__(self, tap: str, teacher_tap: str, beta: float) -> None:
+        self.taps, self.teacher_taps, self.beta = (tap,), (teacher_tap,), beta
+
+    def modules(self, widths: Mapping[str, int], teacher_widths: Mapping[str, int]) -> torch.nn.Module:
+        """The projection from the student's width to the teacher's."""
+        return torch.nn.Linear(widths[self.taps[0]], teacher_widths[self.teacher_taps[0]])
+
+    def __call__(self, view: View) -> Loss:
+        mine_ND = view.own(view.features[self.taps[0]])
+        theirs_ND = view.teacher_features[self.teacher_taps[0]].detach().to(mine_ND.dtype)
+        apart_ND = torch.nn.functional.smooth_l1_loss(mine_ND, theirs_ND, reduction="none", beta=self.beta)
+        return Loss(apart_ND.mean(1), view.weight_N)
+
+
+@objective(
+    reads=("features", "teacher_features", "own", "weight_N"), item="place", teacher="features", divergence=False
+)
 def nd(*, tap: Tap = "last", teacher_tap: TeacherTap = "last", mean_tap: TeacherTap = "class_mean") -> Objective:
     """Norm and direction: 1 - <s, e> / max(|s|, |t|), where e is the unit vector of the teacher's mean of the class
     (`classes.mean`), t the teacher's state and s a projection of the student's, which is trained with it.

@@ -58,6 +58,7 @@ GROUPS = (
     "beside",
     "feedback",
     "judged",
+    "memorised",
 )
 SEEDS = tuple(range(101, 109))
 GRAPH_SEEDS = SEEDS[:3]

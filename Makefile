@@ -186,6 +186,14 @@ bench-vectors: setup  ## CPU and memory of k-centre on a million vectors in a ta
 bench-view: setup  ## a page of `stillhouse view` over a million responses, three minutes
 	@PYTHONPATH=. python benchmarks/viewing.py && python benchmarks/tables.py
 
+.PHONY: bench-report
+bench-report: setup  ## CPU and memory that a million answers and ten models add to a report, five minutes
+	@PYTHONPATH=. python benchmarks/report_cost.py && python benchmarks/tables.py
+
+.PHONY: bench-flow
+bench-flow: setup  ## CPU of the flow beside dvc repro, all made and nothing changed, ten minutes
+	@PYTHONPATH=. python benchmarks/flow.py && python benchmarks/tables.py
+
 .PHONY: embedded
 embedded: setup  ## make the shipped teacher and base again from nothing, minutes
 	@python recipes/embedded.py

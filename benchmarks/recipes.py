@@ -58,6 +58,7 @@ GROUPS = (
     "beside",
     "feedback",
     "judged",
+    "memorised",
 )
 SEEDS = tuple(range(101, 109))
 GRAPH_SEEDS = SEEDS[:3]
@@ -71,7 +72,8 @@ for group in GROUPS:
 
 @dataclass(frozen=True)
 class Claim:
-    """What is claimed of a student of a graph, beside another; both are named as their trainings."""
+    """What is claimed of a student of a graph, beside another; both are named as their evaluations, whose metric is 0
+    or 1 unless `measure` says another, of a hundredth."""
 
     after: str
     method: str
@@ -79,9 +81,12 @@ class Claim:
     student: str
     beside: str
     control: str
+    measure: str = "percent right"
+    less: bool = False
 
 
 ANY, RIGHT = "any answers, as many tokens", "right answers to any prompts, as many tokens"
+KL, FULL = "objective divergence.forward", "a student as large as the teacher, the same rows, as many steps"
 OWN = "any of its own answers, as many tokens"
 # A graph is `recipes/<name>.yaml`.
 # fmt: off
@@ -137,6 +142,33 @@ GRAPHS = {
         Claim("Teacher hacking", "objective supervised.cross_entropy",
               "A teacher that is asked anew in every round teaches more.",
               "fresh_3", "fixed_3", "three rounds over what it said once, as many steps"),
+    "efficient": (
+        Claim("Efficient transformers", KL, "A student of a twelfth of the parameters is as good.",
+              "small", "full", FULL),
+        Claim("Efficient transformers", KL, "A student of a third of the parameters is as good.",
+              "half", "full", FULL),
+        Claim("Efficient transformers", KL, "A small student learns more from a distribution.",
+              "small", "small_text", "the teacher's answers alone, as many steps"),
+        Claim("Efficient transformers", "evaluator cost.latency", "A student of a twelfth of the parameters is faster.",
+              "small_cost", "full_cost", FULL, "hundredths of a second an answer", True),
+    ),
+    "conformance": (
+        Claim("survey: labeling", "scorer verifier.correct", "The teacher's right answers teach more.",
+              "label", "random", ANY),
+        Claim("survey: expansion", "operator expansion.instruct", "Right answers to written tasks teach more.",
+              "expanded", "random", ANY),
+        Claim("survey: curation", "source procedural.tasks", "Right answers to the weak kinds of tasks teach more.",
+              "curated", "random", ANY),
+        Claim("survey: features", KL, "The teacher's distribution on right answers teaches more.",
+              "feature", "random", ANY),
+        Claim("survey: feedback", "scorer verifier.correct", "Its own answers that a verifier finds right teach more.",
+              "right", "random", ANY),
+        Claim("survey: feedback", "objective preference.dpo", "Its own answers, right ones against wrong, teach more.",
+              "preferred", "random", ANY),
+        Claim("survey: feedback", "objective policy.group_relative", "Fifty steps on own answers' rewards teach more.",
+              "bandit", "random", "any answers of the teacher, five times the tokens"),
+        Claim("survey: self-knowledge", "scorer verifier.correct", "A round on its own right answers teaches more.",
+              "self", "plain", OWN),
     ),
 }
 # fmt: on
@@ -187,7 +219,8 @@ def rows(name: str, found: Mapping[str, Any]) -> Iterator[Row]:
         return
     for claim in GRAPHS[name]:
         both = np.array([[seed[claim.student], seed[claim.beside]] for seed in seeds])
-        yield Row(claim.after, claim.method, claim.claim, claim.control, "percent right", False, both, date)
+        about = (claim.after, claim.method, claim.claim, claim.control, claim.measure, claim.less)
+        yield Row(*about, both, date)
 
 
 def page(results: Mapping[str, Mapping[str, Any]]) -> str:
@@ -289,11 +322,11 @@ one budget: the means over seeds, by how much the method is better, and the 95 %
 
 - **Trials** call the shipped method in a small world whose truth is known, drawn anew for every seed. They say that a
   mechanism works where its assumption holds, and not how much it brings on your data.
-- **Graphs** (percent right: `recipes/answers.yaml`, `prompts.yaml`, `imitation.yaml`, and the rounds of `rounds.yaml`,
-  `self_imitation.yaml`, `bandit.yaml` and `refresh.yaml`) train the embedded base on what a selection keeps, and ask it
-  unseen tasks; `active.yaml` does so with a classifier of words. Every seed draws prompts, answers, selections,
-  training and tasks anew; teacher and base are one draw each, and tiny. Rows, budget and learning rate were chosen by
-  what the control gains over the base.
+- **Graphs** (percent right: `recipes/answers.yaml`, `prompts.yaml`, `imitation.yaml`, the rounds of `rounds.yaml`,
+  `self_imitation.yaml`, `bandit.yaml` and `refresh.yaml`, and `conformance.yaml` for the survey's six ways) train the
+  embedded base on what a selection keeps, and ask it unseen tasks; `active.yaml` and `efficient.yaml` are of words'
+  classes. Every seed draws prompts, answers, selections, training and tasks anew; teacher and base are one draw each,
+  and tiny. Rows, budget and learning rate were chosen by what the control gains over the base.
 - Parameters were chosen on seeds 1 and 2, which are not told, or not at all. What has no gain keeps its row.
 - What trains, rather than selects, is held against its controls in [the benchmarks](../benchmarks/README.md#proofs).
 

@@ -29,6 +29,7 @@ from pipeline.report.hacking import Watched
 from pipeline.report.made import Made
 from pipeline.report.pareto import Point
 from pipeline.report.results import Answered, Judged, Results, answer
+from pipeline.report.rounds import History
 from pipeline.report.transparency import Item
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -74,6 +75,8 @@ class Found:
     lacks: Sequence[Lack]
     hacking: Sequence[Watched]
     pareto: Sequence[Point]
+    rounds: Sequence[History]
+    disagreements: Sequence[facts.Disagreement]
     elicited: Sequence[Elicited]
     index: Sequence[Item]
     seed: int

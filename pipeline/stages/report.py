@@ -27,6 +27,7 @@ from pipeline.report.claims import lacks, weighed
 from pipeline.report.elicited import elicited
 from pipeline.report.page import Gaps
 from pipeline.report.results import DIGITS, Results, judge
+from pipeline.report.rounds import histories
 from pipeline.report.tables import Tables
 from pipeline.tables.parquet import Scan
 
@@ -93,6 +94,8 @@ def report(
         made=about,
         hacking=hacking.watched(lineage, curves),
         pareto=pareto.points(lineage, tables),
+        rounds=histories(lineage, results),
+        disagreements=facts.disagreements(lineage, tables),
         elicited=elicited(lineage, tables, data, results.answers),
         index=transparency.index(lineage, results, about),
         lacks=lacks(lineage, [*(a.comparison for a in results.answers), *results.apart]),

@@ -44,6 +44,7 @@ COVERED = {
     "commands/stored.py": "e2e/test_verify.py",
     "commands/verify.py": "e2e/test_verify.py",
     "commands/withdraw.py": "e2e/test_withdraw.py",
+    "commands/works.py": "commands/test_estimate.py",
     "commands/unroll.py": "plan/test_unroll.py",
     "commands/upgrade.py": "commands/test_new.py",
     "commands/use.py": "commands/test_parser.py",

@@ -12,6 +12,7 @@ import time
 import urllib.request
 from contextlib import suppress
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -37,6 +38,7 @@ from pipeline.plan.reading import load  # noqa: E402
 from pipeline.plan.resolve import resolve  # noqa: E402
 from pipeline.stages import export  # noqa: E402
 from pipeline.tables import ids, parquet  # noqa: E402
+from tests.vllm_server import vllm_serve  # noqa: E402
 
 ROOT = Path(__file__).parents[2]
 OF, BY = "responses/train/teacher", "selections/responses/train/teacher/best"
@@ -265,19 +267,29 @@ def test_transformers_serve_answers_with_an_exported_student(data: Path, student
                 break
             assert process.poll() is None, (data / "log").read_text("utf-8")
             time.sleep(0.5)
-        asked = {"model": str(folder), "messages": [message("user", "add 1 2")], "max_tokens": 12, "temperature": 0.0}
-        request = urllib.request.Request(
-            f"http://127.0.0.1:{port}/v1/chat/completions",
-            json.dumps(asked).encode(),
-            {"Content-Type": "application/json"},
-        )
-        with urllib.request.urlopen(request, timeout=120) as answer:
-            said = json.loads(answer.read())["choices"][0]["message"]["content"]
+        said = chatted(f"http://127.0.0.1:{port}/v1", str(folder), "add 1 2")
     finally:
         process.terminate()
         process.wait()
         log.close()
     assert [said] == answered(data, student, ["add 1 2"])
+
+
+@pytest.mark.vllm
+def test_vllm_serve_answers_with_an_exported_student(data: Path, student: Path) -> None:
+    questions = ["add 1 2", "mul 3 4", "sort 3 1 2"]
+    with vllm_serve(exported(data, "hub.model", "models/kd", "evals/kd"), "student") as url:
+        said = [chatted(url, "student", question) for question in questions]
+    assert said == answered(data, student, questions)
+
+
+def chatted(url: str, model: str, question: str) -> str:
+    """What a served model says, greedily."""
+    asked = {"model": model, "messages": [message("user", question)], "max_tokens": 12, "temperature": 0.0}
+    kind = {"Content-Type": "application/json"}
+    request = urllib.request.Request(f"{url}/chat/completions", json.dumps(asked).encode(), kind)
+    with urllib.request.urlopen(request, timeout=120) as answer:
+        return str(json.loads(answer.read())["choices"][0]["message"]["content"])
 
 
 @pytest.fixture
@@ -337,8 +349,9 @@ def test_another_architecture_is_refused_by_name(data: Path, student: Path) -> N
 def test_llamafactorys_own_loader_trains_on_the_answers(
     data: Path, llama: Path, use: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # It wants an older transformers than ours, for models alone.
+    # It wants an older transformers than ours, for models alone, and torchaudio, for sounds.
     monkeypatch.setenv("DISABLE_VERSION_CHECK", "1")
+    monkeypatch.setitem(sys.modules, "torchaudio", ModuleType("torchaudio"))
     hparams = pytest.importorskip("llamafactory.hparams", reason="LLaMA-Factory is no part of this environment")
     from llamafactory.data import get_dataset, get_template_and_fix_tokenizer
     from llamafactory.model import load_tokenizer

@@ -20,7 +20,6 @@ import yaml
 
 torch = pytest.importorskip("torch")
 
-import datasets  # noqa: E402
 import transformers  # noqa: E402
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers  # noqa: E402
 
@@ -109,8 +108,10 @@ def exported(data: Path, use: str, of: str = OF, by: str = BY, **given: Any) -> 
     return data / "exports" / "mine"
 
 
-def loaded(folder: Path, **given: Any) -> datasets.Dataset:
-    """What the library `datasets` reads of a folder."""
+def loaded(folder: Path, **given: Any) -> Any:
+    """What the library `datasets`, which vLLM's environment does not have, reads of a folder."""
+    import datasets
+
     cache = folder.parent / parquet.folder_digest(folder)
     return datasets.load_dataset(str(folder), split="train", cache_dir=str(cache), **given)
 

@@ -118,6 +118,13 @@ vllm-cpu: setup $(VLLM)/.installed  ## the laws of a backend and a recipe agains
 	@PYTHONPATH=. OMP_NUM_THREADS=1 $(VLLM)/bin/python benchmarks/vllm_cpu.py
 	@python -m pytest -q -m vllm tests/e2e
 
+LOADERS := .venv-loaders
+$(LOADERS)/.installed: flags := --no-deps
+
+.PHONY: loaders
+loaders: setup $(LOADERS)/.installed  ## what is exported for LLaMA-Factory and axolotl through their own loaders, a minute
+	@PYTHONPATH=$$(echo $(LOADERS)/lib/python3*/site-packages) python -m pytest -q tests/stages/test_export.py -k "own_loader or own_strategy"
+
 .PHONY: bench-vllm
 bench-vllm: setup $(VLLM)/.installed  ## what asking costs over vLLM's own generate, ten minutes
 	@PYTHONPATH=. OMP_NUM_THREADS=1 $(VLLM)/bin/python benchmarks/vllm_overhead.py && python benchmarks/tables.py

@@ -178,12 +178,14 @@ class Trainer:
         self._learn(turn)
         for part in self.parts.values():
             part.eval()
-        if term.of not in turn.trains and term.own is None:
+        leaders = self._leaders(turn)
+        if term.of not in turn.trains and term.own is None and not leaders:
             return Pull(term.name, math.nan, 0.0, torch.zeros(1))
         loss = self._losses(turn, [term], step, rows)[0]
         term.sums = Sums()
         # A parameter that the term does not reach has its place in the sketch, so that two can be compared.
-        learnt = (p for p in self.parts[term.of].parameters() if p.requires_grad)
+        judged = leaders or [self.parts[term.of]]
+        learnt = (p for part in judged for p in part.parameters() if p.requires_grad)
         grads = [(torch.zeros_like(p) if p.grad is None else p.grad).flatten() for p in learnt]
         norm = math.hypot(*(float(g.norm()) for g in grads))
         some = [g[:: math.ceil(len(g) / SKETCH)].cpu() for g in grads]
@@ -211,7 +213,8 @@ class Trainer:
 
     def _rows_at(self, order: Order, step: int) -> pa.Table:
         numbers = order.at(step)
-        return self.rows.take(numbers if self.watch is None else self.watch.trained[numbers])
+        chosen = numbers if self.watch is None else self.watch.trained[numbers]
+        return self.rows.take(chosen, lean=self.feed is None and self.across is None)
 
     def _looked(self, step: Step) -> dict[str, float]:
         """How the student that is kept does on the rows that are held out, in a turn in which it learns."""
@@ -281,7 +284,8 @@ class Trainer:
     ) -> tuple[float, dict[str, float]]:
         """The loss of some terms on the rows of a step, whose gradient is added to the parts' where there is any, and
         the step's items; `instead` are models that stand for others."""
-        batches = [rows.take(some) for some in self._layout(turn, rows)]
+        layout = self._layout(turn, rows)
+        batches = [rows] if len(layout) == 1 else [rows.take(some) for some in layout]
         shown = [self._shown(batch, step, number) for number, batch in enumerate(batches)]
         totals = {unit: over_ranks(count) for unit, count in items(p.counts for _, p in shown).items()}
         roles, loss = self._roles(turn, instead or {}), 0.0
@@ -321,11 +325,17 @@ class Trainer:
         models = {**self.parts, **self.fixed, **instead}
         if self.shadow is not None:
             models["shadow"] = self.shadow.module
+        led = bool(self._leaders(turn))
         return {
-            name: Role(model, self.networks.get(name, self.networks["student"]), name in turn.trains)
+            name: Role(model, self.networks.get(name, self.networks["student"]), led or name in turn.trains)
             for name, model in models.items()
             if not name.startswith(OWN)
         }
+
+    def _leaders(self, turn: Turn) -> list[nn.Module]:
+        """What learns in a turn through every model's look: the modules of augmentations."""
+        modules = [getattr(each, "module", None) for each in self.augment]
+        return [self.parts[name] for name in turn.trains if any(self.parts[name] is module for module in modules)]
 
     def _precision(self) -> AbstractContextManager[object]:
         wide = self.recipe.precision == "float32" or self.device == "cpu" or not torch.cuda.is_bf16_supported()

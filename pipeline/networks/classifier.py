@@ -182,6 +182,8 @@ class Text(Named):
 class Image(Named):
     """See `image`."""
 
+    apart = True
+
     def asked(self, form: Path, messages: Sequence[dict[str, str]], inputs: Cell | None = None) -> np.ndarray:
         """The picture that is asked about, [H, W, C] from 0 to 255."""
         picture = self.shown(inputs)

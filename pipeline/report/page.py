@@ -29,6 +29,7 @@ from pipeline.report.hacking import Watched
 from pipeline.report.made import Made
 from pipeline.report.pareto import Point
 from pipeline.report.results import Answered, Judged, Results, answer
+from pipeline.report.thumbnails import SIDE, Thumbnail
 from pipeline.report.transparency import Item
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -76,6 +77,7 @@ class Found:
     pareto: Sequence[Point]
     elicited: Sequence[Elicited]
     index: Sequence[Item]
+    thumbnails: Sequence[Thumbnail]
     seed: int
 
 
@@ -107,7 +109,7 @@ def render(found: Found) -> str:
     )
     page = environment.get_template("report.html").render(
         style=Markup(style),
-        policy=f"default-src 'none'; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'",
+        policy=f"default-src 'none'; style-src 'sha256-{digest}'; img-src data:; base-uri 'none'; form-action 'none'",
         found=found,
         results=found.results,
         arms=found.lineage.arms,
@@ -126,6 +128,8 @@ def render(found: Found) -> str:
         times=grouped(found.costs, "stage"),
         others=grouped_lines(found),
         index=grouped(found.index, "group"),
+        thumbnails=grouped(found.thumbnails, "pool"),
+        side=SIDE,
         charts=charts,
         coverage_domains=coverage_domains(found.coverage),
         all_coverage_domains={domain for coverage in found.coverage for domain in coverage.tokens},

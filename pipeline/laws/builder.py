@@ -7,6 +7,7 @@ import json
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +23,13 @@ from pipeline.model.folder import CAUSAL, TOKENIZER_FILES, network_of
 from pipeline.tables.parquet import folder_digest
 
 SIZES = {"width": 8, "layers": 1, "heads": 2, "context": 16}
-# Texts of letters that every model of words here knows, and pictures.
+PATCHED: dict[str, Any] = {"size": (8, 8), "channels": 1, "patch": 4}
+PICTURES: dict[str, tuple[str, dict[str, Any]]] = {
+    "classifier.image": ("vision.vit", {**PATCHED, "outcomes": ("a", "b")}),
+    "masked.patches": ("vision.patches", PATCHED),
+}
+# Texts of letters that every model of words here knows.
 TEXTS = ("abba", "b", "aab")
-IMAGE = "classifier.image"
-SIZE = (8, 8)
 
 
 @functools.cache
@@ -37,9 +41,11 @@ def model(network: str, seed: int) -> tempfile.TemporaryDirectory[str]:
     if network == CAUSAL:
         letters = {"alphabet": "ab" + "cd"[seed], "prompt_width": 0}
         fill = build(find("origin", "fresh.gpt2"), {**SIZES, **letters, "seed": seed})
-    elif network == IMAGE:
-        shown = {"size": SIZE, "channels": 1, "widths": (SIZES["width"],)}
-        fill = build(find("origin", "vision.conv"), {**shown, "outcomes": ("a", "b"), "seed": seed})
+    elif network in PICTURES:
+        name, told = PICTURES[network]
+        fill = build(find("origin", name), {**{k: v for k, v in SIZES.items() if k != "context"}, **told, "seed": seed})
+    elif network == "language.masked":
+        fill = build(find("origin", "text.masked"), {**SIZES, "alphabet": "abcd", "seed": seed})
     else:
         fill = build(find("origin", "text.bert"), {**SIZES, "alphabet": "abcd", "outcomes": ("a", "b"), "seed": seed})
     (folder / "model.json").write_text(json.dumps(fill(folder)), "utf-8")
@@ -77,8 +83,8 @@ def cases(method: Method) -> Iterator[Case]:
     """A builder with several arguments, on every network of a base that it takes with them."""
     for base in method.traits["bases"]:
         donors = method.traits["donors"] or (base,)
-        for given in arguments(method, {}):
-            case = Case(method, given, (base, base if base in donors else donors[0]), build(method, given))
+        for given, donor in product(arguments(method, {}), (base,) if base in donors else donors):
+            case = Case(method, given, (base, donor), build(method, given))
             with tempfile.TemporaryDirectory() as place:
                 try:
                     case.made(Path(place) / "out")
@@ -98,8 +104,8 @@ def states(folder: Path) -> torch.Tensor:
     from pipeline.model.chat import Chat
 
     network, net = opened(folder)
-    if network_of(folder / "tokenizer") == IMAGE:
-        pictures = np.random.default_rng(0).integers(0, 256, (3, *SIZE, 1)).astype(np.uint8)
+    if network_of(folder / "tokenizer") in PICTURES:
+        pictures = np.random.default_rng(0).integers(0, 256, (3, *PATCHED["size"], 1)).astype(np.uint8)
         with torch.no_grad():
             return network.look(net, network.batch(pictures), ()).states_ND
     chat, found = Chat(folder / "tokenizer"), []

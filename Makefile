@@ -153,6 +153,10 @@ bench-objectives: setup  ## CPU and memory of every objective over logits, besid
 bench-distilling: setup  ## CPU of training from stored signals, beside a live teacher, five minutes
 	@PYTHONPATH=. python benchmarks/distilling.py && python benchmarks/tables.py
 
+.PHONY: bench-pictures
+bench-pictures: setup  ## pictures per CPU-second of a training, beside a bare loop, three minutes
+	@PYTHONPATH=. python benchmarks/pictures.py && python benchmarks/tables.py
+
 .PHONY: bench-signals
 bench-signals: setup  ## private memory of a row of signals, beside rows as dictionaries, five minutes
 	@PYTHONPATH=. python benchmarks/signals_memory.py && python benchmarks/tables.py

@@ -88,6 +88,7 @@ class Claim:
 ANY, RIGHT = "any answers, as many tokens", "right answers to any prompts, as many tokens"
 KL, FULL = "objective divergence.forward", "a student as large as the teacher, the same rows, as many steps"
 OWN = "any of its own answers, as many tokens"
+SOFT, LABELS = "labels and the teacher's distribution", "the labels alone"
 # A graph is `recipes/<name>.yaml`.
 # fmt: off
 GRAPHS = {
@@ -122,6 +123,104 @@ GRAPHS = {
               "led_3", "blind_3", "the same three rounds, an equal share for every domain"),
         Claim("PGKD", "selector mixture.weighted", "Three rounds teach more than one of the same budget.",
               "led_3", "once", "one round of three times the prompts and tokens"),
+    ),
+    "pictures_logits": (
+        Claim("SSLD", "objective divergence.forward", "Of wrong labels and a teacher, it alone teaches more.",
+              "label_free", "kd", SOFT),
+        Claim("PLD", "objective ranking.pld", "The label first, then all classes in the teacher's order, teach more.",
+              "pld", "kd", SOFT),
+        Claim("PLD", "objective ranking.pld", "The same of a teacher at temperature 4.",
+              "pld_4", "kd", SOFT),
+        Claim("NKD", "objective divergence.nkd", "The other classes as a distribution of their own teach more.",
+              "nkd", "kd", SOFT),
+        Claim("TAID", "objective schedule.taid", "A target on its way to the teacher teaches more.",
+              "taid", "label_free", "forward KL to the teacher at once"),
+        Claim("TAID", "objective schedule.taid", "A target that moves by the loss teaches more.",
+              "taid", "linear", "one that moves evenly"),
+        Claim("BD-KD", "objective divergence.balanced", "Both KL, as each is needed, teach more.",
+              "balanced", "forward", "forward KL"),
+        Claim("BD-KD", "objective divergence.balanced", "Both KL, as each is needed, teach more.",
+              "balanced", "reverse", "reverse KL"),
+        Claim("mixup and KD", "augmentation mixing.mixup", "Of mixed pictures, a teacher teaches more.",
+              "mixed", "kd", f"{SOFT}, no picture mixed"),
+        Claim("mixup and KD", "objective divergence.standardised", "Logits over their deviation mend it.",
+              "standardised_mixed", "mixed", f"{SOFT}, of as many mixed pictures"),
+        Claim("mixup and KD", "objective divergence.standardised", "Without mixing, they teach more, too.",
+              "standardised", "kd", SOFT),
+        Claim("Even your teacher", "objective schedule.guidance", "Labels in the share that suits both teach more.",
+              "guided", "even", "labels and teacher in equal parts"),
+        Claim("PS-KD", "objective schedule.ps_kd", "Wrong labels and the last epoch's answers teach more.",
+              "ps_kd", "labels", LABELS),
+        Claim("PS-KD", "objective schedule.ps_kd", "Wrong labels and the last epoch's answers teach more.",
+              "ps_kd", "smoothed", "smoothed labels"),
+        Claim("USKD", "objective schedule.uskd", "A student's own soft labels teach more.",
+              "uskd", "labels", LABELS),
+    ),
+    "pictures_features": (
+        Claim("FitNets", "objective feature.hidden", "The teacher's state teaches beside its distribution.",
+              "hidden", "kd", SOFT),
+        Claim("TRG", "objective feature.trg", "How pictures of a long tail lie to each other teaches beside it.",
+              "trg", "kd", SOFT),
+        Claim("TRG", "objective feature.trg", "Neighbours teach more than the similarities of all.",
+              "trg", "gram", "similarity-preserving distillation"),
+        Claim("OFA-KD", "objective exits.ofa", "An exit that learns the distribution makes a better student.",
+              "exit", "kd", SOFT),
+        Claim("ND", "objective feature.nd", "A state that turns to the mean of its class makes a better student.",
+              "nd", "kd", SOFT),
+        Claim("ND", "objective feature.nd", "The same beside a student that learns the states.",
+              "nd", "hidden", "labels, distribution and state"),
+        Claim("ProC-KD", "transform prototypes.codebook", "Of other classes, prototypes of states teach more.",
+              "others_prototype", "others_hidden", "its states, no prototypes"),
+        Claim("ProC-KD", "transform prototypes.codebook", "Of other classes, a teacher's states teach beside labels.",
+              "others_hidden", "others", LABELS),
+    ),
+    "pictures_heads": (
+        Claim("LELP", "transform subclasses.lelp", "Five kinds of each of two classes teach more than the classes.",
+              "lelp", "coarse_4", "the distribution over the classes at temperature 4"),
+        Claim("LELP", "transform subclasses.lelp", "The same at temperature 1.",
+              "lelp", "coarse", "the distribution over the classes"),
+        Claim("MaKD", "transform aspects.grouped", "A teacher's answers to questions teach beside few labels.",
+              "aspects", "labels", LABELS),
+        Claim("MaKD", "transform aspects.grouped", "Questions that mean something teach more.",
+              "aspects", "shuffled", "questions of as many classes that have nothing in common"),
+    ),
+    "pictures_few": (
+        Claim("DHO", "builder heads.add", "With some ten labels, a head for each beats one for labels and teacher.",
+              "dho_ten", "single_ten", "one head, the same two losses"),
+        Claim("DHO", "builder heads.add", "With some ten labels, two heads beat the labels alone.",
+              "dho_ten", "labels_ten", LABELS),
+        Claim("DHO", "builder heads.add", "With some fifty labels, a head for each beats one for labels and teacher.",
+              "dho_fifty", "single_fifty", "one head, the same two losses"),
+        Claim("DHO", "builder heads.add", "With some fifty labels, two heads beat the labels alone.",
+              "dho_fifty", "labels_fifty", LABELS),
+        Claim("PCoreSet", "selector diversity.pcoreset", "Thirty labels far apart in probabilities teach more.",
+              "pcoreset", "random", "thirty labels of any pictures"),
+        Claim("PCoreSet", "selector diversity.pcoreset", "The same beside the least sure.",
+              "pcoreset", "entropy", "thirty labels where the student is least sure"),
+    ),
+    "pictures_teachers": (
+        Claim("DistillNearest", "selector teachers.task_similarity", "The teacher of the most alike task teaches more.",
+              "nearest", "uniform", "all four teachers, each as much"),
+        Claim("DistillWeighted", "selector teachers.task_similarity", "All, each by how alike its task is, teach more.",
+              "weighted", "uniform", "all four teachers, each as much"),
+        Claim("DistillNearest", "selector teachers.task_similarity", "An alike teacher teaches more than forty labels.",
+              "nearest", "labels", LABELS),
+        Claim("DistillNearest", "selector teachers.task_similarity", "The most alike teacher teaches more.",
+              "nearest", "farthest", "the teacher of negatives"),
+    ),
+    "pictures_web": (
+        Claim("KD3", "selector rank.top", "What teacher and student are surest of together teaches more.",
+              "dynamic", "sure", "as many pictures that the teacher is surest of"),
+        Claim("KD3", "selector rank.top", "Half of a pool from anywhere teaches more than the whole.",
+              "dynamic", "whole", "all pictures, as many steps"),
+    ),
+    "pictures_moved": (
+        Claim("HARD", "augmentation moves.led", "Moves on which the two differ teach more of moved ones.",
+              "hard", "kd", "the pictures as they are"),
+        Claim("HARD", "augmentation moves.led", "Led moves teach more than random ones.",
+              "hard", "random", "random moves of the same range"),
+        Claim("HARD", "augmentation moves.led", "On pictures that are not moved, a student loses nothing.",
+              "hard_middle", "kd_middle", "the pictures as they are"),
     ),
     "active": (
         Claim("PCoreSet", "selector diversity.pcoreset",
@@ -326,7 +425,8 @@ one budget: the means over seeds, by how much the method is better, and the 95 %
   `self_imitation.yaml`, `bandit.yaml` and `refresh.yaml`, and `conformance.yaml` for the survey's six ways) train the
   embedded base on what a selection keeps, and ask it unseen tasks; `active.yaml` and `efficient.yaml` are of words'
   classes. Every seed draws prompts, answers, selections, training and tasks anew; teacher and base are one draw each,
-  and tiny. Rows, budget and learning rate were chosen by what the control gains over the base.
+  and tiny. Rows, budget and learning rate were chosen by what the control gains over the base. Those of pictures
+  (`pictures_*.yaml`) draw and train the teacher anew, too, and ask about a thousand unseen pictures of 12 x 12.
 - Parameters were chosen on seeds 1 and 2, which are not told, or not at all. What has no gain keeps its row.
 - What trains, rather than selects, is held against its controls in [the benchmarks](../benchmarks/README.md#proofs).
 

@@ -30,6 +30,7 @@ from pipeline.report.made import Made
 from pipeline.report.pareto import Point
 from pipeline.report.results import Answered, Judged, Results, answer
 from pipeline.report.rounds import History
+from pipeline.report.thumbnails import SIDE, Thumbnail
 from pipeline.report.transparency import Item
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -79,6 +80,7 @@ class Found:
     disagreements: Sequence[facts.Disagreement]
     elicited: Sequence[Elicited]
     index: Sequence[Item]
+    thumbnails: Sequence[Thumbnail]
     seed: int
 
 
@@ -110,7 +112,7 @@ def render(found: Found) -> str:
     )
     page = environment.get_template("report.html").render(
         style=Markup(style),
-        policy=f"default-src 'none'; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'",
+        policy=f"default-src 'none'; style-src 'sha256-{digest}'; img-src data:; base-uri 'none'; form-action 'none'",
         found=found,
         results=found.results,
         arms=found.lineage.arms,
@@ -129,6 +131,8 @@ def render(found: Found) -> str:
         times=grouped(found.costs, "stage"),
         others=grouped_lines(found),
         index=grouped(found.index, "group"),
+        thumbnails=grouped(found.thumbnails, "pool"),
+        side=SIDE,
         charts=charts,
         coverage_domains=coverage_domains(found.coverage),
         all_coverage_domains={domain for coverage in found.coverage for domain in coverage.tokens},

@@ -29,6 +29,7 @@ from pipeline.report.page import Gaps
 from pipeline.report.results import DIGITS, Results, judge
 from pipeline.report.rounds import histories
 from pipeline.report.tables import Tables
+from pipeline.report.thumbnails import thumbnails
 from pipeline.tables.parquet import Scan
 
 # DVC puts the plots in place of {plot_divs}; a frame without its {scripts} loads none from elsewhere.
@@ -98,6 +99,7 @@ def report(
         disagreements=facts.disagreements(lineage, tables),
         elicited=elicited(lineage, tables, data, results.answers),
         index=transparency.index(lineage, results, about),
+        thumbnails=thumbnails(tables),
         lacks=lacks(lineage, [*(a.comparison for a in results.answers), *results.apart]),
         seed=params.seed,
     )

@@ -90,6 +90,7 @@ COVERED = {
     "memo/ledger.py": "backends/test_http.py",
     "transforms/classes.py": "stages/test_transform.py",
     "transforms/prototypes.py": "transforms/test_subclasses.py",
+    "transforms/aspects.py": "transforms/test_subclasses.py",
     "builders/heads.py": "stages/test_build.py",
     "kinds/transform.py": "laws/test_transforms.py",
     "laws/builder.py": "laws/test_builders.py",

@@ -55,6 +55,7 @@ GROUPS = (
     "logits",
     "sets",
     "features",
+    "experts",
     "beside",
     "feedback",
     "judged",
@@ -110,6 +111,19 @@ GRAPHS = {
               "two", "base", "the student before"),
         Claim("I2D2", "scorer critic.linear", "In two rounds, its own answers that a critic believes teach it more.",
               "two", "plain_two", OWN),
+    ),
+    "masked": (
+        Claim("DMJD", "augmentation masks.disjoint", "Disjoint masks, and a term for what is seen, make a better encoder.",
+              "dmjd", "random", "two random masks, in as many steps"),
+        Claim("self-distillation for further pre-training", "transform merge.taps",
+              "Further pre-training beside what a model of it made of the pictures makes a better encoder.",
+              "itself", "further", "further pre-training alone, from the same model"),
+    ),
+    "dna": (
+        Claim("HAD", "network language.masked", "Hidden letters and a teacher's states make a better encoder.",
+              "had", "mlm", "hidden letters alone"),
+        Claim("HAD", "network language.masked", "Hidden letters and a teacher's states make a better encoder.",
+              "had", "distil", "the teacher's states alone"),
     ),
     "rounds": (
         Claim("PGKD", "selector mixture.weighted", "Rounds that ask most where the student is behind teach more.",
@@ -258,7 +272,8 @@ one budget: the means over seeds, by how much the method is better, and the 95 %
 - **Trials** call the shipped method in a small world whose truth is known, drawn anew for every seed. They say that a
   mechanism works where its assumption holds, and not how much it brings on your data.
 - **Graphs** (percent right: `recipes/answers.yaml`, `prompts.yaml`, `imitation.yaml`, `rounds.yaml`) train the embedded
-  base on what a selection keeps, and ask it a thousand unseen tasks. Every seed draws prompts, answers, selections,
+  base on what a selection keeps, and ask it a thousand unseen tasks; `masked.yaml` and `dna.yaml` train encoders without
+  classes, and then name a thousand unseen pictures or sequences. Every seed draws prompts, answers, selections,
   training and tasks anew; teacher and base are one draw each, and tiny. Rows, budget and learning rate were chosen by
   what the control gains over the base.
 - Parameters were chosen on seeds 1 and 2, which are not told, or not at all. What has no gain keeps its row.

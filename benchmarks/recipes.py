@@ -113,7 +113,7 @@ GRAPHS = {
               "two", "plain_two", OWN),
     ),
     "masked": (
-        Claim("DMJD", "augmentation masks.disjoint", "Disjoint masks, and a term for what is seen, make a better encoder.",
+        Claim("DMJD", "augmentation masks.disjoint", "Disjoint masks, and what is seen beside, make a better encoder.",
               "dmjd", "random", "two random masks, in as many steps"),
         Claim("self-distillation for further pre-training", "transform merge.taps",
               "Further pre-training beside what a model of it made of the pictures makes a better encoder.",
@@ -272,10 +272,10 @@ one budget: the means over seeds, by how much the method is better, and the 95 %
 - **Trials** call the shipped method in a small world whose truth is known, drawn anew for every seed. They say that a
   mechanism works where its assumption holds, and not how much it brings on your data.
 - **Graphs** (percent right: `recipes/answers.yaml`, `prompts.yaml`, `imitation.yaml`, `rounds.yaml`) train the embedded
-  base on what a selection keeps, and ask it a thousand unseen tasks; `masked.yaml` and `dna.yaml` train encoders without
-  classes, and then name a thousand unseen pictures or sequences. Every seed draws prompts, answers, selections,
-  training and tasks anew; teacher and base are one draw each, and tiny. Rows, budget and learning rate were chosen by
-  what the control gains over the base.
+  base on what a selection keeps, and ask it a thousand unseen tasks; `masked.yaml` and `dna.yaml` train encoders
+  without classes, which then name a thousand unseen pictures or sequences. Every seed draws prompts, answers,
+  selections, training and tasks anew; teacher and base are one draw each, and tiny. Rows, budget and learning rate were
+  chosen by what the control gains over the base.
 - Parameters were chosen on seeds 1 and 2, which are not told, or not at all. What has no gain keeps its row.
 - What trains, rather than selects, is held against its controls in [the benchmarks](../benchmarks/README.md#proofs).
 

@@ -15,7 +15,6 @@ from benchmarks.trials.features import (
     SOFT,
     STATE,
     WIDTH,
-    Case,
     Net,
     Taught,
     World,

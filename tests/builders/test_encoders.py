@@ -43,5 +43,5 @@ def test_the_encoder_is_the_donors_and_the_head_the_bases(
     assert sum(not torch.equal(weights[name], own[name]) for name in weights) > 10
     assert torch.equal(net.classifier.weight, begins.classifier.weight)
     wide = made(tmp_path / "wide", donor, **given, width=16, seed=2)
-    with pytest.raises(Refused, match="the encoder of wide is not as large as that of base: .* differs"):
+    with pytest.raises(Refused, match=r"the encoder of wide is not as large as that of base: .* differs"):
         taken(one, wide, tmp_path, 0)

@@ -59,9 +59,7 @@ def test_a_hidden_patch_or_letter_says_nothing() -> None:
 
 def test_words_are_hidden_as_a_whole(tmp_path: Path) -> None:
     """Of three letters; and the state of a letter hangs on its word alone where nothing else is read."""
-    folder = made(
-        tmp_path / "m", "text.masked", alphabet="acgt", run=3, width=8, layers=1, heads=2, context=32, seed=1
-    )
+    folder = made(tmp_path / "m", "text.masked", alphabet="acgt", run=3, width=8, layers=1, heads=2, context=32, seed=1)
     network = find("network", "language.masked").factory()
     model = network.load(folder, "float32")
     first, second = (
@@ -85,8 +83,8 @@ def test_what_stands_at_patches_is_told_by_a_formula(tmp_path: Path) -> None:
     told = {}
     for use in ("analytic.hog", "analytic.pixels"):
         folder = made(tmp_path / use, use, **WHOLE)
-        packed = find("network", "masked.patches").factory().pack(
-            folder / "tokenizer", ASKED, "any", cell({"image": image})
+        packed = (
+            find("network", "masked.patches").factory().pack(folder / "tokenizer", ASKED, "any", cell({"image": image}))
         )
         assert packed.token_ids == [0] * 4 and list(packed.spans) == [(0, 4)]
         asked = [Tokens("x", packed.token_ids, [0, 1, 2, 3], packed.inputs)]

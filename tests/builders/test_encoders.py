@@ -40,7 +40,7 @@ def test_the_encoder_is_the_donors_and_the_head_the_bases(
     weights, own = net.base_model.state_dict(), begins.base_model.state_dict()
     theirs = gives.base_model.state_dict()
     assert all(torch.equal(weights[name], theirs.get(name, own[name])) for name in weights)
-    assert sum(not torch.equal(weights[name], own[name]) for name in weights) > 10
+    assert sum(not torch.equal(weights[name], own[name]) for name in weights) > 5
     assert torch.equal(net.classifier.weight, begins.classifier.weight)
     wide = made(tmp_path / "wide", donor, **given, width=16, seed=2)
     with pytest.raises(Refused, match=r"the encoder of wide is not as large as that of base: .* differs"):

@@ -221,7 +221,8 @@ def cosine(
     """1 less the cosine of a linear projection of the student's state, which is trained with it, with what the teacher
     makes of the picture, of which `share`, and with what it makes of the words for it.
 
-    Paper: Addepalli et al. 2024 (VL2V-ADiP, arXiv 2310.08255), the loss of both stages, up to the constant 1; lambda is `share`.
+    Paper: Addepalli et al. 2024 (VL2V-ADiP, arXiv 2310.08255), the loss of both stages, up to the constant 1; their
+    lambda is `share`.
     Differs: without a tower of words they are the teacher's mean of the class (`classes.mean`), which a tower that was
     aligned with the pictures is near to.
     """

@@ -45,3 +45,26 @@ def test_the_encoder_is_the_donors_and_the_head_the_bases(
     wide = made(tmp_path / "wide", donor, **given, width=16, seed=2)
     with pytest.raises(Refused, match=r"the encoder of wide is not as large as that of base: .* differs"):
         taken(one, wide, tmp_path, 0)
+
+
+def test_two_classifiers_look_at_a_half_each(tmp_path: Path) -> None:
+    """What either half shows moves its own states alone, which are those of the classifier that it was."""
+    one = made(tmp_path / "one", "vision.vit", **PICTURES, width=8, **NAMES)
+    two = made(tmp_path / "two", "vision.conv", **{k: PICTURES[k] for k in ("size", "channels")}, widths=[8], **NAMES)
+    out = tmp_path / "out"
+    out.mkdir()
+    fused = find("builder", "encoders.fused").factory()
+    (out / "model.json").write_text(json.dumps(fused(one, two, out, 3)), "utf-8")
+    network, net = find("network", "classifier.image").factory(), opened(out)
+    assert network.outcomes(out / "tokenizer") == ["a", "b"] and network.width(net) == 2
+    image = torch.rand(2, 1, 8, 16)
+    with torch.no_grad():
+        both = network.look(net, {"image": image}, ()).states_ND
+        halves = [
+            network.look(opened(folder), {"image": half}, ()).states_ND
+            for folder, half in zip((one, two), image.chunk(2, 3), strict=True)
+        ]
+    torch.testing.assert_close(both, torch.cat(halves, 1))
+    wide = made(tmp_path / "wide", "vision.vit", **{**PICTURES, "size": [8, 12]}, width=8, **NAMES)
+    with pytest.raises(Refused, match="one and wide do not look at pictures of one size"):
+        fused(one, wide, tmp_path, 0)

@@ -55,6 +55,7 @@ GROUPS = (
     "logits",
     "sets",
     "features",
+    "experts",
     "beside",
     "feedback",
     "judged",
@@ -117,6 +118,19 @@ GRAPHS = {
               "two", "base", "the student before"),
         Claim("I2D2", "scorer critic.linear", "In two rounds, its own answers that a critic believes teach it more.",
               "two", "plain_two", OWN),
+    ),
+    "masked": (
+        Claim("DMJD", "augmentation masks.disjoint", "Disjoint masks, and what is seen beside, make a better encoder.",
+              "dmjd", "random", "two random masks, in as many steps"),
+        Claim("self-distillation for further pre-training", "transform merge.taps",
+              "Further pre-training beside what a model of it made of the pictures makes a better encoder.",
+              "itself", "further", "further pre-training alone, from the same model"),
+    ),
+    "dna": (
+        Claim("HAD", "network language.masked", "Hidden letters and a teacher's states make a better encoder.",
+              "had", "mlm", "hidden letters alone"),
+        Claim("HAD", "network language.masked", "Hidden letters and a teacher's states make a better encoder.",
+              "had", "distil", "the teacher's states alone"),
     ),
     "rounds": (
         Claim("PGKD", "selector mixture.weighted", "Rounds that ask most where the student is behind teach more.",
@@ -426,7 +440,8 @@ one budget: the means over seeds, by how much the method is better, and the 95 %
   embedded base on what a selection keeps, and ask it unseen tasks; `active.yaml` and `efficient.yaml` are of words'
   classes. Every seed draws prompts, answers, selections, training and tasks anew; teacher and base are one draw each,
   and tiny. Rows, budget and learning rate were chosen by what the control gains over the base. Those of pictures
-  (`pictures_*.yaml`) draw and train the teacher anew, too, and ask about a thousand unseen pictures of 12 x 12.
+  (`pictures_*.yaml`) draw and train the teacher anew, too, and ask about a thousand unseen pictures of 12 x 12;
+  `masked.yaml` and `dna.yaml` train encoders without classes, which then name unseen pictures or sequences.
 - Parameters were chosen on seeds 1 and 2, which are not told, or not at all. What has no gain keeps its row.
 - What trains, rather than selects, is held against its controls in [the benchmarks](../benchmarks/README.md#proofs).
 

@@ -60,9 +60,7 @@ def places(*, share: Share = 0.75, run: PositiveInt = 1) -> Augmentation:
 
 
 @augmentation(takes=(HIDDEN,), keeps_signals=True)
-def disjoint(
-    *, share: Share = 0.75, copies: Annotated[int, Field(ge=2)] = 2, run: PositiveInt = 1
-) -> Augmentation:
+def disjoint(*, share: Share = 0.75, copies: Annotated[int, Field(ge=2)] = 2, run: PositiveInt = 1) -> Augmentation:
     """Each row stands there so many times; of each copy that share of the places is hidden, and no place is seen in two
     of them.
 
@@ -80,9 +78,7 @@ def disjoint(
     return make
 
 
-def _hidden(
-    places_BP: torch.Tensor, share: float, run: int, copies: int, draw: torch.Generator
-) -> list[torch.Tensor]:
+def _hidden(places_BP: torch.Tensor, share: float, run: int, copies: int, draw: torch.Generator) -> list[torch.Tensor]:
     """Which places are hidden, as they come in runs, for each of some copies that show others."""
     there_BP, width = places_BP >= 0, places_BP.shape[1]
     there_BG = torch.nn.functional.pad(there_BP, [0, -width % run]).unflatten(1, (-1, run)).any(2)

@@ -172,8 +172,8 @@ def spelt(*lengths: int) -> pa.Table:
     made = []
     for i, length in enumerate(lengths):
         text = np.array([(i * 5 + t * t + 2) % 6 for t in range(length)], np.int32)
-        known = [*text[:-1].tolist(), -1 if i + 1 == len(lengths) else int(text[-1])]
-        spans = [{"start": 1, "end": length}]
+        known = [*text[1:-1].tolist(), -1 if i + 1 == len(lengths) else int(text[-1])]
+        spans = [{"start": 0, "end": length - 1}]
         row = {"example_id": str(i), "prompt_id": str(i), "weight": 1.0 + i, "token_ids": known, "spans": spans}
         made.append({**row, "inputs": cell({"tokens": text})})
     return pa.Table.from_pylist(made, pa.schema([EXAMPLES.schema.field(name) for name in (*NAMES, "inputs")]))

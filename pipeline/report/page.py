@@ -23,12 +23,13 @@ from pipeline.report import curves as learning
 from pipeline.report.arms import Lineage
 from pipeline.report.charts import MOST_DOMAINS
 from pipeline.report.claims import Lack, decides
+from pipeline.report.clouds import Cloud
 from pipeline.report.elicited import Elicited
 from pipeline.report.facts import Coverage
 from pipeline.report.hacking import Watched
 from pipeline.report.made import Made
 from pipeline.report.pareto import Point
-from pipeline.report.results import Answered, Judged, Results, answer
+from pipeline.report.results import Answered, Judged, Results, answer, scales
 from pipeline.report.transparency import Item
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -74,6 +75,7 @@ class Found:
     lacks: Sequence[Lack]
     hacking: Sequence[Watched]
     pareto: Sequence[Point]
+    clouds: Sequence[Cloud]
     elicited: Sequence[Elicited]
     index: Sequence[Item]
     seed: int
@@ -125,6 +127,7 @@ def render(found: Found) -> str:
         reasons=grouped(found.reasons, "where"),
         times=grouped(found.costs, "stage"),
         others=grouped_lines(found),
+        scales=scales(),
         index=grouped(found.index, "group"),
         charts=charts,
         coverage_domains=coverage_domains(found.coverage),

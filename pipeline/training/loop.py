@@ -10,8 +10,9 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
+from typing import cast
 
 import pyarrow as pa
 import torch
@@ -20,7 +21,7 @@ from torch import nn
 from pipeline.errors import Refused
 from pipeline.kinds.augmentation import Augmentation
 from pipeline.kinds.feed import Draw, Feed
-from pipeline.kinds.network import LINKS, Network
+from pipeline.kinds.network import LINKS, Network, Played
 from pipeline.kinds.objective import Step
 from pipeline.tables import ids
 from pipeline.tables.lists import lengths, whole
@@ -281,8 +282,10 @@ class Trainer:
     ) -> tuple[float, dict[str, float]]:
         """The loss of some terms on the rows of a step, whose gradient is added to the parts' where there is any, and
         the step's items; `instead` are models that stand for others."""
-        batches = [rows.take(some) for some in self._layout(turn, rows)]
-        shown = [self._shown(batch, step, number) for number, batch in enumerate(batches)]
+        layout = self._layout(turn, rows)
+        # To take all rows as they come would copy them for nothing, at the cost of a small model's step.
+        batches = [rows] if layout == [[*range(len(rows))]] else [rows.take(some) for some in layout]
+        shown = [self._shown(turn, batch, step, number) for number, batch in enumerate(batches)]
         totals = {unit: over_ranks(count) for unit, count in items(p.counts for _, p in shown).items()}
         roles, loss = self._roles(turn, instead or {}), 0.0
         for given, found in shown:
@@ -294,7 +297,7 @@ class Trainer:
             loss += float(part_of_loss.detach())
         return loss, totals
 
-    def _shown(self, batch: pa.Table, step: Step, number: int) -> tuple[Mapping[str, torch.Tensor], Places]:
+    def _shown(self, turn: Turn, batch: pa.Table, step: Step, number: int) -> tuple[Mapping[str, torch.Tensor], Places]:
         """What a micro-batch shows, and what stands at its places; where it is learnt from, what is made of both."""
         found = places(batch)
         inputs: Mapping[str, torch.Tensor] = self.networks["student"].collate(batch)
@@ -308,6 +311,9 @@ class Trainer:
         for augmentation in self.augment if torch.is_grad_enabled() else ():
             made = augmentation(inputs, draw)
             inputs, found = made.inputs, found.of(made.row_R)
+        if any(term.plays for term in turn.terms):
+            chance = torch.Generator().manual_seed(ids.seed_of(self.recipe.seed, "draws", step.number, number))
+            found = replace(found, draws=cast(Played, self.networks["student"]).draws(inputs, chance))
         return inputs, found
 
     def _layout(self, turn: Turn, rows: pa.Table) -> list[list[int]]:

@@ -30,6 +30,8 @@ ARGUMENTS: dict[str, list[dict[str, Any]]] = {
     "remote.endpoint": [{"model": "m", "version": "1"}, {"model": "m", "version": "1", "logprobs": True}],
     "graph.gcn": [NODES, {**NODES, "dropout": 0.5}],
     "graph.mlp": [NODES],
+    "points.denoiser": [{"width": 8, "layers": 1, "seed": 1}],
+    "points.pointnet": [{"outcomes": ["b", "a"], "widths": [4], "seed": 1}],
     "vision.conv": [{**PICTURES, "widths": [4, 8]}],
     "vision.vit": [{**PICTURES, "patch": 4, "width": 8, "layers": 1, "heads": 2}],
     "text.bert": [{"alphabet": "abc", "outcomes": ["a", "b"], **SIZES}],

@@ -154,6 +154,8 @@ GRAPHS = {
              "boot", "regression", "regression on pairs of noise and what the teacher makes of it"),
         near("Distillation-DPO", "objective score.preference", "To prefer the nearer of two makes it nearer.",
              "preference", "distribution", "the same step without winners and losers"),
+        near("DreamPolish", "objective score.domain", "Points as weights vary as true ones where a model follows them.",
+             "polished", "sds", "score distillation (SDS), as many steps"),
     ),
     "clouds": (
         Claim("distillation with contrast", "objective contrast.copies", "Nameless clouds teach what a head needs.",

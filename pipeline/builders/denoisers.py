@@ -12,7 +12,7 @@ from pipeline.kinds.builder import Builder, builder
 from pipeline.kinds.origin import Card
 from pipeline.model.folder import TOKENIZER_FILES, finish
 
-NETWORKS = ("points.denoiser",)
+NETWORKS = ("points.denoiser", "images.denoiser")
 
 
 @builder(bases=NETWORKS, donors=(), keeps=True, random=False)

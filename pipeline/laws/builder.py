@@ -21,7 +21,10 @@ from pipeline.model.folder import CAUSAL, TOKENIZER_FILES, network_of
 from pipeline.tables.parquet import folder_digest
 
 SIZES = {"width": 8, "layers": 1, "heads": 2, "context": 16}
-DENOISERS = {"points.denoiser": "points.denoiser"}
+DENOISERS: dict[str, tuple[str, dict[str, Any]]] = {
+    "points.denoiser": ("points.denoiser", {}),
+    "images.denoiser": ("diffusion.pictures", {"size": (4, 4)}),
+}
 # Texts of letters that every model here knows.
 TEXTS = ("abba", "b", "aab")
 
@@ -36,7 +39,8 @@ def model(network: str, seed: int) -> tempfile.TemporaryDirectory[str]:
         letters = {"alphabet": "ab" + "cd"[seed], "prompt_width": 0}
         fill = build(find("origin", "fresh.gpt2"), {**SIZES, **letters, "seed": seed})
     elif network in DENOISERS:
-        fill = build(find("origin", DENOISERS[network]), {"width": 8, "layers": 1, "seed": seed})
+        origin, more = DENOISERS[network]
+        fill = build(find("origin", origin), {"width": 8, "layers": 1, "seed": seed, **more})
     else:
         fill = build(find("origin", "text.bert"), {**SIZES, "alphabet": "abcd", "outcomes": ("a", "b"), "seed": seed})
     (folder / "model.json").write_text(json.dumps(fill(folder)), "utf-8")

@@ -5,6 +5,7 @@ Imports torch: whoever only names a method must not import it.
 
 from __future__ import annotations
 
+import importlib
 import json
 import math
 from itertools import pairwise
@@ -168,6 +169,35 @@ class Denoiser(PreTrainedModel):
         return along(signal(t_N), x) * x + along(spread(t_N), x) * turned
 
 
+class CanvasConfig(PretrainedConfig):
+    """What a `Canvas` is made of: so many samples of a shape."""
+
+    model_type = "stillhouse-canvas"
+
+    def __init__(self, samples: int = 256, shape: tuple[int, ...] = (2,), steps: int = 1, **others: Any) -> None:
+        self.samples, self.shape, self.steps = samples, list(shape), steps
+        super().__init__(**others)
+
+
+class Canvas(PreTrainedModel):
+    """Samples that are weights: whatever it is asked, it answers with itself. Noise only says how many are wanted."""
+
+    config_class = CanvasConfig
+    main_input_name = "x"
+
+    def __init__(self, config: CanvasConfig) -> None:
+        super().__init__(config)
+        self.made = nn.Parameter(torch.randn(config.samples, *config.shape))
+        self.post_init()
+
+    def _init_weights(self, module: nn.Module) -> None:
+        """They begin as noise."""
+
+    def forward(self, x: torch.Tensor, t_N: torch.Tensor) -> torch.Tensor:
+        """Its samples, again and again until there are as many as in x [N, ...]."""
+        return self.made[torch.arange(len(x), device=x.device) % len(self.made)]
+
+
 class CloudConfig(PretrainedConfig):
     """What a `Cloud` is made of."""
 
@@ -203,11 +233,18 @@ class Cloud(PreTrainedModel):
         return self.classifier(seen.masked_fill(~there[:, :, None], 0).amax(1))
 
 
-OURS: dict[str, type[PreTrainedModel]] = {each.config_class.model_type: each for each in (Conv, Nodes, Denoiser, Cloud)}
+OURS: dict[str, type[PreTrainedModel]] = {
+    each.config_class.model_type: each for each in (Conv, Nodes, Denoiser, Canvas, Cloud)
+}
+
+# Those that need a library more, by name.
+EXTRAS = {"stillhouse-unet": "Unet", "stillhouse-geometric": "Geometric"}
 
 
 def opened(folder: Path, auto: Any, dtype: str) -> Any:
     """The model of a folder, one of these or one that `auto` of transformers knows, in evaluation mode."""
     transformers.utils.logging.set_verbosity_error()
     kind = json.loads((folder / "config.json").read_text("utf-8")).get("model_type")
+    if kind in EXTRAS:
+        auto = getattr(importlib.import_module("pipeline.model.extras"), EXTRAS[kind])
     return OURS.get(kind, auto).from_pretrained(folder, dtype=getattr(torch, dtype)).eval()

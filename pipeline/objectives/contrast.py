@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 from pydantic import PositiveFloat, PositiveInt
 
@@ -165,7 +165,7 @@ class Dino:
         return torch.nn.ModuleDict({n: torch.nn.Linear(*s, bias=False) for n, s in zip(names, sizes, strict=True)})
 
     def __call__(self, view: View) -> Loss:
-        own, states = view.own, view.features[self.taps[0]]
+        own, states = cast(Any, view.own), view.features[self.taps[0]]
         log_q_NK = (own["prototypes"](_unit(own["mine"](states))) / self.temperature).log_softmax(1)
         with torch.no_grad():
             teachers = view.teacher_features[self.teacher_taps[0]].to(states.dtype)

@@ -151,6 +151,40 @@ def distribution(*, fake: Role = "fake") -> Objective:
     return loss
 
 
+@objective(reads=("networks", "draws", "weight_N"), item="place", teacher="all", divergence=False, surrogate=True)
+def sds() -> Objective:
+    """Score distillation: what the judged model makes is moved to what the teacher says of it when it is noised; the
+    value is x times x - D_T, without its gradient. It seeks modes: what is made varies less than true samples do.
+
+    Paper: Poole et al. 2023 (DreamFusion, arXiv 2209.14988), equation 3, in terms of samples instead of noise.
+    Differs: of all times alike, and without guidance.
+    """
+
+    def loss(view: View) -> Loss:
+        made = generated(view.networks[JUDGED], view)
+        return Loss(_moved(view, made, None), view.weight_N)
+
+    return loss
+
+
+@objective(reads=("networks", "draws", "weight_N"), item="place", teacher="all", divergence=False, surrogate=True)
+def domain(*, fake: Role = "fake", share: Annotated[float, Field(ge=0, le=1)] = 0.8) -> Objective:
+    """A share of `score.distribution`, which lets what is made vary as it may, and the rest of `score.sds`, which is
+    steadier.
+
+    Paper: Cheng et al. 2024 (DreamPolish, arXiv 2411.01602), domain score distillation.
+    Differs: theirs has classifier-free guidance in the place of the teacher by itself, whose weights were not found;
+    this teacher knows no text.
+    """
+
+    def loss(view: View) -> Loss:
+        made = generated(view.networks[JUDGED], view)
+        moved_N = share * _moved(view, made, view.networks[fake]) + (1 - share) * _moved(view, made, None)
+        return Loss(moved_N, view.weight_N)
+
+    return loss
+
+
 @objective(
     reads=("networks", "draws", "truth", "weight_N"), item="place", teacher="none", alone=False, divergence=False
 )
@@ -201,12 +235,12 @@ def preference(
     return loss
 
 
-def _moved(view: View, made: torch.Tensor, fake: Net, most: float | None = None) -> torch.Tensor:
-    """The value whose gradient moves samples to where the teacher sees more of them than are made, [N]; `most` is how
-    far at most."""
+def _moved(view: View, made: torch.Tensor, fake: Net | None, most: float | None = None) -> torch.Tensor:
+    """The value whose gradient moves samples to where the teacher sees more of them than are made, as `fake` tells,
+    [N]; without one, to where it sees any. `most` is how far at most."""
     with torch.no_grad():
         at, time_N = noised(made, view.draws["noise"], view.draws["time"]), view.draws["time"]
-        way = fake(at, time_N) - view.networks[AGAINST](at, time_N)
+        way = (made if fake is None else fake(at, time_N)) - view.networks[AGAINST](at, time_N)
         if most is not None:
             way = way * (most / along(way.flatten(1).norm(dim=1), way).clamp_min(most))
     return (way * made).flatten(1).sum(1)
@@ -220,7 +254,8 @@ def _rivals(generator: Net, view: View, apart: float) -> tuple[torch.Tensor, tor
         true = view.truth.to(start).flatten(1)
         far = [torch.cdist(made.flatten(1), true).amin(1) if len(true) else made.flatten(1).sum(1) for made in both]
         first = along(far[0] <= far[1], start)
-    return torch.where(first, *both), torch.where(first, *both[::-1])
+    one, other = both
+    return torch.where(first, one, other), torch.where(first, other, one)
 
 
 def generated(generator: Net, view: View) -> torch.Tensor:

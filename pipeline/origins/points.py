@@ -33,9 +33,24 @@ def denoiser(
     def fill(out: Path) -> Card:
         from pipeline.model.nets import Denoiser, DenoiserConfig
 
-        told = {"network": "points.denoiser", "outcomes": [], "inputs": {"noise": [numbers]}}
         config = DenoiserConfig(shape=(numbers,), width=width, layers=layers, steps=steps)
-        return fresh(out, told, seed, Denoiser, config)
+        return fresh(out, _asked(numbers), seed, Denoiser, config)
+
+    return fill
+
+
+@origin(gives=LOCAL, backend=NETWORK, network="points.denoiser")
+def canvas(*, samples: PositiveInt = 256, numbers: PositiveInt = 2, seed: int) -> Origin:
+    """A cloud whose points are the weights, beginning as noise: what it makes is itself, of whatever noise it is asked.
+
+    Paper: Poole et al. 2023 (DreamFusion, arXiv 2209.14988): the parameters of one sample in place of a generator.
+    Differs: there is no renderer.
+    """
+
+    def fill(out: Path) -> Card:
+        from pipeline.model.nets import Canvas, CanvasConfig
+
+        return fresh(out, _asked(numbers), seed, Canvas, CanvasConfig(samples=samples, shape=(numbers,)))
 
     return fill
 
@@ -60,6 +75,11 @@ def pointnet(*, outcomes: Outcomes, numbers: PositiveInt = 3, widths: Widths = (
         return fresh(out, told, seed, Cloud, CloudConfig(numbers=numbers, widths=widths, num_labels=len(names)))
 
     return fill
+
+
+def _asked(numbers: int) -> dict[str, Any]:
+    """What one that makes points is asked with."""
+    return {"network": "points.denoiser", "outcomes": [], "inputs": {"noise": [numbers]}}
 
 
 def fresh(out: Path, told: Mapping[str, Any], seed: int, net: Any, config: Any) -> Card:

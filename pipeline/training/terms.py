@@ -312,6 +312,7 @@ def _view(
     for name, each in dense.items():
         fields[name] = each[:, :width] if name == "student_NV" else DenseTeacher(each[:, :width])
     if "logprob_N" in term.reads:
+        assert judged is not None
         fields["logprob_N"] = _target_logprob(judged, term.head, places.target_N)[at][chosen]
     if "reference_N" in term.reads:
         with torch.no_grad():
@@ -319,6 +320,7 @@ def _view(
         assert known is not None
         fields["reference_N"] = known[at][chosen]
     if "features" in term.reads:
+        assert judged is not None
         fields["features"] = {name: value[at][chosen] for name, value in judged.features.items()}
     if "teacher_features" in term.reads:
         features = places.features if against is None else against.features

@@ -95,6 +95,10 @@ def denoiser() -> torch.nn.Module:
     return nets.Denoiser(nets.DenoiserConfig(width=16, layers=2)).eval()
 
 
+def painter() -> torch.nn.Module:
+    return nets.Denoiser(nets.DenoiserConfig(shape=(1, 3, 4), width=16, layers=2)).eval()
+
+
 def rows(*lengths: int) -> pa.Table:
     """Examples of these lengths; the first has two spans."""
     made = []
@@ -148,11 +152,16 @@ def clouds(*lengths: int) -> pa.Table:
     return classed([{"points": points.astype(np.float32)} for points in drawn])
 
 
-def noise(*lengths: int) -> pa.Table:
+def grain(*lengths: int) -> pa.Table:
+    """Noise of which pictures are made."""
+    return noise(*lengths, shape=(1, 3, 4))
+
+
+def noise(*lengths: int, shape: tuple[int, ...] = (2,)) -> pa.Table:
     """So much noise, of which nothing is known."""
     made = []
     for i, length in enumerate(lengths):
-        drawn = cell({"noise": np.random.default_rng(length).standard_normal((length, 2)).astype(np.float32)})
+        drawn = cell({"noise": np.random.default_rng(length).standard_normal((length, *shape)).astype(np.float32)})
         place = {"token_ids": [-1] * length, "spans": [{"start": 0, "end": length}]}
         made.append({"example_id": str(i), "prompt_id": str(i), "weight": 1.0 + i, **place, "inputs": drawn})
     return pa.Table.from_pylist(made, pa.schema([EXAMPLES.schema.field(name) for name in (*NAMES, "inputs")]))
@@ -196,7 +205,7 @@ def cloud_logits(model: Any, row: dict[str, Any]) -> torch.Tensor:
 def samples(model: Any, row: dict[str, Any]) -> torch.Tensor:
     """What it makes in one step."""
     given = torch.from_numpy(np.array(arrays(row["inputs"])["noise"]))
-    return model(given, torch.ones(len(given)))
+    return model(given, torch.ones(len(given))).flatten(1)
 
 
 @dataclass(frozen=True)
@@ -229,6 +238,7 @@ CASES = [
     Case("graph.nodes", mlp, linked, node_logits, "layers.1"),
     Case("points.cloud", pointnet, clouds, cloud_logits, "layers.1"),
     Case("points.denoiser", denoiser, noise, samples, "layers.1"),
+    Case("images.denoiser", painter, grain, samples, "layers.1"),
 ]
 
 

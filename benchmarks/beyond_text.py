@@ -5,8 +5,9 @@
 
 The trainer, from rows of Arrow to the optimizer's step, beside a plain loop over the same models, the same numbers of
 steps and the same formulas, in one thread and in turns. FF-G2M: a GCN of width 64 teaches an MLP of two layers of 64
-four block-model graphs of 500 nodes at once; the published form has the teacher's logits beforehand, and the plain loop
-too. SIM: a round is two steps of the follower and one of the generator, MLPs of three layers of 64, on 256 points.
+four block-model graphs of 500 nodes at once; the published form has the teacher's logits beforehand, where the trainer
+asks a live teacher in every step, and so does the second plain loop. SIM: a round is two steps of the follower and one
+of the generator, MLPs of three layers of 64, on 256 points as `recipes/points.yaml` has them, and on 2,048.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -25,7 +27,7 @@ from gateway import commit, goal, machine
 from turns import Said, in_turn, serve, versions
 
 RESULT = Path(__file__).parent / "results" / "beyond_text.json"
-RATE, GRAPHS, POINTS = 1e-3, 4, 256
+RATE, GRAPHS = 1e-3, 4
 Train = Callable[[], dict[str, Any]]
 
 
@@ -122,8 +124,8 @@ def ffg2m(steps: int, folder: Path) -> Train:
     return trained(trainer, folder)
 
 
-def ffg2m_plain(steps: int, folder: Path) -> Train:
-    """As the authors' code computes it, in plain torch."""
+def ffg2m_plain(steps: int, folder: Path, *, live: bool = False) -> Train:
+    """As the authors' code computes it, in plain torch; with a `live` teacher it is asked in every step."""
     import numpy as np
     import torch
     from torch.nn.functional import kl_div, log_softmax, nll_loss, softmax
@@ -141,10 +143,11 @@ def ffg2m_plain(steps: int, folder: Path) -> Train:
     optimizer = torch.optim.AdamW(student.parameters(), lr=RATE, betas=(0.9, 0.98), weight_decay=0, fused=True)
 
     def train() -> dict[str, Any]:
-        with torch.no_grad():
-            told = teacher(x, edges)
-        losses = []
-        for _ in range(steps):
+        losses: list[float] = []
+        while len(losses) < steps:
+            if live or not losses:
+                with torch.no_grad():
+                    told = teacher(x, edges)
             z = student(x, edges)
             classes = nll_loss(log_softmax(z, 1)[known], labels[known])
             low = kl_div(
@@ -173,21 +176,21 @@ def denoiser(seed: int) -> Any:
     return Denoiser(DenoiserConfig(width=64, layers=3))
 
 
-def noise() -> Any:
+def noise(points: int) -> Any:
     """What a generator is asked with."""
     import numpy as np
 
-    return [np.random.default_rng(i).standard_normal((POINTS, 2)).astype(np.float32) for i in range(8)]
+    return [np.random.default_rng(i).standard_normal((points, 2)).astype(np.float32) for i in range(8)]
 
 
-def sim(steps: int, folder: Path) -> Train:
+def sim(steps: int, folder: Path, points: int) -> Train:
     """The trainer's turns."""
     from pipeline.core.methods import find
     from pipeline.tables.tensors import cell
     from pipeline.training.loop import Trainer, Turn
 
-    place = {"token_ids": [-1] * POINTS, "spans": [{"start": 0, "end": POINTS}]}
-    rows = [{**place, "inputs": cell({"noise": each})} for each in noise()]
+    place = {"token_ids": [-1] * points, "spans": [{"start": 0, "end": points}]}
+    rows = [{**place, "inputs": cell({"noise": each})} for each in noise(points)]
     network = find("network", "points.denoiser").factory()
     turns = [
         Turn(("fake",), [term("score.following", of="fake")], steps=2),
@@ -199,21 +202,21 @@ def sim(steps: int, folder: Path) -> Train:
     return trained(Trainer(parts, networks, turns, held(rows, folder), given, "cpu", teacher), folder)
 
 
-def sim_plain(steps: int, folder: Path) -> Train:
+def sim_plain(steps: int, folder: Path, points: int) -> Train:
     """Written out."""
     import torch
 
-    given = [torch.from_numpy(each) for each in noise()]
+    given = [torch.from_numpy(each) for each in noise(points)]
     student, fake, teacher = denoiser(1).train(), denoiser(2).train(), denoiser(2).eval().requires_grad_(False)
     optimizers = [
         torch.optim.AdamW(net.parameters(), lr=RATE, betas=(0.9, 0.98), weight_decay=0, fused=True)
         for net in (student, fake)
     ]
-    half, ones = torch.pi / 2, torch.ones(POINTS)
+    half, ones = torch.pi / 2, torch.ones(points)
 
     def noised(x: Any) -> tuple[Any, Any]:
-        t = 0.02 + 0.98 * torch.rand(POINTS)
-        return torch.sin((1 - t) * half)[:, None] * x + torch.sin(t * half)[:, None] * torch.randn(POINTS, 2), t
+        t = 0.02 + 0.98 * torch.rand(points)
+        return torch.sin((1 - t) * half)[:, None] * x + torch.sin(t * half)[:, None] * torch.randn(points, 2), t
 
     def learnt(net: Any, optimizer: Any, loss: Any) -> float:
         loss.backward()
@@ -244,42 +247,50 @@ def sim_plain(steps: int, folder: Path) -> Train:
     return train
 
 
+FFG2M, SIM = "FF-G2M", ("SIM, 256 points", "SIM, 2,048 points")
 METHODS: dict[str, Callable[[int, Path], Train]] = {
-    "FF-G2M, ours": ffg2m, "FF-G2M, plain": ffg2m_plain, "SIM, ours": sim, "SIM, plain": sim_plain,
-}  # fmt: skip
+    f"{FFG2M}: ours": ffg2m,
+    f"{FFG2M}: plain": ffg2m_plain,
+    f"{FFG2M}: plain, the teacher live": partial(ffg2m_plain, live=True),
+    **{f"{name}: ours": partial(sim, points=n) for name, n in zip(SIM, (256, 2048), strict=True)},
+    **{f"{name}: plain": partial(sim_plain, points=n) for name, n in zip(SIM, (256, 2048), strict=True)},
+}
 
 
 def result(said: Said, steps: int) -> dict[str, object]:
     """What the rounds say."""
-    ratio = {
-        name: median(
-            o["cpu_s"] / p["cpu_s"] for o, p in zip(said[f"{name}, ours"], said[f"{name}, plain"], strict=True)
-        )
-        for name in ("FF-G2M", "SIM")
-    }
-    apart = max(
-        abs(a - b) for a, b in zip(said["FF-G2M, ours"][0]["losses"], said["FF-G2M, plain"][0]["losses"], strict=True)
-    )
+
+    def ratio(name: str, beside: str = "plain") -> float:
+        pairs = zip(said[f"{name}: ours"], said[f"{name}: {beside}"], strict=True)
+        return median(ours["cpu_s"] / plain["cpu_s"] for ours, plain in pairs)
+
+    losses = (said[f"{FFG2M}: {name}"][0]["losses"] for name in ("ours", "plain"))
+    apart = max(abs(a - b) for a, b in zip(*losses, strict=True))
     return {
         "date": time.strftime("%Y-%m-%d", time.gmtime()),
         "machine": machine(),
         "commit": commit(),
-        "versions": versions("torch", "", Path(sys.executable)),
-        "rounds": len(said["SIM, ours"]),
+        "versions": versions("torch", "torch", Path(sys.executable)),
+        "rounds": len(said[f"{FFG2M}: ours"]),
         "rows": [
             {"method": name, "ms_a_step": round(1000 * median(s["cpu_s"] for s in rounds) / steps, 2)}
             for name, rounds in said.items()
         ],
         "goals": [
-            goal("FF-G2M's step at most 1.3 x the published form's in plain torch", ratio["FF-G2M"], most=1.3),
-            goal("SIM's round at most 1.2 x a hand-written loop's", ratio["SIM"], most=1.2),
+            goal("FF-G2M's step at most 1.3 x the published form's in plain torch", ratio(FFG2M), most=1.3),
+            goal("and beside one that asks the teacher too", ratio(FFG2M, "plain, the teacher live"), most=1.3),
+            *(goal(f"{name}: a round at most 1.2 x a hand-written loop's", ratio(name), most=1.2) for name in SIM),
             {
                 "goal": "FF-G2M's loss of every step within 1e-4 of the plain loop's",
                 "reached": float(f"{apart:.1e}"),
                 "met": apart <= 1e-4,
             },
         ],
-        "notes": [f"{steps} steps, or rounds of three; ratios are of CPU, the median of the rounds'."],
+        "notes": [
+            f"{steps} steps, or rounds of three; ratios are of CPU, the median of the rounds'. A step of the trainer "
+            "reads its rows from Arrow, lays them out, and keeps a curve: half as long as a step on 256 points takes. "
+            "A live teacher is asked anew in every step, since augmentations may have made other rows."
+        ],
     }
 
 

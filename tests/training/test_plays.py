@@ -24,12 +24,16 @@ from pipeline.errors import Refused  # noqa: E402
 from pipeline.kinds.objective import Step  # noqa: E402
 from pipeline.model import noising  # noqa: E402
 from pipeline.model.folder import hashes  # noqa: E402
+from pipeline.plan.faults import PlanError  # noqa: E402
+from pipeline.plan.reading import load  # noqa: E402
+from pipeline.plan.resolve import resolve  # noqa: E402
 from pipeline.stages.distill import Params  # noqa: E402
 from pipeline.tables.parquet import Scan, part_name  # noqa: E402
 from pipeline.tables.tensors import cell  # noqa: E402
 from pipeline.training import loop  # noqa: E402
 from pipeline.training.fit import fit  # noqa: E402
 
+ROOT = Path(__file__).parents[2]
 SIM: dict[str, Any] = {
     "of": "examples/noise", "student": "student", "teacher": "teacher", "beside": {"fake": "teacher"}, "seed": 3,
     "epochs": 3, "batch_rows": 1, "warmup_steps": 1,
@@ -141,3 +145,21 @@ def test_one_who_knows_the_sample_makes_it_in_any_number_of_steps() -> None:
     # Of a normal distribution the best guess is known, and samples stay normal however finely it is stepped.
     guess = lambda at, t: noising.along(noising.signal(t), at) * at  # noqa: E731
     torch.testing.assert_close(noising.sampled(guess, noise, 400), noise, rtol=0, atol=0.02)
+
+
+def refused(**changed: Any) -> str:
+    """What plan says of the recipe of points with another objective of SIM's generator."""
+    params = load(ROOT / "recipes" / "points.yaml")
+    params["distill"]["sim"]["turns"][1]["objectives"] = [{"use": "score.implicit", **changed}]
+    with pytest.raises(PlanError) as error:
+        resolve(params)
+    return str(error.value)
+
+
+@pytest.mark.parametrize(("changed", "said"), [
+    ({"fake": "nobody"}, "distill.sim: score.implicit names 'nobody'; there are fake, start, student, teacher"),
+    ({"where": "labelled"}, "score.implicit plays with every place: leave out `where: labelled`"),
+    ({"use": "divergence.forward"}, "divergence.forward reads student_NV, teacher, which a points.denoiser such as"),
+])  # fmt: skip
+def test_a_play_that_cannot_be_is_refused_by_plan(changed: dict[str, Any], said: str) -> None:
+    assert said in refused(**changed)

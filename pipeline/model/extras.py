@@ -89,7 +89,7 @@ class GeometricConfig(NodesConfig):
 class Geometric(Nodes):
     """Layers of torch_geometric over the numbers of every node and those of its neighbours, and a linear head."""
 
-    config_class = GeometricConfig
+    config_class = GeometricConfig  # type: ignore[assignment]
 
     def __init__(self, config: GeometricConfig) -> None:
         super().__init__(config)

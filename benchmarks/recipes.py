@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.compute as pc
 
 from benchmarks.made_by import made_by
@@ -73,8 +74,8 @@ for group in GROUPS:
 
 @dataclass(frozen=True)
 class Claim:
-    """What is claimed of a student of a graph, beside another; both are named as their evaluations, whose metric is 0
-    or 1 unless `measure` says another, of a hundredth."""
+    """What is claimed of a student of a graph, beside another; both are named as their evaluations. Their metric is 0 or 1
+    unless `measure` says another; `less` where a lower figure is the better one."""
 
     after: str
     method: str
@@ -84,6 +85,11 @@ class Claim:
     control: str
     measure: str = "percent right"
     less: bool = False
+
+
+def near(after: str, method: str, claim: str, student: str, beside: str, control: str) -> Claim:
+    """A claim about clouds of points."""
+    return Claim(after, method, claim, student, beside, control, "sliced Wasserstein", less=True)
 
 
 ANY, RIGHT = "any answers, as many tokens", "right answers to any prompts, as many tokens"
@@ -255,6 +261,7 @@ GRAPHS = {
         Claim("Teacher hacking", "objective supervised.cross_entropy",
               "A teacher that is asked anew in every round teaches more.",
               "fresh_3", "fixed_3", "three rounds over what it said once, as many steps"),
+    ),
     "efficient": (
         Claim("Efficient transformers", KL, "A student of a twelfth of the parameters is as good.",
               "small", "full", FULL),
@@ -282,6 +289,46 @@ GRAPHS = {
               "bandit", "random", "any answers of the teacher, five times the tokens"),
         Claim("survey: self-knowledge", "scorer verifier.correct", "A round on its own right answers teaches more.",
               "self", "plain", OWN),
+    ),
+    "graphs": (
+        Claim("GLNN", "objective divergence.forward", "An MLP learns of a graph from what a GCN says of its nodes.",
+              "glnn", "mlp", "the classes alone"),
+        Claim("FF-G2M", "objective links.high", "What a GCN says of neighbours, and how they differ, teaches an MLP.",
+              "ffg2m", "mlp", "the classes alone"),
+        Claim("FF-G2M", "objective links.high", "It teaches more than what the GCN says of the nodes by themselves.",
+              "ffg2m", "glnn", "GLNN"),
+        Claim("FF-G2M", "objective links.high", "How neighbours differ teaches beside what they have in common.",
+              "ffg2m", "low", "the low frequencies alone"),
+        Claim("FF-G2M", "objective links.low", "What they have in common teaches beside how they differ.",
+              "ffg2m", "high", "the high frequencies alone"),
+    ),
+    "points": (
+        near("SIM", "objective score.implicit", "A generator of one step is nearer than a teacher in four.",
+             "sim", "four_steps", "the teacher in four steps"),
+        near("SIM", "objective score.implicit", "It is nearer than its teacher in one step.",
+             "sim", "one_step", "the teacher in one step"),
+        near("SIM", "objective score.implicit", "The pseudo-Huber distance of scores is better than the squared one.",
+             "sim", "squared", "the squared distance (SiD)"),
+        near("SIM", "objective score.implicit", "It is nearer than one that learnt from stored pairs.",
+             "sim", "regression", "regression on pairs of noise and what the teacher makes of it"),
+        near("BOOT", "objective score.bootstrap", "A generator that learns its path is nearer than in one step.",
+             "boot", "one_step", "the teacher in one step"),
+        near("BOOT", "objective score.bootstrap", "It is nearer than its teacher in four steps.",
+             "boot", "four_steps", "the teacher in four steps"),
+        near("BOOT", "objective score.bootstrap", "It is nearer than one that learnt from stored pairs.",
+             "boot", "regression", "regression on pairs of noise and what the teacher makes of it"),
+        near("Distillation-DPO", "objective score.preference", "To prefer the nearer of two makes it nearer.",
+             "preference", "distribution", "the same step without winners and losers"),
+        near("DreamPolish", "objective score.domain", "Points as weights vary as true ones where a model follows them.",
+             "polished", "sds", "score distillation (SDS), as many steps"),
+    ),
+    "clouds": (
+        Claim("distillation with contrast", "objective contrast.copies", "Nameless clouds teach what a head needs.",
+              "both_told", "told", "a head on the network as it began"),
+        Claim("distillation with contrast", "objective contrast.copies", "Contrast teaches beside DINO.",
+              "both_told", "dino_told", "DINO alone"),
+        Claim("distillation with contrast", "objective contrast.dino", "DINO teaches beside contrast.",
+              "both_told", "contrast_told", "contrast alone"),
     ),
 }
 # fmt: on
@@ -361,8 +408,8 @@ def tried(trial: Trial, seed: int) -> dict[str, float]:
 
 
 def trained(name: str, seed: int) -> dict[str, float]:
-    """What share each model of a graph gets right, in per cent. Instances run one after the other, in this process, and
-    a round when what is before it has run."""
+    """What share each model of a graph gets right, in per cent, or the mean of what else its items are judged by. Instances
+    run one after the other, in this process, and a round when what is before it has run."""
     params = load(ROOT / "recipes" / f"{name}.yaml") | {"seed": seed, "run": {"executor": "inline"}}
     right, ran = dict[str, float](), set[str]()
     with tempfile.TemporaryDirectory() as folder:
@@ -382,8 +429,14 @@ def trained(name: str, seed: int) -> dict[str, float]:
                     run_instance(plan.instances[label], plan.settings, data, Path(folder))
                     ran.add(label)
                 evals = {instance.name: Scan(EVALS, (data / instance.output,)) for instance in plan.of("evaluate")}
-                right = {model: 100 * pc.mean(scan.read(["metric"])["metric"]).as_py() for model, scan in evals.items()}
-    return {model: round(share, 3) for model, share in sorted(right.items())}
+                right = {model: figure(scan.read(["metric", "measure"])) for model, scan in evals.items()}
+    return dict(sorted(right.items()))
+
+
+def figure(rows: pa.Table) -> float:
+    """The mean of an evaluation's metric, in per cent where it is 0 or 1."""
+    mean = pc.mean(rows["metric"]).as_py()
+    return round(100 * mean, 3) if set(rows["measure"].to_pylist()) == {"accuracy"} else round(mean, 5)
 
 
 def gains(params: Mapping[str, Any], right: Mapping[str, float]) -> dict[int, float]:
@@ -442,6 +495,8 @@ one budget: the means over seeds, by how much the method is better, and the 95 %
   and tiny. Rows, budget and learning rate were chosen by what the control gains over the base. Those of pictures
   (`pictures_*.yaml`) draw and train the teacher anew, too, and ask about a thousand unseen pictures of 12 x 12;
   `masked.yaml` and `dna.yaml` train encoders without classes, which then name unseen pictures or sequences.
+- **Graphs** of other things (`recipes/graphs.yaml`, `points.yaml`, `clouds.yaml`) draw all but the weights that models
+  begin with anew. The sliced Wasserstein distance is in the units of the points, and less is better.
 - Parameters were chosen on seeds 1 and 2, which are not told, or not at all. What has no gain keeps its row.
 - What trains, rather than selects, is held against its controls in [the benchmarks](../benchmarks/README.md#proofs).
 

@@ -36,6 +36,7 @@ from pipeline.memo.memo import Memo, request_key
 from pipeline.model.chat import Chat
 from pipeline.tables import ids
 from pipeline.tables.parquet import batched
+from pipeline.tables.tensors import spelled, unspelled
 
 WAIT_FOR_OTHERS_S = 0.5
 
@@ -48,7 +49,7 @@ def requests_for(prompts: pa.Table, model: Path, sampling: Sampling, k: int, see
     renders = traits.get("renders", lambda card: False)
     renderer = Chat(model / "tokenizer") if renders(card) else None
     engine, shape, requests = engine_of(card), engine_of(card, code=False), []
-    for row in prompts.select(["prompt_id", "messages", "solution", "inputs"]).to_pylist():
+    for row in prompts.select(["prompt_id", "messages", "solution", "inputs", "truth"]).to_pylist():
         if row["inputs"] and not traits.get("shown"):
             names = ", ".join(array["name"] for array in row["inputs"])
             raise Refused(
@@ -57,7 +58,8 @@ def requests_for(prompts: pa.Table, model: Path, sampling: Sampling, k: int, see
             )
         rendered = None if renderer is None else renderer.prompt(row["messages"], len(row["inputs"] or ()))
         # Of one that answers with the solution, another solution is another answer.
-        decides = ids.digest("solution", engine, row["solution"]) if traits.get("solutions") else engine
+        said = row["solution"], *ids.of_arrays(row["truth"])
+        decides = ids.digest("solution", engine, *said) if traits.get("solutions") else engine
         for sample in range(k):
             own = ids.seed_of(seed, "generate", row["prompt_id"], sample)
             asked = row["prompt_id"], card["model_id"], sampling, sample, own
@@ -74,6 +76,7 @@ def requests_for(prompts: pa.Table, model: Path, sampling: Sampling, k: int, see
                     earlier_id=None if rendered is None or engine != shape else sample_id,
                     prompt_tokens=None if rendered is None else len(rendered),
                     inputs=row["inputs"],
+                    truth=row["truth"] if traits.get("solutions") else None,
                 )
             )
     return requests
@@ -267,8 +270,10 @@ def _arrivals(backend: Backend, requests: Sequence[GenerateRequest], sampling: S
 
 def _value(answer: Answer, request: GenerateRequest, label: str) -> dict[str, Any]:
     """What the memo keeps of an answer: all of it, and whose it is."""
-    return {**answer.__dict__, "prompt_id": request.prompt_id, "sample": request.sample, "instance": label}
+    whose = {"prompt_id": request.prompt_id, "sample": request.sample, "instance": label}
+    return {**answer.__dict__, "outputs": spelled(answer.outputs), **whose}
 
 
 def _answer(value: dict[str, Any]) -> Answer:
-    return Answer(**{name: value[name] for name in Answer.__dataclass_fields__ if name in value})
+    found = {name: value[name] for name in Answer.__dataclass_fields__ if name in value}
+    return Answer(**{**found, "outputs": unspelled(value.get("outputs"))})

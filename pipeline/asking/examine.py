@@ -117,9 +117,10 @@ def examined(
             "prediction": mark.prediction,
             "target": mark.target,
             "metric": mark.metric,
-            "measure": measure,
+            "measure": mark.measure or measure,
             "quantities": list(mark.quantities.items()),
             "confidence": mark.confidence,
             "finish_reason": mark.finish_reason,
+            "outputs": mark.outputs,
         })  # fmt: skip
     yield EVALS.rows(rows)

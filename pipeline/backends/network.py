@@ -17,6 +17,7 @@ from pipeline.model import heads
 from pipeline.model.folder import network_of
 from pipeline.model.gradients import studied
 from pipeline.model.load import device_of
+from pipeline.tables.tensors import cell, said_of
 
 if TYPE_CHECKING:
     import torch
@@ -28,7 +29,7 @@ else:
 @contextmanager
 def local(*, folder: Path, card: dict[str, Any], how: How) -> Iterator[NetworkModel]:
     """A classifier's folder, loaded here: it answers with the name of an outcome, one a line where it has several
-    places.
+    places; a denoiser answers with the samples that it makes.
 
     Paper: none.
     Differs: an answer is drawn by inversion of the cumulative distribution with the request's own uniform number.
@@ -51,6 +52,9 @@ class NetworkModel:
     def generate(self, requests: Sequence[GenerateRequest], sampling: Sampling) -> Iterator[Answer]:
         """Answer every request once; temperature 0 is the likeliest outcome."""
         shown = [self._asked(request) for request in requests]
+        if hasattr(self.network, "makes"):
+            yield from self._made(requests, shown)
+            return
         for i, log_p_NV, _ in self._looked(shown, ()):
             chosen = _choose(log_p_NV, requests[i].seed, sampling)
             yield Answer(
@@ -62,6 +66,18 @@ class NetworkModel:
                 prompt_tokens=self.network.length(shown[i]),
                 completion_tokens=len(chosen),
             )
+
+    def _made(self, requests: Sequence[GenerateRequest], shown: Sequence[Any]) -> Iterator[Answer]:
+        """Answers that are arrays, of a network that makes them."""
+        for start in range(0, len(shown), self.rows):
+            some = shown[start : start + self.rows]
+            inputs = {name: value.to(self.device) for name, value in self.network.batch(some).items()}
+            with torch.inference_mode():
+                made = self.network.makes(self.net, inputs).float().cpu().numpy()
+            ends = np.cumsum([self.network.places(one) for one in some])[:-1]
+            for request, one in zip(requests[start:], np.split(made, ends), strict=False):
+                outputs = cell({self.network.made: one})
+                yield Answer(request.request_id, said_of(outputs), "stop", completion_tokens=len(one), outputs=outputs)
 
     def _asked(self, request: GenerateRequest) -> Any:
         try:

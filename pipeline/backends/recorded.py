@@ -10,12 +10,14 @@ from typing import Any
 from pipeline.core.run import How
 from pipeline.errors import Refused
 from pipeline.kinds.backend import PLAIN, Answer, Backend, GenerateRequest, Reading, Sampling, Tokens, Want, backend
+from pipeline.tables.tensors import said_of
 from pipeline.text.thinking import split_thinking
 
 
 @backend(gives=("generate",), solutions=True, shown=True)
 def solutions(*, folder: Path, card: dict[str, Any], how: How) -> AbstractContextManager[Backend]:
-    """Each prompt's own `solution`: human answers, or worked solutions of a procedure, as a teacher's answers.
+    """Each prompt's own `solution`: human answers, or worked solutions of a procedure, as a teacher's answers. One that
+    has none but arrays as its truth is answered with these.
 
     Paper: none; it makes a supervised data set a special case of distillation.
     Differs: nothing.
@@ -26,6 +28,9 @@ def solutions(*, folder: Path, card: dict[str, Any], how: How) -> AbstractContex
 class _Solutions:
     def generate(self, requests: Sequence[GenerateRequest], sampling: Sampling) -> Iterator[Answer]:
         for request in requests:
+            if request.solution is None and request.truth:
+                yield Answer(request.request_id, said_of(request.truth), "stop", outputs=request.truth)
+                continue
             if request.solution is None:
                 raise Refused(
                     f"prompt {request.prompt_id} has no solution; recorded.solutions answers with that column"

@@ -171,10 +171,10 @@ RESPONSES = Suite(
         concat_ws(' ', of, instance, seed) AS instance_seed,
         content IS NOT NULL OR error IS NOT NULL OR outputs IS NOT NULL AS has_answer,
         length(content) AS content_length,
-        CASE WHEN verifier IS NOT NULL AND error IS NULL THEN answer IS NOT NULL END AS answered,
+        CASE WHEN verifier IS NOT NULL AND error IS NULL AND outputs IS NULL THEN answer IS NOT NULL END AS answered,
         len(token_ids) = completion_tokens AND coalesce(len(logprobs) = len(token_ids), true) AS tokens_agree,
         list_max(logprobs) AS highest_logprob,
-        CASE WHEN content IS NOT NULL AND count(*) OVER same_sample >= 10 THEN
+        CASE WHEN content IS NOT NULL AND outputs IS NULL AND count(*) OVER same_sample >= 10 THEN
             count(*) OVER (PARTITION BY of, instance, sample, content) / count(*) OVER same_sample
         END AS same_text,
         {bytes_agree("inputs", "outputs")}

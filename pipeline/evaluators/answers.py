@@ -5,14 +5,17 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Annotated, Any
 
 from pydantic import Field, PositiveFloat, PositiveInt
 
+from pipeline.errors import Refused
 from pipeline.kinds.backend import Answer, Sampling
 from pipeline.kinds.evaluator import Evaluator, Exam, Item, Mark, evaluator
-from pipeline.kinds.verifier import by_place, metric_of, same
+from pipeline.kinds.verifier import by_place, measure_of, metric_of, same, verifier_named
 from pipeline.tables.graphs import UNKNOWN
+from pipeline.tables.tensors import arrays
 
 # Who asks an item whether an answer is right finds its verifier by name.
 JUDGED = ("verifier",)
@@ -24,6 +27,7 @@ def greedy() -> Evaluator:
     """Whether the greedy answer is right, and the probability that the model gave to it: a model as it would be used.
 
     An item whose verifier judges places, such as the nodes of a graph, has a mark for each that has a reference.
+    Where the verifier is one of arrays, the metric is what it measures, with its quantities.
     Quantities: tokens, those of the answer, where they are known.
 
     Paper: none.
@@ -34,10 +38,24 @@ def greedy() -> Evaluator:
         for item, [answer] in zip(exam.items, exam.model.answers(exam.greedy), strict=True):
             if item.verifier is not None and item.reference is not None and by_place(item.verifier):
                 yield from _at_places(item, answer)
+            elif item.verifier is not None and (measure := measure_of(item.verifier)):
+                yield _of_arrays(item, answer, measure)
             else:
                 yield marked(item, answer, item.right(answer), {})
 
     return judge
+
+
+def _of_arrays(item: Item, answer: Answer, measure: str) -> Mark:
+    """What a verifier of arrays says; nothing where there is no truth or no array."""
+    if not item.truth or not answer.outputs:
+        return replace(marked(item, answer, None, {}), measure=measure)
+    judge: Any = verifier_named(item.verifier or "")
+    try:
+        said = judge.judge(arrays(answer.outputs), arrays(item.truth))
+    except Refused as error:
+        raise Refused(f"prompt {item.prompt_id}: {error}") from error
+    return replace(marked(item, answer, said.metric, said.quantities), measure=measure, outputs=answer.outputs)
 
 
 def _at_places(item: Item, answer: Answer) -> Iterator[Mark]:

@@ -68,7 +68,8 @@ class GenerateRequest:
 
     `solution` is the answer that came with the data, if one did; only recorded.solutions looks at it. `earlier_id` is
     the id that this request had before ids held the rendered prompt, and `prompt_tokens` how many tokens that has.
-    `inputs` are the arrays that are asked about; a backend that is `shown` none gets no such request.
+    `inputs` are the arrays that are asked about; a backend that is `shown` none gets no such request. `truth` is, as
+    `solution`, the right answer that came with the data, where that is no text.
     """
 
     request_id: str
@@ -81,6 +82,7 @@ class GenerateRequest:
     earlier_id: str | None = None
     prompt_tokens: int | None = None
     inputs: Cell | None = None
+    truth: Cell | None = None
 
 
 @dataclass(frozen=True)
@@ -90,6 +92,7 @@ class Answer:
     A log-probability is null where the model gave none that is a finite number; `asking` sees to it.
 
     `attempts` is set by `asking` alone; `fingerprint` is what a server says of its build (`system_fingerprint`).
+    `outputs` are the arrays that were answered, where an answer is no text; the text then says what they are.
     """
 
     request_id: str
@@ -104,6 +107,7 @@ class Answer:
     cost_usd: float | None = None
     attempts: int = 1
     fingerprint: str | None = None
+    outputs: Cell | None = None
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 from pipeline.core.methods import Method, marker
 from pipeline.kinds.backend import PLAIN, Answer, Backend, Messages, Reading, Sampling, Tokens, Want
 from pipeline.kinds.verifier import answer_of, metric_of
+from pipeline.tables.ids import Cell
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,7 @@ class Item:
     verifier: str | None = None
     reference: str | None = None
     solution: str | None = None
+    truth: Cell | None = None
 
     def short(self, answer: Answer) -> str | None:
         """The short answer; one that was cut off has none."""
@@ -85,7 +87,7 @@ class Exam:
 @dataclass(frozen=True)
 class Mark:
     """What is said of an item, or of one of its places: the metric, None where it does not apply, the numbers that it
-    is made of, and of one answer what it was."""
+    is made of, and of one answer what it was. `measure` is the verifier's, where it measures another thing."""
 
     item: Item
     metric: float | None
@@ -95,6 +97,8 @@ class Mark:
     confidence: float | None = None
     finish_reason: str = "stop"
     place: int | None = None
+    measure: str | None = None
+    outputs: Cell | None = None
 
     @property
     def target(self) -> str | None:

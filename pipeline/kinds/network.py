@@ -6,7 +6,7 @@ a text to be named), B examples, D the width of the states, V outcomes at a plac
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -88,4 +88,23 @@ class Network(Protocol):
 
     def save(self, model: torch.nn.Module, out: Path) -> None:
         """Write the weights and the configuration into a folder."""
+        ...
+
+
+class Played(Network, Protocol):
+    """A network that a play may call: what it makes is no outcome but an array, such as a sample of each noise, which
+    is called `made`."""
+
+    made: str
+
+    def calls(self, model: torch.nn.Module) -> Callable[..., torch.Tensor]:
+        """The model as a function, such as from noised samples [N, ...] and their times [N] to samples."""
+        ...
+
+    def draws(self, inputs: Mapping[str, torch.Tensor], draw: torch.Generator) -> dict[str, torch.Tensor]:
+        """What a step plays with at the places of a collated batch, [N, ...] each; all chance is drawn from `draw`."""
+        ...
+
+    def makes(self, model: torch.nn.Module, inputs: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        """What the model answers at the places of a batch, [N, ...]."""
         ...

@@ -20,6 +20,9 @@ depends on other items, so the whole of a step is looked at together, or the who
 value depends on other sets too. `both: True`: it tells places of known outcome from others, so it stands on all of them
 unless a term says otherwise. `surrogate: True`: the gradient is not the value's derivative, on purpose.
 
+A *play* calls networks on what it makes, rather than looking at what they said: it reads `networks`, and all chance
+comes in as `draws`, so that it is a function of its view as any other.
+
 A value that depends on other places, as one of the tenth of places where the student is least sure, needs no logits of
 all of them: the objective has a first look (`Objective`). Of the fields of logits, `first` are those that only this
 look reads, and `second` those that only what follows does, so that neither makes logits in vain. `chooses: True`: a
@@ -29,7 +32,7 @@ place for which 0 was settled is worth 0, and is not looked at again.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, Protocol, cast
 
@@ -52,6 +55,12 @@ LOGITS = frozenset({"student_NV", "teacher", "reference", "other"})
 # Arguments that name what a model computes on the way: `last`, the states that its head is given, or a module's name.
 Tap = Annotated[str, "tap"]
 TeacherTap = Annotated[str, "teacher_tap"]
+
+
+# An argument that names a model of the training beside the one that is judged, for a play to call.
+Role = Annotated[str, "role"]
+# What a play calls the model that its term judges, and the one that it is compared with.
+JUDGED, AGAINST = "judged", "against"
 
 
 # Beside the widths of taps, how many outcomes the head has that a term judges.
@@ -171,6 +180,11 @@ class View:
     reward_B: torch.Tensor = UNFILLED
     # Of a network whose places are linked, places [2, E]: row 0 learns from row 1.
     links_2E: torch.Tensor = UNFILLED
+    # What is to be made, where it is no outcome, [N, ...].
+    truth: torch.Tensor = UNFILLED
+    # Of a play: models by role, each called as its network says (`Network.calls`), and numbers of each place by name.
+    networks: Mapping[str, Callable[..., torch.Tensor]] = UNFILLED
+    draws: Mapping[str, torch.Tensor] = UNFILLED
     # The method's own trained module.
     own: torch.nn.Module = UNFILLED
     step: Step = UNFILLED

@@ -1,10 +1,16 @@
-"""The short answer in an answer text, and whether it is right: a row names its verifier, and this finds it."""
+"""The short answer in an answer text, and whether it is right: a row names its verifier, and this finds it.
+
+A verifier of arrays measures what was answered where that is no text, beside what would have been right.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import cache, lru_cache
 from typing import Any, Protocol
 
+import numpy as np
 import yaml
 from pydantic import ValidationError
 
@@ -34,6 +40,34 @@ class Verifier(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class Judged:
+    """What is said of arrays: the metric, and the numbers beside it."""
+
+    metric: float
+    quantities: Mapping[str, float] = field(default_factory=dict)
+
+
+class OfArrays:
+    """A verifier of arrays: no text is an answer to it. Another has `judge`."""
+
+    def parse(self, text: str) -> str | None:
+        """No short answer."""
+        return None
+
+    def read(self, text: str) -> str | None:
+        """Nor a reference."""
+        return None
+
+    def equal(self, answer: str, reference: str) -> bool:
+        """No two are the same."""
+        return False
+
+    def judge(self, outputs: Mapping[str, np.ndarray], truth: Mapping[str, np.ndarray]) -> Judged:
+        """How good arrays are, by name, beside what would have been right; what cannot be judged is refused."""
+        raise NotImplementedError
+
+
 def spelled(name: str, arguments: dict[str, Any]) -> str:
     """How a row names a verifier: `text.choice`, or with what differs from its defaults, `text.choice {choices: 4}`."""
     fields = find("verifier", name).arguments.model_fields
@@ -57,6 +91,12 @@ def by_text(verifier: str) -> bool:
 def by_place(verifier: str) -> bool:
     """Whether a short answer has a line for each place, as its trait `by_place` says."""
     return bool(find("verifier", name_of(verifier)).traits.get("by_place"))
+
+
+@cache
+def measure_of(verifier: str) -> str | None:
+    """What one of arrays measures, as its trait `measure` says; None for one of texts."""
+    return find("verifier", name_of(verifier)).traits.get("measure")
 
 
 @cache
@@ -105,5 +145,7 @@ def same(verifier: str, answer: str, reference: str) -> bool:
 
 
 # Traits: `by_text`, that short answers are equal exactly where they are the same text, so that nobody need compare
-# them; `by_place`, that a short answer has a line for each of several places, which `evaluate` judges one by one.
+# them; `by_place`, that a short answer has a line for each of several places, which `evaluate` judges one by one. One
+# of arrays is a class of `OfArrays` and has the traits `judges`, the names of the arrays; `measure`, what it measures;
+# `unit`, in what; `better`, `higher` or `lower`.
 verifier = marker("verifier")

@@ -28,6 +28,10 @@ PICTURES: dict[str, tuple[str, dict[str, Any]]] = {
     "classifier.image": ("vision.vit", {**PATCHED, "outcomes": ("a", "b")}),
     "masked.patches": ("vision.patches", PATCHED),
 }
+DENOISERS: dict[str, tuple[str, dict[str, Any]]] = {
+    "points.denoiser": ("points.denoiser", {}),
+    "images.denoiser": ("diffusion.pictures", {"size": (4, 4)}),
+}
 # Texts of letters that every model of words here knows.
 TEXTS = ("abba", "b", "aab")
 
@@ -46,6 +50,9 @@ def model(network: str, seed: int) -> tempfile.TemporaryDirectory[str]:
         fill = build(find("origin", name), {**{k: v for k, v in SIZES.items() if k != "context"}, **told, "seed": seed})
     elif network == "language.masked":
         fill = build(find("origin", "text.masked"), {**SIZES, "alphabet": "abcd", "seed": seed})
+    elif network in DENOISERS:
+        origin, more = DENOISERS[network]
+        fill = build(find("origin", origin), {"width": 8, "layers": 1, "seed": seed, **more})
     else:
         fill = build(find("origin", "text.bert"), {**SIZES, "alphabet": "abcd", "outcomes": ("a", "b"), "seed": seed})
     (folder / "model.json").write_text(json.dumps(fill(folder)), "utf-8")
@@ -108,6 +115,11 @@ def states(folder: Path) -> torch.Tensor:
         pictures = np.random.default_rng(0).integers(0, 256, (3, *PATCHED["size"], 1)).astype(np.uint8)
         with torch.no_grad():
             return network.look(net, network.batch(pictures), ()).states_ND
+    if network_of(folder / "tokenizer") in DENOISERS:
+        shape = 5, *net.config.shape
+        noise = torch.randn(shape, generator=torch.Generator().manual_seed(0)).numpy()
+        with torch.no_grad():
+            return network.look(net, network.batch([noise]), ()).states_ND
     chat, found = Chat(folder / "tokenizer"), []
     for text in TEXTS:
         tokens = torch.tensor([chat.encode(text)])

@@ -11,6 +11,8 @@ import torch
 
 from pipeline.core.methods import Method
 from pipeline.kinds.objective import (
+    AGAINST,
+    JUDGED,
     OUTCOMES,
     UNFILLED,
     DenseTeacher,
@@ -29,9 +31,29 @@ from pipeline.training.reduce import reduce, summarise
 N, V, K = 6, 9, 4
 # Widths of the student's and the teacher's taps.
 D, E = 5, 7
-TAPS = {"tap": "last", "teacher_tap": "last"}
+TAPS = {"tap": "last", "teacher_tap": "last", "role": "student"}
 # What of a view a loss may be differentiated by, the first that a method reads.
-LEARNT = ("student_NV", "logprob_N", "features")
+LEARNT = ("student_NV", "logprob_N", "features", "networks")
+
+
+@dataclass(frozen=True)
+class Called:
+    """A model for a play, that is made up: samples of noised ones and their times, moved by a number of each place."""
+
+    way_DD: torch.Tensor
+    moved_ND: torch.Tensor
+
+    def __call__(self, x: torch.Tensor, t_N: torch.Tensor) -> torch.Tensor:
+        return torch.tanh(x @ self.way_DD + t_N[:, None]) + (1 + t_N[:, None]) * self.moved_ND
+
+    def __getitem__(self, index: torch.Tensor) -> Called:
+        return replace(self, moved_ND=self.moved_ND[index])
+
+
+def called(seed: int, n: int, dtype: torch.dtype) -> Called:
+    """Another model for every seed."""
+    draw = torch.Generator().manual_seed(seed)
+    return Called(torch.randn(D, D, generator=draw, dtype=dtype), torch.randn(n, D, generator=draw, dtype=dtype))
 
 
 @dataclass(frozen=True)
@@ -96,6 +118,21 @@ class Case:
             ),
         )
         view = replace(view, reference=DenseTeacher(torch.randn(n, V, generator=draw, dtype=dtype) * scale))
+        if "networks" in self.traits["reads"]:
+            # A play may call every model that its arguments name, and those that its term does.
+            fields = self.method.arguments.model_fields
+            filled = self.method.arguments.model_validate(self.arguments).model_dump()
+            roles = [JUDGED, AGAINST, *(filled[name] for name, field in fields.items() if "role" in field.metadata)]
+            view = replace(
+                view,
+                truth=torch.randn(n, D, generator=draw, dtype=dtype),
+                draws={
+                    "start": torch.randn(n, D, generator=draw, dtype=dtype),
+                    "noise": torch.randn(n, D, generator=draw, dtype=dtype),
+                    "time": 0.1 + 0.9 * torch.rand(n, generator=draw, dtype=dtype),
+                },
+                networks={role: called(100 * seed + at, n, dtype) for at, role in enumerate(roles)},
+            )
         if hasattr(self.objective, "modules"):
             torch.manual_seed(0)
             widths = {"last": D, OUTCOMES: V}, dict.fromkeys(self.teacher_taps, E)
@@ -162,14 +199,18 @@ def rows(view: View, index: torch.Tensor) -> View:
 
 
 def value_at(case: Case, view: View, field: str, value: torch.Tensor) -> Loss:
-    """The loss of a view in which one field, or the tap `last` of it, is something else."""
+    """The loss of a view in which one field, the tap `last` of it, or the judged model, is something else."""
     changed: Any = value if isinstance(getattr(view, field), torch.Tensor) else {"last": value}
+    if field == "networks":
+        changed = {**view.networks, JUDGED: replace(cast(Called, view.networks[JUDGED]), moved_ND=value)}
     return case(replace(view, **{field: changed}))
 
 
 def read(view: View, field: str) -> torch.Tensor:
-    """A field of a view, or the tap `last` of it."""
+    """A field of a view, or the tap `last` of it, or what moves the judged model."""
     value = getattr(view, field)
+    if field == "networks":
+        return value[JUDGED].moved_ND
     return value if isinstance(value, torch.Tensor) else value["last"]
 
 
@@ -320,7 +361,8 @@ def tensors(thing: Any) -> list[torch.Tensor]:
     inner = [
         x for value in values if isinstance(value, DenseTeacher | TopKTeacher | OtherTeacher) for x in tensors(value)
     ]
-    taps = [x for value in values if isinstance(value, dict) for x in value.values()]
+    dicts = [x for value in values if isinstance(value, dict) for x in value.values()]
+    taps = [x.moved_ND if isinstance(x, Called) else x for x in dicts]
     return [value for value in values if isinstance(value, torch.Tensor)] + inner + taps
 
 

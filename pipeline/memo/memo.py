@@ -23,6 +23,7 @@ from pipeline.errors import Refused
 from pipeline.kinds.backend import Reading, Sampling, Tokens, Want
 from pipeline.memo.store import FILE, KEPT, Store
 from pipeline.tables import ids
+from pipeline.tables.tensors import spelled
 
 TAP = "tap:"
 MOST_DAYS = 36_500
@@ -30,6 +31,7 @@ MOST_DAYS = 36_500
 ANSWER = (
     "request_id", "content", "finish_reason", "reasoning", "token_ids", "logprobs", "error", "prompt_tokens",
     "completion_tokens", "cost_usd", "attempts", "fingerprint", "prompt_id", "sample",
+    "outputs",
 )  # fmt: skip
 
 
@@ -221,7 +223,8 @@ class Memo(Store):
             # Tables of before the column was called `entry` hold answers that were paid for, too.
             entry = "entry" if "entry" in recorded.schema_arrow.names else "model"
             for batch in recorded.iter_batches(columns=[*ANSWER, entry]):
-                rows = batch.filter(pc.is_null(batch["error"])).to_pylist()
+                found = batch.filter(pc.is_null(batch["error"])).to_pylist()
+                rows = [{**row, "outputs": spelled(row.get("outputs"))} for row in found]
                 before = self.connection.total_changes
                 self.put({row["request_id"]: {"instance": f"generate@{row.pop(entry)}", **row} for row in rows})
                 learnt += self.connection.total_changes - before

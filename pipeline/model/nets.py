@@ -5,7 +5,9 @@ Imports torch: whoever only names a method must not import it.
 
 from __future__ import annotations
 
+import importlib
 import json
+import math
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -15,7 +17,11 @@ import transformers
 from torch import nn
 from transformers import PretrainedConfig, PreTrainedModel
 
+from pipeline.model.noising import along, signal, spread
+
 GROUPS = 4
+# Of a time, sines and cosines.
+WAVES = 4
 
 
 class ConvConfig(PretrainedConfig):
@@ -93,20 +99,138 @@ class Nodes(PreTrainedModel):
 
     def forward(self, x: torch.Tensor, edges: torch.Tensor) -> torch.Tensor:
         """Logits [M, V] of nodes x [M, F], of which edges [2, E] say who has which neighbour."""
+        seen, near = x, self._near(len(x), edges)
+        for layer in self.layers:
+            seen = nn.functional.relu(layer(_around(seen, near)))
+            seen = nn.functional.dropout(seen, self.config.dropout, self.training)
+        return self.classifier(_around(seen, near))
+
+    def _near(self, nodes: int, edges: torch.Tensor) -> torch.Tensor | None:
+        """What share of each node every node has, as a sparse matrix [M, M]; none if edges mean nothing."""
+        if not self.config.linked:
+            return None
+        own = torch.arange(nodes, device=edges.device)
+        both = torch.cat([edges, own.expand(2, -1)], 1)
+        root = torch.bincount(both[0], minlength=nodes).float().rsqrt()
+        # Not checked: `networks/graph.py` refuses an edge to nowhere.
+        return torch.sparse_coo_tensor(both, root[both].prod(0), (nodes, nodes), check_invariants=False)
+
+
+def _around(seen: torch.Tensor, near: torch.Tensor | None) -> torch.Tensor:
+    """What every node has of those around it, [M, D]."""
+    # There is no such product in half precision.
+    return seen if near is None else torch.sparse.mm(near, seen.float()).to(seen.dtype)
+
+
+class DenoiserConfig(PretrainedConfig):
+    """What a `Denoiser` is made of: `shape` is that of a sample; it makes one of noise in so many `steps`."""
+
+    model_type = "stillhouse-denoiser"
+
+    def __init__(
+        self, shape: tuple[int, ...] = (2,), width: int = 64, layers: int = 3, steps: int = 1, **others: Any
+    ) -> None:
+        self.shape, self.width, self.layers, self.steps = list(shape), width, layers, steps
+        super().__init__(**others)
+
+
+class Denoiser(PreTrainedModel):
+    """An MLP over the numbers of a noised sample and waves of its time, which tells the sample (`model/noising.py`).
+
+    The layers tell F, and the sample is signal x + spread F: they learn the velocity (Salimans & Ho 2022, arXiv
+    2202.00512, with its sign turned), and of pure noise the sample is F.
+    """
+
+    config_class = DenoiserConfig
+    main_input_name = "x"
+
+    def __init__(self, config: DenoiserConfig) -> None:
+        super().__init__(config)
+        self.numbers = math.prod(config.shape)
+        widths = [self.numbers + 2 * WAVES, *[config.width] * config.layers]
+        self.layers = nn.ModuleList(nn.Linear(i, o) for i, o in pairwise(widths))
+        self.classifier = nn.Linear(widths[-1], self.numbers)
+        self.post_init()
+
+    def _init_weights(self, module: nn.Module) -> None:
+        """Layers begin as torch makes them."""
+
+    def states(self, x: torch.Tensor, t_N: torch.Tensor) -> torch.Tensor:
+        """What the last layer is given, [N, width]."""
+        waves_NW = t_N[:, None] * torch.arange(1, WAVES + 1, device=x.device) * (math.pi / 2)
+        seen = torch.cat([x.flatten(1), waves_NW.sin(), waves_NW.cos()], 1)
+        for layer in self.layers:
+            seen = nn.functional.silu(layer(seen))
+        return seen
+
+    def forward(self, x: torch.Tensor, t_N: torch.Tensor) -> torch.Tensor:
+        """The samples [N, ...] that noised ones of the times t_N may have been made of, in the mean."""
+        turned = self.classifier(self.states(x, t_N)).view_as(x)
+        return along(signal(t_N), x) * x + along(spread(t_N), x) * turned
+
+
+class CanvasConfig(PretrainedConfig):
+    """What a `Canvas` is made of: so many samples of a shape."""
+
+    model_type = "stillhouse-canvas"
+
+    def __init__(self, samples: int = 256, shape: tuple[int, ...] = (2,), steps: int = 1, **others: Any) -> None:
+        self.samples, self.shape, self.steps = samples, list(shape), steps
+        super().__init__(**others)
+
+
+class Canvas(PreTrainedModel):
+    """Samples that are weights: whatever it is asked, it answers with itself. Noise only says how many are wanted."""
+
+    config_class = CanvasConfig
+    main_input_name = "x"
+
+    def __init__(self, config: CanvasConfig) -> None:
+        super().__init__(config)
+        self.made = nn.Parameter(torch.randn(config.samples, *config.shape))
+        self.post_init()
+
+    def _init_weights(self, module: nn.Module) -> None:
+        """They begin as noise."""
+
+    def forward(self, x: torch.Tensor, t_N: torch.Tensor) -> torch.Tensor:
+        """Its samples, again and again until there are as many as in x [N, ...]."""
+        return self.made[torch.arange(len(x), device=x.device) % len(self.made)]
+
+
+class CloudConfig(PretrainedConfig):
+    """What a `Cloud` is made of."""
+
+    model_type = "stillhouse-cloud"
+
+    def __init__(self, numbers: int = 3, widths: tuple[int, ...] = (32, 64), **others: Any) -> None:
+        self.numbers, self.widths = numbers, list(widths)
+        super().__init__(**others)
+
+
+class Cloud(PreTrainedModel):
+    """A small PointNet (Qi et al. 2017, arXiv 1612.00593): layers over every point by itself, and the largest of what
+    they say over a cloud, whose points may come in any order."""
+
+    config_class = CloudConfig
+    main_input_name = "x"
+
+    def __init__(self, config: CloudConfig) -> None:
+        super().__init__(config)
+        widths = [config.numbers, *config.widths]
+        self.layers = nn.ModuleList(nn.Linear(i, o) for i, o in pairwise(widths))
+        self.classifier = nn.Linear(widths[-1], config.num_labels)
+        self.post_init()
+
+    def _init_weights(self, module: nn.Module) -> None:
+        """Layers begin as torch makes them."""
+
+    def forward(self, x: torch.Tensor, there: torch.Tensor) -> torch.Tensor:
+        """Logits [B, V] of clouds x [B, P, F], of which `there` [B, P] are points and the rest is none."""
         seen = x
         for layer in self.layers:
-            seen = nn.functional.relu(layer(self._around(seen, edges)))
-            seen = nn.functional.dropout(seen, self.config.dropout, self.training)
-        return self.classifier(self._around(seen, edges))
-
-    def _around(self, seen: torch.Tensor, edges: torch.Tensor) -> torch.Tensor:
-        if not self.config.linked:
-            return seen
-        own = torch.arange(len(seen), device=seen.device)
-        to, source = torch.cat([edges, own.expand(2, -1)], 1)
-        root = torch.bincount(to, minlength=len(seen)).to(seen.dtype).rsqrt()
-        share = root[to] * root[source]
-        return torch.zeros_like(seen).index_add(0, to, seen[source] * share[:, None])
+            seen = nn.functional.relu(layer(seen))
+        return self.classifier(seen.masked_fill(~there[:, :, None], 0).amax(1))
 
 
 class PatchesConfig(transformers.ViTConfig):
@@ -277,17 +401,17 @@ class Fused(PreTrainedModel):
 
 
 OURS: dict[str, type[PreTrainedModel]] = {
-    "stillhouse-conv": Conv,
-    "stillhouse-nodes": Nodes,
-    "stillhouse-patches": Patches,
-    "stillhouse-described": Described,
-    "stillhouse-letters": Letters,
-    "stillhouse-fused": Fused,
+    each.config_class.model_type: each for each in (Conv, Nodes, Denoiser, Canvas, Cloud, Patches, Described, Letters, Fused)
 }
+
+# Those that need a library more, by name.
+EXTRAS = {"stillhouse-unet": "Unet", "stillhouse-geometric": "Geometric"}
 
 
 def opened(folder: Path, auto: Any, dtype: str) -> Any:
     """The model of a folder, one of these or one that `auto` of transformers knows, in evaluation mode."""
     transformers.utils.logging.set_verbosity_error()
     kind = json.loads((folder / "config.json").read_text("utf-8")).get("model_type")
+    if kind in EXTRAS:
+        auto = getattr(importlib.import_module("pipeline.model.extras"), EXTRAS[kind])
     return OURS.get(kind, auto).from_pretrained(folder, dtype=getattr(torch, dtype)).eval()

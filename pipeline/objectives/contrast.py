@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 from pydantic import PositiveFloat, PositiveInt
 
@@ -90,6 +90,98 @@ def apart(mine_ND: torch.Tensor, target_N: torch.Tensor, temperature: float) -> 
     like_NN = (target_N[:, None] == target_N) & ~itself_NN
     log_p_NN = (near_NN - near_NN.logsumexp(1, keepdim=True)).masked_fill(~like_NN, 0)
     return -log_p_NN.sum(1) / like_NN.sum(1).clamp_min(1) * (temperature / BASE)
+
+
+@objective(
+    reads=("features", "teacher_features", "example_N", "own", "weight_N"),
+    item="place",
+    teacher="features",
+    alone=False,
+    divergence=False,
+)
+def copies(*, tap: Tap = "last", teacher_tap: TeacherTap = "last", temperature: PositiveFloat = 0.1) -> Objective:
+    """As `contrast.nce`, between other copies of an example: a projection of the student's state of one is to be nearer
+    to the teacher's of another than to those of all other examples. Of several others each counts alike.
+
+    Paper: van den Oord et al. 2018 (InfoNCE, arXiv 1807.03748); He et al. 2020 (MoCo, arXiv 1911.05722), whose keys an
+    averaged encoder gives, as a `shadow:` does.
+    Differs: the others are those of the step, and there is no queue.
+    """
+    return Copies(tap, teacher_tap, temperature)
+
+
+class Copies(Nce):
+    """See `copies`."""
+
+    def __call__(self, view: View) -> Loss:
+        mine_ND = _unit(view.own(view.features[self.taps[0]]))
+        teachers_ND = _unit(view.teacher_features[self.teacher_taps[0]].detach().to(mine_ND.dtype))
+        other_NN, strange_NN = _copies(view.example_N)
+        near_NN = mine_ND @ teachers_ND.T / self.temperature
+        # Of each pair: the other copy, among it and all that are of other examples.
+        strange_N1 = near_NN.masked_fill(~strange_NN, -torch.inf).logsumexp(1, keepdim=True)
+        cost_NN = (torch.logaddexp(near_NN, strange_N1) - near_NN).masked_fill(~other_NN, 0)
+        return Loss(cost_NN.sum(1) / other_NN.sum(1).clamp_min(1), view.weight_N)
+
+
+@objective(
+    reads=("features", "teacher_features", "example_N", "own", "weight_N"),
+    item="place",
+    teacher="features",
+    alone=False,
+    divergence=False,
+)
+def dino(
+    *,
+    tap: Tap = "last",
+    teacher_tap: TeacherTap = "last",
+    prototypes: PositiveInt = 64,
+    temperature: PositiveFloat = 0.1,
+    sharp: PositiveFloat = 0.04,
+) -> Objective:
+    """Cross-entropy of the teacher's distribution over prototypes at the other copies of an example, with the student's
+    at one: both by the inner product of states of length 1 with prototypes that are trained with the student, the
+    student's over the `temperature`, the teacher's, from which its mean over the step is taken, over `sharp`.
+
+    Paper: Caron et al. 2021 (DINO, arXiv 2104.14294), centring and sharpening.
+    Differs: the centre is the mean of the step, not a running one; teacher and student have one layer of prototypes,
+    the student's, where theirs has an averaged head of its own.
+    """
+    return Dino(tap, teacher_tap, prototypes, temperature, sharp)
+
+
+class Dino:
+    """See `dino`; `modules` makes its prototypes."""
+
+    def __init__(self, tap: str, teacher_tap: str, prototypes: int, temperature: float, sharp: float) -> None:
+        self.taps, self.teacher_taps = (tap,), (teacher_tap,)
+        self.prototypes, self.temperature, self.sharp = prototypes, temperature, sharp
+
+    def modules(self, widths: Mapping[str, int], teacher_widths: Mapping[str, int]) -> torch.nn.Module:
+        """A projection of the states of either, and prototypes beside it."""
+        given, told = widths[self.taps[0]], teacher_widths[self.teacher_taps[0]]
+        names = ("mine", "teachers", "prototypes")
+        sizes = ((given, given), (told, given), (given, self.prototypes))
+        return torch.nn.ModuleDict({n: torch.nn.Linear(*s, bias=False) for n, s in zip(names, sizes, strict=True)})
+
+    def __call__(self, view: View) -> Loss:
+        own, states = cast(Any, view.own), view.features[self.taps[0]]
+        log_q_NK = (own["prototypes"](_unit(own["mine"](states))) / self.temperature).log_softmax(1)
+        with torch.no_grad():
+            teachers = view.teacher_features[self.teacher_taps[0]].to(states.dtype)
+            told = own["prototypes"](_unit(own["teachers"](teachers)))
+            centred = told - told.sum(0) / max(len(told), 1)
+            p_NK = (centred / self.sharp).softmax(1)
+        other_NN, _ = _copies(view.example_N)
+        target_NK = other_NN.to(p_NK.dtype) @ p_NK / other_NN.sum(1, keepdim=True).clamp_min(1)
+        return Loss(-(target_NK * log_q_NK).sum(1), view.weight_N)
+
+
+def _copies(example_N: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Which places are other copies of a place's example, and which are of other examples, [N, N] each."""
+    same_NN = example_N[:, None] == example_N
+    itself_NN = torch.eye(len(example_N), dtype=torch.bool, device=example_N.device)
+    return same_NN & ~itself_NN, ~same_NN
 
 
 def _unit(states_ND: torch.Tensor) -> torch.Tensor:

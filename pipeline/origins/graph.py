@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, PositiveInt
 
@@ -39,12 +39,42 @@ def mlp(*, outcomes: Outcomes, numbers: PositiveInt, widths: Widths, seed: int, 
     return lambda out: _fresh(out, outcomes, numbers, widths, seed, dropout, linked=False)
 
 
+@origin(gives=LOCAL, backend=NETWORK, network="graph.nodes")
+def geometric(
+    *,
+    outcomes: Outcomes,
+    numbers: PositiveInt,
+    widths: Widths,
+    seed: int,
+    layer: Literal["GATConv", "GATv2Conv", "GCNConv", "GraphConv", "SAGEConv"] = "SAGEConv",
+    dropout: Dropout = 0.0,
+) -> Origin:
+    """Layers of torch_geometric (`pip install 'stillhouse[graphs]'`), such as those of GraphSAGE.
+
+    Paper: Hamilton et al. 2017 (GraphSAGE, arXiv 1706.02216); Velickovic et al. 2018 (GAT, arXiv 1710.10903).
+    Differs: nothing.
+    """
+
+    def fill(out: Path) -> Card:
+        from pipeline.model.extras import Geometric, GeometricConfig
+
+        config = {"numbers": numbers, "widths": widths, "dropout": dropout, "num_labels": len(outcomes)}
+        return _kept(out, outcomes, numbers, seed, Geometric, GeometricConfig(layer=layer, **config))
+
+    return fill
+
+
 def _fresh(
     out: Path, outcomes: Outcomes, numbers: int, widths: Widths, seed: int, dropout: float, *, linked: bool
 ) -> Card:
-    import torch
-
     from pipeline.model.nets import Nodes, NodesConfig
+
+    config = NodesConfig(numbers=numbers, widths=widths, linked=linked, dropout=dropout, num_labels=len(outcomes))
+    return _kept(out, outcomes, numbers, seed, Nodes, config)
+
+
+def _kept(out: Path, outcomes: Outcomes, numbers: int, seed: int, net: Any, config: Any) -> Card:
+    import torch
 
     names = sorted(outcomes)
     if len(set(names)) < len(names) or UNKNOWN in names:
@@ -52,6 +82,5 @@ def _fresh(
     told = {"network": "graph.nodes", "outcomes": names, "inputs": {"x": [numbers]}}
     (out / PLACES).write_text(json.dumps(told, sort_keys=True) + "\n", "utf-8")
     torch.manual_seed(seed)
-    config = NodesConfig(numbers=numbers, widths=widths, linked=linked, dropout=dropout, num_labels=len(names))
-    Nodes(config).save_pretrained(out)
+    net(config).save_pretrained(out)
     return finish(out, "float32")

@@ -22,6 +22,7 @@ from markupsafe import Markup
 from pipeline.bounded import Ended, Limits, bounded
 from pipeline.core.methods import lazy
 from pipeline.display import label
+from pipeline.report.clouds import Cloud
 from pipeline.report.curves import Curve
 from pipeline.report.facts import Agreement, Coverage
 from pipeline.report.hacking import Watched
@@ -371,6 +372,18 @@ def calibration(judged: Mapping[str, Judged]) -> Chart:
     facet = {"field": "model", "type": "nominal", "sort": list(shown)}
     panel = {"width": WIDTH // 3 - 65, "height": 190, "layer": layers}
     return draw({"facet": facet, "columns": 3, "spacing": {"column": 44}, "spec": panel}, rows, "calibration")
+
+
+def clouds(found: Sequence[Cloud]) -> Chart:
+    """The points of every cloud, all to one scale."""
+    rows = [
+        {"cloud": one.name, "x": round(float(x), 3), "y": round(float(y), 3)} for one in found for x, y in one.points
+    ]
+    x, y = ({**_number(name, ""), "axis": {"tickCount": 3}} for name in "xy")
+    dot = {"type": "circle", "size": 7, "opacity": 0.6, "color": "var(--c1)"}
+    facet = {"field": "cloud", "type": "nominal", "sort": [one.name for one in found]}
+    panel = {"width": WIDTH // 4 - 50, "height": WIDTH // 4 - 50, "mark": dot, "encoding": {"x": x, "y": y}}
+    return draw({"facet": facet, "columns": 4, "spacing": {"column": 30}, "spec": panel}, rows, "clouds of points")
 
 
 def _number(name: str, title: str) -> Spec:

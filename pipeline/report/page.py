@@ -23,12 +23,13 @@ from pipeline.report import curves as learning
 from pipeline.report.arms import Lineage
 from pipeline.report.charts import MOST_DOMAINS
 from pipeline.report.claims import Lack, decides
+from pipeline.report.clouds import Cloud
 from pipeline.report.elicited import Elicited
 from pipeline.report.facts import Coverage
 from pipeline.report.hacking import Watched
 from pipeline.report.made import Made
 from pipeline.report.pareto import Point
-from pipeline.report.results import Answered, Judged, Results, answer
+from pipeline.report.results import Answered, Judged, Results, answer, scales
 from pipeline.report.rounds import History
 from pipeline.report.thumbnails import SIDE, Thumbnail
 from pipeline.report.transparency import Item
@@ -78,6 +79,7 @@ class Found:
     pareto: Sequence[Point]
     rounds: Sequence[History]
     disagreements: Sequence[facts.Disagreement]
+    clouds: Sequence[Cloud]
     elicited: Sequence[Elicited]
     index: Sequence[Item]
     thumbnails: Sequence[Thumbnail]
@@ -130,6 +132,7 @@ def render(found: Found) -> str:
         reasons=grouped(found.reasons, "where"),
         times=grouped(found.costs, "stage"),
         others=grouped_lines(found),
+        scales=scales(),
         index=grouped(found.index, "group"),
         thumbnails=grouped(found.thumbnails, "pool"),
         side=SIDE,

@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Any
 
 import duckdb
 import numpy as np
 
+from pipeline.core.methods import available, find
 from pipeline.report.arms import Comparison, Line, Lineage, comparisons
 from pipeline.report.statistics import (
     LEVEL,
@@ -149,7 +150,12 @@ def judge(
     asked = _Evals(evals)
     lines = {line.name: line for line in lineage.lines if {e.name for e in line.members} <= set(evals.names)}
     found = {name: asked.judge(line, ids.seed_of(seed, "report", name)) for name, line in lines.items()}
-    judged = {name: one for name, one in found.items() if lines[name].members[0].claims}
+    apart_from_answers = scales()
+    judged = {
+        name: one
+        for name, one in found.items()
+        if lines[name].members[0].claims and one.measure not in apart_from_answers
+    }
     answers = tuple(
         answer(comparison, judged, seed)
         for comparison in comparisons(lineage)
@@ -159,6 +165,21 @@ def judge(
     answers = weigh([a for a in answers if a.n])
     others = {name: one for name, one in found.items() if name not in judged}
     return Results(judged, answers, _metrics(found, answers, lineage, asked, more), apart, others)
+
+
+@dataclass(frozen=True)
+class Scale:
+    """What a verifier of arrays measures in, and which way is better."""
+
+    unit: str
+    better: str
+
+
+@cache
+def scales() -> dict[str, Scale]:
+    """What each verifier of arrays measures -> its scale."""
+    traits = [find("verifier", name).traits for name in available("verifier")]
+    return {t["measure"]: Scale(t["unit"], t["better"]) for t in traits if "measure" in t}
 
 
 class _Evals:

@@ -158,6 +158,21 @@ def pictures(*, path: str, size: tuple[PositiveInt, PositiveInt] | None = None, 
         yield GivenRow(str(file), {"inputs": {"image": image}, **said})
 
 
+@source(files=read_files, verifiers=("text.exact",))
+def points(*, path: Paths) -> Rows:
+    """Clouds of points as the input `points`: of an NPZ along its first axis, or a row of Parquet each, whose column
+    `points` has a list of numbers for each point. `y`, if there is one, is the class of each.
+
+    Paper: none.
+    Differs: nothing.
+    """
+    for file in files_of(path):
+        with _existing(file).open("rb") as content:
+            parquet = content.read(4) == b"PAR1"
+        for given in columns(file) if parquet else stacked(file):
+            yield _cloud(given)
+
+
 def _each(path: Paths, read: Callable[[str], Rows]) -> Rows:
     for file in files_of(path):
         yield from read(file)
@@ -309,6 +324,25 @@ def _graph(given: GivenRow | BadRow, take: str, undirected: bool) -> GivenRow | 
     return GivenRow(given.source, nodes_row(found, names, learnt))
 
 
+def _cloud(given: GivenRow | BadRow) -> GivenRow | BadRow:
+    if isinstance(given, BadRow):
+        return given
+    row = {name: value for name, value in given.columns.items() if value is not None}
+    try:
+        cloud = _numbers(row, "points", np.float32, "cloud")
+    except Refused as error:
+        return BadRow(given.source, str(error))
+    if cloud.ndim != 2 or not len(cloud):
+        return BadRow(given.source, f"has points of the shape {list(cloud.shape)}, and not a row of numbers for each")
+    if not np.isfinite(cloud).all():
+        at = np.argwhere(~np.isfinite(cloud))[0]
+        return BadRow(given.source, f"has a point that is none: number {at[1]} of point {at[0]} is {cloud[tuple(at)]}")
+    said: dict[str, object] = {"inputs": {"points": cloud}}
+    if "y" in row:
+        said |= {"verifier": "text.exact", "reference": str(row["y"]), "solution": str(row["y"])}
+    return GivenRow(given.source, said)
+
+
 def _mask(row: Mapping[str, object], name: str, usual: np.ndarray) -> np.ndarray:
     mask = np.asarray(row.get(name, usual)).astype(bool)
     if mask.shape != usual.shape:
@@ -316,9 +350,9 @@ def _mask(row: Mapping[str, object], name: str, usual: np.ndarray) -> np.ndarray
     return mask
 
 
-def _numbers(row: Mapping[str, object], name: str, dtype: Any) -> np.ndarray:
+def _numbers(row: Mapping[str, object], name: str, dtype: Any, what: str = "graph") -> np.ndarray:
     if name not in row:
-        raise Refused(f"is a graph without `{name}`")
+        raise Refused(f"is a {what} without `{name}`")
     try:
         return np.asarray(row[name]).astype(dtype)
     except (ValueError, TypeError) as error:

@@ -155,7 +155,7 @@ def generate(params: Params, prompts: Scan, drops: Scan, model: Path, how: How, 
 
 def _row(request: GenerateRequest, answer: Answer, prompt: dict[str, Any], name: str, model_id: str) -> dict[str, Any]:
     return {
-        "response_id": ids.response_id(request.sample_id, answer.content),
+        "response_id": ids.response_id(request.sample_id, answer.content, answer.outputs),
         "request_id": request.request_id,
         "prompt_id": request.prompt_id,
         "messages": prompt.get("messages", request.messages),
@@ -180,6 +180,7 @@ def _row(request: GenerateRequest, answer: Answer, prompt: dict[str, Any], name:
         "attempts": answer.attempts,
         "fingerprint": answer.fingerprint,
         "inputs": prompt["inputs"],
+        "outputs": answer.outputs,
     }
 
 
@@ -192,7 +193,7 @@ def requests_of(params: Params, pool: pa.Table, model: Path) -> list[GenerateReq
     # Prompts that differ are different questions, even where a template leaves out in what.
     ids_ = [ids.digest("elicit", row["prompt_id"], messages) for row, messages in zip(rows, asked, strict=True)]
     columns = {"prompt_id": pa.array(ids_), "messages": pa.array(asked, MESSAGES)}
-    columns |= {name: pool[name] for name in ("solution", "inputs")}
+    columns |= {name: pool[name] for name in ("solution", "inputs", "truth")}
     requests = requests_for(pa.table(columns), model, params.sampling(), params.k, params.seed)
     return [replace(request, prompt_id=rows[i // params.k]["prompt_id"]) for i, request in enumerate(requests)]
 

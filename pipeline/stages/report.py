@@ -24,6 +24,7 @@ from pipeline.report import arms, charts, facts, hacking, made, page, pareto, tr
 from pipeline.report import curves as learning
 from pipeline.report.arms import Lineage
 from pipeline.report.claims import lacks, weighed
+from pipeline.report.clouds import clouds
 from pipeline.report.elicited import elicited
 from pipeline.report.page import Gaps
 from pipeline.report.results import DIGITS, Results, judge
@@ -97,6 +98,7 @@ def report(
         pareto=pareto.points(lineage, tables),
         rounds=histories(lineage, results),
         disagreements=facts.disagreements(lineage, tables),
+        clouds=clouds(lineage, tables),
         elicited=elicited(lineage, tables, data, results.answers),
         index=transparency.index(lineage, results, about),
         thumbnails=thumbnails(tables),

@@ -54,9 +54,9 @@ def example_id(
     return digest("example", token_ids, spans, *of_arrays(inputs), *targets)
 
 
-def response_id(sample: str, content: str | None) -> str:
-    """The id of what came back for a sample, so that a label given to one text never lands on another."""
-    return digest("response", sample, content)
+def response_id(sample: str, content: str | None, outputs: Cell | None = None) -> str:
+    """The id of what came back for a sample, so that a label given to one answer never lands on another."""
+    return digest("response", sample, content, *of_arrays(outputs))
 
 
 def seed_of(seed: int, *names: str | int) -> int:

@@ -6,6 +6,7 @@ machine. A PNG or JPEG is kept as it is. Nothing is a pickle: what is read is nu
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import math
 from collections.abc import Mapping
@@ -45,6 +46,23 @@ def arrays(cell: Cell, folder: Path | None = None) -> dict[str, Array]:
             raise Refused(f"a cell holds two arrays called {entry['name']!r}")
         found[entry["name"]] = _array(entry, folder)
     return found
+
+
+def said_of(cell: Cell) -> str:
+    """What a cell holds, in words: points 256 x 2."""
+    return ", ".join(f"{entry['name']} {' x '.join(map(str, entry['shape']))}" for entry in cell)
+
+
+def spelled(cell: Cell | None) -> list[dict[str, Any]] | None:
+    """A cell as JSON can hold it: its bytes are letters."""
+    if cell is None:
+        return None
+    return [{**e, "data": e["data"] and base64.b64encode(e["data"]).decode(), "shape": list(e["shape"])} for e in cell]
+
+
+def unspelled(cell: Cell | None) -> list[dict[str, Any]] | None:
+    """The cell that was spelled so."""
+    return None if cell is None else [{**e, "data": e["data"] and base64.b64decode(e["data"])} for e in cell]
 
 
 def stacked(cells: pa.Array, name: str) -> np.ndarray | None:

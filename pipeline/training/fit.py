@@ -257,7 +257,9 @@ def _widths(
         return {OUTCOMES: outcomes} | {name: value.shape[-1] for name, value in seen.features.items()}
 
     stored = {name: value.shape[-1] for name, value in places(some).features.items()}
-    return of(term.of, term.taps(term.of)), of(term.against, term.taps(term.against)) if term.against else stored
+    # A shadow is as wide as what it follows.
+    beside = "student" if term.against == "shadow" else term.against
+    return of(term.of, term.taps(term.of)), of(beside, term.taps(term.against)) if term.against and beside else stored
 
 
 class _Sampler:

@@ -10,8 +10,9 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
+from typing import cast
 
 import numpy as np
 import pyarrow as pa
@@ -21,7 +22,7 @@ from torch import nn
 from pipeline.errors import Refused
 from pipeline.kinds.augmentation import Augmentation
 from pipeline.kinds.feed import Draw, Feed
-from pipeline.kinds.network import HIDDEN, LINKS, Network
+from pipeline.kinds.network import HIDDEN, LINKS, Network, Played
 from pipeline.kinds.objective import Step
 from pipeline.tables import ids
 from pipeline.tables.lists import lengths, whole
@@ -310,8 +311,9 @@ class Trainer:
         """The loss of some terms on the rows of a step, whose gradient is added to the parts' where there is any, and
         the step's items; `instead` are models that stand for others."""
         layout = self._layout(turn, rows)
-        batches = [rows] if len(layout) == 1 else [rows.take(some) for some in layout]
-        shown = [self._shown(batch, step, number) for number, batch in enumerate(batches)]
+        # To take all rows as they come would copy them for nothing, at the cost of a small model's step.
+        batches = [rows] if layout == [[*range(len(rows))]] else [rows.take(some) for some in layout]
+        shown = [self._shown(turn, batch, step, number) for number, batch in enumerate(batches)]
         totals = {unit: over_ranks(count) for unit, count in items(p.counts for _, p in shown).items()}
         roles, loss = self._roles(turn, instead or {}), 0.0
         for given, found in shown:
@@ -324,7 +326,7 @@ class Trainer:
         return loss, totals
 
     def _shown(
-        self, batch: pa.Table | np.ndarray, step: Step, number: int
+        self, turn: Turn, batch: pa.Table | np.ndarray, step: Step, number: int
     ) -> tuple[Mapping[str, torch.Tensor], Places]:
         """What a micro-batch shows, and what stands at its places; where it is learnt from, what is made of both."""
         inputs: Mapping[str, torch.Tensor]
@@ -347,6 +349,9 @@ class Trainer:
             inputs, found = made.inputs, found.of(made.row_R)
         if HIDDEN in inputs:
             found = found.hiding(inputs[HIDDEN])
+        if any(term.plays for term in turn.terms):
+            chance = torch.Generator().manual_seed(ids.seed_of(self.recipe.seed, "draws", step.number, number))
+            found = replace(found, draws=cast(Played, self.networks["student"]).draws(inputs, chance))
         return inputs, found
 
     def _layout(self, turn: Turn, rows: pa.Table | np.ndarray) -> list[list[int]]:

@@ -44,7 +44,8 @@ class Places:
     target_N: the outcome that stands there, -1 where it is unknown; example_N: the row it belongs to; set_B: the
     prompt a row is an answer to, numbered within the batch; reward_B: NaN where a row has none; reference_N: the
     stored log-probability of the target; links_2E: which places learn from which, where a network links them. size_R:
-    how many places stand in each row, of which an example has several once copies of it are made.
+    how many places stand in each row, of which an example has several once copies of it are made; truth: what is to be
+    made there by the name of the array, [N, ...]; draws: what a play plays with, [N, ...] each.
     """
 
     target_N: torch.Tensor
@@ -59,6 +60,8 @@ class Places:
     beside: Beside | None = None
     links_2E: torch.Tensor | None = None
     size_R: torch.Tensor | None = None
+    truth: Mapping[str, torch.Tensor] = field(default_factory=dict)
+    draws: Mapping[str, torch.Tensor] = field(default_factory=dict)
 
     def linked(self, links_2E: torch.Tensor) -> Places:
         """The same with these links."""
@@ -68,14 +71,15 @@ class Places:
     def to(self, device: str) -> Places:
         """The same on a device."""
         moved = {k: v.to(device) for k, v in self.__dict__.items() if isinstance(v, torch.Tensor)}
-        features = {name: value.to(device) for name, value in self.features.items()}
+        named = {name: getattr(self, name) for name in ("features", "truth", "draws")}
+        named = {name: {n: value.to(device) for n, value in of.items()} for name, of in named.items()}
         teacher = self.teacher
         if teacher is not None:
             tensors = {k: v.to(device) for k, v in teacher.__dict__.items() if isinstance(v, torch.Tensor)}
             tails = {temperature: tail_N.to(device) for temperature, tail_N in teacher.tails.items()}
             teacher = replace(teacher, **tensors, tails=tails)  # type: ignore[arg-type]
         beside = None if self.beside is None else self.beside.to(device)
-        return replace(self, **moved, features=features, teacher=teacher, beside=beside)  # type: ignore[arg-type]
+        return replace(self, **moved, **named, teacher=teacher, beside=beside)  # type: ignore[arg-type]
 
     def of(self, row_R: torch.Tensor) -> Places:
         """The places of these rows; a row may stand there several times."""
@@ -90,6 +94,7 @@ class Places:
             teacher=None if self.teacher is None else self.teacher.at(at_N),
             reference_N=None if self.reference_N is None else self.reference_N[at_N],
             features={name: value[at_N] for name, value in self.features.items()},
+            truth={name: value[at_N] for name, value in self.truth.items()},
         ).named(self.target_N[at_N])
 
     def hiding(self, hidden_BP: torch.Tensor) -> Places:
@@ -143,6 +148,7 @@ def places(rows: pa.Table) -> Places:
         },
         size_R=torch.from_numpy(at_BT.sum(1)),
     )
+    found = replace(found, truth=_truth(rows))
     if "topk_ids" not in rows.column_names:
         return found
     ids, logprobs = (values(whole(rows, name)) for name in ("topk_ids", "topk_logprobs"))
@@ -165,6 +171,15 @@ def _features(rows: pa.Table) -> dict[str, torch.Tensor]:
         return {}
     taps = [arrays(cell) for cell in cells]
     return {name: torch.from_numpy(np.concatenate([tap[name] for tap in taps])) for name in taps[0]}
+
+
+def _truth(rows: pa.Table) -> dict[str, torch.Tensor]:
+    """What the rows are to make, by name."""
+    cells = rows["outputs"].to_pylist() if "outputs" in rows.column_names else []
+    if not cells or None in cells:
+        return {}
+    named = [arrays(cell) for cell in cells]
+    return {name: torch.from_numpy(np.concatenate([each[name] for each in named])) for name in named[0]}
 
 
 def _tails(rows: pa.Table) -> dict[float, torch.Tensor]:

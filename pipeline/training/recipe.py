@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import Any, Literal
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
+from pydantic.fields import FieldInfo
 
 from pipeline.contracts import EXAMPLES, SIGNALS
 from pipeline.core import graph
@@ -14,7 +16,7 @@ from pipeline.core.stage import NAME, Input, Instance, Plan, StageParams, gate_o
 from pipeline.kinds.augmentation import Augmentation
 from pipeline.kinds.backend import LOCAL
 from pipeline.kinds.feed import Feed
-from pipeline.kinds.objective import Objective
+from pipeline.kinds.objective import AGAINST, JUDGED, Objective
 from pipeline.kinds.origin import Dtype
 from pipeline.model.folder import CAUSAL
 
@@ -248,7 +250,8 @@ class StudentParams(Recipe):
                 texts.append(f"beside.{name} begins as the teacher, and there is none: move the entry to `distill:`")
         for term in self.terms():
             traits, name = term.use.method.traits, term.use.name
-            for role in {term.of, term.against, term.reference} - roles - {None}:
+            called = {term.use.arguments[n] for n, f in arguments_of(term.use).items() if "role" in f.metadata}
+            for role in {term.of, term.against, term.reference, *called} - roles - {None}:
                 texts.append(f"{name} names {role!r}; there are {', '.join(sorted(roles))}")
             there = {"main", *graph.heads_of(plan, self.student)}
             if term.head not in there:
@@ -275,6 +278,8 @@ class StudentParams(Recipe):
                 )
             if "links_2E" in traits["reads"] and term.where not in (None, "all"):
                 texts.append(f"{name} is of links, whose ends are any places: leave out `where: {term.where}`")
+            if "networks" in traits["reads"] and term.where not in (None, "all"):
+                texts.append(f"{name} plays with every place: leave out `where: {term.where}`")
             against = term.against is not None or self.shadow is not None or live
             if traits["teacher"] == "all" and not against:
                 texts.append(
@@ -380,7 +385,7 @@ class StudentParams(Recipe):
             (term.use.name, tap, f"let {'probe.' + probes[0].name if probes else 'a probe'} say `taps: [{tap}]`")
             for term in self.terms()
             if "teacher_features" in term.use.method.traits["reads"] and term.against is None
-            for name, field in term.use.method.arguments.model_fields.items()
+            for name, field in arguments_of(term.use).items()
             if "teacher_tap" in field.metadata and (tap := term.use.arguments[name]) not in stored
         ]
 
@@ -388,9 +393,14 @@ class StudentParams(Recipe):
 # The stages that train.
 TRAINING = ("train", "distill")
 # Names that mean something else among the roles.
-RESERVED = ("student", "teacher", "shadow", "start")
+RESERVED = ("student", "teacher", "shadow", "start", JUDGED, AGAINST)
 # What every network's view holds.
 ALWAYS = {"weight_N", "example_N", "length_B", "set_B", "reward_B", "own", "step", "settled_NS"}
+
+
+def arguments_of(use: Use[Any]) -> Mapping[str, FieldInfo]:
+    """The arguments of a method, as they are declared."""
+    return use.method.arguments.model_fields
 
 
 def declared_network(plan: Plan, model: str) -> str:

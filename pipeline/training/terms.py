@@ -16,8 +16,11 @@ import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from pipeline.kinds.network import Network, Seen
+from pipeline.errors import Refused
+from pipeline.kinds.network import Network, Played, Seen
 from pipeline.kinds.objective import (
+    AGAINST,
+    JUDGED,
     LOGITS,
     DenseTeacher,
     Objective,
@@ -67,6 +70,11 @@ class Term:
     own: nn.Module | None = None
     name: str = ""
     sums: Sums = field(default_factory=Sums)
+
+    @property
+    def plays(self) -> bool:
+        """Whether it calls networks in place of looking at what they said."""
+        return "networks" in self.reads
 
     def in_chunks(self) -> bool:
         """Whether it can do without the logits of all places at once."""
@@ -123,7 +131,12 @@ def loss_of(
         elif term.in_chunks():
             chunked.setdefault((term.of, term.head), []).append(term)
         else:
-            view = first_look(term.objective, _view(term, places, seen, step), term.reads)
+            view = _view(term, places, seen, step)
+            if term.plays:
+                view = replace(view, networks=_calls(term, roles), draws=places.draws)
+            if "truth" in term.reads:
+                view = replace(view, truth=_truth(term, roles, places))
+            view = first_look(term.objective, view, term.reads)
             total = total + _valued(term, view, totals)
     for (_, name), together in chunked.items():
         total = total + _in_chunks(together, name, places, seen, step, totals)
@@ -131,7 +144,25 @@ def loss_of(
 
 
 def _wanted(terms: Sequence[Term], role: str) -> bool:
-    return any(role == term.of or role in term.beside().values() or _compares(term, role) for term in terms)
+    looking = [term for term in terms if not term.plays]
+    return any(role == term.of or role in term.beside().values() or _compares(term, role) for term in looking)
+
+
+def _calls(term: Term, roles: Mapping[str, Role]) -> dict[str, Callable[..., torch.Tensor]]:
+    """The models that a play may call."""
+    named = {**{name: name for name in roles}, JUDGED: term.of, **({AGAINST: term.against} if term.against else {})}
+    return {name: cast(Played, roles[role].network).calls(roles[role].module) for name, role in named.items()}
+
+
+def _truth(term: Term, roles: Mapping[str, Role], places: Places) -> torch.Tensor:
+    """What the judged model is to make."""
+    made = cast(Played, roles[term.of].network).made
+    if made not in places.truth:
+        raise Refused(
+            f"{term.name} learns arrays called {made!r}, and the rows have none (`outputs`): pack what a model made, "
+            f"or what `local.solutions` answers where a source gives a `truth`"
+        )
+    return places.truth[made]
 
 
 def _compares(term: Term, role: str) -> bool:
@@ -265,7 +296,7 @@ def _view(
     settled_NS: torch.Tensor | None = None,
 ) -> View:
     """What a term sees of some places, all of them if none are named; `logits` are those that are made, by role."""
-    judged, against = seen[term.of], None if term.against is None else seen.get(term.against)
+    judged, against = seen.get(term.of), None if term.against is None else seen.get(term.against)
     target_N = places.target_N[at]
     chosen = _stands(term, target_N)
 
@@ -287,6 +318,7 @@ def _view(
     for name, each in dense.items():
         fields[name] = each[:, :width] if name == "student_NV" else DenseTeacher(each[:, :width])
     if "logprob_N" in term.reads:
+        assert judged is not None
         fields["logprob_N"] = _target_logprob(judged, term.head, places.target_N)[at][chosen]
     if "reference_N" in term.reads:
         with torch.no_grad():
@@ -294,6 +326,7 @@ def _view(
         assert known is not None
         fields["reference_N"] = known[at][chosen]
     if "features" in term.reads:
+        assert judged is not None
         fields["features"] = {name: value[at][chosen] for name, value in judged.features.items()}
     if "teacher_features" in term.reads:
         features = places.features if against is None else against.features

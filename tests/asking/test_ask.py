@@ -91,7 +91,9 @@ def how(tmp_path: Path) -> How:
 
 def prompts(n: int) -> pa.Table:
     said = [[{"role": "user", "content": f"question {i}"}] for i in range(n)]
-    rows = [{"prompt_id": ids.prompt_id(m), "messages": m, "solution": None, "inputs": None} for m in said]
+    rows = [
+        {"prompt_id": ids.prompt_id(m), "messages": m, "solution": None, "inputs": None, "truth": None} for m in said
+    ]
     return pa.Table.from_pylist(rows)
 
 

@@ -37,9 +37,9 @@ def given() -> dict[str, torch.Tensor]:
     draw = torch.Generator().manual_seed(1)
     hidden = torch.zeros(ROWS, 12, dtype=torch.int64)
     hidden[1::2, 8:] = -1
-    return {
-        "image": torch.rand(ROWS, 3, 10, 12, generator=draw), "other": torch.arange(ROWS), "hidden": hidden,
-    }  # fmt: skip
+    image = torch.rand(ROWS, 3, 10, 12, generator=draw)
+    cloud = {"points": torch.randn(ROWS, 9, 3, generator=draw), "there": torch.arange(9).expand(ROWS, 9) < 7}
+    return {"image": image, "other": torch.arange(ROWS), "hidden": hidden, **cloud}
 
 
 def it_is_a_function_of_the_draw(case: Case) -> None:
@@ -54,10 +54,11 @@ def it_is_a_function_of_the_draw(case: Case) -> None:
 def another_draw_is_another_batch(case: Case) -> None:
     """But for what draws nothing, whose rows then are the batch's own."""
     one, two = case.made(), case.made(1)
-    if case.method.traits["keeps_signals"]:
-        must(torch.equal(one.inputs["image"], given()["image"][one.row_R]), "its rows are not the batch's")
-    else:
-        must(not torch.equal(one.inputs["image"], two.inputs["image"]), "it draws nothing")
+    for name in case.method.traits["takes"]:
+        if case.method.traits["keeps_signals"]:
+            must(torch.equal(one.inputs[name], given()[name][one.row_R]), "its rows are not the batch's")
+        else:
+            must(not torch.equal(one.inputs[name], two.inputs[name]), "it draws nothing")
 
 
 def it_changes_nothing_in_place(case: Case) -> None:
@@ -75,7 +76,9 @@ def rows_are_of_the_batch(case: Case) -> None:
 
 def what_it_does_not_take_is_untouched(case: Case) -> None:
     made, before = case.made(), given()
-    for name in before.keys() - set(case.method.traits["takes"]):
+    # Which of the points are there is of the points.
+    taken = {*case.method.traits["takes"]} | ({"there"} if "points" in case.method.traits["takes"] else set())
+    for name in before.keys() - taken:
         copies = len(made.row_R) // ROWS
         must(torch.equal(made.inputs[name], torch.cat([before[name]] * copies)), f"{name} is another")
 
@@ -123,6 +126,18 @@ FAULTS: list[tuple[Law, Any]] = [
 def test_a_wrong_augmentation_breaks_the_law(law: Law, make: Any) -> None:
     with pytest.raises(Broken):
         law(broken(make))
+
+
+def test_a_crop_is_what_is_near_one_of_the_points() -> None:
+    crops = build(find("augmentation", "crops.clouds"), {"times": 3, "least": 0.5, "turned": False, "noise": 0.0})
+    made = crops(given(), torch.Generator().manual_seed(0))
+    points, there = made.inputs["points"], made.inputs["there"]
+    assert made.row_R.tolist() == [*range(ROWS)] * 3 and torch.equal(points, given()["points"].repeat(3, 1, 1))
+    assert not there[:, 7:].any() and {4, 5, 6, 7} >= set(there.sum(1).tolist()) >= {4, 7}
+    far = torch.cdist(points, points).masked_fill(~given()["there"].repeat(3, 1)[:, None], torch.inf)
+    for row, kept in zip(far, there, strict=True):
+        nearest = [set(each.argsort()[: int(kept.sum())].tolist()) for each in row[:7]]
+        assert set(kept.nonzero()[:, 0].tolist()) in nearest
 
 
 def test_a_shift_moves_and_repeats_the_border() -> None:

@@ -110,6 +110,18 @@ def words() -> torch.nn.Module:
     return nets.Letters(nets.LettersConfig(run=3, **LETTERS)).eval()
 
 
+def pointnet() -> torch.nn.Module:
+    return nets.Cloud(nets.CloudConfig(widths=(12, 16), num_labels=3)).eval()
+
+
+def denoiser() -> torch.nn.Module:
+    return nets.Denoiser(nets.DenoiserConfig(width=16, layers=2)).eval()
+
+
+def painter() -> torch.nn.Module:
+    return nets.Denoiser(nets.DenoiserConfig(shape=(1, 3, 4), width=16, layers=2)).eval()
+
+
 def rows(*lengths: int) -> pa.Table:
     """Examples of these lengths; the first has two spans."""
     made = []
@@ -179,6 +191,27 @@ def spelt(*lengths: int) -> pa.Table:
     return pa.Table.from_pylist(made, pa.schema([EXAMPLES.schema.field(name) for name in (*NAMES, "inputs")]))
 
 
+def clouds(*lengths: int) -> pa.Table:
+    """Clouds of so many points, each with one of three classes; the last is unknown."""
+    drawn = (np.random.default_rng(length).standard_normal((length, 3)) for length in lengths)
+    return classed([{"points": points.astype(np.float32)} for points in drawn])
+
+
+def grain(*lengths: int) -> pa.Table:
+    """Noise of which pictures are made."""
+    return noise(*lengths, shape=(1, 3, 4))
+
+
+def noise(*lengths: int, shape: tuple[int, ...] = (2,)) -> pa.Table:
+    """So much noise, of which nothing is known."""
+    made = []
+    for i, length in enumerate(lengths):
+        drawn = cell({"noise": np.random.default_rng(length).standard_normal((length, *shape)).astype(np.float32)})
+        place = {"token_ids": [-1] * length, "spans": [{"start": 0, "end": length}]}
+        made.append({"example_id": str(i), "prompt_id": str(i), "weight": 1.0 + i, **place, "inputs": drawn})
+    return pa.Table.from_pylist(made, pa.schema([EXAMPLES.schema.field(name) for name in (*NAMES, "inputs")]))
+
+
 def causal_logits(model: Any, row: dict[str, Any]) -> torch.Tensor:
     """What the model itself says before every place of a row."""
     whole = model(torch.tensor([row["token_ids"]])).logits[0]
@@ -226,6 +259,17 @@ def node_logits(model: Any, row: dict[str, Any]) -> torch.Tensor:
     return model.classifier(near @ seen)[given["at"].long()]
 
 
+def cloud_logits(model: Any, row: dict[str, Any]) -> torch.Tensor:
+    points = torch.from_numpy(np.array(arrays(row["inputs"])["points"]))[None]
+    return model(points, torch.ones(points.shape[:2], dtype=torch.bool))
+
+
+def samples(model: Any, row: dict[str, Any]) -> torch.Tensor:
+    """What it makes in one step."""
+    given = torch.from_numpy(np.array(arrays(row["inputs"])["noise"]))
+    return model(given, torch.ones(len(given))).flatten(1)
+
+
 @dataclass(frozen=True)
 class Case:
     """A network on a model: how rows for it are made, what its model says of one, and a tap of it."""
@@ -257,6 +301,9 @@ CASES = [
     Case("language.masked", words, spelt, letter_logits, "bert.encoder.layer.0"),
     Case("graph.nodes", gcn, linked, node_logits, "layers.1"),
     Case("graph.nodes", mlp, linked, node_logits, "layers.1"),
+    Case("points.cloud", pointnet, clouds, cloud_logits, "layers.1"),
+    Case("points.denoiser", denoiser, noise, samples, "layers.1"),
+    Case("images.denoiser", painter, grain, samples, "layers.1"),
 ]
 
 
@@ -365,7 +412,10 @@ def test_a_wrong_network_breaks_a_law() -> None:
     assert not torch.allclose(logits_of(OneOff(network), model, rows(9, 5)), expected, rtol=1e-2)
 
 
-@every
+NAMING = [case for case in CASES if "student_NV" in find("network", case.network).traits["gives"]]
+
+
+@pytest.mark.parametrize("case", NAMING, ids=str)
 def test_heads_beside_its_own_are_kept_and_looked_at(case: Case, tmp_path: Path) -> None:
     """To the bit, in a folder of their own: other programs find the model that they know."""
     network, model = case.opened()

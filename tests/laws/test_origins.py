@@ -31,6 +31,10 @@ ARGUMENTS: dict[str, list[dict[str, Any]]] = {
     "remote.endpoint": [{"model": "m", "version": "1"}, {"model": "m", "version": "1", "logprobs": True}],
     "graph.gcn": [NODES, {**NODES, "dropout": 0.5}],
     "graph.mlp": [NODES],
+    "points.denoiser": [{"width": 8, "layers": 1, "seed": 1}],
+    "points.canvas": [{"samples": 4, "seed": 1}],
+    "diffusion.pictures": [{"size": [4, 4], "width": 8, "layers": 1, "seed": 1}],
+    "points.pointnet": [{"outcomes": ["b", "a"], "widths": [4], "seed": 1}],
     "vision.conv": [{**PICTURES, "widths": [4, 8]}],
     "vision.vit": [{**PICTURES, "patch": 4, "width": 8, "layers": 1, "heads": 2}],
     "vision.patches": [{**WHOLE, "width": 8, "layers": 1, "heads": 2, "seed": 1}],
@@ -41,6 +45,8 @@ ARGUMENTS: dict[str, list[dict[str, Any]]] = {
 }
 LEFT_OUT = {
     "gguf.package": "it takes minutes: tests/stages/test_real_model.py makes it",
+    "graph.geometric": "it needs torch_geometric: tests/networks/test_extras.py makes it where that is installed",
+    "diffusion.unet": "it needs diffusers: tests/networks/test_extras.py makes it where that is installed",
     "vision.folder": "it reads a folder of the user's: tests/networks/test_classifier.py makes one",
     "remote.hub": "it asks the hub: tests/origins/test_remote.py gives it one",
 }

@@ -34,6 +34,8 @@ READS = {
         ("12345678901234567890123456789012345678901", "12345678901234567890123456789012345678901"),
         ("none", None),
     ],
+    "clouds.chamfer": [("points 2 x 2", None)],
+    "clouds.sliced_wasserstein": [("points 2 x 2", None)],
     "symbolic.math": [
         ("so it is \\boxed{\\frac{1}{2}}", "\\frac{1}{2}"),
         ("the answer is $x^2+1$.", "x^2+1"),
@@ -53,6 +55,8 @@ EQUAL = {
     ],
     "text.choice": [("B", "(B)", True), ("B", "C", False)],
     "numeric.last": [("1200", "1,200.0", True), ("0.1", "0.10", True), ("1", "2", False), ("1", "one", False)],
+    "clouds.chamfer": [("a", "a", False)],
+    "clouds.sliced_wasserstein": [("a", "a", False)],
     "symbolic.math": [
         ("\\frac{1}{2}", "0.5", True),
         ("x+1", "1+x", True),

@@ -1,0 +1,92 @@
+"""Networks of points made here, with random weights."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import Field, PositiveInt
+
+from pipeline.errors import Refused
+from pipeline.kinds.backend import LOCAL
+from pipeline.kinds.origin import Card, Origin, origin
+from pipeline.model.folder import NETWORK, PLACES, finish
+from pipeline.tables.graphs import UNKNOWN
+
+Outcomes = Annotated[tuple[str, ...], Field(min_length=2)]
+Widths = Annotated[tuple[PositiveInt, ...], Field(min_length=1)]
+
+
+@origin(gives=LOCAL, backend=NETWORK, network="points.denoiser")
+def denoiser(
+    *, numbers: PositiveInt = 2, width: PositiveInt = 64, layers: PositiveInt = 3, steps: PositiveInt = 40, seed: int
+) -> Origin:
+    """An MLP that tells of a noised point, and of how much noise that is, what it was; it makes points of noise in so
+    many `steps`.
+
+    Paper: Ho et al. 2020 (DDPM, arXiv 2006.11239), the model; Salimans & Ho 2022 (arXiv 2202.00512), what it tells.
+    Differs: it is an MLP.
+    """
+
+    def fill(out: Path) -> Card:
+        from pipeline.model.nets import Denoiser, DenoiserConfig
+
+        config = DenoiserConfig(shape=(numbers,), width=width, layers=layers, steps=steps)
+        return fresh(out, _asked(numbers), seed, Denoiser, config)
+
+    return fill
+
+
+@origin(gives=LOCAL, backend=NETWORK, network="points.denoiser")
+def canvas(*, samples: PositiveInt = 256, numbers: PositiveInt = 2, seed: int) -> Origin:
+    """A cloud whose points are the weights, beginning as noise: what it makes is itself, of whatever noise it is asked.
+
+    Paper: Poole et al. 2023 (DreamFusion, arXiv 2209.14988): the parameters of one sample in place of a generator.
+    Differs: there is no renderer.
+    """
+
+    def fill(out: Path) -> Card:
+        from pipeline.model.nets import Canvas, CanvasConfig
+
+        return fresh(out, _asked(numbers), seed, Canvas, CanvasConfig(samples=samples, shape=(numbers,)))
+
+    return fill
+
+
+@origin(gives=LOCAL, backend=NETWORK, network="points.cloud")
+def pointnet(*, outcomes: Outcomes, numbers: PositiveInt = 3, widths: Widths = (32, 64), seed: int) -> Origin:
+    """A small PointNet: layers over every point by itself, and the largest of what they say over the cloud.
+
+    Paper: Qi et al. 2017 (PointNet, arXiv 1612.00593).
+    Differs: no transforms are learnt of the points or of their states, and one linear head names the cloud.
+    """
+
+    def fill(out: Path) -> Card:
+        from pipeline.model.nets import Cloud, CloudConfig
+
+        names = sorted(outcomes)
+        if len(set(names)) < len(names) or UNKNOWN in names:
+            raise Refused(
+                f"outcomes: each needs a name of its own, and none is {UNKNOWN!r}, which says that it is unknown"
+            )
+        told = {"network": "points.cloud", "outcomes": names, "inputs": {"points": [numbers]}}
+        return fresh(out, told, seed, Cloud, CloudConfig(numbers=numbers, widths=widths, num_labels=len(names)))
+
+    return fill
+
+
+def _asked(numbers: int) -> dict[str, Any]:
+    """What one that makes points is asked with."""
+    return {"network": "points.denoiser", "outcomes": [], "inputs": {"noise": [numbers]}}
+
+
+def fresh(out: Path, told: Mapping[str, Any], seed: int, net: Any, config: Any) -> Card:
+    """A folder of a model with the weights that torch begins with."""
+    import torch
+
+    (out / PLACES).write_text(json.dumps(told, sort_keys=True) + "\n", "utf-8")
+    torch.manual_seed(seed)
+    net(config).save_pretrained(out)
+    return finish(out, "float32")

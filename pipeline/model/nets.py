@@ -401,7 +401,8 @@ class Fused(PreTrainedModel):
 
 
 OURS: dict[str, type[PreTrainedModel]] = {
-    each.config_class.model_type: each for each in (Conv, Nodes, Denoiser, Canvas, Cloud, Patches, Described, Letters, Fused)
+    each.config_class.model_type: each
+    for each in (Conv, Nodes, Denoiser, Canvas, Cloud, Patches, Described, Letters, Fused)
 }
 
 # Those that need a library more, by name.

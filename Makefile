@@ -87,6 +87,10 @@ proofs: setup  ## what each new method does against its control: three seeds, an
 recipes: setup  ## what every method does against its control (docs/methods.md): goes on where it stopped, half an hour
 	@PYTHONPATH=. python benchmarks/recipes.py
 
+.PHONY: conformance
+conformance: setup  ## every cell of the survey of distillation once (docs/conformance.md), three minutes
+	@PYTHONPATH=. python benchmarks/conformance.py
+
 # What is compared with, and vLLM, outside our environment; `benchmarks/*.txt` each make one.
 PEERS := $(patsubst benchmarks/%.txt,.venv-%/.installed,$(wildcard benchmarks/peers*.txt))
 VLLM := .venv-vllm

@@ -14,7 +14,8 @@ import re
 import subprocess
 import sys
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping, Set
+from contextlib import contextmanager
 from contextvars import copy_context
 from pathlib import Path
 from uuid import UUID
@@ -27,7 +28,7 @@ from prefect.cache_policies import NO_CACHE
 from prefect.client.orchestration import get_client
 from prefect.context import FlowRunContext
 from prefect.futures import PrefectFuture, wait
-from prefect.runtime import deployment
+from prefect.runtime import deployment, flow_run
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.states import Cancelled, Completed, Failed, State
 
@@ -132,43 +133,55 @@ def distill(
 def run_all(run: Run, instances: list[Instance]) -> State:
     """Submit one task per instance, wait for all, and sum up."""
     futures: dict[str, PrefectFuture[State]] = {}
-    context = FlowRunContext.get()
-    assert context is not None and context.flow_run is not None
-    over = threading.Event()
-    # The context holds the server's address; a thread does not inherit it.
-    arguments = (obey, context.flow_run.id, run.children, over)
-    watcher = threading.Thread(target=copy_context().run, args=arguments, daemon=True)
-    watcher.start()
-    try:
-        for instance in instances:
-            upstream = [futures[name] for name in instance.needs if name in futures]
-            futures[instance.name] = bring_up_to_date.submit(instance.name, run, wait_for=upstream, return_state=False)
-        wait(list(futures.values()))
-    except KeyboardInterrupt:
-        run.children.stop()
-        wait(list(futures.values()))
-    except BaseException:  # Prefect's signal that this process must end
-        run.children.stop()
-        raise
-    finally:
-        over.set()
-    watcher.join()
+    with obeying(run.children.stop, run.children.pause):
+        try:
+            for instance in instances:
+                upstream = [futures[name] for name in instance.needs if name in futures]
+                futures[instance.name] = bring_up_to_date.submit(
+                    instance.name, run, wait_for=upstream, return_state=False
+                )
+            wait(list(futures.values()))
+        except KeyboardInterrupt:
+            run.children.stop()
+            wait(list(futures.values()))
+        except BaseException:  # Prefect's signal that this process must end
+            run.children.stop()
+            raise
     return sum_up(run, {name: future.state for name, future in futures.items()})
 
 
-def obey(flow_run: UUID, children: Children, over: threading.Event, every_s: float = 2.0) -> None:
-    """Let no child start while somebody has paused this run, and stop all when somebody cancels it. No runner does the
-    one, nor the other for a run that was started by hand."""
+@contextmanager
+def obeying(stop: Callable[[], None], pause: Callable[[bool], None], every_s: float = 2.0) -> Iterator[None]:
+    """Pause what is done in this context while somebody has paused this run, and stop it when somebody cancels the run,
+    or one that it is a part of. No runner does the one, nor the other for a run that was started by hand."""
+    context, over = FlowRunContext.get(), threading.Event()
+    assert context is not None and context.flow_run is not None
+    runs = {context.flow_run.id, UUID(flow_run.root_flow_run_id)}
+    # The context holds the server's address; a thread does not inherit it.
+    arguments = (obey, runs, stop, pause, over, every_s)
+    watcher = threading.Thread(target=copy_context().run, args=arguments, daemon=True)
+    watcher.start()
+    try:
+        yield
+    finally:
+        over.set()
+    watcher.join()
+
+
+def obey(
+    runs: Set[UUID], stop: Callable[[], None], pause: Callable[[bool], None], over: threading.Event, every_s: float
+) -> None:
+    """Look at the states of runs until it is over, and do as they say."""
     with get_client(sync_client=True) as client:
         while not over.wait(every_s):
             try:
-                state = client.read_flow_run(flow_run).state
+                states = [state for run in runs if (state := client.read_flow_run(run).state)]
             except httpx.HTTPError:  # a server that restarts is no reason to stop
                 continue
-            if state is not None and (state.is_cancelling() or state.is_cancelled()):
-                children.stop()
+            if any(state.is_cancelling() or state.is_cancelled() for state in states):
+                stop()
                 return
-            children.pause(state is not None and state.is_paused())
+            pause(any(state.is_paused() for state in states))
 
 
 def sum_up(run: Run, states: Mapping[str, State]) -> State:

@@ -99,7 +99,8 @@ def rounds(
                 log.info(_stillhouse("unroll", "--rounds", "1").strip())
             state = distill(return_state=True)
             if not state.is_completed():
-                return state
+                # Anew: one that another run ended in counts as one of several, and loses its name and message.
+                return State(type=state.type, name=state.name, message=state.message)
     except RoundsError as error:
         return Failed(message=str(error))
 

@@ -14,17 +14,20 @@ import itertools
 import json
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+import tempfile
+import threading
+import time
+from collections.abc import Iterator, Sequence, Set
 from dataclasses import dataclass
 from statistics import fmean, stdev
 
 from prefect import flow, get_run_logger
 from prefect.artifacts import create_table_artifact
 from prefect.settings import PREFECT_API_URL, temporary_settings
-from prefect.states import Completed, Failed, State
+from prefect.states import Cancelled, Completed, Failed, State
 from scipy.stats import t as student
 
-from flows.distill import ended
+from flows.distill import ended, obeying
 
 
 class SweepError(Exception):
@@ -102,7 +105,8 @@ def sweep(line: str, varied: list[str], seeds: str, measure: str = "accuracy", w
                 _dvc("exp", "run", "--queue", "--force", "--name", trial.name, *overrides)
         if missing := [trial for trial in asked if trial.name not in there]:
             log.info(f"{len(missing)} of {len(asked)} experiments are to be run")
-            _dvc("exp", "run", "--run-all", "--jobs", str(workers))
+            if not _run_queue(workers, {trial.name for trial in missing}):
+                return Cancelled(message="the experiments that ran are kept; the same sweep goes on with the others")
             there = _measured(line, measure)
         found: dict[tuple[str, ...], dict[str, float]] = {}
         for trial in asked:
@@ -139,6 +143,52 @@ def _measured(line: str, measure: str) -> dict[str, float]:
                     if value is not None:
                         found[experiment["name"]] = value
     return found
+
+
+def _run_queue(workers: int, names: Set[str]) -> bool:
+    """Run what is queued; False if somebody cancelled the run or interrupted it. DVC's own workers would go on, so then
+    they are stopped, and these experiments ended, or taken out of the queue."""
+    command = [sys.executable, "-m", "dvc", "exp", "run", "--run-all", "--jobs", str(workers)]
+    cancelled = threading.Event()
+    # No pipe: the workers, which DVC leaves behind, would hold it open.
+    with tempfile.TemporaryFile("w+") as told:
+        child = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=told)
+
+        def stop() -> None:
+            cancelled.set()
+            child.terminate()
+
+        try:
+            with obeying(stop, lambda paused: None):
+                child.wait()
+        except KeyboardInterrupt:
+            stop()
+        except BaseException:  # Prefect's signal that this process must end
+            stop()
+            raise
+        finally:
+            if cancelled.is_set():
+                child.wait()
+                _end(names)
+        told.seek(0)
+        if child.returncode and not cancelled.is_set():
+            raise SweepError(f"dvc exp run failed: {told.read().strip()}")
+    return not cancelled.is_set()
+
+
+def _end(names: Set[str], patience_s: float = 60.0) -> None:
+    """Stop DVC's workers, interrupt those of these experiments that run, and forget those that are queued."""
+    _dvc("queue", "stop")
+    deadline = time.monotonic() + patience_s
+    while time.monotonic() < deadline:
+        lines = (line.split() for line in _dvc("queue", "status").splitlines())
+        states = {words[1]: words[-1] for words in lines if len(words) > 1 and words[1] in names}
+        running, queued = ([name for name, state in states.items() if state == s] for s in ("Running", "Queued"))
+        if queued:
+            _dvc("queue", "remove", *queued)
+        if not running:
+            return
+        _dvc("queue", "kill", *running)
 
 
 def _dvc(*arguments: str) -> str:

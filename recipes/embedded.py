@@ -28,8 +28,8 @@ from pipeline.model.chat import Chat
 from pipeline.model.folder import TOKENIZER_FILES
 from pipeline.model.load import load
 from pipeline.origins.fresh import gpt2
-from pipeline.sources.procedural import DOMAINS, Dice, solution
 from pipeline.tables import ids
+from pipeline.text.procedures import DOMAINS, Dice, solution
 from pipeline.training.checkpoints import Checkpoints
 from pipeline.training.loop import Trainer, Turn
 from pipeline.training.recipe import Recipe

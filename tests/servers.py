@@ -111,6 +111,8 @@ class Faults:
         # A prompt in tokens is one of the tests' tokenizer, whose tokens are bytes, or of any other.
         prompt = bytes(i % 256 for i in body["prompt"]).decode("utf-8", "replace") if "prompt" in body else None
         prompt = body["messages"][-1]["content"] if prompt is None else prompt
+        if isinstance(prompt, list):
+            prompt = "".join(part["text"] for part in prompt if part["type"] == "text")
         faults, _, question = prompt.rpartition("|")
         self.attempts[prompt] += 1
         self.times[prompt].append(time.monotonic())

@@ -56,7 +56,7 @@ def requests_for(prompts: pa.Table, model: Path, sampling: Sampling, k: int, see
                 f"prompt {row['prompt_id']} is about arrays ({names}), and {model.name} is asked in words alone "
                 f"({card['backend']}): ask a model that is shown them"
             )
-        rendered = None if renderer is None else renderer.prompt(row["messages"])
+        rendered = None if renderer is None else renderer.prompt(row["messages"], len(row["inputs"] or ()))
         # Of one that answers with the solution, another solution is another answer.
         said = row["solution"], *ids.of_arrays(row["truth"])
         decides = ids.digest("solution", engine, *said) if traits.get("solutions") else engine

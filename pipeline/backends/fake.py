@@ -14,13 +14,15 @@ from pipeline.errors import Refused
 from pipeline.kinds.backend import PLAIN, Answer, Backend, GenerateRequest, Reading, Sampling, Tokens, Want, backend
 from pipeline.tables import ids
 
+TASKS = re.compile(r"^\d+\. (\S.*)$", re.M)
 SUM = re.compile(r"(\d+) ?([-+*]) ?(\d+)", re.ASCII)
 LONGEST = 12
 
 
 @backend(gives=("generate",), computes=True, shaped_by=("wrong",))
 def words(*, folder: Path, card: dict[str, Any], how: How) -> AbstractContextManager[Backend]:
-    """`fake:` and some of the prompt's own words; where the prompt has a sum such as `3 + 4`, its result.
+    """`fake:` and some of the prompt's own words; where the prompt has a sum such as `3 + 4`, its result; where it has
+    a numbered list, one as long, with the words of a place drawn from those that stand there.
 
     Paper: none; it answers without understanding anything, and every answer of it says that it is fake.
     Differs: nothing.
@@ -50,6 +52,10 @@ class _Words:
 
     def _words_for(self, prompt: str, seed: int) -> list[str]:
         draw = ids.generator(seed, "fake", prompt)
+        if len(shown := [task.split() for task in TASKS.findall(prompt)]) > 1:
+            shortest = min(map(len, shown))
+            drawn = [[shown[draw.integers(len(shown))][place] for place in range(shortest)] for _ in shown]
+            return ["fake:", *(word for n, task in enumerate(drawn, 1) for word in (f"\n{n}.", *task))]
         if found := SUM.search(prompt):
             a, b = int(found[1]), int(found[3])
             result = {"+": a + b, "-": a - b, "*": a * b}[found[2]]

@@ -17,7 +17,7 @@ import orjson
 from pipeline.core.run import How
 from pipeline.core.settings import Endpoint, RunSettings
 from pipeline.errors import Refused
-from pipeline.gateway.completions import Completions, Served, Unreadable
+from pipeline.gateway.completions import Completions, Served, Unreadable, with_pictures
 from pipeline.gateway.connection import Connection, Passing, Reply
 from pipeline.gateway.pace import Pace
 from pipeline.gateway.rounds import Job, Rounds
@@ -41,13 +41,15 @@ from pipeline.model.chat import Chat
     gives=("form", "generate", "token_logprobs", "structured", "read", "topk_logprobs"),
     shaped_by=("api", "chat", "logprobs", "token_ids", "n", "structured"),
     renders=lambda card: card.get("api") == "completions",
+    shown=True,
 )
 def openai(*, folder: Path, card: dict[str, Any], how: How) -> AbstractContextManager[Backend]:
     """The endpoint that `run.endpoints` names for this model: its chat completions, or its plain ones.
 
     Paper: none.
     Differs: every sample is a request with a seed of its own, cut to the 31 bits all servers take; with `n` above 1,
-    n samples of a prompt are one request with the seed of the first.
+    n samples of a prompt are one request with the seed of the first. A picture is a part of the last turn, before its
+    words, as a data URL.
     """
     served, endpoint = Served.model_validate(card), endpoint_of(folder.name, how.settings)
     if endpoint.batch is not None:
@@ -163,7 +165,9 @@ class Gateway:
                 continue
             job = Job(asked, self.format.body(asked[0], fixed, len(asked)))
             if self.ledger.capped:
-                job.bound = self._bound(asked[0].messages, prompt_tokens, len(asked) * sampling.max_tokens)
+                # What a picture costs no tokenizer tells: its bytes are more.
+                words = None if asked[0].inputs else prompt_tokens
+                job.bound = self._bound(with_pictures(asked[0]), words, len(asked) * sampling.max_tokens)
             yield job
 
     def _bound(self, messages: Any, prompt_tokens: int | None, completion_tokens: int) -> tuple[int, float]:

@@ -38,6 +38,7 @@ from pipeline.kinds.backend import (
     backend,
 )
 from pipeline.model.chat import Chat
+from pipeline.tables.pictures import files, pixels
 from pipeline.text.thinking import split_thinking
 
 if TYPE_CHECKING:
@@ -75,6 +76,7 @@ END_S = 20.0
     gives=("form", "generate", "read", "token_logprobs", "topk_logprobs", "structured"),
     computes=True,
     renders=lambda card: True,
+    shown=True,
     packages=("vllm",),
 )
 @contextmanager
@@ -122,7 +124,7 @@ class _Job(Generic[T]):
     """What one request asks of the engine, and what is made of its outcome."""
 
     id: str
-    token_ids: list[int]
+    prompt: Any
     params: vllm.SamplingParams
     finish: Callable[[vllm.RequestOutput], T]
 
@@ -148,11 +150,12 @@ class VllmModel:
 
     def _jobs_of(self, requests: Sequence[GenerateRequest], sampling: Sampling) -> Iterator[_Job[Answer] | Answer]:
         form = None if sampling.structured is None else _form(sampling.structured)
-        prompt_id, token_ids = None, []
+        prompt_id, token_ids, shown = None, [], []
         # Samples of one prompt follow each other, so that they find its prefix cached.
         for request in sorted(requests, key=lambda r: (r.prompt_id, r.sample)):
             if request.prompt_id != prompt_id:
-                prompt_id, token_ids = request.prompt_id, self.chat.prompt(request.messages)
+                prompt_id, shown = request.prompt_id, _pictures(request)
+                token_ids = self.chat.prompt(request.messages, len(shown))
             length = len(token_ids)
             room = min(sampling.max_tokens, self.context - length)
             if error := self._no_room(length, room):
@@ -172,7 +175,10 @@ class VllmModel:
                 detokenize=bool(sampling.stop),
                 **_common(),
             )
-            yield _Job(request.request_id, token_ids, params, lambda output: self._answer(output, sampling))
+            prompt = inputs.tokens_input(token_ids)
+            if shown:
+                prompt = {"prompt_token_ids": token_ids, "multi_modal_data": {"image": shown}}
+            yield _Job(request.request_id, prompt, params, lambda output: self._answer(output, sampling))
 
     def _no_room(self, length: int, room: int) -> str | None:
         if room < 1:
@@ -230,7 +236,8 @@ class VllmModel:
             detokenize=False,
             **_common(),
         )
-        return _Job(sequence.id, sequence.asked()[0], params, lambda output: _reading(output, sequence, top_k))
+        prompt = inputs.tokens_input(sequence.asked()[0])
+        return _Job(sequence.id, prompt, params, lambda output: _reading(output, sequence, top_k))
 
     def _run(self, jobs: Iterator[_Job[T] | T]) -> Iterator[T]:
         """The outcome of every job as it is there; what needs no engine passes through."""
@@ -264,9 +271,19 @@ class VllmModel:
 
     def _add(self, job: _Job[Any]) -> None:
         try:
-            self.engine.add_request(job.id, inputs.tokens_input(job.token_ids), job.params)
+            self.engine.add_request(job.id, job.prompt, job.params)
         except ValueError as error:
             raise Refused(f"vLLM does not take what is asked of {self.name}: {error}") from error
+
+
+def _pictures(request: GenerateRequest) -> list[Any]:
+    """The pictures that a request is about, as vLLM takes them."""
+    from PIL import Image
+
+    try:
+        return [Image.fromarray(pixels(file, channels=3)) for file in files(request.inputs)]
+    except Refused as error:
+        raise Refused(f"prompt {request.prompt_id} {error}") from error
 
 
 def _start(folder: Path, dtype: str, settings: RunSettings) -> vllm.LLMEngine:

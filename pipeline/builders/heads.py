@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 else:
     torch = lazy("torch")
 
-CLASSIFIER = "classifier.text"
+CLASSIFIERS = ("classifier.text", "classifier.image")
+OF_TEXT = CLASSIFIERS[:1]
 Name = Annotated[str, Field(pattern=NAME)]
 PartOfOne = Annotated[float, Field(ge=0, le=1)]
 
@@ -35,7 +36,12 @@ def _named(arguments: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 @builder(
-    bases=(CLASSIFIER, CAUSAL), donors=(CLASSIFIER, CAUSAL), keeps=True, random=False, heads=_named, finds=("network",)
+    bases=(*CLASSIFIERS, CAUSAL),
+    donors=(*CLASSIFIERS, CAUSAL),
+    keeps=True,
+    random=False,
+    heads=_named,
+    finds=("network",),
 )
 def dual(*, head: Name = "kd", share: PartOfOne = 0.5, temperature: PositiveFloat = 1.0) -> Builder:
     """A second head over the same outcomes, which begins as the donor's own head: one for labels, one for a teacher.
@@ -55,7 +61,7 @@ def dual(*, head: Name = "kd", share: PartOfOne = 0.5, temperature: PositiveFloa
     return make
 
 
-@builder(bases=(CLASSIFIER, CAUSAL), donors=(), keeps=True, random=True, heads=_named, finds=("network",))
+@builder(bases=(*CLASSIFIERS, CAUSAL), donors=(), keeps=True, random=True, heads=_named, finds=("network",))
 def add(
     *,
     head: Name,
@@ -82,7 +88,7 @@ def add(
     return make
 
 
-@builder(bases=(CLASSIFIER,), donors=(CLASSIFIER,), keeps=True, random=True, finds=("network",))
+@builder(bases=CLASSIFIERS, donors=CLASSIFIERS, keeps=True, random=True, finds=("network",))
 def linear() -> Builder:
     """A head of random weights in place of the model's own, over the outcomes of the donor.
 
@@ -99,7 +105,7 @@ def linear() -> Builder:
     return make
 
 
-@builder(bases=(CLASSIFIER,), donors=(CLASSIFIER, CAUSAL), keeps=True, random=False, finds=("network",))
+@builder(bases=OF_TEXT, donors=(*OF_TEXT, CAUSAL), keeps=True, random=False, finds=("network",))
 def prototypes() -> Builder:
     """A head that names the outcome whose own name, as the donor reads it, has the nearest state.
 
@@ -116,7 +122,7 @@ def prototypes() -> Builder:
     return make
 
 
-@builder(bases=(CLASSIFIER,), donors=(CLASSIFIER, CAUSAL), keeps=True, random=False, finds=("network",))
+@builder(bases=OF_TEXT, donors=(*OF_TEXT, CAUSAL), keeps=True, random=False, finds=("network",))
 def from_embeddings(*, temperature: PositiveFloat = 0.1) -> Builder:
     """A head of the outcomes' names as the donor reads them: the unit vectors of their states, over a temperature.
 
@@ -166,7 +172,9 @@ def _linear(weight_VD: torch.Tensor, bias_V: torch.Tensor | None) -> torch.nn.Li
 
 
 def _outcomes(folder: Path) -> list[str]:
-    return find("network", CLASSIFIER).factory().outcomes(folder / "tokenizer")
+    form = folder / "tokenizer"
+    names: list[str] = find("network", network_of(form)).factory().outcomes(form)
+    return names
 
 
 def _read(names: Sequence[str], donor: Path, own: torch.nn.Linear) -> torch.Tensor:
@@ -212,8 +220,8 @@ def _replaced(base: Path, net: Any, out: Path, made: torch.nn.Linear, names: Seq
     if heads.of(net):
         raise Refused(f"{base.name} has heads beside its own, which stand for its outcomes: replace its own head first")
     setattr(net, "classifier" if hasattr(net, "classifier") else "score", made)
-    net.config.id2label = {i: f"LABEL_{i}" for i in range(len(names))}
-    net.config.label2id = {label: i for i, label in net.config.id2label.items()}
+    net.config.id2label = dict(enumerate(names))
+    net.config.label2id = {name: i for i, name in enumerate(names)}
     places = json.loads((base / PLACES).read_text("utf-8")) | {"outcomes": list(names)}
     return _kept(base, net, out, places)
 

@@ -31,18 +31,23 @@ def arguments(command: argparse.ArgumentParser) -> None:
 def run(training: str | None, as_json: bool) -> None:
     """Tell of every round whose student has been evaluated."""
     given = load(PARAMS)
-    stem, there = _stem(given, training), written(given)
-    file = DATA / "reports" / "metrics.json"
-    metrics = json.loads(file.read_text("utf-8")) if file.exists() else {}
-    rows = []
-    for number in range(1, there + 1):
-        if (row := _row(given, metrics, f"{stem}{number}", number)) is None:
-            break
-        rows.append(row)
+    rows, there = history(given, training), written(given)
     if as_json:
         print(json.dumps({"written": there, "rounds": rows}))
         return
     show([told(row) for row in rows] or [f"no round has been evaluated yet; {there} are written"])
+
+
+def history(given: Mapping[str, Any], training: str | None) -> list[dict[str, Any]]:
+    """The table of rounds: a row for each whose student has been evaluated, up to the first that was not."""
+    stem, rows = _stem(given, training), list[dict[str, Any]]()
+    file = DATA / "reports" / "metrics.json"
+    metrics = json.loads(file.read_text("utf-8")) if file.exists() else {}
+    for number in range(1, written(given) + 1):
+        if (row := _row(given, metrics, f"{stem}{number}", number)) is None:
+            break
+        rows.append(row)
+    return rows
 
 
 def told(row: Mapping[str, Any]) -> str:

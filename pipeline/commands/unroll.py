@@ -7,12 +7,13 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from pipeline.commands.rounds import history
 from pipeline.commands.screen import show
 from pipeline.core.workspace import PARAMS
 from pipeline.errors import Refused
 from pipeline.plan.reading import load
 from pipeline.plan.resolve import resolve
-from pipeline.plan.rounds import appended, joined, with_rounds, written
+from pipeline.plan.rounds import BY, CHOOSE, SECTION, appended, joined, with_rounds, written
 from pipeline.plan.unroll import copies_of, rewritten, unrolled
 
 ABOUT = "repeat trainings with several seeds, or write further rounds, as entries of params.yaml"
@@ -83,7 +84,9 @@ def _rounds(given: Mapping[str, Any], more: int) -> tuple[str, str]:
     """The text with further rounds, and what is told of it."""
     if more < 1:
         raise Refused(f"--rounds: must be at least 1, not {more}")
-    entries = with_rounds(given, more)
+    by = (given.get(SECTION) or {}).get(CHOOSE, {}).get(BY)
+    gains = {row["round"]: row["gain"] for row in history(given, by)} if by else {}
+    entries = with_rounds(given, more, gains)
     resolve(joined(given, entries))
     told = f"rounds 1 to {written(given) + more} are there, {sum(map(len, entries.values()))} entries of them new"
     return appended(PARAMS.read_text("utf-8"), entries), told

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from pipeline.core.methods import Use, available, find
+from pipeline.core.methods import Method, Use, available, find
 from pipeline.core.stage import Instance, Plan
 
 # What a model's terms say that may not be trained on.
@@ -94,9 +94,15 @@ def taps_of(plan: Plan, signals: str) -> frozenset[str]:
     """The taps of its teacher that a table of signals holds."""
     makers = _makers(plan, [signals])
     own = [{*getattr(i.params, "taps", ())} for i in makers]
-    added = [{*use.method.traits.get("adds", ())} for i in makers for use in i.params.methods()]
+    added = [{*adds(use.method, use.arguments)} for i in makers for use in i.params.methods()]
     before = [taps_of(plan, folder) for i in makers for folder in i.inputs.get("signals", ())]
     return frozenset().union(*own, *added, *before)
+
+
+def adds(method: Method, arguments: Mapping[str, Any]) -> tuple[str, ...]:
+    """The taps that a transform adds with these arguments."""
+    declared = method.traits.get("adds", ())
+    return tuple(declared(arguments) if callable(declared) else declared)
 
 
 def heads_of(plan: Plan, model: str) -> frozenset[str]:

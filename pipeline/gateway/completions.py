@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 from typing import Any, Literal
@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, PositiveInt
 from pipeline.errors import Refused
 from pipeline.kinds.backend import Answer, GenerateRequest, Messages, Reading, Sampling, Structured, Tokens
 from pipeline.model.chat import Chat
+from pipeline.tables.pictures import data_url, files
 from pipeline.text.thinking import parted, split_thinking, written
 
 THINKING = ("reasoning", "reasoning_content", "thinking", "reasoning_details")
@@ -119,9 +120,14 @@ class Completions:
         """One HTTP request for n samples; its seed is cut to the 31 bits that every server takes."""
         body = {**fixed, "seed": request.seed % 2**31}
         if self.served.api == "completions":
+            if request.inputs:
+                raise Refused(
+                    f"prompt {request.prompt_id} shows pictures, and plain completions are asked in words alone: write "
+                    f"`api: chat` into acquire.{self.name}"
+                )
             body["prompt"] = self.prompt(request.messages)
         else:
-            body["messages"] = request.messages
+            body["messages"] = with_pictures(request)
         if n > 1:
             body["n"] = n
         return orjson.dumps(body)
@@ -304,6 +310,21 @@ class Completions:
             raise self._never("a reading", "prompt_logprobs", error) from error
         tail = 1.0 - np.exp(logprobs_NK.astype(np.float64)).sum(-1)
         return Reading(tokens.id, target, ids_NK, logprobs_NK, np.maximum(tail, 0.0).astype(np.float32))
+
+
+def with_pictures(request: GenerateRequest) -> Sequence[Mapping[str, Any]]:
+    """A request's messages; the pictures that it is about stand before the words of the last turn."""
+    if not request.inputs:
+        return request.messages
+    try:
+        shown = files(request.inputs)
+    except Refused as error:
+        raise Refused(f"prompt {request.prompt_id} {error}") from error
+    *before, last = request.messages
+    parts: list[dict[str, Any]] = [{"type": "image_url", "image_url": {"url": data_url(file)}} for file in shown]
+    if last["content"]:
+        parts.append({"type": "text", "text": last["content"]})
+    return [*before, {"role": last["role"], "content": parts}]
 
 
 def _form(structured: Structured) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """What an augmentation is given and gives: a micro-batch as its network looks at it, and another in its place.
 
-B rows of the micro-batch, R of what is made of it; each has one place.
+B rows of the micro-batch, R of what is made of it. A row has one place, or several, of which some may be hidden.
 """
 
 from __future__ import annotations

@@ -24,6 +24,9 @@ else:
 network = marker("network")
 # What `collate` calls the links of its places, [2, E]: row 0 learns from row 1.
 LINKS = "links_2E"
+# And what says of each of a row's places whether it is hidden, [B, P]: 1, or 0 if it is seen, -1 where a row has no
+# more places. What stands at a place that is seen is not to be found: it is unknown.
+HIDDEN = "hidden"
 
 
 @dataclass(frozen=True)

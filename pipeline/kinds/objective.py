@@ -17,7 +17,8 @@ distribution, `all` outcomes (no top-k), the `reference` log-probability of targ
 of `other` tokens, or `none`. `across` is how places of other tokens are aligned, by `bytes` or by `position`; then a
 place is a group of them. `shift: False`: a number added to all logits of a place counts. `alone: False`: a value
 depends on other items, so the whole of a step is looked at together, or the whole of a set; `whole: True`: a set's
-value depends on other sets too. `surrogate: True`: the gradient is not the value's derivative, on purpose.
+value depends on other sets too. `both: True`: it tells places of known outcome from others, so it stands on all of them
+unless a term says otherwise. `surrogate: True`: the gradient is not the value's derivative, on purpose.
 
 A *play* calls networks on what it makes, rather than looking at what they said: it reads `networks`, and all chance
 comes in as `draws`, so that it is a function of its view as any other.

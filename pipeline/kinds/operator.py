@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Protocol
+from typing import Annotated, Any, Literal, Protocol, get_args
 
 from pipeline.core.methods import marker
 from pipeline.kinds.source import Message
@@ -12,6 +12,10 @@ from pipeline.tables import ids
 
 Teacher = Annotated[str, "teacher"]  # the entry of generate whose answers are the teacher's
 Student = Annotated[str, "student"]  # and the student's
+
+# How what was trained on was brought out of a model, in the words of Xu et al. 2024 (arXiv 2402.13116), section 3.
+Elicitation = Literal["labeling", "expansion", "curation", "feature", "feedback", "self-knowledge"]
+ELICITED: tuple[Elicitation, ...] = get_args(Elicitation)
 
 
 @dataclass(frozen=True)
@@ -112,7 +116,6 @@ class Operator(Protocol):
 
 
 # Traits: `reads`, whether a parent is a prompt (`prompts`) or an answer (`answers`); `elicitation`, what the answers to
-# its children bring out of a model, in the words of Xu et al. 2024 (arXiv 2402.13116, section 3): `labeling`,
-# `expansion`, `curation`, `feature`, `feedback` or `self-knowledge`; `verdict`, of one that asks about answers, what a
-# judge reads in the replies (`kinds/judge.py`).
+# its children bring out of a model, where what an answer is read for is `labeling` and then that of the question itself
+# stands; `verdict`, of one that asks about answers, what a judge reads in the replies (`kinds/judge.py`).
 operator = marker("operator")

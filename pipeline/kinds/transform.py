@@ -67,7 +67,7 @@ class Transform(Protocol):
         ...
 
 
-# Traits: `aligned`: `beside` is another teacher's on the same examples. `adds`, the taps that it adds. `labelled`:
-# whether it looks at outcomes that are known, which `beside` must have. `topk: False`: it needs whole distributions.
-# `random`: whether the seed matters.
+# Traits: `aligned`: `beside` is another teacher's on the same examples. `adds`, the taps that it adds, or a function
+# from its arguments to these. `labelled`: whether it looks at outcomes that are known, which `beside` must have. `topk:
+# False`: it needs whole distributions. `random`: whether the seed matters.
 transform = marker("transform")

@@ -7,9 +7,11 @@ import json
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from pipeline.core.methods import Method, find
@@ -25,7 +27,12 @@ DENOISERS: dict[str, tuple[str, dict[str, Any]]] = {
     "points.denoiser": ("points.denoiser", {}),
     "images.denoiser": ("diffusion.pictures", {"size": (4, 4)}),
 }
-# Texts of letters that every model here knows.
+PATCHED: dict[str, Any] = {"size": (8, 8), "channels": 1, "patch": 4}
+PICTURES: dict[str, tuple[str, dict[str, Any]]] = {
+    "classifier.image": ("vision.vit", {**PATCHED, "outcomes": ("a", "b")}),
+    "masked.patches": ("vision.patches", PATCHED),
+}
+# Texts of letters that every model of words here knows.
 TEXTS = ("abba", "b", "aab")
 
 
@@ -41,6 +48,11 @@ def model(network: str, seed: int) -> tempfile.TemporaryDirectory[str]:
     elif network in DENOISERS:
         origin, more = DENOISERS[network]
         fill = build(find("origin", origin), {"width": 8, "layers": 1, "seed": seed, **more})
+    elif network in PICTURES:
+        name, told = PICTURES[network]
+        fill = build(find("origin", name), {**{k: v for k, v in SIZES.items() if k != "context"}, **told, "seed": seed})
+    elif network == "language.masked":
+        fill = build(find("origin", "text.masked"), {**SIZES, "alphabet": "abcd", "seed": seed})
     else:
         fill = build(find("origin", "text.bert"), {**SIZES, "alphabet": "abcd", "outcomes": ("a", "b"), "seed": seed})
     (folder / "model.json").write_text(json.dumps(fill(folder)), "utf-8")
@@ -78,8 +90,8 @@ def cases(method: Method) -> Iterator[Case]:
     """A builder with several arguments, on every network of a base that it takes with them."""
     for base in method.traits["bases"]:
         donors = method.traits["donors"] or (base,)
-        for given in arguments(method, {}):
-            case = Case(method, given, (base, base if base in donors else donors[0]), build(method, given))
+        for given, donor in product(arguments(method, {}), (base,) if base in donors else donors):
+            case = Case(method, given, (base, donor), build(method, given))
             with tempfile.TemporaryDirectory() as place:
                 try:
                     case.made(Path(place) / "out")
@@ -95,7 +107,7 @@ def opened(folder: Path) -> tuple[Any, Any]:
 
 
 def states(folder: Path) -> torch.Tensor:
-    """What a model's own head is given of the texts, one after another."""
+    """What a model's own head is given of the texts, one after another, or of pictures."""
     from pipeline.model.chat import Chat
 
     network, net = opened(folder)
@@ -104,6 +116,10 @@ def states(folder: Path) -> torch.Tensor:
         noise = torch.randn(shape, generator=torch.Generator().manual_seed(0)).numpy()
         with torch.no_grad():
             return network.look(net, network.batch([noise]), ()).states_ND
+    if network_of(folder / "tokenizer") in PICTURES:
+        pictures = np.random.default_rng(0).integers(0, 256, (3, *PATCHED["size"], 1)).astype(np.uint8)
+        with torch.no_grad():
+            return network.look(net, network.batch(pictures), ()).states_ND
     chat, found = Chat(folder / "tokenizer"), []
     for text in TEXTS:
         tokens = torch.tensor([chat.encode(text)])

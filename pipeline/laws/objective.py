@@ -91,6 +91,8 @@ class Case:
         draw = torch.Generator().manual_seed(seed)
         student, teacher = (torch.randn(n, V, generator=draw, dtype=dtype) * scale for _ in range(2))
         target_N = torch.randint(V - 2, (n,), generator=draw)
+        if self.traits.get("both"):
+            target_N[::3] = -1
         examples = (n + 1) // 2
         weight_B = torch.rand(examples, generator=draw, dtype=dtype) + 0.5
         view = View(

@@ -7,18 +7,17 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from pipeline.core.methods import Method
-from pipeline.kinds.operator import Child, Operator, Parent, Unreadable
+from pipeline.kinds.operator import ELICITED, Child, Operator, Parent, Unreadable
 from pipeline.kinds.source import BadRow, GivenRow
 from pipeline.kinds.verifier import answer_of, metric_of
 from pipeline.laws.law import arguments, build, must
 from pipeline.tables import ids
 from pipeline.text.intake import Intake
 
-ELICITED = ("labeling", "expansion", "curation", "feature", "feedback", "self-knowledge")
 SAID = (
     "1. One more task.\n2. And another, of two\nlines.", "The answer is 12.", "", "12", "{braces} and {} and %s",
     "Question: what is it?\nAnswer: no", '{"points": 3}', '[{"prompt": "One more.", "reference": 4}, 5]',
-    "\u5c0f\u660e\u6709\u82f9\u679c",
+    "1. mul 012 4\n2. sort this", "rev abcd", "\u5c0f\u660e\u6709\u82f9\u679c",
 )  # fmt: skip
 # What an argument of a marked type is given.
 MARKED = {"teacher": "c", "student": "d", "questions": ("Is it long?", "Does it have {braces}?")}

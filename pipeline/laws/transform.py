@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from pipeline.core.graph import adds
 from pipeline.core.methods import Method
 from pipeline.kinds.transform import Signals, Transform
 from pipeline.laws.law import arguments, build, must
@@ -81,7 +82,8 @@ def same_places_whole_distributions(case: Case) -> None:
     numbers = [made.weight_B, made.logprobs_NK, made.tail_N, made.target_logprob_N, *made.features.values()]
     must(all(np.isfinite(each).all() for each in numbers), "a number is not finite")
     added = set(made.features) - set(given.features)
-    must(added == {*case.method.traits.get("adds", ())}, f"it adds the taps {sorted(added)}")
+    filled = case.method.arguments.model_validate(case.arguments).model_dump()
+    must(added == {*adds(case.method, filled)}, f"it adds the taps {sorted(added)}")
     must(all(len(each) == N for each in made.features.values()), "a tap has not a row for every place")
 
 

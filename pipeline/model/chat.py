@@ -168,10 +168,25 @@ class Chat:
         special = {token.content: i for i, token in added.items() if token.special}
         return frozenset(special.values()) - {special[mark] for mark in telling(special)}
 
-    def prompt(self, messages: Messages) -> list[int]:
-        """Token ids [T] of a conversation that the model is to answer."""
+    def prompt(self, messages: Messages, pictures: int = 0) -> list[int]:
+        """Token ids [T] of a conversation that the model is to answer; so many pictures stand before the words of its
+        last turn, each as what the template puts there."""
         stand_ins = self._cutter.stand_ins(m["content"] for m in messages)
-        return self._cutter.cut(self._hidden(self._standing_in(messages, stand_ins), True, stand_ins), stand_ins)
+        said = self._standing_in(messages, stand_ins)
+        text = self._shown(said, pictures) if pictures else self._hidden(said, True, stand_ins)
+        return self._cutter.cut(text, stand_ins)
+
+    def _shown(self, messages: Messages, pictures: int) -> str:
+        """The text of a conversation that shows pictures."""
+        *before, last = messages
+        words, picture = {"type": "text", "text": last["content"]}, {"type": "image"}
+        text, without = (
+            self.text([*before, {**last, "content": [*[picture] * shown, words]}], answer_next=True)  # type: ignore[dict-item]
+            for shown in (pictures, 0)
+        )
+        if str(picture) in text or text == without:
+            raise Refused(f"the chat template of {self.folder} shows no pictures; ask a model that is made for them")
+        return text
 
     def _standing_in(self, messages: Messages, stand_ins: Mapping[str, str]) -> Messages:
         if not stand_ins:

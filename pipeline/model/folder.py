@@ -22,7 +22,10 @@ NETWORK = "network.local"
 PLACES = "places.json"
 # What AdamW remembers of a training that was told to keep it; it decides no answer, and is in no identity.
 MOMENTS = "moments/adamw.safetensors"
-TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "special_tokens_map.json", PLACES)
+TOKENIZER_FILES = (
+    "tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "special_tokens_map.json", PLACES,
+    "preprocessor_config.json", "processor_config.json",
+)  # fmt: skip
 
 
 def network_of(form: Path) -> str:

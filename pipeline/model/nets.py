@@ -233,10 +233,134 @@ class Cloud(PreTrainedModel):
         return self.classifier(seen.masked_fill(~there[:, :, None], 0).amax(1))
 
 
-OURS: dict[str, type[PreTrainedModel]] = {
-    each.config_class.model_type: each for each in (Conv, Nodes, Denoiser, Canvas, Cloud)
-}
+class PatchesConfig(transformers.ViTConfig):
+    """What a `Patches` is made of."""
 
+    model_type = "stillhouse-patches"
+
+
+class Patches(PreTrainedModel):
+    """A ViT over the patches of a picture, of which some are hidden behind a learnt vector; the head is given the
+    states of its class token and of all patches."""
+
+    config_class = PatchesConfig
+    base_model_prefix = "vit"
+    main_input_name = "pixel_values"
+
+    def __init__(self, config: PatchesConfig) -> None:
+        super().__init__(config)
+        self.vit = transformers.ViTModel(config, add_pooling_layer=False, use_mask_token=True)
+        self.classifier = nn.Linear(config.hidden_size, config.num_labels)
+        self.post_init()
+
+    def _init_weights(self, module: nn.Module) -> None:
+        """Layers begin as their own classes make them."""
+
+    def forward(self, pixel_values: torch.Tensor, hidden: torch.Tensor) -> torch.Tensor:
+        """[B, 1 + P, V] of pictures [B, C, H, W] and which of their patches are hidden [B, P]."""
+        return self.classifier(self.vit(pixel_values, bool_masked_pos=hidden == 1).last_hidden_state)
+
+
+class DescribedConfig(PretrainedConfig):
+    """What a `Described` says of a patch: its `pixels`, or its gradients by direction (`hog`), of which `bins`."""
+
+    model_type = "stillhouse-described"
+
+    def __init__(self, kind: str = "hog", patch_size: int = 4, bins: int = 9, **others: Any) -> None:
+        self.kind, self.patch_size, self.bins = kind, patch_size, bins
+        super().__init__(**others)
+
+
+class Described(PreTrainedModel):
+    """What a formula says of each patch of a picture, whether it is hidden or not, brought to mean 0 and variance 1:
+    a teacher without weights, whose head names nothing."""
+
+    config_class = DescribedConfig
+    main_input_name = "pixel_values"
+
+    def __init__(self, config: DescribedConfig) -> None:
+        super().__init__(config)
+        numbers = config.bins if config.kind == "hog" else config.patch_size**2
+        self.classifier = nn.Linear(config.num_channels * numbers, config.num_labels)
+        self.post_init()
+
+    def _init_weights(self, module: nn.Module) -> None:
+        """Nothing is learnt."""
+        if isinstance(module, nn.Linear):
+            nn.init.zeros_(module.weight)
+            nn.init.zeros_(module.bias)
+
+    def forward(self, pixel_values: torch.Tensor, hidden: torch.Tensor) -> torch.Tensor:
+        """[B, 1 + P, V] of pictures [B, C, H, W]."""
+        told_BKHW = self._gradients(pixel_values) if self.config.kind == "hog" else pixel_values
+        side = self.config.patch_size
+        if self.config.kind == "hog":
+            told_BPD = nn.functional.avg_pool2d(told_BKHW, side).flatten(2).transpose(1, 2)
+        else:
+            told_BPD = nn.functional.unfold(told_BKHW, side, stride=side).transpose(1, 2)
+        told_BPD = nn.functional.layer_norm(told_BPD, told_BPD.shape[2:])
+        return self.classifier(torch.cat([torch.zeros_like(told_BPD[:, :1]), told_BPD], 1))
+
+    def _gradients(self, pixels_BCHW: torch.Tensor) -> torch.Tensor:
+        """How steep each channel is at each pixel, in the bin of its direction, which has no sign: [B, C * bins, H,
+        W]."""
+        wide = nn.functional.pad(pixels_BCHW, [1] * 4, mode="replicate")
+        down, right = wide[:, :, 2:, 1:-1] - wide[:, :, :-2, 1:-1], wide[:, :, 1:-1, 2:] - wide[:, :, 1:-1, :-2]
+        turn = torch.atan2(down, right) / torch.pi % 1
+        at = (turn * self.config.bins).long().clamp_max(self.config.bins - 1)
+        steep = nn.functional.one_hot(at, self.config.bins) * torch.hypot(down, right)[..., None]
+        return steep.permute(0, 1, 4, 2, 3).flatten(1, 2)
+
+
+class LettersConfig(transformers.BertConfig):
+    """What a `Letters` is made of: its tokens are the characters, its vocabulary all words of `run` of them."""
+
+    model_type = "stillhouse-letters"
+
+    def __init__(self, tokens: int = 1, run: int = 1, **others: Any) -> None:
+        self.tokens, self.run = tokens, run
+        super().__init__(**{**others, "vocab_size": tokens**run, "num_labels": tokens})
+
+
+class Letters(PreTrainedModel):
+    """A BERT over words of `run` characters each, of which some are hidden behind a learnt vector, as a whole if one of
+    their characters is. A character's state is that of its word and where in it the character stands."""
+
+    config_class = LettersConfig
+    base_model_prefix = "bert"
+    main_input_name = "token_ids"
+
+    def __init__(self, config: LettersConfig) -> None:
+        super().__init__(config)
+        self.bert = transformers.BertModel(config, add_pooling_layer=False)
+        self.hidden = nn.Parameter(torch.randn(config.hidden_size) * config.initializer_range)
+        self.offset = nn.Embedding(config.run, config.hidden_size)
+        self.classifier = nn.Linear(config.hidden_size, config.tokens)
+        self.post_init()
+
+    def _init_weights(self, module: nn.Module) -> None:
+        """Layers begin as their own classes make them."""
+
+    def forward(self, token_ids: torch.Tensor, mask: torch.Tensor, hidden: torch.Tensor) -> torch.Tensor:
+        """[B, T, V] of token_ids and mask [B, T], and which of the tokens behind the first are hidden [B, T - 1]."""
+        run, width = self.config.run, hidden.shape[1]
+        by_word = [
+            nn.functional.pad(each, [0, -width % run]).unflatten(1, (-1, run))
+            for each in (token_ids[:, 1:], mask[:, 1:], hidden)
+        ]
+        spelt_BW = (by_word[0] * self.config.tokens ** torch.arange(run, device=token_ids.device)).sum(2)
+        words = self.bert.embeddings.word_embeddings(torch.cat([token_ids[:, :1], spelt_BW], 1))
+        hides = nn.functional.pad((by_word[2] == 1).any(2), [1, 0])
+        there = torch.cat([mask[:, :1], by_word[1].amax(2)], 1)
+        words = torch.where(hides[..., None], self.hidden, words)
+        read = self.bert(inputs_embeds=words, attention_mask=there).last_hidden_state
+        letters = (read[:, 1:, None] + self.offset.weight).flatten(1, 2)[:, :width]
+        return self.classifier(torch.cat([read[:, :1], letters], 1))
+
+
+OURS: dict[str, type[PreTrainedModel]] = {
+    net.config_class.model_type: net for net in (Conv, Nodes, Denoiser, Canvas, Cloud, Patches, Described, Letters)
+}
 # Those that need a library more, by name.
 EXTRAS = {"stillhouse-unet": "Unet", "stillhouse-geometric": "Geometric"}
 

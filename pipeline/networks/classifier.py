@@ -184,7 +184,7 @@ class Image(Named):
 
     def asked(self, form: Path, messages: Sequence[dict[str, str]], inputs: Cell | None = None) -> np.ndarray:
         """The picture that is asked about, [H, W, C] from 0 to 255."""
-        picture = self.shown(inputs)
+        picture = Image.shown(self, inputs)
         told = json.loads((form / PLACES).read_text("utf-8"))["inputs"][IMAGE]
         if list(picture.shape) != told:
             raise Refused(

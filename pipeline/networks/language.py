@@ -14,13 +14,16 @@ import pyarrow as pa
 
 from pipeline.core.methods import lazy
 from pipeline.errors import Refused
-from pipeline.kinds.network import Network, Packed, Seen, network
+from pipeline.kinds.network import HIDDEN, Network, Packed, Seen, network
 from pipeline.model import heads
 from pipeline.model.chat import Answers, Chat, TrainOn
 from pipeline.model.load import load
 from pipeline.model.taps import Taps
+from pipeline.networks.classifier import GIVES, TOKENS, Text
+from pipeline.networks.masked import looked
 from pipeline.tables.ids import Cell
 from pipeline.tables.lists import inside, lengths, padded, values, whole
+from pipeline.tables.tensors import cell
 
 if TYPE_CHECKING:
     import torch
@@ -130,3 +133,47 @@ class Causal:
         with heads.apart(net):
             net.save_pretrained(out)
         heads.save(net, out)
+
+
+@network(takes=("text", HIDDEN), gives=GIVES, heads=("main",), backend="network.local")
+def masked() -> Network:
+    """A masked language model over characters: places are all tokens but the first, of which an augmentation such as
+    `masks.places` hides some in every step.
+
+    A token that is hidden is to be found; one that is seen is unknown, so a term looks at the hidden ones with `where:
+    labelled` and at the others with `where: unlabelled`. Nothing is hidden when the model is read. The text is the
+    contents of all turns, a line each; answers are not read.
+
+    Paper: Devlin et al. 2019 (BERT, arXiv 1810.04805).
+    Differs: a hidden token is a learnt vector and not a word, so a classifier of the same tokens can begin with the
+    encoder; a model may read several characters as one word (`text.masked`).
+    """
+    return Masked()
+
+
+class Masked(Text):
+    """See `masked`."""
+
+    def pack(self, form: Path, messages: Sequence[dict[str, str]], answer: str, inputs: Cell | None = None) -> Packed:
+        read = self.asked(form, messages, inputs)
+        return Packed(read.tolist(), [(1, len(read))], cell({TOKENS: read}))
+
+    def places(self, shown: np.ndarray) -> int:
+        return len(shown) - 1
+
+    def load(self, folder: Path, dtype: str) -> torch.nn.Module:
+        from pipeline.model.nets import Letters, opened
+
+        net = opened(folder, Letters, dtype)
+        heads.load(net, folder)
+        return net
+
+    def batch(self, read: Sequence[np.ndarray]) -> dict[str, torch.Tensor]:
+        """What `look` needs of texts in tokens, hidden [B, T - 1] beside them."""
+        batch = super().batch(read)
+        return {**batch, HIDDEN: batch["mask"][:, 1:] - 1}
+
+    def look(self, model: torch.nn.Module, inputs: Mapping[str, torch.Tensor], taps: Sequence[str]) -> Seen:
+        """`last` is what the head is given; a module's tap is its output at every place, or at the word of it."""
+        net: Any = model
+        return looked(net, dict(inputs), inputs[HIDDEN] >= 0, taps, net.config.run)

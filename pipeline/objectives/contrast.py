@@ -187,3 +187,71 @@ def _copies(example_N: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 def _unit(states_ND: torch.Tensor) -> torch.Tensor:
     """Brought to length 1."""
     return torch.nn.functional.normalize(states_ND, dim=1)
+
+
+@objective(
+    reads=("features", "teacher_features", "own", "weight_N"),
+    item="place",
+    teacher="features",
+    alone=False,
+    divergence=False,
+)
+def ibot(
+    *,
+    tap: Tap = "last",
+    teacher_tap: TeacherTap = "last",
+    temperature: PositiveFloat = 0.1,
+    teacher_temperature: PositiveFloat = 0.04,
+) -> Objective:
+    """Cross-entropy of what the teacher makes of a place with a linear projection of the student's state of it, which
+    is trained too: a softmax over the width of each, over its temperature. From the teacher's states, at length 1, is
+    taken their mean over the places of the step. With `where: labelled` it is of patches that are hidden.
+
+    Paper: Zhou et al. 2022 (iBOT, arXiv 2111.07832); the teacher is a shadow of the student.
+    Differs: the teacher's state is not projected before, and its centre is of the step and no average over steps.
+    """
+    return Ibot(tap, teacher_tap, temperature, teacher_temperature)
+
+
+class Ibot:
+    """See `ibot`; `modules` makes its projection."""
+
+    def __init__(self, tap: str, teacher_tap: str, temperature: float, teacher_temperature: float) -> None:
+        self.taps, self.teacher_taps = (tap,), (teacher_tap,)
+        self.temperature, self.teacher_temperature = temperature, teacher_temperature
+
+    def modules(self, widths: Mapping[str, int], teacher_widths: Mapping[str, int]) -> torch.nn.Module:
+        """The projection from the student's width to the teacher's."""
+        return torch.nn.Linear(widths[self.taps[0]], teacher_widths[self.teacher_taps[0]])
+
+    def __call__(self, view: View) -> Loss:
+        log_q_ND = (_unit(view.own(view.features[self.taps[0]])) / self.temperature).log_softmax(1)
+        theirs_ND = _unit(view.teacher_features[self.teacher_taps[0]].detach().to(log_q_ND.dtype))
+        centre_D = theirs_ND.sum(0) / max(len(theirs_ND), 1)
+        p_ND = ((theirs_ND - centre_D) / self.teacher_temperature).softmax(1)
+        return Loss(-(p_ND * log_q_ND).sum(1), view.weight_N)
+
+
+@objective(reads=("features", "weight_N"), item="place", teacher="none", alone=False, divergence=False)
+def koleo(*, tap: Tap = "last") -> Objective:
+    """-log of the distance of a place's state to the nearest other of the step, all of length 1: it spreads them out.
+
+    Paper: Sablayrolles et al. 2019 (arXiv 1806.03198), equation 3; Oquab et al. 2024 (DINOv2) beside iBOT.
+    Differs: 0 for a place that is alone.
+    """
+    return Koleo(tap)
+
+
+class Koleo:
+    """See `koleo`."""
+
+    def __init__(self, tap: str) -> None:
+        self.taps = (tap,)
+
+    def __call__(self, view: View) -> Loss:
+        mine_ND = _unit(view.features[self.taps[0]])
+        if len(mine_ND) < 2:
+            return Loss(mine_ND.sum(1) * 0, view.weight_N)
+        near_NN = (mine_ND @ mine_ND.T).detach().fill_diagonal_(-2)
+        apart_N = (mine_ND - mine_ND[near_NN.argmax(1)]).norm(dim=1)
+        return Loss(-apart_N.clamp_min(1e-6).log(), view.weight_N)

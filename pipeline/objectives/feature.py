@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
-from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
+from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
 
 from pipeline.core.methods import lazy
 from pipeline.kinds.objective import Loss, Objective, Tap, TeacherTap, View, objective
@@ -47,6 +47,36 @@ class Hidden:
         if self.distance == "mse":
             return Loss((mine_ND - teachers_ND).square().mean(1), view.weight_N)
         return Loss(1 - torch.nn.functional.cosine_similarity(mine_ND, teachers_ND, dim=1), view.weight_N)
+
+
+@objective(
+    reads=("features", "teacher_features", "own", "weight_N"), item="place", teacher="features", divergence=False
+)
+def smooth(*, tap: Tap = "last", teacher_tap: TeacherTap = "last", beta: PositiveFloat = 2.0) -> Objective:
+    """The smooth L1 distance between the teacher's state and a linear projection of the student's, which is trained
+    with it: the mean over the teacher's width of d^2 / (2 beta) up to a difference d of `beta`, and d - beta / 2 above.
+
+    Paper: Ma et al. 2022 (DMJD, arXiv 2301.00230), what the patches that are seen learn of the same target.
+    Differs: nothing.
+    """
+    return Smooth(tap, teacher_tap, beta)
+
+
+class Smooth:
+    """See `smooth`; `modules` makes its projection."""
+
+    def __init__(self, tap: str, teacher_tap: str, beta: float) -> None:
+        self.taps, self.teacher_taps, self.beta = (tap,), (teacher_tap,), beta
+
+    def modules(self, widths: Mapping[str, int], teacher_widths: Mapping[str, int]) -> torch.nn.Module:
+        """The projection from the student's width to the teacher's."""
+        return torch.nn.Linear(widths[self.taps[0]], teacher_widths[self.teacher_taps[0]])
+
+    def __call__(self, view: View) -> Loss:
+        mine_ND = view.own(view.features[self.taps[0]])
+        theirs_ND = view.teacher_features[self.teacher_taps[0]].detach().to(mine_ND.dtype)
+        apart_ND = torch.nn.functional.smooth_l1_loss(mine_ND, theirs_ND, reduction="none", beta=self.beta)
+        return Loss(apart_ND.mean(1), view.weight_N)
 
 
 @objective(
@@ -176,3 +206,123 @@ def _apart(states_MD: torch.Tensor) -> torch.Tensor:
     """Squared distances."""
     lengths_M = states_MD.square().sum(1)
     return (lengths_M[:, None] + lengths_M - 2 * states_MD @ states_MD.T).clamp_min(0)
+
+
+@objective(
+    reads=("features", "teacher_features", "own", "weight_N"), item="place", teacher="features", divergence=False
+)
+def cosine(
+    *,
+    tap: Tap = "last",
+    teacher_tap: TeacherTap = "last",
+    text_tap: TeacherTap = "class_mean",
+    share: Annotated[float, Field(ge=0, le=1)] = 0.5,
+) -> Objective:
+    """1 less the cosine of a linear projection of the student's state, which is trained with it, with what the teacher
+    makes of the picture, of which `share`, and with what it makes of the words for it.
+
+    Paper: Addepalli et al. 2024 (VL2V-ADiP, arXiv 2310.08255), equation 2, up to the constant 1; lambda is `share`.
+    Differs: without a tower of words they are the teacher's mean of the class (`classes.mean`), which a tower that was
+    aligned with the pictures is near to.
+    """
+    return Cosine(tap, (teacher_tap, text_tap), share)
+
+
+class Cosine:
+    """See `cosine`; `modules` makes its projection."""
+
+    def __init__(self, tap: str, teacher_taps: tuple[str, str], share: float) -> None:
+        self.taps, self.teacher_taps, self.share = (tap,), teacher_taps, share
+
+    def modules(self, widths: Mapping[str, int], teacher_widths: Mapping[str, int]) -> torch.nn.Module:
+        """The projection from the student's width to the teacher's."""
+        return torch.nn.Linear(widths[self.taps[0]], teacher_widths[self.teacher_taps[0]])
+
+    def __call__(self, view: View) -> Loss:
+        mine_ND = view.own(view.features[self.taps[0]])
+        image_N, text_N = (
+            torch.nn.functional.cosine_similarity(mine_ND, view.teacher_features[t].detach().to(mine_ND.dtype), dim=1)
+            for t in self.teacher_taps
+        )
+        return Loss(1 - self.share * image_N - (1 - self.share) * text_N, view.weight_N)
+
+
+@objective(
+    reads=("features", "teacher_features", "own", "weight_N"), item="place", teacher="features", divergence=False
+)
+def expert(
+    *,
+    tap: Tap = "last",
+    teacher_tap: TeacherTap = "last",
+    share: Annotated[float, Field(ge=0, le=1)] = 0.9,
+) -> Objective:
+    """Of a projection of the student's state to an expert's, which is trained with it: `share` of 1 less their cosine,
+    and for the rest the mean of their smooth L1 distance. Several experts are several terms.
+
+    Paper: Ma et al. 2024 (GPFM, arXiv 2407.18449), the loss of each expert's patches; that of its pictures has a
+    `share` of 1.
+    Differs: nothing.
+    """
+    return Expert(tap, teacher_tap, share)
+
+
+class Expert:
+    """See `expert`; `modules` makes its projection."""
+
+    def __init__(self, tap: str, teacher_tap: str, share: float) -> None:
+        self.taps, self.teacher_taps, self.share = (tap,), (teacher_tap,), share
+
+    def modules(self, widths: Mapping[str, int], teacher_widths: Mapping[str, int]) -> torch.nn.Module:
+        """The projection from the student's width to the teacher's."""
+        return torch.nn.Linear(widths[self.taps[0]], teacher_widths[self.teacher_taps[0]])
+
+    def __call__(self, view: View) -> Loss:
+        mine_ND = view.own(view.features[self.taps[0]])
+        theirs_ND = view.teacher_features[self.teacher_taps[0]].detach().to(mine_ND.dtype)
+        turned_N = 1 - torch.nn.functional.cosine_similarity(mine_ND, theirs_ND, dim=1)
+        apart_N = torch.nn.functional.smooth_l1_loss(mine_ND, theirs_ND, reduction="none").mean(1)
+        return Loss(self.share * turned_N + (1 - self.share) * apart_N, view.weight_N)
+
+
+@objective(
+    reads=("student_NV", "features", "target_N", "weight_N"),
+    item="place",
+    teacher="none",
+    alone=False,
+    both=True,
+    divergence=False,
+)
+def trajectory(*, tap: Tap = "last") -> Objective:
+    """How differently two domains would train the head: of its gradient at a place, (q - y) h', the squared difference
+    of the means over places of known and of unknown outcome, and that of the variances, each as a mean over the head.
+
+    q are the student's probabilities, h the state that its head is given, y the outcome, which where it is unknown is
+    the likeliest. Every place has the same value, and 0 where all outcomes are known or none is.
+
+    Paper: Fan et al. 2023 (optimization trajectory distillation, arXiv 2307.07811), the statistics of the gradients.
+    Differs: of the head alone, and by this formula, so there is no second backward pass; of the step and no average
+    over steps; their projection of raw gradients on the directions of a bank is left out.
+    """
+    return Trajectory(tap)
+
+
+class Trajectory:
+    """See `trajectory`."""
+
+    def __init__(self, tap: str) -> None:
+        self.taps = (tap,)
+
+    def __call__(self, view: View) -> Loss:
+        q_NV, known_N = view.student_NV.softmax(1), view.target_N >= 0
+        target_N = torch.where(known_N, view.target_N, view.student_NV.argmax(1) if len(q_NV) else view.target_N)
+        outcome_NV = torch.nn.functional.one_hot(target_N.clamp_min(0), q_NV.shape[1])
+        gradient_NVD = (q_NV - outcome_NV)[:, :, None] * view.features[self.taps[0]][:, None]
+        shares = [of.to(q_NV) / of.sum().clamp_min(1) for of in (known_N, ~known_N)]
+        means = [torch.einsum("n,nvd->vd", share_N, gradient_NVD) for share_N in shares]
+        spreads = [
+            torch.einsum("n,nvd->vd", share_N, (gradient_NVD - mean_VD).square())
+            for share_N, mean_VD in zip(shares, means, strict=True)
+        ]
+        apart = (means[0] - means[1]).square().mean() + (spreads[0] - spreads[1]).square().mean()
+        two = float(known_N.any() and not known_N.all())
+        return Loss(apart * two + q_NV.sum(1) * 0, view.weight_N)

@@ -40,7 +40,7 @@ def prompts(*, form: Literal["numbered", "lines", "whole"] = "numbered", least: 
 
     def read(parents: Sequence[Parent], seed: int) -> Iterator[Child | Unreadable]:
         for parent in parents:
-            found = [text for text in map(str.strip, _texts(parent.content or "", form)) if len(text) >= least]
+            found = [text for text in map(str.strip, texts(parent.content or "", form)) if len(text) >= least]
             if not found:
                 yield Unreadable(parent, f"no prompt is written in it ({form})")
             yield from (Child([parent], {"prompt": text}) for text in found)
@@ -48,7 +48,8 @@ def prompts(*, form: Literal["numbered", "lines", "whole"] = "numbered", least: 
     return read
 
 
-def _texts(content: str, form: str) -> list[str]:
+def texts(content: str, form: str) -> list[str]:
+    """The texts in an answer, in one of the three forms."""
     if form == "whole":
         return [content]
     # What stands before the first number is no prompt.

@@ -3,11 +3,18 @@
 In it `<round>` stands for the number of the round, from 1, and `<before>` for that of the one before it. What round 1
 begins with are ordinary entries, such as a model `kd_0`. So DVC caches a round and lineage follows it as any other
 entry, and no stage knows of rounds.
+
+With `choose: {by: kd, teacher: [large, small], domain: [add, mul]}` a round tries one value of each list, which stands
+for `<teacher>` and `<domain>` in its entries: the values that promise most by what those of earlier rounds have gained
+for `kd`. What a round has chosen is seen from its entries, so it is written nowhere else. `explore` is about how many
+points what was never tried is thought to gain.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Mapping
+from types import MappingProxyType
 from typing import Any
 
 import yaml
@@ -19,6 +26,8 @@ from pipeline.plan.unroll import span
 
 SECTION = "rounds"
 ROUND, BEFORE = "<round>", "<before>"
+CHOOSE, BY, EXPLORE = "choose", "by", "explore"
+POINTS = 10.0
 SECTIONS = sorted(set(SECTION_OF.values()) - {ALONE})
 
 # Section -> name -> entry.
@@ -31,7 +40,10 @@ def faults_of(given: Mapping[str, Any]) -> Iterator[str]:
     if not isinstance(templates, dict):
         yield f"{SECTION}: must be a mapping of sections, such as `train:`, not {templates!r}"
         return
+    yield from _unchoosable(templates)
     for section, entries in templates.items():
+        if section == CHOOSE:
+            continue
         if section not in SECTIONS:
             yield f"{SECTION}.{section}: no such section{nearest(str(section), SECTIONS)}"
         elif not isinstance(entries, dict):
@@ -42,24 +54,97 @@ def faults_of(given: Mapping[str, Any]) -> Iterator[str]:
                 for name in entries
                 if ROUND not in str(name)
             )
+            yield from (
+                f"{SECTION}.{section}.{name}: a name cannot hold what a round chooses, only {ROUND} and {BEFORE}"
+                for name in entries
+                if "<" in str(name).replace(ROUND, "").replace(BEFORE, "")
+            )
 
 
-def of_round(given: Mapping[str, Any], number: int) -> Entries:
-    """The entries of one round."""
+def _unchoosable(templates: Mapping[str, Any]) -> Iterator[str]:
+    """What is wrong with `choose:`."""
+    given, at = templates.get(CHOOSE, {}), f"{SECTION}.{CHOOSE}"
+    if not isinstance(given, dict):
+        yield f"{at}: must be a mapping from names to lists, not {given!r}"
+        return
+    train = templates.get("train")
+    trained = [str(name).removesuffix(f"_{ROUND}") for name in train] if isinstance(train, dict) else []
+    if given and given.get(BY) not in trained:
+        yield f"{at}.{BY}: must be whose gain counts, one of {', '.join(trained) or 'none'}, not {given.get(BY)!r}"
+    if not isinstance(given.get(EXPLORE, POINTS), int | float) or given.get(EXPLORE, POINTS) < 0:
+        yield f"{at}.{EXPLORE}: must be a number of points, not {given[EXPLORE]!r}"
+    for name, values in _lists(given).items():
+        listed = isinstance(values, list) and all(isinstance(value, str | int | float) for value in values)
+        if not (listed and len(values) > 1):
+            yield f"{at}.{name}: must be a list of two or more texts or numbers, not {values!r}"
+        if name in (ROUND.strip("<>"), BEFORE.strip("<>")):
+            yield f"{at}.{name}: stands for a number already; write another name"
+
+
+def of_round(given: Mapping[str, Any], number: int, choice: Mapping[str, Any] = MappingProxyType({})) -> Entries:
+    """The entries of one round, with what it tries."""
+    told = {f"<{name}>": value for name, value in choice.items()} | {ROUND: number, BEFORE: number - 1}
+    templates = {section: entries for section, entries in given[SECTION].items() if section != CHOOSE}
     return {
-        section: {_filled(name, number): _filled(entry, number) for name, entry in entries.items()}
-        for section, entries in given[SECTION].items()
+        section: {_filled(name, told): _filled(entry, told) for name, entry in entries.items()}
+        for section, entries in templates.items()
     }
 
 
-def _filled(value: Any, number: int) -> Any:
+def _filled(value: Any, told: Mapping[str, Any]) -> Any:
     if isinstance(value, dict):
-        return {_filled(key, number): _filled(inner, number) for key, inner in value.items()}
+        return {_filled(key, told): _filled(inner, told) for key, inner in value.items()}
     if isinstance(value, list):
-        return [_filled(inner, number) for inner in value]
-    if value == ROUND:
-        return number
-    return value.replace(ROUND, str(number)).replace(BEFORE, str(number - 1)) if isinstance(value, str) else value
+        return [_filled(inner, told) for inner in value]
+    if not isinstance(value, str):
+        return value
+    if value in told:
+        return told[value]
+    for word, number in told.items():
+        value = value.replace(word, str(number))
+    return value
+
+
+def choices(given: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """All that a round may try, each as name -> value; one that is empty where there is nothing to choose."""
+    lists = _lists(given[SECTION].get(CHOOSE, {}))
+    return [dict(zip(lists, values, strict=True)) for values in itertools.product(*lists.values())]
+
+
+def _lists(choose: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: values for name, values in choose.items() if name not in (BY, EXPLORE)}
+
+
+def chosen(given: Mapping[str, Any], number: int) -> dict[str, Any] | None:
+    """What a round that is written tries; None if its entries are no longer those of any choice."""
+
+    def there(entries: Entries) -> bool:
+        return all(given[section].get(name) == entry for section, own in entries.items() for name, entry in own.items())
+
+    return next((choice for choice in choices(given) if there(of_round(given, number, choice))), None)
+
+
+def promising(given: Mapping[str, Any], before: int, gains: Mapping[int, float]) -> dict[str, Any]:
+    """What the round after so many is to try, by the points that these have gained; one of which nothing is known yet
+    counts as without gain.
+
+    Paper: KNEXA-FL (AAAI 2026): LinUCB over pairs of who teaches and what is taught (`mixtures/bandit.py`).
+    Differs: a context has a place for each value.
+    """
+    import numpy as np
+
+    from pipeline.mixtures.bandit import LinUcb
+
+    able = choices(given)
+    places = sorted({place for choice in able for place in choice.items()}, key=repr)
+    contexts = np.array([[float(place in choice.items()) for place in places] for choice in able])
+    learnt, turns = LinUcb(len(places)), 0
+    for number in range(1, before + 1):
+        if (choice := chosen(given, number)) is not None:
+            turns += 1
+            learnt.learn(contexts[able.index(choice)], gains.get(number, 0.0))
+    explore = given[SECTION][CHOOSE].get(EXPLORE, POINTS) / (turns + 1) ** 0.5
+    return able[int(learnt.bounds(contexts, explore).round(9).argmax())]
 
 
 def written(given: Mapping[str, Any]) -> int:
@@ -79,8 +164,8 @@ def written(given: Mapping[str, Any]) -> int:
             )
 
 
-def with_rounds(given: Mapping[str, Any], more: int) -> Entries:
-    """The entries of so many rounds after those that are written."""
+def with_rounds(given: Mapping[str, Any], more: int, gains: Mapping[int, float] = MappingProxyType({})) -> Entries:
+    """The entries of so many rounds after those that are written, which have gained so many points each."""
     faults = [*faults_of(given)]
     if faults or not given.get(SECTION):
         about = f"write the entries of one round there, with {ROUND} in their names"
@@ -88,7 +173,8 @@ def with_rounds(given: Mapping[str, Any], more: int) -> Entries:
     first = written(given) + 1
     found: Entries = {}
     for number in range(first, first + more):
-        for section, entries in of_round(given, number).items():
+        choice = promising(joined(given, found), number - 1, gains) if CHOOSE in given[SECTION] else {}
+        for section, entries in of_round(given, number, choice).items():
             found.setdefault(section, {}).update(entries)
     return found
 

@@ -6,13 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from pipeline.kinds.operator import ELICITED
 from pipeline.report.arms import Lineage, trait
 from pipeline.report.facts import records
 from pipeline.report.results import Answered
 from pipeline.report.tables import Tables
-
-# Of the survey of Xu et al. 2024 (arXiv 2402.13116), section 3.
-LABELS = ("labeling", "expansion", "curation", "feature", "feedback", "self-knowledge")
 
 
 @dataclass
@@ -38,22 +36,23 @@ class Elicited:
 def elicited(lineage: Lineage, tables: Tables, data: Path, answers: Sequence[Answered]) -> list[Elicited]:
     """All six labels, also those that nothing stands for.
 
-    An answer is self-knowledge where a student is trained on it that begins as the model that gave it; features are the
-    rows that a teacher's distribution was read for.
+    An answer is self-knowledge where a student is trained on it that begins as the model that gave it, and feedback
+    where such a student learns how good its answers are; features are the rows that a teacher's distribution was read
+    for.
     """
-    found = {label: Elicited(label) for label in LABELS}
+    found = {label: Elicited(label) for label in ELICITED}
     asked = {p["instance"]: p for p in lineage.of("generate")}
     for plan in asked.values():
         source, prompts = tables.source(plan["output"]), tables.source(f"prompts/{plan['params']['pool']}")
         if source is None or prompts is None:
             continue
-        own = _own(lineage, plan["instance"], plan["params"]["model"])
+        label = label_of(lineage, plan["instance"], plan["params"]["model"])
         rows = tables.rows(
-            f"SELECT {_label(own)}, count(DISTINCT prompt_id), count(*), coalesce(sum(completion_tokens), 0), "
+            f"SELECT {label}, count(DISTINCT prompt_id), count(*), coalesce(sum(completion_tokens), 0), "
             f"sum(cost_usd) FROM {source} r LEFT JOIN {prompts} p USING (prompt_id) GROUP BY 1"
         )
-        for label, n, count, tokens, dollars in rows:
-            one = found[label]
+        for name, n, count, tokens, dollars in rows:
+            one = found[name]
             one.prompts, one.answers, one.tokens = one.prompts + n, one.answers + count, one.tokens + int(tokens)
             one.cost_usd = one.cost_usd if dollars is None else (one.cost_usd or 0.0) + dollars
     chosen: dict[str, set[str]] = {}
@@ -63,7 +62,7 @@ def elicited(lineage: Lineage, tables: Tables, data: Path, answers: Sequence[Ans
             chosen.setdefault(folder, set()).add(label)
     for plan, record in records(lineage, data):
         if plan["stage"] == "probe":
-            found["feature"].kept += record["rows"] or 0
+            _read(lineage, tables, plan["params"]["of"], record["rows"] or 0, found["feature"])
             chosen.setdefault(plan["output"], set()).add("feature")
     for a in answers:
         arm = lineage.arms.get(a.comparison.first.members[0].model)
@@ -74,29 +73,50 @@ def elicited(lineage: Lineage, tables: Tables, data: Path, answers: Sequence[Ans
     return list(found.values())
 
 
-def _own(lineage: Lineage, entry: str, model: str) -> bool:
-    """Whether a student that began as this model learns from this entry's answers."""
-    return any(arm.base == model and entry in arm.teachers for arm in lineage.arms.values())
+def label_of(lineage: Lineage, entry: str, model: str) -> str:
+    """The label of an entry's answers, over its prompts p."""
+    own = [arm.model for arm in lineage.arms.values() if arm.base == model and entry in arm.teachers]
+    told = [read for name in own for read in lineage.plans[f"models/{name}"]["traits"]["objective"].values()]
+    if not own:
+        return "coalesce(p.elicitation, 'labeling')"
+    return "'feedback'" if any("reward_B" in traits["reads"] for traits in told) else "'self-knowledge'"
 
 
-def _label(own: bool) -> str:
-    return "'self-knowledge'" if own else "coalesce(p.elicitation, 'labeling')"
+def _read(lineage: Lineage, tables: Tables, of: str, rows: int, one: Elicited) -> None:
+    """Count the examples that a teacher's distribution was read for."""
+    one.kept += rows
+    examples, packed = tables.source(f"examples/{of}"), lineage.plans[f"examples/{of}"]["params"]
+    if examples is None:
+        return
+    prompts, answers, tokens = tables.row(
+        f"SELECT count(DISTINCT prompt_id), count(*), coalesce(sum(len(token_ids)), 0) FROM {examples}"
+    )
+    known, right = tables.row(
+        f"SELECT count(v.score), count(*) FILTER (v.score > 0.5) FROM (SELECT unnest(response_ids) AS response_id "
+        f"FROM {examples}) e JOIN {_verdicts(lineage, tables, packed['of'])} v USING (response_id)"
+    )
+    one.prompts, one.answers, one.tokens = one.prompts + prompts, one.answers + answers, one.tokens + int(tokens)
+    one.known, one.right = one.known + known, one.right + right
+
+
+def _verdicts(lineage: Lineage, tables: Tables, of: str) -> str:
+    """What a verifier says of the answers in a folder, as SQL after FROM."""
+    judge = [p for p in lineage.of("score") if p["params"]["of"] == of and trait(p, "scorer", "means") == "right"]
+    right = tables.source(judge[0]["output"]) if judge else None
+    return right or "(SELECT NULL AS response_id, NULL::DOUBLE AS score)"
 
 
 def _kept(lineage: Lineage, tables: Tables, folder: str, of: str, found: dict[str, Elicited]) -> list[str]:
     """Count what a selection kept, under its labels; returns these."""
     pool = of.split("/")[1]
     prompts = tables.source(f"prompts/{pool}")
-    judge = [p for p in lineage.of("score") if p["params"]["of"] == of and trait(p, "scorer", "means") == "right"]
-    right = tables.source(judge[0]["output"]) if judge else None
-    labels = []
+    verdicts, labels = _verdicts(lineage, tables, of), list[str]()
     for plan in lineage.of("generate"):
         source = tables.source(plan["output"])
         if source is None or prompts is None or plan["params"]["pool"] != pool:
             continue
-        verdicts = right or "(SELECT NULL AS response_id, NULL::DOUBLE AS score)"
         rows = tables.rows(
-            f"SELECT {_label(_own(lineage, plan['instance'], plan['params']['model']))}, count(*), count(v.score), "
+            f"SELECT {label_of(lineage, plan['instance'], plan['params']['model'])}, count(*), count(v.score), "
             "count(*) FILTER (v.score > 0.5) FROM "
             f"(SELECT response_id, prompt_id FROM {tables.source(folder)} WHERE kept) s "
             f"SEMI JOIN {source} r ON r.response_id = s.response_id LEFT JOIN {prompts} p ON p.prompt_id = s.prompt_id "

@@ -9,8 +9,8 @@ from pydantic import Field, PositiveInt
 
 from pipeline.errors import Refused
 from pipeline.kinds.source import GivenRow, Rows, source
-from pipeline.sources.procedural import Dice
 from pipeline.tables import ids
+from pipeline.text.procedures import Dice
 
 OUTCOMES = "abcd"
 # This many repeats in a row mean that there are no other words.

@@ -107,6 +107,7 @@ def derive(
     spelt = spelled(params.verifier.name, params.verifier.arguments) if params.verifier else None
     declared = (params.names("verifier") or frozenset()) | {name_of(p.verifier) for p in parents if p.verifier}
     intake = Intake({}, "", spelt, None, params.max_prompt_chars, on_repeat="first")
+    labels = dict(zip(*(prompts.read(["prompt_id", "elicitation"])[c].to_pylist() for c in (0, 1)), strict=True))
     made: list[dict[str, Any]] = []
     unreadable: list[BadRow] = []
     for child in params.use.build()(parents, params.seed):
@@ -119,7 +120,8 @@ def derive(
             unreadable.append(row)
         elif row is not None:
             row |= {"parent_ids": [parent.id for parent in child.parents], "operator": params.use.name}
-            made.append({**row, "elicitation": params.use.method.traits["elicitation"]})
+            label = _label(params.use.method.traits, labels.get(child.parents[0].prompt_id))
+            made.append({**row, "elicitation": label})
     undeclared = {name_of(str(row["verifier"])) for row in made if row["verifier"]} - declared
     if undeclared:
         raise ValueError(f"{params.use.name} names the verifier {min(undeclared)}, and declares none of that name")
@@ -128,6 +130,13 @@ def derive(
     if params.limit is not None:
         made = sorted(made, key=lambda row: ids.draw(params.seed, "limit", row["prompt_id"]))[: params.limit]
     yield PROMPTS.rows(made)
+
+
+def _label(traits: Mapping[str, Any], asked: str | None) -> str:
+    """What the answers to a child bring out: to one that is read from an answer, what that was asked for, unless the
+    operator says more."""
+    plain = traits["reads"] == "answers" and traits["elicitation"] == "labeling"
+    return (asked if plain else None) or traits["elicitation"]
 
 
 def _columns(child: Child, groups: Mapping[str, str]) -> dict[str, Any]:

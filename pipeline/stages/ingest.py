@@ -17,6 +17,7 @@ from pipeline.core.run import How
 from pipeline.core.stage import NAME, Input, Plan, WatchedParams, stage
 from pipeline.display import listed
 from pipeline.errors import Refused
+from pipeline.kinds.operator import Elicitation
 from pipeline.kinds.source import BadRow, Source
 from pipeline.kinds.verifier import Verifier, name_of, spelled
 from pipeline.tables import ids
@@ -43,6 +44,7 @@ class Params(WatchedParams):
     pool: str = Field(pattern=NAME)
     use: Use[Source]
     licence: str | None = None
+    elicitation: Elicitation = "labeling"
     parts: int = Field(default=1, ge=1, le=graph.MOST_PARTS)
     columns: dict[Key, str] = Field(default={})
     arrays: dict[str, str] = Field(default={})
@@ -117,7 +119,7 @@ def ingest(params: Params, notes: dict, name: str, data: Path, how: How) -> Iter
         good = sorted(good, key=lambda row: ids.draw(0, "limit", row["prompt_id"]))[: params.limit]
     if not good:
         raise Refused(f"ingest.{name}: {params.use.name} gave no prompt; an empty pool is of no use")
-    yield PROMPTS.rows(good)
+    yield PROMPTS.rows([{**row, "elicitation": params.elicitation} for row in good])
 
 
 def _answer_for(bad: list[BadRow], good: int, params: Params, name: str, notes: dict, data: Path, how: How) -> None:

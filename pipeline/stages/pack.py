@@ -37,6 +37,7 @@ class Params(StageParams):
     train_on: TrainOn = "answer"
     answers: Answers = "last"
     targets: Literal["answer", "reference"] = "answer"
+    equal: Literal["first", "sum"] = "first"
 
     def inputs(self) -> dict[str, Input]:
         return {
@@ -91,8 +92,9 @@ def pack(
     params: Params, responses: Scan, selection: Scan, tokenizer: Path, how: How, out: Path
 ) -> Iterator[pa.RecordBatch]:
     """One example per kept response; loss on the answer and its end token, or on the thought before it, or on both
-    (`train_on`), and with `answers: every` on those of earlier turns. Equal examples become one. A classifier learns
-    the outcome that the answer names, or with `targets: reference` the prompt's reference.
+    (`train_on`), and with `answers: every` on those of earlier turns. Equal examples become one, with the weight
+    of the first or, as several teachers that name one class have a say each, with the sum (`equal: sum`). A classifier
+    learns the outcome that the answer names, or with `targets: reference` the prompt's reference.
 
     The reward is what the answer's own verifier says of it.
     """
@@ -143,7 +145,8 @@ def pack(
             columns = {name: [row[name] for row in made] for name in EXAMPLES.columns}
             yield EXAMPLES.batch(**{**columns, "token_ids": joined(columns["token_ids"], pa.int32())})
 
-    yield from map(_one_of_equal, cut(in_order(examples(), EXAMPLES.key, out), BATCH, "example_id"))
+    for rows in cut(in_order(examples(), EXAMPLES.key, out), BATCH, "example_id"):
+        yield _one_of_equal(rows, params.equal)
     for what, count in told.items():
         how.say(f"{count} of {len(kept)} answers: {what}")
     counted, trained = tokens["counted"], tokens["trained"]
@@ -154,14 +157,17 @@ def pack(
         )
 
 
-def _one_of_equal(rows: pa.Table) -> pa.RecordBatch:
-    """Of the rows of one example the first, with the responses of all, and the least rank."""
+def _one_of_equal(rows: pa.Table, weight: str) -> pa.RecordBatch:
+    """Of the rows of one example the first, with the responses of all and the least rank; and its own weight, or the
+    sum of theirs."""
     names = ids.names(rows["example_id"])
     first = np.flatnonzero(np.r_[True, names[1:] != names[:-1]])
     responses = np.split(whole(rows["response_ids"]).flatten().to_numpy(zero_copy_only=False), first[1:])
     made = rows.take(pa.array(first))
     columns: dict[str, Any] = dict(zip(made.column_names, made.columns, strict=True))
     columns["response_ids"] = [sorted(some) for some in responses]
+    if weight == "sum":
+        columns["weight"] = np.add.reduceat(rows["weight"].to_numpy(), first)
     if not rows["rank"].null_count:
         columns["rank"] = np.minimum.reduceat(rows["rank"].to_numpy(), first)
     return EXAMPLES.batch(**columns)

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import warnings
 
 import numpy as np
 
 from pipeline.errors import Refused
+from pipeline.tables.ids import Cell
+from pipeline.tables.tensors import FILES, arrays
 
 # Pixels of a picture at most; a file says how many it has before any is decoded.
 MOST = 1 << 25
+# Pixels of a thumbnail in either direction.
+THUMB = 256
 # What the library calls the pictures that are read, with their channels.
 MODES = {"1": "L", "L": "L", "RGB": "RGB", "P": "RGB"}
 CHANNELS = {1: "L", 3: "RGB"}
@@ -52,3 +57,47 @@ def pixels(data: bytes, size: tuple[int, int] | None = None, channels: int | Non
             found = found.resize((size[1], size[0]), Image.Resampling.BILINEAR)
         array = np.asarray(found)
     return array[:, :, None] if array.ndim == 2 else array
+
+
+def files(inputs: Cell | None) -> list[bytes]:
+    """The pictures that a prompt is about, in the order of their names, each as a PNG or JPEG; refuses what is none."""
+    found = []
+    for name, value in arrays(inputs or []).items():
+        if isinstance(value, bytes):
+            pixels(value)
+            found.append(value)
+            continue
+        grey = value.ndim == 2 or (value.ndim == 3 and value.shape[2] == 1)
+        if value.dtype != np.uint8 or not (grey or (value.ndim == 3 and value.shape[2] == 3)):
+            raise Refused(
+                f"is about {name!r}, {value.dtype} of {list(value.shape)}, and only pictures can be shown beside "
+                f"words: u8 of [height, width], or with 1 or 3 channels"
+            )
+        found.append(png(value))
+    return found
+
+
+def png(picture: np.ndarray) -> bytes:
+    """A picture of numbers from 0 to 255, [height, width] or with 1 or 3 channels, as a file."""
+    from PIL import Image
+
+    flat = picture[:, :, 0] if picture.ndim == 3 and picture.shape[2] == 1 else picture
+    written = io.BytesIO()
+    Image.fromarray(flat).save(written, "PNG")
+    return written.getvalue()
+
+
+def thumbnail(file: bytes, most: int = THUMB) -> bytes:
+    """The same picture, at most so many pixels wide and high."""
+    array = pixels(file)
+    scale = most / max(array.shape[:2])
+    if scale >= 1:
+        return file if len(file) <= most * most else png(array)
+    height, width = (max(1, round(side * scale)) for side in array.shape[:2])
+    return png(pixels(file, (height, width)))
+
+
+def data_url(file: bytes) -> str:
+    """A PNG or JPEG as an address that holds it."""
+    kind = next(kind for kind, start in FILES.items() if file.startswith(start))
+    return f"data:image/{kind};base64,{base64.b64encode(file).decode()}"

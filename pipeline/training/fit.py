@@ -211,7 +211,8 @@ def turn_of(turn: object, params: StudentParams, live: bool) -> Turn:
     for term in turn.objectives:  # type: ignore[attr-defined]
         traits = term.use.method.traits
         against = term.against or ("shadow" if params.shadow else "teacher" if live else None)
-        where = term.where or ("labelled" if "target_N" in traits["reads"] else "all")
+        known = "target_N" in traits["reads"] and not traits.get("both")
+        where = term.where or ("labelled" if known else "all")
         per = traits.get("per") or traits.get("across") or traits["item"]
         terms.append(
             Term(

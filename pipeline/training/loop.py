@@ -21,7 +21,7 @@ from torch import nn
 from pipeline.errors import Refused
 from pipeline.kinds.augmentation import Augmentation
 from pipeline.kinds.feed import Draw, Feed
-from pipeline.kinds.network import LINKS, Network, Played
+from pipeline.kinds.network import HIDDEN, LINKS, Network, Played
 from pipeline.kinds.objective import Step
 from pipeline.tables import ids
 from pipeline.tables.lists import lengths, whole
@@ -305,12 +305,14 @@ class Trainer:
             found = self.across.beside(found, batch)
         if LINKS in inputs:
             found = found.linked(inputs[LINKS])
-        if self.augment and len(found.target_N) != len(batch):
+        if self.augment and HIDDEN not in inputs and len(found.target_N) != len(batch):
             raise Refused("rows of several places cannot be made into others; leave out `augment`")
         draw = torch.Generator().manual_seed(ids.seed_of(self.recipe.seed, "augment", step.number, number))
         for augmentation in self.augment if torch.is_grad_enabled() else ():
             made = augmentation(inputs, draw)
             inputs, found = made.inputs, found.of(made.row_R)
+        if HIDDEN in inputs:
+            found = found.hiding(inputs[HIDDEN])
         if any(term.plays for term in turn.terms):
             chance = torch.Generator().manual_seed(ids.seed_of(self.recipe.seed, "draws", step.number, number))
             found = replace(found, draws=cast(Played, self.networks["student"]).draws(inputs, chance))

@@ -43,8 +43,9 @@ class Places:
 
     target_N: the outcome that stands there, -1 where it is unknown; example_N: the row it belongs to; set_B: the
     prompt a row is an answer to, numbered within the batch; reward_B: NaN where a row has none; reference_N: the
-    stored log-probability of the target; links_2E: which places learn from which, where a network links them; truth:
-    what is to be made there by the name of the array, [N, ...]; draws: what a play plays with, [N, ...] each.
+    stored log-probability of the target; links_2E: which places learn from which, where a network links them. size_R:
+    how many places stand in each row, of which an example has several once copies of it are made; truth: what is to be
+    made there by the name of the array, [N, ...]; draws: what a play plays with, [N, ...] each.
     """
 
     target_N: torch.Tensor
@@ -60,6 +61,7 @@ class Places:
     links_2E: torch.Tensor | None = None
     truth: Mapping[str, torch.Tensor] = field(default_factory=dict)
     draws: Mapping[str, torch.Tensor] = field(default_factory=dict)
+    size_R: torch.Tensor | None = None
 
     def linked(self, links_2E: torch.Tensor) -> Places:
         """The same with these links."""
@@ -80,19 +82,30 @@ class Places:
         return replace(self, **moved, **named, teacher=teacher, beside=beside)  # type: ignore[arg-type]
 
     def of(self, row_R: torch.Tensor) -> Places:
-        """The places of these rows, of which each has one; a row may stand there several times."""
-        known = int((self.target_N[row_R] >= 0).sum())
-        counts = {"place": len(row_R), "labelled": known, "unlabelled": len(row_R) - known}
+        """The places of these rows; a row may stand there several times."""
+        assert self.size_R is not None
+        size_R = self.size_R[row_R]
+        before_R, first_R = size_R.cumsum(0) - size_R, (self.size_R.cumsum(0) - self.size_R)[row_R]
+        at_N = torch.arange(int(size_R.sum())) + (first_R - before_R).repeat_interleave(size_R)
         return replace(
             self,
-            target_N=self.target_N[row_R],
-            example_N=self.example_N[row_R],
-            counts={**self.counts, **counts},
-            teacher=None if self.teacher is None else self.teacher.at(row_R),
-            reference_N=None if self.reference_N is None else self.reference_N[row_R],
-            features={name: value[row_R] for name, value in self.features.items()},
-            truth={name: value[row_R] for name, value in self.truth.items()},
-        )
+            example_N=self.example_N[at_N],
+            size_R=size_R,
+            teacher=None if self.teacher is None else self.teacher.at(at_N),
+            reference_N=None if self.reference_N is None else self.reference_N[at_N],
+            features={name: value[at_N] for name, value in self.features.items()},
+            truth={name: value[at_N] for name, value in self.truth.items()},
+        ).named(self.target_N[at_N])
+
+    def hiding(self, hidden_BP: torch.Tensor) -> Places:
+        """The same, where what stands at a place that is seen is unknown."""
+        return self.named(self.target_N.masked_fill(hidden_BP[hidden_BP >= 0] == 0, -1))
+
+    def named(self, target_N: torch.Tensor) -> Places:
+        """The same places with these outcomes."""
+        known = int((target_N >= 0).sum())
+        counts = {"place": len(target_N), "labelled": known, "unlabelled": len(target_N) - known}
+        return replace(self, target_N=target_N, counts={**self.counts, **counts})
 
 
 def places(rows: pa.Table) -> Places:
@@ -119,6 +132,7 @@ def places(rows: pa.Table) -> Places:
             "example": len(sizes),
             "set": int(sets.max(initial=-1)) + 1,
         },
+        size_R=torch.from_numpy(at_BT.sum(1)),
     )
     found = replace(found, truth=_truth(rows))
     if "topk_ids" not in rows.column_names:

@@ -124,7 +124,7 @@ class Term(Choice):
 
     `against` unset is the shadow if there is one, else the live teacher, else the stored signals; `start` is the
     student as it began. `reference` is the second model of an objective that reads one. `where` unset is `labelled` for
-    an objective that reads targets, else `all`.
+    an objective that reads targets and no others, else `all`.
     """
 
     weight: float = 1.0

@@ -13,6 +13,7 @@ from typing import Annotated
 import numpy as np
 from pydantic import Field, PositiveFloat
 
+from pipeline.kinds.objective import Tap
 from pipeline.kinds.transform import LEAST, Signals, Transform, transform
 
 PartOfOne = Annotated[float, Field(gt=0, lt=1)]
@@ -65,6 +66,16 @@ def confidence() -> Transform:
         return np.where(known, q_N / np.maximum(p_N + q_N, 1e-30), 0.5)
 
     return _merged(share)
+
+
+@transform(aligned=True, adds=lambda arguments: (arguments["name"],), random=False)
+def taps(*, tap: Tap = "last", name: str = "second") -> Transform:
+    """The first teacher's signals, and beside them a tap of the second one's under a `name` of its own.
+
+    Paper: none by itself. Ma et al. 2024 (GPFM, arXiv 2407.18449) teach a student the states of several experts.
+    Differs: nothing.
+    """
+    return lambda signals, beside, seed: signals.with_feature(name, beside.features[tap])
 
 
 @dataclass(frozen=True)

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from pipeline.core.graph import inside
 from pipeline.core.settings import RunSettings
+from pipeline.errors import Refused
 from pipeline.kinds.backend import Tokens
 from pipeline.report.arms import Lineage
 from pipeline.tables.labels import Labels, labels_of
+from pipeline.tables.pictures import data_url, files, thumbnail
 from pipeline.viewing import lineage as told
 from pipeline.viewing import tokens
 from pipeline.viewing.tables import Tables, literal
@@ -51,7 +54,8 @@ class Gate:
 
 @dataclass(frozen=True)
 class Shown:
-    """All that a page tells of one row; `row` is the answer that it is about, None for a prompt."""
+    """All that a page tells of one row; `row` is the answer that it is about, None for a prompt. `pictures` are those
+    that the prompt shows, small, as addresses that hold them."""
 
     story: Mapping[str, Any]
     row: Row | None
@@ -62,6 +66,7 @@ class Shown:
     own: Line | None
     gates: Sequence[Gate]
     labels: Labels
+    pictures: Sequence[str] = ()
 
 
 def shown(tables: Tables, lineage: Lineage, key: str, memo: Path) -> Shown:
@@ -93,6 +98,7 @@ def shown(tables: Tables, lineage: Lineage, key: str, memo: Path) -> Shown:
         own=_own(lineage, tables.data, row) if row else None,
         gates=_gates(lineage, tables.data, folders),
         labels=labels_of(tables.data),
+        pictures=_pictures(tables.rows(f"SELECT inputs FROM prompts {of_prompt} LIMIT 1")),
     )
 
 
@@ -101,6 +107,15 @@ def read(found: Shown, settings: RunSettings, root: Path) -> None:
     for one in found.trained:
         if one.unasked:
             tokens.read(one.unasked, _asked(one.row), settings, root)
+
+
+def _pictures(prompts: Sequence[Row]) -> list[str]:
+    """What a prompt shows, but for arrays that are no pictures."""
+    found: list[str] = []
+    for entry in (entry for prompt in prompts for entry in prompt["inputs"] or ()):
+        with suppress(Refused):
+            found += [data_url(thumbnail(file)) for file in files([entry])]
+    return found
 
 
 def _by_answer(rows: Sequence[Row]) -> dict[str, list[Row]]:

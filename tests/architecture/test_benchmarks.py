@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
-from benchmarks import recipes, tables
+from benchmarks import conformance, recipes, tables
 from benchmarks.made_by import made_by
 from pipeline.core import methods
+from pipeline.kinds.operator import ELICITED
 from pipeline.plan.reading import load
 
 ROOT = Path(__file__).parents[2]
 EFFECT = ROOT / "benchmarks" / "results" / "default_effect.json"
 PROOFS = json.loads((EFFECT.parent / "proofs.json").read_text("utf-8"))["recipes"]
 
-# The effect of a run has a shape of its own.
-RESULTS = sorted(set(EFFECT.parent.glob("*.json")) - {EFFECT})
+# The effect of a run, and what a run has of every label, have shapes of their own.
+RESULTS = sorted(set(EFFECT.parent.glob("*.json")) - {EFFECT, conformance.RESULT})
 
 
 def test_the_page_shows_the_results_of_now() -> None:
@@ -44,6 +46,29 @@ def test_the_effect_was_made_by_this_code() -> None:
 def test_a_proof_was_made_by_this_code(recipe: str) -> None:
     now = made_by(load(ROOT / "recipes" / f"{recipe}.yaml"))
     assert PROOFS[recipe]["made_by"] == now, f"out of date: `python benchmarks/proofs.py --recipes {recipe}`"
+
+
+SURVEY = json.loads(conformance.RESULT.read_text("utf-8"))
+
+
+def test_the_page_of_the_survey_shows_what_was_made_by_this_code() -> None:
+    assert SURVEY["made_by"] == made_by(load(conformance.RECIPE)), "out of date: `make conformance`"
+    assert conformance.PAGE.read_text("utf-8") == conformance.page(SURVEY)
+
+
+@pytest.mark.parametrize("label", SURVEY["labels"], ids=lambda label: label["label"])
+def test_every_label_has_rows_verdicts_a_cost_and_a_student_with_a_claim(label: dict[str, Any]) -> None:
+    assert label["kept"] > 0 and label["tokens"] > 0 and 0 < label["precision"] <= 1
+    claimed = [student for student in label["students"] if student["refused"] is None]
+    assert claimed and all(s["low"] <= s["better"] <= s["high"] for s in claimed)
+    assert all(abs(s["tokens"] / s["beside"] - 1) <= 0.01 for s in claimed)
+
+
+def test_every_label_and_every_family_of_objectives_is_there() -> None:
+    learnt = {student["objective"].partition(".")[0] for label in SURVEY["labels"] for student in label["students"]}
+    assert tuple(label["label"] for label in SURVEY["labels"]) == ELICITED and learnt == conformance.FAMILIES.keys()
+    [bandit] = {s["steps"] for one in SURVEY["labels"] for s in one["students"] if s["student"] == "bandit"}
+    assert bandit == 50
 
 
 KEPT = recipes.kept()

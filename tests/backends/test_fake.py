@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -44,6 +45,13 @@ def test_a_sum_is_answered_rightly_but_for_the_share_that_is_wrong(tmp_path: Pat
 
     assert (right(0.0), right(1.0)) == (100, 0)
     assert 55 < right(0.3) < 85
+
+
+def test_a_numbered_list_is_answered_with_one_as_long_of_its_words_in_their_places(tmp_path: Path) -> None:
+    asked = "Here are tasks:\n\n1. add 12 34\n2. add 56 78\n\nWrite 2 new tasks."
+    said = {str(answer.content) for answer in answers(tmp_path, SAMPLED, *[asked] * 8)}
+    form = r"fake: \n1. add (12|56) (34|78) \n2. add (12|56) (34|78)"
+    assert len(said) > 1 and all(re.fullmatch(form, text) for text in said)
 
 
 def test_greedy_answers_are_one_and_long_ones_are_cut(tmp_path: Path) -> None:

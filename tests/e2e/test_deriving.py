@@ -47,7 +47,7 @@ def change(params: dict[str, Any]) -> None:
     for page in ENTRIES:
         for section, entries in page.items():
             params[section] |= entries
-    # Its answers have no numbers.
+    # An answer of nobody's is one prompt.
     params["derive"]["written"]["form"] = "whole"
     params["derive"]["asks"]["rows"] = 12
     if unsafe():

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import logging
+import signal
+import subprocess
+import sys
 from dataclasses import asdict
 from pathlib import Path
 
@@ -12,6 +15,7 @@ from prefect.states import Completed, Failed, State
 
 from flows import rounds as flow
 from flows.rounds import RoundsError, Row, Stop
+from tests.flows.conftest import Served, environment, until
 
 
 def row(number: int, gain: float = 2.0, diversity: float = 100.0, cost: float = 0.0) -> Row:
@@ -82,3 +86,39 @@ def test_a_command_that_fails_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(RoundsError, match=r"stillhouse unroll failed: unroll: params\.yaml is missing"):
         flow._stillhouse("unroll", "--rounds", "1")
+
+
+# `flows.rounds` where a round is written and has not run, whatever the parameters say.
+BY_HAND = """
+import json, sys
+from flows import rounds
+rounds._stillhouse = lambda verb, *rest: json.dumps({"written": 1, "rounds": []})
+sys.exit(rounds.main(["kd"]))
+"""
+
+
+@pytest.mark.slow_server
+@pytest.mark.parametrize("how", ["cancelled", "interrupted"])
+def test_whoever_ends_the_rounds_ends_the_run_in_them(served: Served, how: str) -> None:
+    (served.repo / "pause").write_text("300\n", "utf-8")
+    for name in ("left.here", "right.here", "once"):
+        (served.repo / name).touch()
+    url = str(served.api.base_url).rstrip("/")
+    child = subprocess.Popen(
+        [sys.executable, "-c", BY_HAND], cwd=served.repo, env=environment(PREFECT_API_URL=url),
+        stdout=subprocess.PIPE, text=True, start_new_session=True,
+    )  # fmt: skip
+    try:
+        until(lambda: any("sleep 300" in command for command in served.children()))
+        if how == "cancelled":
+            running = {"state": {"type": {"any_": ["RUNNING"]}}}
+            (run,) = served.filter("flow_runs", flows={"name": {"any_": ["rounds"]}}, flow_runs=running)
+            served.post(f"/flow_runs/{run['id']}/set_state", {"state": {"type": "CANCELLING"}})
+        else:
+            child.send_signal(signal.SIGINT)
+        told, _ = child.communicate(timeout=60)
+        assert child.returncode == 130 and "Cancelled: slow" in told
+        assert served.children() == []
+    finally:
+        child.kill()
+        (served.repo / "pause").write_text("0\n", "utf-8")

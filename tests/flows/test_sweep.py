@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 
+import psutil
 import pytest
 import yaml
 
 from flows import sweep as flow
 from flows.sweep import SweepError, Trial, rows, told, trials
+from tests.flows.conftest import Served, environment, until
 
 SCRIPT = """
-import json, yaml
+import json, time, yaml
 p = yaml.safe_load(open("params.yaml"))
 assert p["x"] < 9
+time.sleep(300 if p["x"] == 7 else 0)
 json.dump({"kd": {"accuracy": p["x"] + p["seed"] / 10}}, open("m.json", "w"))
 """
 
@@ -44,25 +50,31 @@ def test_differences_are_paired_by_seed_and_hold_together() -> None:
     assert told(rows({("x",): {"1": 0.5}})[0]) == "x: 0.5 over 1 seeds"
 
 
-@pytest.mark.long
-def test_a_sweep_is_run_once_and_goes_on_where_it_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def repository(tmp_path: Path) -> Path:
+    """A repository of one stage whose number hangs on its parameters."""
     (tmp_path / "run.py").write_text(SCRIPT, "utf-8")
     stage = {"cmd": f"{sys.executable} run.py", "params": ["x", "seed"], "metrics": [{"m.json": {"cache": False}}]}
     (tmp_path / "dvc.yaml").write_text(yaml.safe_dump({"stages": {"a": stage}}), "utf-8")
     (tmp_path / "params.yaml").write_text("x: 1\nseed: 0\n", "utf-8")
     author = ("-c", "user.name=t", "-c", "user.email=t@localhost")
-    dvc = (sys.executable, "-m", "dvc")
     for command in (
         ("git", "init", "-q"),
-        (*dvc, "init", "-q"),
+        (sys.executable, "-m", "dvc", "init", "-q"),
         ("git", "add", "-A"),
         ("git", *author, "commit", "-qm", "1"),
     ):
         subprocess.run(command, cwd=tmp_path, check=True)
-    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.long
+def test_a_sweep_is_run_once_and_goes_on_where_it_stopped(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(repository)
     said: list[str] = []
     monkeypatch.setattr(flow, "get_run_logger", lambda: SimpleNamespace(info=said.append))
     monkeypatch.setattr(flow, "create_table_artifact", lambda table, **_: said.append(f"{len(table)} lines"))
+    monkeypatch.setattr(flow, "obeying", lambda *_: nullcontext())
 
     done = flow.sweep.fn("kd", ["x=2,3"], "seed=1,2")
     assert done.message is not None and "x=3: 3.15" in done.message and "1 (1 to 1) above the first" in done.message
@@ -70,3 +82,40 @@ def test_a_sweep_is_run_once_and_goes_on_where_it_stopped(tmp_path: Path, monkey
     failed = flow.sweep.fn("kd", ["x=2,9"], "seed=1,2")
     assert said[2:] == ["2 of 4 experiments are to be run"]
     assert failed.message is not None and "x=9 seed=1" in failed.message and "has no accuracy of kd" in failed.message
+
+
+def running(repository: Path) -> Iterator[str]:
+    """The commands of stages that are alive in a repository or in a copy of it."""
+    for process in psutil.process_iter(["cmdline", "cwd"]):
+        command = " ".join(process.info["cmdline"] or [])
+        if str(process.info["cwd"]).startswith(str(repository)) and command.endswith(" run.py"):
+            yield command
+
+
+@pytest.mark.long
+@pytest.mark.slow_server
+@pytest.mark.parametrize("how", ["cancelled", "interrupted"])
+def test_whoever_ends_a_sweep_ends_its_experiments(repository: Path, served: Served, how: str) -> None:
+    """One has run, one runs, one waits: the first is kept, and neither of the others goes on without the sweep."""
+    url = str(served.api.base_url).rstrip("/")
+    child = subprocess.Popen(
+        [sys.executable, "-m", "flows.sweep", "kd", "-S", "x=2,7", "--seeds", "seed=1,2"], cwd=repository,
+        env=environment(PREFECT_API_URL=url), stdout=subprocess.PIPE, text=True, start_new_session=True,
+    )  # fmt: skip
+    try:
+        until(lambda: any(running(repository)) and len(list(repository.glob(".dvc/tmp/exps/run/*/*.out"))) >= 3, 120)
+        if how == "cancelled":
+            now = {"state": {"type": {"any_": ["RUNNING"]}}}
+            (run,) = served.filter("flow_runs", flows={"name": {"any_": ["sweep"]}}, flow_runs=now)
+            served.post(f"/flow_runs/{run['id']}/set_state", {"state": {"type": "CANCELLING"}})
+        else:
+            child.send_signal(signal.SIGINT)
+        told, _ = child.communicate(timeout=120)
+        assert child.returncode == 130 and "the same sweep goes on with the others" in told
+        until(lambda: not any(running(repository)), 10)
+        listed = subprocess.run(
+            [sys.executable, "-m", "dvc", "queue", "status"], cwd=repository, capture_output=True, text=True, check=True
+        ).stdout
+        assert "Running" not in listed and "Queued" not in listed and listed.count("Success") == 2
+    finally:
+        child.kill()

@@ -54,6 +54,21 @@ def test_norm_and_direction(case: str) -> None:
     torch.testing.assert_close(made, (stored["loss"], stored["grad_s"]), **CLOSE)
 
 
+def test_disjoint_masks() -> None:
+    """The loss of `models_dmjd.py` over two views of three pictures: what is hidden by its squared error, what is seen
+    by its smooth L1 distance, each a mean over its own patches."""
+    stored = load("dmjd_loss")
+    target, hidden = stored["target"].repeat(2, 1, 1), stored["mask"].bool()
+    found = value_and_gradient(
+        build("feature.hidden"), stored["pred"][hidden], teacher_features={"last": target[hidden]}
+    )
+    seen = value_and_gradient(
+        build("feature.smooth"), stored["pred_vis"].flatten(0, 1), teacher_features={"last": target[~hidden]}
+    )
+    expected = stored["grad_pred"][hidden], stored["grad_pred_vis"].flatten(0, 1)
+    torch.testing.assert_close((found[0] + seen[0], found[1], seen[1]), (stored["loss"], *expected), **CLOSE)
+
+
 @pytest.mark.parametrize("case", ["ofa_eps1p0_T1p0", "ofa_eps1p5_T1p0"])
 @pytest.mark.parametrize("kept", [None, 10])
 def test_exit_heads(case: str, kept: int | None) -> None:

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from pipeline.core.methods import Method, find
+from pipeline.errors import Refused
 from pipeline.kinds.augmentation import Augmentation, Made
 from pipeline.laws.law import Broken, arguments, build, must
 from tests.laws.ours import named, ours
@@ -35,8 +36,10 @@ class Case:
 def given() -> dict[str, torch.Tensor]:
     draw = torch.Generator().manual_seed(1)
     image = torch.rand(ROWS, 3, 10, 12, generator=draw)
+    hidden = torch.zeros(ROWS, 12, dtype=torch.int64)
+    hidden[1::2, 8:] = -1
     cloud = {"points": torch.randn(ROWS, 9, 3, generator=draw), "there": torch.arange(9).expand(ROWS, 9) < 7}
-    return {"image": image, "other": torch.arange(ROWS), **cloud}
+    return {"image": image, "other": torch.arange(ROWS), "hidden": hidden, **cloud}
 
 
 def it_is_a_function_of_the_draw(case: Case) -> None:
@@ -51,7 +54,7 @@ def it_is_a_function_of_the_draw(case: Case) -> None:
 def another_draw_is_another_batch(case: Case) -> None:
     """But for what draws nothing, whose rows then are the batch's own."""
     one, two = case.made(), case.made(1)
-    for name in case.method.traits["takes"]:
+    for name in {*case.method.traits["takes"]} & {"image", "points"} or {"image"}:
         if case.method.traits["keeps_signals"]:
             must(torch.equal(one.inputs[name], given()[name][one.row_R]), "its rows are not the batch's")
         else:
@@ -163,6 +166,26 @@ def test_mixed_rows_have_the_outcome_of_the_larger_part_more_often() -> None:
     for low in (0.0, 0.25, 0.5, 0.75):
         there = (part > low) & (part < low + 0.25)
         assert outcome[there].mean() == pytest.approx(float(part[there].mean()), abs=0.06)
+
+
+@pytest.mark.parametrize("run", [1, 2, 5])
+def test_a_share_of_the_places_that_there_are_is_hidden_in_runs(run: int) -> None:
+    masks = build(find("augmentation", "masks.places"), {"share": 0.5, "run": run})
+    one, two = (masks(given(), torch.Generator().manual_seed(seed)).inputs["hidden"] for seed in (0, 1))
+    assert torch.equal(one < 0, given()["hidden"] < 0) and not torch.equal(one, two)
+    for row, places in zip(one.tolist(), (one >= 0).sum(1).tolist(), strict=True):
+        runs = [set(row[i : min(i + run, places)]) for i in range(0, places, run)]
+        assert all(len(each) == 1 for each in runs)
+        assert sum(1 in each for each in runs) == round(0.5 * len(runs))
+
+
+def test_copies_see_what_no_other_copy_does() -> None:
+    masks = build(find("augmentation", "masks.disjoint"), {"share": 0.7, "copies": 3})
+    made = masks(given(), torch.Generator().manual_seed(0))
+    seen = (made.inputs["hidden"] == 0).unflatten(0, (3, ROWS)).sum(0)
+    assert seen.max() == 1 and made.row_R.tolist() == [*range(ROWS)] * 3
+    with pytest.raises(Refused, match="share some of them"):
+        build(find("augmentation", "masks.disjoint"), {"share": 0.6, "copies": 3})
 
 
 def test_a_share_of_the_patches_is_hidden() -> None:

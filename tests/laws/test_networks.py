@@ -99,6 +99,29 @@ def painter() -> torch.nn.Module:
     return nets.Denoiser(nets.DenoiserConfig(shape=(1, 3, 4), width=16, layers=2)).eval()
 
 
+def patched() -> torch.nn.Module:
+    config = nets.PatchesConfig(
+        image_size=[8, 8], patch_size=4, hidden_size=16, num_hidden_layers=2, num_attention_heads=2,
+        intermediate_size=32, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0, **{**PICTURE, "num_labels": 1},
+    )  # fmt: skip
+    return nets.Patches(config).eval()
+
+
+LETTERS: dict[str, Any] = {
+    "tokens": 6, "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32,
+    "max_position_embeddings": 64, "hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0,
+}  # fmt: skip
+
+
+def letters() -> torch.nn.Module:
+    return nets.Letters(nets.LettersConfig(**LETTERS)).eval()
+
+
+def words() -> torch.nn.Module:
+    """It reads three letters as one word."""
+    return nets.Letters(nets.LettersConfig(run=3, **LETTERS)).eval()
+
+
 def rows(*lengths: int) -> pa.Table:
     """Examples of these lengths; the first has two spans."""
     made = []
@@ -167,6 +190,28 @@ def noise(*lengths: int, shape: tuple[int, ...] = (2,)) -> pa.Table:
     return pa.Table.from_pylist(made, pa.schema([EXAMPLES.schema.field(name) for name in (*NAMES, "inputs")]))
 
 
+def in_patches(*seeds: int) -> pa.Table:
+    """Pictures of four patches; what stands at the last patch of the last one is unknown."""
+    made = []
+    for i, row in enumerate(pictured(*seeds).to_pylist()):
+        hidden, last = np.zeros(4, np.uint8), -1 if i + 1 == len(seeds) else 0
+        inputs = cell({**arrays(row["inputs"]), "hidden": hidden})
+        made.append({**row, "inputs": inputs, "token_ids": [0, 0, 0, last], "spans": [{"start": 0, "end": 4}]})
+    return pa.Table.from_pylist(made, pictured(*seeds).schema)
+
+
+def spelt(*lengths: int) -> pa.Table:
+    """Texts of these lengths, of which all letters but the first are places; the last letter of all is unknown."""
+    made = []
+    for i, length in enumerate(lengths):
+        text = np.array([(i * 5 + t * t + 2) % 6 for t in range(length)], np.int32)
+        known = [*text[:-1].tolist(), -1 if i + 1 == len(lengths) else int(text[-1])]
+        spans = [{"start": 1, "end": length}]
+        row = {"example_id": str(i), "prompt_id": str(i), "weight": 1.0 + i, "token_ids": known, "spans": spans}
+        made.append({**row, "inputs": cell({"tokens": text})})
+    return pa.Table.from_pylist(made, pa.schema([EXAMPLES.schema.field(name) for name in (*NAMES, "inputs")]))
+
+
 def causal_logits(model: Any, row: dict[str, Any]) -> torch.Tensor:
     """What the model itself says before every place of a row."""
     whole = model(torch.tensor([row["token_ids"]])).logits[0]
@@ -181,6 +226,23 @@ def picture_logits(model: Any, row: dict[str, Any]) -> torch.Tensor:
     image = torch.from_numpy(np.array(arrays(row["inputs"])["image"])).permute(2, 0, 1)[None]
     said = model((image / 255 - 0.5) / 0.25)
     return getattr(said, "logits", said)
+
+
+def patch_logits(model: Any, row: dict[str, Any]) -> torch.Tensor:
+    """By the encoder that has nothing to hide."""
+    image = torch.from_numpy(np.array(arrays(row["inputs"])["image"])).permute(2, 0, 1)[None]
+    return model.classifier(model.vit((image / 255 - 0.5) / 0.25).last_hidden_state[0, 1:])
+
+
+def letter_logits(model: Any, row: dict[str, Any]) -> torch.Tensor:
+    """A word at a time."""
+    first, *others = arrays(row["inputs"])["tokens"].tolist()
+    run = model.config.run
+    words = [others[i : i + run] for i in range(0, len(others), run)]
+    numbers = [sum(letter * 6**i for i, letter in enumerate(word)) for word in words]
+    states = model.bert(torch.tensor([[first, *numbers]])).last_hidden_state[0, 1:]
+    each = [state + model.offset.weight[i] for state, word in zip(states, words, strict=True) for i in range(len(word))]
+    return model.classifier(torch.stack(each))
 
 
 def node_logits(model: Any, row: dict[str, Any]) -> torch.Tensor:
@@ -234,6 +296,9 @@ CASES = [
     Case("classifier.image", vit, pictured, picture_logits, "vit.layers.0"),
     Case("classifier.image", deit, pictured, picture_logits, "deit.layers.0"),
     Case("classifier.image", conv, pictured, picture_logits, "blocks.1.0"),
+    Case("masked.patches", patched, in_patches, patch_logits, "vit.layers.0"),
+    Case("language.masked", letters, spelt, letter_logits, "bert.encoder.layer.0"),
+    Case("language.masked", words, spelt, letter_logits, "bert.encoder.layer.0"),
     Case("graph.nodes", gcn, linked, node_logits, "layers.1"),
     Case("graph.nodes", mlp, linked, node_logits, "layers.1"),
     Case("points.cloud", pointnet, clouds, cloud_logits, "layers.1"),

@@ -19,6 +19,7 @@ from tests.laws.ours import named, ours
 ROOT = Path(__file__).parents[2]
 SIZES = {"width": 8, "layers": 1, "heads": 2, "context": 64, "seed": 1}
 PICTURES = {"outcomes": ["b", "a"], "size": [8, 8], "channels": 1, "seed": 1}
+WHOLE = {"size": [8, 8], "channels": 1, "patch": 4}
 NODES = {"outcomes": ["b", "a"], "numbers": 3, "widths": [4], "seed": 1}
 # What each is made with here. One that is not listed must be in LEFT_OUT.
 ARGUMENTS: dict[str, list[dict[str, Any]]] = {
@@ -36,6 +37,10 @@ ARGUMENTS: dict[str, list[dict[str, Any]]] = {
     "points.pointnet": [{"outcomes": ["b", "a"], "widths": [4], "seed": 1}],
     "vision.conv": [{**PICTURES, "widths": [4, 8]}],
     "vision.vit": [{**PICTURES, "patch": 4, "width": 8, "layers": 1, "heads": 2}],
+    "vision.patches": [{**WHOLE, "width": 8, "layers": 1, "heads": 2, "seed": 1}],
+    "analytic.hog": [WHOLE, {**WHOLE, "bins": 4}],
+    "analytic.pixels": [WHOLE],
+    "text.masked": [{"alphabet": "abc", **SIZES}, {"alphabet": "abc", "run": 2, **SIZES}],
     "text.bert": [{"alphabet": "abc", "outcomes": ["a", "b"], **SIZES}],
 }
 LEFT_OUT = {

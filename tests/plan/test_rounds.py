@@ -15,7 +15,7 @@ from pipeline.errors import Refused
 from pipeline.plan.faults import PlanError
 from pipeline.plan.reading import load
 from pipeline.plan.resolve import resolve
-from pipeline.plan.rounds import appended, joined, of_round, with_rounds, written
+from pipeline.plan.rounds import appended, choices, chosen, joined, of_round, promising, with_rounds, written
 
 ROOT = Path(__file__).parents[2]
 RECIPE = ROOT / "recipes" / "rounds.yaml"
@@ -67,6 +67,30 @@ FAULTS = {
         {"rounds": {"train": {"kd": {}}}},
         r"rounds\.train\.kd: would be the same entry in every round",
     ),
+    "nobody's gain": (
+        {"rounds": {"choose": {"teacher": ["a", "b"]}, "train": {"kd_<round>": {}}}},
+        r"rounds\.choose\.by: must be whose gain counts, one of kd, not None",
+    ),
+    "no number": (
+        {"rounds": {"choose": {"by": "kd", "explore": "much"}, "train": {"kd_<round>": {}}}},
+        r"rounds\.choose\.explore: must be a number of points, not 'much'",
+    ),
+    "choices that are none": (
+        {"rounds": {"choose": [1]}},
+        r"rounds\.choose: must be a mapping from names to lists",
+    ),
+    "one value": (
+        {"rounds": {"choose": {"by": "kd", "teacher": ["a"]}, "train": {"kd_<round>": {}}}},
+        r"rounds\.choose\.teacher: must be a list of two or more texts or numbers, not \['a'\]",
+    ),
+    "a number's name": (
+        {"rounds": {"choose": {"by": "kd", "round": [1, 2]}, "train": {"kd_<round>": {}}}},
+        r"rounds\.choose\.round: stands for a number already",
+    ),
+    "a choice in a name": (
+        {"rounds": {"train": {"kd_<teacher>_<round>": {}}}},
+        r"rounds\.train\.kd_<teacher>_<round>: a name cannot hold what a round chooses",
+    ),
 }
 
 
@@ -85,6 +109,41 @@ def test_half_a_round_and_no_section_are_refused(given: dict[str, Any]) -> None:
         with_rounds(half, 1)
     with pytest.raises(Refused, match="no section `rounds:`"):
         with_rounds({}, 1)
+
+
+BANDIT = load(ROOT / "recipes" / "bandit.yaml")
+
+
+def test_a_round_tries_what_gained_most_and_what_was_tried_least() -> None:
+    """Of two teachers and three domains one pair gains; after each was looked at it is the pair that is tried."""
+    worth = {"large": 4.0, "small": 0.0, "add": 0.0, "mod": 1.0, "sort": 5.0}
+    given, gains, tried = BANDIT, dict[int, float](), []
+    for number in range(1, 13):
+        given = joined(given, with_rounds(given, 1, gains))
+        choice = chosen(given, number)
+        assert choice is not None
+        assert given["generate"][f"led_{number}"]["model"] == choice["teacher"]
+        assert given["ingest"][f"led_{number}"]["domains"] == {choice["domain"]: 1}
+        gains[number] = worth[choice["teacher"]] + worth[choice["domain"]]
+        tried.append(choice)
+    resolve(given)
+    best = {"teacher": "large", "domain": "sort"}
+    assert tried[0] == choices(BANDIT)[0] and tried[-5:] == [best] * 5
+
+
+def test_rounds_without_any_gain_try_all() -> None:
+    """Nothing is known of them, or nothing was gained: what was tried least goes first."""
+    given = joined(BANDIT, with_rounds(BANDIT, 6))
+    tried = [chosen(given, number) for number in range(1, 7)]
+    assert {choice["domain"] for choice in tried if choice} == {"add", "mod", "sort"}
+    assert {choice["teacher"] for choice in tried if choice} == {"small", "large"}
+
+
+def test_a_round_that_was_edited_is_of_no_choice_and_teaches_nothing() -> None:
+    given = joined(BANDIT, with_rounds(BANDIT, 1))
+    given["train"] = {**given["train"], "led_1": {**given["train"]["led_1"], "epochs": 9}}
+    assert chosen(given, 1) is None
+    assert promising(given, 1, {1: 50.0}) == choices(BANDIT)[0]
 
 
 def test_the_commands(given: dict[str, Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: Any) -> None:

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.contracts import EVALS, SCORES, SELECTIONS
+from pipeline.contracts import EVALS, EXAMPLES, SCORES, SELECTIONS
 from pipeline.core.driver import run_instance
 from pipeline.core.settings import RunSettings
 from pipeline.core.stage import SECTION_OF
 from pipeline.report import arms
-from pipeline.report.elicited import elicited
+from pipeline.report.elicited import elicited, label_of
 from pipeline.report.tables import Tables
 from pipeline.report.transparency import INDEX
 from pipeline.tables import parquet
@@ -95,8 +95,32 @@ def test_every_label_has_a_row_and_its_counts(data: Path, page: str) -> None:
     label = found["labeling"]
     assert (label.prompts, label.answers, label.kept) == (120, 360, len(kept))
     assert label.precision == pytest.approx(sum(right[row["response_id"]] for row in kept) / len(kept))
-    assert found["feature"].kept == 100 and found["expansion"].answers == 0
+    packed = Scan(EXAMPLES, (data / "examples/coverage",)).pylist()
+    read = [right[name] for row in packed for name in row["response_ids"]]
+    feature = found["feature"]
+    assert (feature.kept, feature.answers) == (100, len(packed))
+    assert feature.tokens == sum(len(row["token_ids"]) for row in packed)
+    assert feature.precision == pytest.approx(sum(read) / len(read)) and found["expansion"].answers == 0
     assert "What was brought out of the models" in page
+
+
+ARM = arms.Arm("kd", "kd", 1, "base", (), (), False, (), ("own",), (), True, 1.0, {})
+
+
+@pytest.mark.parametrize(
+    ("entry", "model", "reads", "label"),
+    [
+        ("own", "base", ["target_N"], "'self-knowledge'"),
+        ("own", "base", ["logprob_N", "reward_B"], "'feedback'"),
+        ("own", "teacher", ["reward_B"], "coalesce(p.elicitation, 'labeling')"),
+        ("other", "base", ["reward_B"], "coalesce(p.elicitation, 'labeling')"),
+    ],
+)
+def test_own_answers_are_feedback_where_a_student_learns_how_good_they_are(
+    entry: str, model: str, reads: list[str], label: str
+) -> None:
+    plan = {"traits": {"objective": {"x.y": {"reads": reads}}}}
+    assert label_of(arms.Lineage({"models/kd": plan}, (), {"kd": ARM}), entry, model) == label
 
 
 def test_the_index_has_a_hundred_points_and_claims_no_prose(page: str) -> None:

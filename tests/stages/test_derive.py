@@ -104,6 +104,13 @@ def test_every_row_says_what_it_was_made_of(tmp_path: Path) -> None:
     assert all((row["parent_ids"], row["operator"]) == ([said["response_id"]], "written.prompts") for row in rows)
 
 
+@pytest.mark.parametrize("asked", ["expansion", "labeling", None])
+def test_what_is_read_from_an_answer_is_of_the_label_that_was_asked_for(tmp_path: Path, asked: str | None) -> None:
+    question = {**POOL[0], "elicitation": asked}
+    [row] = run(tmp_path, [question], [answer(question, "1. One.")], use="written.prompts")
+    assert row["elicitation"] == (asked or "labeling")
+
+
 def test_parents_of_several_groups_give_a_group_of_its_own(tmp_path: Path) -> None:
     rows = run(tmp_path, use="expansion.instruct", rows=2, shown=3)
     assert all(len(row["parent_ids"]) == 3 for row in rows)

@@ -26,6 +26,7 @@ from pipeline.sources import procedural
 from pipeline.tables import ids, tensors
 from pipeline.tables.parquet import Scan
 from pipeline.text.intake import Intake, name_groups
+from pipeline.text.procedures import DOMAINS
 from tests.stages.ingesting import SETTINGS, asked, ingest, instance, jsonl
 
 
@@ -33,28 +34,6 @@ from tests.stages.ingesting import SETTINGS, asked, ingest, instance, jsonl
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     return tmp_path
-
-
-# Worked by hand: the right solution, and the one that carries the misconception.
-SOLVED = {
-    ("add", "add 045 178"): ("5+8+0=13,4+7+1=12,0+1+1=02#0223", "5+8+0=13,4+7+0=11,0+1+0=01#0113"),
-    ("mul", "mul 045 3"): ("5*3+0=15,4*3+1=13,0*3+1=01#0135", "5*3+0=15,4*3+0=12,0*3+0=00#0025"),
-    ("mod", "mod 3-5*4"): ("3-5=8,8*4=2#2", "3-5=2,2*4=8#8"),
-    ("sort", "sort dbca"): ("#abcd", "#abdc"),
-    ("shift", "shift 3 xy"): ("xa,yb#ab", "xb,yc#bc"),
-    ("count", "cnt a bac"): ("b0a1c1#1", "b1a2c2#2"),
-    ("logic", "lg T^F|F"): ("T^F=T,T|F=T#T", "T^F=F,F|F=F#F"),
-    ("rev", "rev abcd"): ("#dcba", "#adcb"),
-}
-
-
-@pytest.mark.parametrize("case", SOLVED)
-def test_tasks_are_solved_as_by_hand(case: tuple[procedural.DomainName, str]) -> None:
-    assert (procedural.solution(*case), procedural.solution(*case, slip=True)) == SOLVED[case]
-
-
-def test_every_domain_is_solved_by_hand() -> None:
-    assert {domain for domain, _ in SOLVED} == set(procedural.DOMAINS)
 
 
 def tasks(**arguments: object) -> list[dict]:
@@ -75,6 +54,12 @@ def test_weights_and_levels_deal_the_rows() -> None:
     assert Counter((row["domain"], row["level"]) for row in rows) == {("add", 1): 20, ("rev", 1): 10}
 
 
+@pytest.mark.parametrize(("section", "label"), [({}, "labeling"), ({"elicitation": "curation"}, "curation")])
+def test_an_entry_says_what_answers_to_its_prompts_bring_out(section: dict[str, str], label: str) -> None:
+    found = ingest(use="procedural.tasks", rows=3, seed=1, **section)
+    assert {row["elicitation"] for row in found} == {label}
+
+
 def test_slips_change_solutions_alone() -> None:
     clean, slipped = tasks(rows=400, seed=1), tasks(rows=400, seed=1, slip=0.5)
     assert [row["reference"] for row in clean] == [row["reference"] for row in slipped]
@@ -83,8 +68,8 @@ def test_slips_change_solutions_alone() -> None:
 
 def test_easy_tasks_are_easy() -> None:
     rows = tasks(rows=210, seed=1, operands="easy")
-    assert {row["domain"] for row in rows} == set(procedural.DOMAINS) - {"sort"}
-    assert all(procedural.DOMAINS[row["domain"]].easy(row["messages"][0]["content"]) for row in rows)
+    assert {row["domain"] for row in rows} == set(DOMAINS) - {"sort"}
+    assert all(DOMAINS[row["domain"]].easy(row["messages"][0]["content"]) for row in rows)
 
 
 def test_more_tasks_than_there_are_is_refused() -> None:

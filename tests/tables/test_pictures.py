@@ -11,7 +11,8 @@ import pytest
 from PIL import Image
 
 from pipeline.errors import Refused
-from pipeline.tables.pictures import pixels
+from pipeline.tables.pictures import data_url, files, pixels, png, thumbnail
+from pipeline.tables.tensors import cell
 
 RGB = np.random.default_rng(0).integers(0, 256, (6, 9, 3)).astype(np.uint8)
 
@@ -66,3 +67,18 @@ def test_what_no_model_could_look_at_is_refused(data: bytes, said: str, monkeypa
         monkeypatch.setattr(Image.Image, "load", lambda self: pytest.fail("it was decoded"))
     with pytest.raises(Refused, match=said):
         pixels(data)
+
+
+def test_numbers_become_a_file_of_the_same_numbers() -> None:
+    for array in (RGB, RGB[:, :, :1], RGB[:, :, 0]):
+        np.testing.assert_array_equal(pixels(png(array)), array.reshape(6, 9, -1))
+    jpeg = saved(RGB, kind="JPEG")
+    made = files(cell({"b": jpeg, "a": RGB}))
+    assert made == [png(RGB), jpeg] and files(None) == []
+    assert [data_url(each).split(",")[0] for each in made] == ["data:image/png;base64", "data:image/jpeg;base64"]
+
+
+def test_a_thumbnail_is_small_and_no_larger_than_its_picture() -> None:
+    assert pixels(thumbnail(png(np.repeat(RGB, 100, 1)), 30)).shape == (1, 30, 3)
+    assert pixels(thumbnail(png(RGB), 3)).shape == (2, 3, 3)
+    assert thumbnail(png(RGB), 64) == png(RGB)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import html
 import os
 import re
@@ -14,18 +15,21 @@ from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
 
+import numpy as np
 import pytest
 from fastapi.testclient import TestClient
 
 from pipeline.__main__ import main
-from pipeline.contracts import RESPONSES
+from pipeline.contracts import PROMPTS, RESPONSES
 from pipeline.core.settings import RunSettings
 from pipeline.laws.scorer import responses
 from pipeline.tables import parquet
 from pipeline.tables.labels import Writer, labels_of
 from pipeline.tables.parquet import Scan
+from pipeline.tables.pictures import pixels
 from pipeline.tables.rules import query
 from pipeline.tables.sql import VIEWS
+from pipeline.tables.tensors import cell
 from pipeline.viewing import tokens
 from pipeline.viewing.app import app
 from pipeline.viewing.tables import Tables
@@ -422,3 +426,18 @@ def test_a_port_that_is_taken_is_named(
         port = taken.getsockname()[1]
         assert main(["view", "--port", str(port)]) == 1
     assert f"port {port} cannot be listened on (Address already in use): leave --port out" in capsys.readouterr().err
+
+
+def test_a_row_shows_the_pictures_of_its_prompt_and_no_other_array(root: Path, client: TestClient) -> None:
+    data = root / "data/prompts/train/tasks"
+    rows = Scan(PROMPTS, (data,)).pylist()
+    assert "<img" not in page(client, f"row/{rows[0]['prompt_id']}")
+    picture = np.random.default_rng(0).integers(0, 256, (300, 20, 3)).astype(np.uint8)
+    shown = {"image": picture, "x": np.ones((3, 2), np.float32)}
+    changed = [{**row, "inputs": cell(shown) if row is rows[0] else row["inputs"]} for row in rows]
+    parquet.write(PROMPTS, data, 1, [PROMPTS.rows(changed)])
+    [source] = re.findall(
+        r'<img class="shown" src="data:image/png;base64,([^"]+)"', page(client, f"row/{rows[0]['prompt_id']}")
+    )
+    assert pixels(base64.b64decode(source)).shape == (256, 17, 3)
+    parquet.write(PROMPTS, data, 1, [PROMPTS.rows(rows)])

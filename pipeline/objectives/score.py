@@ -86,8 +86,8 @@ def implicit(
 
     With `squared` it is over the mean distance |D_T - x| instead, which has no gradient: SiD.
 
-    Paper: Luo et al. 2024 (SIM, arXiv 2410.16794), equation 3.6 with the pseudo-Huber distance, in terms of samples
-    instead of scores; Zhou et al. 2024 (SiD, arXiv 2404.04057), equation 23 with alpha 1.
+    Paper: Luo et al. 2024 (SIM, arXiv 2410.16794) with the pseudo-Huber distance, in terms of samples
+    instead of scores; Zhou et al. 2024 (SiD, arXiv 2404.04057) with alpha 1.
     Differs: of all times alike; theirs have a weight by time.
     """
 
@@ -140,7 +140,7 @@ def distribution(*, fake: Role = "fake") -> Objective:
     """What the judged generator makes is moved to where the teacher sees more samples than it makes itself: the value
     is x times what a model that follows it (`fake`) says of noised x, less what the teacher does, without its gradient.
 
-    Paper: Luo et al. 2023 (Diff-Instruct, arXiv 2305.18455), equation 3.3, in terms of samples instead of scores.
+    Paper: Luo et al. 2023 (Diff-Instruct, arXiv 2305.18455), in terms of samples instead of scores.
     Differs: of all times alike.
     """
 
@@ -156,7 +156,7 @@ def sds() -> Objective:
     """Score distillation: what the judged model makes is moved to what the teacher says of it when it is noised; the
     value is x times x - D_T, without its gradient. It seeks modes: what is made varies less than true samples do.
 
-    Paper: Poole et al. 2023 (DreamFusion, arXiv 2209.14988), equation 3, in terms of samples instead of noise.
+    Paper: Poole et al. 2023 (DreamFusion, arXiv 2209.14988), in terms of samples instead of noise.
     Differs: of all times alike, and without guidance.
     """
 

@@ -25,7 +25,7 @@ def chamfer() -> Verifier:
 
     Quantities: there, from what was made; back, from what is true.
 
-    Paper: Fan et al. 2017 (point set generation, arXiv 1612.00603), equation 1.
+    Paper: Fan et al. 2017 (point set generation, arXiv 1612.00603).
     Differs: distances are not squared, and are means, so that clouds of any sizes are compared in the points' units.
     """
     return Chamfer()

@@ -263,13 +263,13 @@ GRAPHS = {
               "fresh_3", "fixed_3", "three rounds over what it said once, as many steps"),
     ),
     "efficient": (
-        Claim("Efficient transformers", KL, "A student of a twelfth of the parameters is as good.",
+        Claim("Efficient transformers", KL, "A student of a thirteenth of the size is as good.",
               "small", "full", FULL),
-        Claim("Efficient transformers", KL, "A student of a third of the parameters is as good.",
+        Claim("Efficient transformers", KL, "A student of a quarter of the size is as good.",
               "half", "full", FULL),
         Claim("Efficient transformers", KL, "A small student learns more from a distribution.",
               "small", "small_text", "the teacher's answers alone, as many steps"),
-        Claim("Efficient transformers", "evaluator cost.latency", "A student of a twelfth of the parameters is faster.",
+        Claim("Efficient transformers", "evaluator cost.latency", "A student of a thirteenth of the size is faster.",
               "small_cost", "full_cost", FULL, "hundredths of a second an answer", True),
     ),
     "conformance": (

@@ -240,7 +240,9 @@ class StudentParams(Recipe):
                 texts.append(f"trains {name!r}, which is no part; there are {', '.join(sorted({*parts, *leaders}))}")
         for name in leaders:
             if leaders.count(name) > 1 or name in self.beside:
-                texts.append(f"augment: {name!r} names two modules that learn; leave one out, or rename it in `beside:`")
+                texts.append(
+                    f"augment: {name!r} names two modules that learn; leave one out, or rename it in `beside:`"
+                )
         for name, begins in self.beside.items():
             if name in RESERVED or not re.fullmatch(NAME, name):
                 texts.append(f"beside.{name}: a part's name is a lower-case word, and none of {', '.join(RESERVED)}")

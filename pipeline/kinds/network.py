@@ -53,7 +53,11 @@ class Packed:
 
 
 class Network(Protocol):
-    """One kind of model. Everything else of training is the trainer's."""
+    """One kind of model. Everything else of training is the trainer's.
+
+    One that `gives` `look` and `teacher_look` has a method more, `put(output, inputs, make)`: a module's output, with
+    what `make` makes of its states [N, ...] at the places in their place.
+    """
 
     def pack(self, form: Path, messages: Sequence[dict[str, str]], answer: str, inputs: Cell | None = None) -> Packed:
         """A conversation, its answer and the arrays that it is about as an example; `form` is the folder `tokenizer/`

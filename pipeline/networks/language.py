@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import math
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -38,7 +38,18 @@ _does_more: weakref.WeakKeyDictionary[Any, bool] = weakref.WeakKeyDictionary()
 
 @network(
     takes=("text",),
-    gives=("student_NV", "target_N", "teacher", "logprob_N", "reference_N", "other", "features", "teacher_features"),
+    gives=(
+        "student_NV",
+        "target_N",
+        "teacher",
+        "logprob_N",
+        "reference_N",
+        "other",
+        "features",
+        "teacher_features",
+        "look",
+        "teacher_look",
+    ),
     heads=("main",),
     thoughts=True,
 )
@@ -123,6 +134,12 @@ class Causal:
         if more:
             return Seen(logits, {"main": torch.nn.Identity()}, features)
         return Seen(states_ND, {"main": head, **heads.of(model)}, features)
+
+    def put(
+        self, output: torch.Tensor, inputs: Mapping[str, torch.Tensor], make: Callable[[torch.Tensor], torch.Tensor]
+    ) -> torch.Tensor:
+        all_MD, at_N = output.flatten(0, 1), inputs["at_N"]
+        return all_MD.index_copy(0, at_N, make(all_MD[at_N])).view_as(output)
 
     def width(self, model: torch.nn.Module) -> int:
         net: Any = model

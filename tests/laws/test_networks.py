@@ -16,7 +16,7 @@ import transformers
 from pipeline.contracts import EXAMPLES
 from pipeline.core.methods import find, shipped
 from pipeline.errors import Refused
-from pipeline.model import heads, nets
+from pipeline.model import heads, nets, taps
 from pipeline.tables.tensors import arrays, cell
 from pipeline.training.places import places
 
@@ -365,6 +365,33 @@ def test_taps_stand_at_the_places(case: Case) -> None:
     assert seen.features["last"].std() > 0 and not torch.equal(seen.features["last"], seen.features[case.tap])
     with pytest.raises(Refused, match="no tap 'nowhere'"):
         network.look(model, network.collate(table), ("nowhere",))
+
+
+@every
+def test_what_is_put_at_the_places_is_there(case: Case) -> None:
+    """And nowhere else: what was there, put back, changes nothing. A frozen model hands its gradient on to it."""
+    network, model = case.opened()
+    model.requires_grad_(False)
+    inputs = network.collate(case.rows(9, 5))
+    before = network.look(model, inputs, ("last", case.tap)).features
+    other = torch.full_like(before[case.tap], 0.5).requires_grad_()
+
+    def features(make: Callable[[torch.Tensor], torch.Tensor]) -> Mapping[str, torch.Tensor]:
+        with taps.put(model, {case.tap: lambda output: network.put(output, inputs, make)}):
+            seen: Mapping[str, torch.Tensor] = network.look(model, inputs, ("last", case.tap)).features
+        return seen
+
+    torch.testing.assert_close(features(lambda states: states)["last"], before["last"])
+    half = features(lambda states: torch.where(torch.arange(len(states))[:, None] < 1, other, states))[case.tap]
+    torch.testing.assert_close(half[1:], before[case.tap][1:])
+    changed = features(lambda states: other)
+    torch.testing.assert_close(changed[case.tap], other)
+    assert not torch.allclose(changed["last"], before["last"], atol=1e-3)
+    (gradient,) = torch.autograd.grad(changed["last"].square().sum(), other)
+    assert gradient.isfinite().all() and gradient.abs().max() > 0
+    torch.testing.assert_close(network.look(model, inputs, ("last",)).features["last"], before["last"])
+    with pytest.raises(Refused, match="no tap 'nowhere'"), taps.put(model, {"nowhere": lambda output: output}):
+        pass
 
 
 @every

@@ -76,6 +76,23 @@ def conv() -> torch.nn.Module:
     return nets.Conv(nets.ConvConfig(widths=(8, 16), **PICTURE)).eval()
 
 
+def segformer() -> torch.nn.Module:
+    config = transformers.SegformerConfig(
+        num_encoder_blocks=2, depths=[1, 1], sr_ratios=[1, 1], hidden_sizes=[8, 16], patch_sizes=[3, 3], strides=[2, 2],
+        num_attention_heads=[1, 2], mlp_ratios=[2, 2], decoder_hidden_size=16, **PICTURE,
+    )  # fmt: skip
+    return transformers.SegformerForSemanticSegmentation(config).eval()
+
+
+def pixelwise() -> torch.nn.Module:
+    return nets.Map(nets.MapConfig(widths=(8, 16), **PICTURE)).eval()
+
+
+def points() -> torch.nn.Module:
+    """Heat maps of three points, of 4 x 4 pixels."""
+    return nets.Map(nets.MapConfig(widths=(8, 16), image_size=[4, 4], **PICTURE)).eval()
+
+
 NODES: dict[str, Any] = {"numbers": 3, "widths": (12, 16), "num_labels": 3}
 
 
@@ -134,6 +151,32 @@ def linked(*lengths: int) -> pa.Table:
     return pa.Table.from_pylist(made, pa.schema([EXAMPLES.schema.field(name) for name in (*NAMES, "inputs")]))
 
 
+def coloured(*seeds: int) -> pa.Table:
+    """Pictures of 8 x 8 with a class for every pixel; the last one is unknown."""
+    return dense(seeds, 64, lambda i: {"image": noise(seeds[i], 8)})
+
+
+def pointed(*seeds: int) -> pa.Table:
+    """Pictures of 4 x 4 that are asked about two of three points, or about all; the last one is unknown."""
+    parts = [np.array([0, 2] if i % 2 else [0, 1, 2], np.int32) for i in range(len(seeds))]
+    return dense(seeds, 0, lambda i: {"image": noise(seeds[i], 4), "parts": parts[i]})
+
+
+def noise(seed: int, size: int) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (size, size, 3)).astype(np.uint8)
+
+
+def dense(seeds: Sequence[int], places: int, given: Callable[[int], dict[str, np.ndarray]]) -> pa.Table:
+    """What is given of each, with a class for every place; the last is unknown."""
+    made = []
+    for i in range(len(seeds)):
+        inputs = given(i)
+        count = places or len(inputs["parts"])
+        known = {"token_ids": [*(t % 3 for t in range(count - 1)), -1], "spans": [{"start": 0, "end": count}]}
+        made.append({"example_id": str(i), "prompt_id": str(i), "weight": 1.0 + i, **known, "inputs": cell(inputs)})
+    return pa.Table.from_pylist(made, pa.schema([EXAMPLES.schema.field(name) for name in (*NAMES, "inputs")]))
+
+
 def causal_logits(model: Any, row: dict[str, Any]) -> torch.Tensor:
     """What the model itself says before every place of a row."""
     whole = model(torch.tensor([row["token_ids"]])).logits[0]
@@ -148,6 +191,18 @@ def picture_logits(model: Any, row: dict[str, Any]) -> torch.Tensor:
     image = torch.from_numpy(np.array(arrays(row["inputs"])["image"])).permute(2, 0, 1)[None]
     said = model((image / 255 - 0.5) / 0.25)
     return getattr(said, "logits", said)
+
+
+def pixel_logits(model: Any, row: dict[str, Any]) -> torch.Tensor:
+    """Of a coarser map, the logits themselves made larger."""
+    said = picture_logits(model, row)
+    large = torch.nn.functional.interpolate(said, size=(8, 8), mode="bilinear", align_corners=False)
+    return large[0].flatten(1).T
+
+
+def point_logits(model: Any, row: dict[str, Any]) -> torch.Tensor:
+    parts = torch.from_numpy(np.array(arrays(row["inputs"])["parts"])).long()
+    return picture_logits(model, row)[0, parts].flatten(1)
 
 
 def node_logits(model: Any, row: dict[str, Any]) -> torch.Tensor:
@@ -190,6 +245,9 @@ CASES = [
     Case("classifier.image", vit, pictured, picture_logits, "vit.layers.0"),
     Case("classifier.image", deit, pictured, picture_logits, "deit.layers.0"),
     Case("classifier.image", conv, pictured, picture_logits, "blocks.1.0"),
+    Case("dense.pixels", segformer, coloured, pixel_logits, "decode_head.linear_fuse"),
+    Case("dense.pixels", pixelwise, coloured, pixel_logits, "blocks.1.0"),
+    Case("dense.keypoints", points, pointed, point_logits, "blocks.1.0"),
     Case("graph.nodes", gcn, linked, node_logits, "layers.1"),
     Case("graph.nodes", mlp, linked, node_logits, "layers.1"),
 ]

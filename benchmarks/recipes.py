@@ -78,10 +78,12 @@ class Claim:
     student: str
     beside: str
     control: str
+    measure: str = "percent right"
 
 
 ANY, RIGHT = "any answers, as many tokens", "right answers to any prompts, as many tokens"
 OWN = "any of its own answers, as many tokens"
+IOU = "percent intersection over union"
 # A graph is `recipes/<name>.yaml`.
 # fmt: off
 GRAPHS = {
@@ -116,6 +118,22 @@ GRAPHS = {
               "led_3", "blind_3", "the same three rounds, an equal share for every domain"),
         Claim("PGKD", "selector mixture.weighted", "Three rounds teach more than one of the same budget.",
               "led_3", "once", "one round of three times the prompts and tokens"),
+    ),
+    "dense": (
+        Claim("ACAM-KD", "objective feature.acam", "States under masks that are trained teach more about pixels.",
+              "acam", "uniform", "the same states without masks", IOU),
+        Claim("ACAM-KD", "objective feature.acam", "States under masks teach more than a distribution at every pixel.",
+              "acam", "kd", "the distribution at every pixel", IOU),
+    ),
+    "figures": (
+        Claim("DOPE", "network dense.keypoints", "What experts of parts say of whole figures teaches more.",
+              "dope", "parts", "labels of one part a figure, as many rows"),
+    ),
+    "scenes": (
+        Claim("Visual Program Distillation", "verifier programs.answer", "Programs that say the label teach more.",
+              "verified", "unverified", "programs as they come, as many"),
+        Claim("Visual Program Distillation", "verifier programs.answer", "A program teaches more than its answer alone.",
+              "verified", "answers", "the right answers without programs, as many"),
     ),
 }
 # fmt: on
@@ -166,7 +184,7 @@ def rows(name: str, found: Mapping[str, Any]) -> Iterator[Row]:
         return
     for claim in GRAPHS[name]:
         both = np.array([[seed[claim.student], seed[claim.beside]] for seed in seeds])
-        yield Row(claim.after, claim.method, claim.claim, claim.control, "percent right", False, both, date)
+        yield Row(claim.after, claim.method, claim.claim, claim.control, claim.measure, False, both, date)
 
 
 def page(results: Mapping[str, Mapping[str, Any]]) -> str:

@@ -96,6 +96,7 @@ ANY, RIGHT = "any answers, as many tokens", "right answers to any prompts, as ma
 KL, FULL = "objective divergence.forward", "a student as large as the teacher, the same rows, as many steps"
 OWN = "any of its own answers, as many tokens"
 SOFT, LABELS = "labels and the teacher's distribution", "the labels alone"
+IOU = "percent intersection over union"
 # A graph is `recipes/<name>.yaml`.
 # fmt: off
 GRAPHS = {
@@ -329,6 +330,22 @@ GRAPHS = {
               "both_told", "dino_told", "DINO alone"),
         Claim("distillation with contrast", "objective contrast.dino", "DINO teaches beside contrast.",
               "both_told", "contrast_told", "contrast alone"),
+    ),
+    "dense": (
+        Claim("ACAM-KD", "objective feature.acam", "States under masks that are trained teach more about pixels.",
+              "acam", "uniform", "the same states without masks", IOU),
+        Claim("ACAM-KD", "objective feature.acam", "States under masks teach more than a distribution at every pixel.",
+              "acam", "kd", "the distribution at every pixel", IOU),
+    ),
+    "figures": (
+        Claim("DOPE", "network dense.keypoints", "What experts of parts say of whole figures teaches more.",
+              "dope", "parts", "labels of one part a figure, as many rows"),
+    ),
+    "scenes": (
+        Claim("Visual Program Distillation", "verifier programs.answer", "Programs that say the label teach more.",
+              "verified", "unverified", "programs as they come, as many"),
+        Claim("Visual Program Distillation", "verifier programs.answer", "A program teaches more than its answer alone.",
+              "verified", "answers", "the right answers without programs, as many"),
     ),
 }
 # fmt: on

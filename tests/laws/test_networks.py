@@ -169,7 +169,7 @@ def illustrated(*lengths: int) -> pa.Table:
         tokens = [token if token != IMAGE else IMAGE + 1 for token in row["token_ids"]]
         spans = [{"start": span["start"] + PATCHES, "end": span["end"] + PATCHES} for span in row["spans"]]
         told = {"token_ids": [tokens[0], *[IMAGE] * PATCHES, *tokens[1:]], "spans": spans}
-        made.append({**row, **told, "inputs": cell({"image": noise(i, 8)})})
+        made.append({**row, **told, "inputs": cell({"image": speckled(i, 8)})})
     return pa.Table.from_pylist(made, pa.schema([EXAMPLES.schema.field(name) for name in (*NAMES, "inputs")]))
 
 

@@ -118,6 +118,13 @@ vllm-cpu: setup $(VLLM)/.installed  ## the laws of a backend and a recipe agains
 	@PYTHONPATH=. OMP_NUM_THREADS=1 $(VLLM)/bin/python benchmarks/vllm_cpu.py
 	@python -m pytest -q -m vllm tests/e2e
 
+LOADERS := .venv-loaders
+$(LOADERS)/.installed: flags := --no-deps
+
+.PHONY: loaders
+loaders: setup $(LOADERS)/.installed  ## what is exported for LLaMA-Factory and axolotl through their own loaders, a minute
+	@PYTHONPATH=$$(echo $(LOADERS)/lib/python3*/site-packages) python -m pytest -q tests/stages/test_export.py -k "own_loader or own_strategy"
+
 .PHONY: bench-vllm
 bench-vllm: setup $(VLLM)/.installed  ## what asking costs over vLLM's own generate, ten minutes
 	@PYTHONPATH=. OMP_NUM_THREADS=1 $(VLLM)/bin/python benchmarks/vllm_overhead.py && python benchmarks/tables.py
@@ -145,6 +152,10 @@ bench-objectives: setup  ## CPU and memory of every objective over logits, besid
 .PHONY: bench-distilling
 bench-distilling: setup  ## CPU of training from stored signals, beside a live teacher, five minutes
 	@PYTHONPATH=. python benchmarks/distilling.py && python benchmarks/tables.py
+
+.PHONY: bench-pictures
+bench-pictures: setup  ## pictures per CPU-second of a training, beside a bare loop, three minutes
+	@PYTHONPATH=. python benchmarks/pictures.py && python benchmarks/tables.py
 
 .PHONY: bench-signals
 bench-signals: setup  ## private memory of a row of signals, beside rows as dictionaries, five minutes
@@ -185,6 +196,14 @@ bench-vectors: setup  ## CPU and memory of k-centre on a million vectors in a ta
 .PHONY: bench-view
 bench-view: setup  ## a page of `stillhouse view` over a million responses, three minutes
 	@PYTHONPATH=. python benchmarks/viewing.py && python benchmarks/tables.py
+
+.PHONY: bench-report
+bench-report: setup  ## CPU and memory that a million answers and ten models add to a report, five minutes
+	@PYTHONPATH=. python benchmarks/report_cost.py && python benchmarks/tables.py
+
+.PHONY: bench-flow
+bench-flow: setup  ## CPU of the flow beside dvc repro, all made and nothing changed, ten minutes
+	@PYTHONPATH=. python benchmarks/flow.py && python benchmarks/tables.py
 
 .PHONY: embedded
 embedded: setup  ## make the shipped teacher and base again from nothing, minutes

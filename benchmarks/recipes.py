@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.compute as pc
 
 from benchmarks.made_by import made_by
@@ -55,9 +56,11 @@ GROUPS = (
     "logits",
     "sets",
     "features",
+    "experts",
     "beside",
     "feedback",
     "judged",
+    "memorised",
 )
 SEEDS = tuple(range(101, 109))
 GRAPH_SEEDS = SEEDS[:3]
@@ -71,8 +74,8 @@ for group in GROUPS:
 
 @dataclass(frozen=True)
 class Claim:
-    """What is claimed of a student of a graph, beside another; both are named as their evaluations. `less` where a
-    lower figure is the better one."""
+    """What is claimed of a student of a graph, beside another; both are named as their evaluations. Their metric is 0 or 1
+    unless `measure` says another; `less` where a lower figure is the better one."""
 
     after: str
     method: str
@@ -90,7 +93,9 @@ def near(after: str, method: str, claim: str, student: str, beside: str, control
 
 
 ANY, RIGHT = "any answers, as many tokens", "right answers to any prompts, as many tokens"
+KL, FULL = "objective divergence.forward", "a student as large as the teacher, the same rows, as many steps"
 OWN = "any of its own answers, as many tokens"
+SOFT, LABELS = "labels and the teacher's distribution", "the labels alone"
 # A graph is `recipes/<name>.yaml`.
 # fmt: off
 GRAPHS = {
@@ -120,11 +125,170 @@ GRAPHS = {
         Claim("I2D2", "scorer critic.linear", "In two rounds, its own answers that a critic believes teach it more.",
               "two", "plain_two", OWN),
     ),
+    "masked": (
+        Claim("DMJD", "augmentation masks.disjoint", "Disjoint masks, and what is seen beside, make a better encoder.",
+              "dmjd", "random", "two random masks, in as many steps"),
+        Claim("self-distillation for further pre-training", "transform merge.taps",
+              "Further pre-training beside what a model of it made of the pictures makes a better encoder.",
+              "itself", "further", "further pre-training alone, from the same model"),
+    ),
+    "dna": (
+        Claim("HAD", "network language.masked", "Hidden letters and a teacher's states make a better encoder.",
+              "had", "mlm", "hidden letters alone"),
+        Claim("HAD", "network language.masked", "Hidden letters and a teacher's states make a better encoder.",
+              "had", "distil", "the teacher's states alone"),
+    ),
     "rounds": (
         Claim("PGKD", "selector mixture.weighted", "Rounds that ask most where the student is behind teach more.",
               "led_3", "blind_3", "the same three rounds, an equal share for every domain"),
         Claim("PGKD", "selector mixture.weighted", "Three rounds teach more than one of the same budget.",
               "led_3", "once", "one round of three times the prompts and tokens"),
+    ),
+    "pictures_logits": (
+        Claim("SSLD", "objective divergence.forward", "Of wrong labels and a teacher, it alone teaches more.",
+              "label_free", "kd", SOFT),
+        Claim("PLD", "objective ranking.pld", "The label first, then all classes in the teacher's order, teach more.",
+              "pld", "kd", SOFT),
+        Claim("PLD", "objective ranking.pld", "The same of a teacher at temperature 4.",
+              "pld_4", "kd", SOFT),
+        Claim("NKD", "objective divergence.nkd", "The other classes as a distribution of their own teach more.",
+              "nkd", "kd", SOFT),
+        Claim("TAID", "objective schedule.taid", "A target on its way to the teacher teaches more.",
+              "taid", "label_free", "forward KL to the teacher at once"),
+        Claim("TAID", "objective schedule.taid", "A target that moves by the loss teaches more.",
+              "taid", "linear", "one that moves evenly"),
+        Claim("BD-KD", "objective divergence.balanced", "Both KL, as each is needed, teach more.",
+              "balanced", "forward", "forward KL"),
+        Claim("BD-KD", "objective divergence.balanced", "Both KL, as each is needed, teach more.",
+              "balanced", "reverse", "reverse KL"),
+        Claim("mixup and KD", "augmentation mixing.mixup", "Of mixed pictures, a teacher teaches more.",
+              "mixed", "kd", f"{SOFT}, no picture mixed"),
+        Claim("mixup and KD", "objective divergence.standardised", "Logits over their deviation mend it.",
+              "standardised_mixed", "mixed", f"{SOFT}, of as many mixed pictures"),
+        Claim("mixup and KD", "objective divergence.standardised", "Without mixing, they teach more, too.",
+              "standardised", "kd", SOFT),
+        Claim("Even your teacher", "objective schedule.guidance", "Labels in the share that suits both teach more.",
+              "guided", "even", "labels and teacher in equal parts"),
+        Claim("PS-KD", "objective schedule.ps_kd", "Wrong labels and the last epoch's answers teach more.",
+              "ps_kd", "labels", LABELS),
+        Claim("PS-KD", "objective schedule.ps_kd", "Wrong labels and the last epoch's answers teach more.",
+              "ps_kd", "smoothed", "smoothed labels"),
+        Claim("USKD", "objective schedule.uskd", "A student's own soft labels teach more.",
+              "uskd", "labels", LABELS),
+    ),
+    "pictures_features": (
+        Claim("FitNets", "objective feature.hidden", "The teacher's state teaches beside its distribution.",
+              "hidden", "kd", SOFT),
+        Claim("TRG", "objective feature.trg", "How pictures of a long tail lie to each other teaches beside it.",
+              "trg", "kd", SOFT),
+        Claim("TRG", "objective feature.trg", "Neighbours teach more than the similarities of all.",
+              "trg", "gram", "similarity-preserving distillation"),
+        Claim("OFA-KD", "objective exits.ofa", "An exit that learns the distribution makes a better student.",
+              "exit", "kd", SOFT),
+        Claim("ND", "objective feature.nd", "A state that turns to the mean of its class makes a better student.",
+              "nd", "kd", SOFT),
+        Claim("ND", "objective feature.nd", "The same beside a student that learns the states.",
+              "nd", "hidden", "labels, distribution and state"),
+        Claim("ProC-KD", "transform prototypes.codebook", "Of other classes, prototypes of states teach more.",
+              "others_prototype", "others_hidden", "its states, no prototypes"),
+        Claim("ProC-KD", "transform prototypes.codebook", "Of other classes, a teacher's states teach beside labels.",
+              "others_hidden", "others", LABELS),
+    ),
+    "pictures_heads": (
+        Claim("LELP", "transform subclasses.lelp", "Five kinds of each of two classes teach more than the classes.",
+              "lelp", "coarse_4", "the distribution over the classes at temperature 4"),
+        Claim("LELP", "transform subclasses.lelp", "The same at temperature 1.",
+              "lelp", "coarse", "the distribution over the classes"),
+        Claim("MaKD", "transform aspects.grouped", "A teacher's answers to questions teach beside few labels.",
+              "aspects", "labels", LABELS),
+        Claim("MaKD", "transform aspects.grouped", "Questions that mean something teach more.",
+              "aspects", "shuffled", "questions of as many classes that have nothing in common"),
+    ),
+    "pictures_few": (
+        Claim("DHO", "builder heads.add", "With some ten labels, a head for each beats one for labels and teacher.",
+              "dho_ten", "single_ten", "one head, the same two losses"),
+        Claim("DHO", "builder heads.add", "With some ten labels, two heads beat the labels alone.",
+              "dho_ten", "labels_ten", LABELS),
+        Claim("DHO", "builder heads.add", "With some fifty labels, a head for each beats one for labels and teacher.",
+              "dho_fifty", "single_fifty", "one head, the same two losses"),
+        Claim("DHO", "builder heads.add", "With some fifty labels, two heads beat the labels alone.",
+              "dho_fifty", "labels_fifty", LABELS),
+        Claim("PCoreSet", "selector diversity.pcoreset", "Thirty labels far apart in probabilities teach more.",
+              "pcoreset", "random", "thirty labels of any pictures"),
+        Claim("PCoreSet", "selector diversity.pcoreset", "The same beside the least sure.",
+              "pcoreset", "entropy", "thirty labels where the student is least sure"),
+    ),
+    "pictures_teachers": (
+        Claim("DistillNearest", "selector teachers.task_similarity", "The teacher of the most alike task teaches more.",
+              "nearest", "uniform", "all four teachers, each as much"),
+        Claim("DistillWeighted", "selector teachers.task_similarity", "All, each by how alike its task is, teach more.",
+              "weighted", "uniform", "all four teachers, each as much"),
+        Claim("DistillNearest", "selector teachers.task_similarity", "An alike teacher teaches more than forty labels.",
+              "nearest", "labels", LABELS),
+        Claim("DistillNearest", "selector teachers.task_similarity", "The most alike teacher teaches more.",
+              "nearest", "farthest", "the teacher of negatives"),
+    ),
+    "pictures_web": (
+        Claim("KD3", "selector rank.top", "What teacher and student are surest of together teaches more.",
+              "dynamic", "sure", "as many pictures that the teacher is surest of"),
+        Claim("KD3", "selector rank.top", "Half of a pool from anywhere teaches more than the whole.",
+              "dynamic", "whole", "all pictures, as many steps"),
+    ),
+    "pictures_moved": (
+        Claim("HARD", "augmentation moves.led", "Moves on which the two differ teach more of moved ones.",
+              "hard", "kd", "the pictures as they are"),
+        Claim("HARD", "augmentation moves.led", "Led moves teach more than random ones.",
+              "hard", "random", "random moves of the same range"),
+        Claim("HARD", "augmentation moves.led", "On pictures that are not moved, a student loses nothing.",
+              "hard_middle", "kd_middle", "the pictures as they are"),
+    ),
+    "active": (
+        Claim("PCoreSet", "selector diversity.pcoreset",
+              "In three rounds, labels asked for where a dual-head student's answers are spread teach more.",
+              "active_3", "chance_3", "as many labels by chance, the same teacher"),
+    ),
+    "self_imitation": (
+        Claim("I2D2", "scorer verifier.correct", "Three rounds on its own right answers make a student better.",
+              "own_3", "base", "the student before"),
+        Claim("I2D2", "scorer verifier.correct", "In three rounds, its own right answers teach it more than any.",
+              "own_3", "any_3", OWN),
+    ),
+    "bandit": (
+        Claim("KNEXA-FL", "mixture bandit.linucb", "A bandit over teachers and domains, in eight rounds, teaches more.",
+              "led_8", "even_8", "eight rounds of both teachers and all domains alike, as many tokens"),
+    ),
+    "refresh": (
+        Claim("Teacher hacking", "objective supervised.cross_entropy",
+              "A teacher that is asked anew in every round teaches more.",
+              "fresh_3", "fixed_3", "three rounds over what it said once, as many steps"),
+    ),
+    "efficient": (
+        Claim("Efficient transformers", KL, "A student of a twelfth of the parameters is as good.",
+              "small", "full", FULL),
+        Claim("Efficient transformers", KL, "A student of a third of the parameters is as good.",
+              "half", "full", FULL),
+        Claim("Efficient transformers", KL, "A small student learns more from a distribution.",
+              "small", "small_text", "the teacher's answers alone, as many steps"),
+        Claim("Efficient transformers", "evaluator cost.latency", "A student of a twelfth of the parameters is faster.",
+              "small_cost", "full_cost", FULL, "hundredths of a second an answer", True),
+    ),
+    "conformance": (
+        Claim("survey: labeling", "scorer verifier.correct", "The teacher's right answers teach more.",
+              "label", "random", ANY),
+        Claim("survey: expansion", "operator expansion.instruct", "Right answers to written tasks teach more.",
+              "expanded", "random", ANY),
+        Claim("survey: curation", "source procedural.tasks", "Right answers to the weak kinds of tasks teach more.",
+              "curated", "random", ANY),
+        Claim("survey: features", KL, "The teacher's distribution on right answers teaches more.",
+              "feature", "random", ANY),
+        Claim("survey: feedback", "scorer verifier.correct", "Its own answers that a verifier finds right teach more.",
+              "right", "random", ANY),
+        Claim("survey: feedback", "objective preference.dpo", "Its own answers, right ones against wrong, teach more.",
+              "preferred", "random", ANY),
+        Claim("survey: feedback", "objective policy.group_relative", "Fifty steps on own answers' rewards teach more.",
+              "bandit", "random", "any answers of the teacher, five times the tokens"),
+        Claim("survey: self-knowledge", "scorer verifier.correct", "A round on its own right answers teaches more.",
+              "self", "plain", OWN),
     ),
     "graphs": (
         Claim("GLNN", "objective divergence.forward", "An MLP learns of a graph from what a GCN says of its nodes.",
@@ -165,26 +329,6 @@ GRAPHS = {
               "both_told", "dino_told", "DINO alone"),
         Claim("distillation with contrast", "objective contrast.dino", "DINO teaches beside contrast.",
               "both_told", "contrast_told", "contrast alone"),
-    ),
-    "active": (
-        Claim("PCoreSet", "selector diversity.pcoreset",
-              "In three rounds, labels asked for where a dual-head student's answers are spread teach more.",
-              "active_3", "chance_3", "as many labels by chance, the same teacher"),
-    ),
-    "self_imitation": (
-        Claim("I2D2", "scorer verifier.correct", "Three rounds on its own right answers make a student better.",
-              "own_3", "base", "the student before"),
-        Claim("I2D2", "scorer verifier.correct", "In three rounds, its own right answers teach it more than any.",
-              "own_3", "any_3", OWN),
-    ),
-    "bandit": (
-        Claim("KNEXA-FL", "mixture bandit.linucb", "A bandit over teachers and domains, in eight rounds, teaches more.",
-              "led_8", "even_8", "eight rounds of both teachers and all domains alike, as many tokens"),
-    ),
-    "refresh": (
-        Claim("Teacher hacking", "objective supervised.cross_entropy",
-              "A teacher that is asked anew in every round teaches more.",
-              "fresh_3", "fixed_3", "three rounds over what it said once, as many steps"),
     ),
 }
 # fmt: on
@@ -235,7 +379,8 @@ def rows(name: str, found: Mapping[str, Any]) -> Iterator[Row]:
         return
     for claim in GRAPHS[name]:
         both = np.array([[seed[claim.student], seed[claim.beside]] for seed in seeds])
-        yield Row(claim.after, claim.method, claim.claim, claim.control, claim.measure, claim.less, both, date)
+        about = (claim.after, claim.method, claim.claim, claim.control, claim.measure, claim.less)
+        yield Row(*about, both, date)
 
 
 def page(results: Mapping[str, Mapping[str, Any]]) -> str:
@@ -263,8 +408,8 @@ def tried(trial: Trial, seed: int) -> dict[str, float]:
 
 
 def trained(name: str, seed: int) -> dict[str, float]:
-    """What share each model of a graph gets right, in per cent, or the mean of what else its items are judged by.
-    Instances run one after the other, in this process, and a round when what is before it has run."""
+    """What share each model of a graph gets right, in per cent, or the mean of what else its items are judged by. Instances
+    run one after the other, in this process, and a round when what is before it has run."""
     params = load(ROOT / "recipes" / f"{name}.yaml") | {"seed": seed, "run": {"executor": "inline"}}
     right, ran = dict[str, float](), set[str]()
     with tempfile.TemporaryDirectory() as folder:
@@ -283,15 +428,15 @@ def trained(name: str, seed: int) -> dict[str, float]:
                 for label in (label for label in order if label not in ran):
                     run_instance(plan.instances[label], plan.settings, data, Path(folder))
                     ran.add(label)
-                right = {i.name: figure(Scan(EVALS, (data / i.output,))) for i in plan.of("evaluate")}
-    return {model: round(found, 5) for model, found in sorted(right.items())}
+                evals = {instance.name: Scan(EVALS, (data / instance.output,)) for instance in plan.of("evaluate")}
+                right = {model: figure(scan.read(["metric", "measure"])) for model, scan in evals.items()}
+    return dict(sorted(right.items()))
 
 
-def figure(evals: Scan) -> float:
-    """The share of the items that are right, in per cent, or the mean of what else they are judged by."""
-    rows = evals.read(["metric", "measure"])
+def figure(rows: pa.Table) -> float:
+    """The mean of an evaluation's metric, in per cent where it is 0 or 1."""
     mean = pc.mean(rows["metric"]).as_py()
-    return 100 * mean if set(rows["measure"].to_pylist()) == {"accuracy"} else mean
+    return round(100 * mean, 3) if set(rows["measure"].to_pylist()) == {"accuracy"} else round(mean, 5)
 
 
 def gains(params: Mapping[str, Any], right: Mapping[str, float]) -> dict[int, float]:
@@ -343,11 +488,13 @@ one budget: the means over seeds, by how much the method is better, and the 95 %
 
 - **Trials** call the shipped method in a small world whose truth is known, drawn anew for every seed. They say that a
   mechanism works where its assumption holds, and not how much it brings on your data.
-- **Graphs** of text (`recipes/answers.yaml`, `prompts.yaml`, `imitation.yaml`, and the rounds of `rounds.yaml`,
-  `self_imitation.yaml`, `bandit.yaml` and `refresh.yaml`) train the embedded base on what a selection keeps, and ask it
-  unseen tasks; `active.yaml` does so with a classifier of words. Every seed draws prompts, answers, selections,
-  training and tasks anew; teacher and base are one draw each, and tiny. Rows, budget and learning rate were chosen by
-  what the control gains over the base.
+- **Graphs** (percent right: `recipes/answers.yaml`, `prompts.yaml`, `imitation.yaml`, the rounds of `rounds.yaml`,
+  `self_imitation.yaml`, `bandit.yaml` and `refresh.yaml`, and `conformance.yaml` for the survey's six ways) train the
+  embedded base on what a selection keeps, and ask it unseen tasks; `active.yaml` and `efficient.yaml` are of words'
+  classes. Every seed draws prompts, answers, selections, training and tasks anew; teacher and base are one draw each,
+  and tiny. Rows, budget and learning rate were chosen by what the control gains over the base. Those of pictures
+  (`pictures_*.yaml`) draw and train the teacher anew, too, and ask about a thousand unseen pictures of 12 x 12;
+  `masked.yaml` and `dna.yaml` train encoders without classes, which then name unseen pictures or sequences.
 - **Graphs** of other things (`recipes/graphs.yaml`, `points.yaml`, `clouds.yaml`) draw all but the weights that models
   begin with anew. The sliced Wasserstein distance is in the units of the points, and less is better.
 - Parameters were chosen on seeds 1 and 2, which are not told, or not at all. What has no gain keeps its row.

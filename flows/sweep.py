@@ -18,6 +18,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator, Sequence, Set
+from contextlib import suppress
 from dataclasses import dataclass
 from statistics import fmean, stdev
 
@@ -180,15 +181,20 @@ def _end(names: Set[str], patience_s: float = 60.0) -> None:
     """Stop DVC's workers, interrupt those of these experiments that run, and forget those that are queued."""
     _dvc("queue", "stop")
     deadline = time.monotonic() + patience_s
+    running, queued = sorted(names), list[str]()
     while time.monotonic() < deadline:
         lines = (line.split() for line in _dvc("queue", "status").splitlines())
         states = {words[1]: words[-1] for words in lines if len(words) > 1 and words[1] in names}
         running, queued = ([name for name, state in states.items() if state == s] for s in ("Running", "Queued"))
-        if queued:
-            _dvc("queue", "remove", *queued)
-        if not running:
+        if not running and not queued:
             return
-        _dvc("queue", "kill", *running)
+        # One that has begun or ended in the meantime is refused, and looked at again.
+        with suppress(SweepError):
+            if queued:
+                _dvc("queue", "remove", *queued)
+            if running:
+                _dvc("queue", "kill", *running)
+    raise SweepError(f"{', '.join(running + queued)} did not end: `dvc queue status` tells of them")
 
 
 def _dvc(*arguments: str) -> str:

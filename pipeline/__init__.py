@@ -42,7 +42,8 @@ A word for each thing:
     label              what a person says of a response, good or bad, with a note
     gate               what lets a checked table pass to those that train on it, or stops the run
     example            a kept response in a student's tokens; the same with a teacher's distributions is signals
-    place              where a loss stands: a token that is learnt, or a text that is to be named
+    place              where a loss stands: a token that is learnt, or a text that is to be named; one that is hidden
+                       is to be found, and its outcome is known, another's is not
     view               the places of a batch as an objective sees them; `reads` says which fields
     tap                what a model computes on the way, at the places: `last`, or a module's name
     term, turn         an objective with its weight and whom it judges; terms, the modules they train, and for how long

@@ -65,7 +65,7 @@ def like_gradients(seed: int) -> FIGURES:
     pseudo = np.where(taught.target_N >= 0, taught.target_N, taught.logits_NV.argmax(1))
     sure = replace(taught, logits_NV=(20 * np.eye(6, dtype=np.float32))[pseudo])
     figures = []
-    for more in ([(100.0, "feature.trajectory", {}, "main")], []):
+    for more in ([(1.0, "feature.trajectory", {}, "main")], []):
         net = learnt(seed, Net(seed + 1, 12, 8, {"main": 6}), sure, [LABELS, SOFT, *more])
         figures.append(right(said(net, unseen), answers))
     return figures[0], figures[1]

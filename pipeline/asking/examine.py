@@ -81,7 +81,7 @@ class Subject:
                 found.append(None)
                 continue
             positions = [t for start, end in packed.spans for t in range(start, end)]
-            found.append(Tokens(prompt_id, packed.token_ids, positions, packed.inputs or inputs))
+            found.append(Tokens(prompt_id, packed.token_ids, positions, packed.inputs or inputs, prompt_id))
         return found
 
     def read(self, tokens: Sequence[Tokens], want: Want = PLAIN) -> Iterator[Reading]:

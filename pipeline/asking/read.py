@@ -31,6 +31,7 @@ def read_all(model: Path, sequences: Sequence[Tokens], how: How, want: Want = PL
     by_key: dict[str, list[Tokens]] = {}
     for tokens in sequences:
         by_key.setdefault(reading_key(tokens, card["model_id"], engine, want), []).append(tokens)
+    memo.note((key, t.prompt_id) for key, some in by_key.items() for t in some if t.prompt_id is not None)
     missing: dict[str, Tokens] = {}
     for keys in batched(by_key):
         found = memo.readings(keys)

@@ -1,7 +1,8 @@
-"""Encoders that were trained to another end: a classifier begins with one."""
+"""Encoders that were trained to another end: a classifier begins with one, or with two."""
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,7 +12,8 @@ from pipeline.errors import Refused
 from pipeline.kinds.backend import card_of
 from pipeline.kinds.builder import Builder, builder
 from pipeline.kinds.origin import Card
-from pipeline.model.folder import TOKENIZER_FILES, finish, network_of
+from pipeline.model import heads
+from pipeline.model.folder import PLACES, TOKENIZER_FILES, finish, network_of
 
 if TYPE_CHECKING:
     import torch
@@ -54,6 +56,45 @@ def taken() -> Builder:
             if (base / file).exists():
                 shutil.copyfile(base / file, out / file)
         return finish(out, dtype)
+
+    return make
+
+
+@builder(bases=("classifier.image",), donors=("classifier.image",), keeps=False, random=True, finds=("network",))
+def fused() -> Builder:
+    """A classifier whose left half is the base's and right half the donor's, each without its head: it looks at
+    pictures twice as wide, and a head of random weights reads both states.
+
+    Paper: RveRNet 2024, a module for a region and one for what is around it, joined before the head.
+    Differs: the head is one layer; both halves are as large.
+    """
+
+    def make(base: Path, donor: Path, out: Path, seed: int) -> Card:
+        from pipeline.model.nets import Fused, FusedConfig
+
+        told, other = (json.loads((each / PLACES).read_text("utf-8")) for each in (base, donor))
+        network, net = _opened(base)
+        second = _opened(donor)[1]
+        normal = {name: getattr(net.config, name) for name in ("image_mean", "image_std", "num_channels")}
+        if told != other or any(getattr(second.config, name) != value for name, value in normal.items()):
+            raise Refused(
+                f"{base.name} and {donor.name} do not look at pictures of one size, channels and outcomes, or not with "
+                f"one mean and deviation; make both alike"
+            )
+        if heads.of(net) or heads.of(second):
+            raise Refused(f"{base.name} or {donor.name} has heads beside its own, which no half can have")
+        torch.manual_seed(seed)
+        names = dict(enumerate(told["outcomes"]))
+        labels = {"id2label": names, "label2id": {name: i for i, name in names.items()}}
+        made = Fused(FusedConfig([each.config.to_dict() for each in (net, second)], **labels, **normal))
+        for part, begins in zip(made.parts, (net, second), strict=True):
+            weights = {name: w for name, w in begins.state_dict().items() if not name.startswith("classifier.")}
+            part.load_state_dict(weights)
+        high, wide, channels = told["inputs"]["image"]
+        network.save(made, out)
+        places = {**told, "inputs": {"image": [high, 2 * wide, channels]}}
+        (out / PLACES).write_text(json.dumps(places, sort_keys=True) + "\n", "utf-8")
+        return finish(out, "float32")
 
     return make
 

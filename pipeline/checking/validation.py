@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import duckdb
-import pyarrow as pa
 
 from pipeline.bounded import Limits
 from pipeline.checking.suites import SUITES, CheckParams, Expectation, Suite
@@ -24,6 +23,10 @@ from pipeline.tables.parquet import Scan
 from pipeline.tables.rules import within
 
 NAMED = 5
+# Rows that come from DuckDB together.
+BATCH = 8192
+# What does not fit this memory lies beside the file.
+BOUNDS: dict[str, Any] = {"memory_limit": f"{sql.HELD}B", "threads": 1}
 
 
 @dataclass(frozen=True)
@@ -34,46 +37,53 @@ class Validation:
     document: dict[str, Any]
 
 
-def validate(params: CheckParams, scan: Scan, data: Path, limits: Limits = sql.LIMITS) -> Validation:
-    """Hold a table against its suite; `limits` bound the rules that a user wrote."""
+def validate(params: CheckParams, scan: Scan, data: Path, scratch: Path, limits: Limits = sql.LIMITS) -> Validation:
+    """Hold a table against its suite; `limits` bound the rules that a user wrote; rows are put in `scratch`."""
     suite = SUITES[params.suite]
     expectations = params.expectations
-    rows = _flatten(params, suite, expectations, scan, data, limits)
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory(dir=scratch) as folder:
         file = Path(folder) / "checked.duckdb"
-        with duckdb.connect(file) as connection:
-            connection.register("rows", rows)
-            connection.execute("CREATE TABLE checked AS SELECT * FROM rows")
+        _flatten(params, suite, expectations, scan, data, file, limits)
         results, document = _ask(suite, expectations, file)
     found = [_finding(e, results[e.name], suite) for e in expectations]
     verdict = {
         "of": params.of,
         "suite": params.suite,
         "success": all(f["success"] for f in found),
-        "rows": rows.num_rows,
+        "rows": scan.count(),
         "expectations": found,
     }
     return Validation(verdict, document)
 
 
 def _flatten(
-    params: CheckParams, suite: Suite, expectations: Sequence[Expectation], scan: Scan, data: Path, limits: Limits
-) -> pa.Table:
-    """The columns that are looked at, a row for each row of the table."""
+    params: CheckParams,
+    suite: Suite,
+    expectations: Sequence[Expectation],
+    scan: Scan,
+    data: Path,
+    file: Path,
+    limits: Limits,
+) -> None:
+    """Make a file of the columns that are looked at, a row for each row of the table."""
     columns = dict.fromkeys([*suite.names, "excerpt", *(e.column for e in expectations if e.column)])
     rules = "".join(f", ({rule.rule}\n) AS {rule.column}" for rule in params.expect)
     # Sorted by all that is in it: which rows are named must not depend on how windows were computed.
     text = f"SELECT {', '.join(columns)} FROM (SELECT *{rules} FROM ({suite.checked})) ORDER BY ALL"
 
-    def flat() -> pa.Table:
-        return sql.connect([scan], data, limits.memory).sql(text).to_arrow_table()
+    def flat() -> None:
+        rows = sql.connect([scan], data, limits.memory, file.with_suffix(".spill")).sql(text).to_arrow_reader(BATCH)
+        with duckdb.connect(file, config=BOUNDS) as connection:
+            connection.register("rows", rows)
+            connection.execute("CREATE TABLE checked AS SELECT * FROM rows")
 
     if not params.expect:
-        return flat()
+        flat()
+        return
     try:
         shown = "; ".join(f"the rule {rule.name}: {rule.rule}" for rule in params.expect)
-        return within(limits, shown, flat)
-    except duckdb.Error as error:
+        within(limits, shown, flat)
+    except (duckdb.Error, OSError) as error:
         raise Refused(
             f"a rule under `expect:` cannot be computed for every row of data/{params.of}: {error}. "
             f"TRY_CAST and coalesce make a rule hold for any text."
@@ -98,9 +108,9 @@ def _ask(
             engine._PERSISTED_CONNECTION_DIALECTS = listed  # type: ignore[assignment]
         context = gx.get_context(mode="ephemeral")
         context.variables.progress_bars = ProgressBarsConfig(globally=False)
-        connect = {"config": {"threads": 1, "enable_external_access": "false", "lock_configuration": "true"}}
+        config = {**BOUNDS, "enable_external_access": "false", "lock_configuration": "true"}
         source = context.data_sources.add_sql(  # type: ignore[call-arg]
-            name="duckdb", connection_string=f"duckdb:///{file}", kwargs={"connect_args": connect}
+            name="duckdb", connection_string=f"duckdb:///{file}", kwargs={"connect_args": {"config": config}}
         )
         try:
             asset = source.add_table_asset(suite.table.name, table_name="checked")

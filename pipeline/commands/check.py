@@ -5,9 +5,11 @@ from __future__ import annotations
 import argparse
 
 from pipeline.core.workspace import PARAMS
+from pipeline.errors import Refused
 from pipeline.plan.reading import load
 from pipeline.plan.resolve import resolve
 from pipeline.plan.rounds import SECTION, joined, with_rounds
+from pipeline.training.reporters import missing
 
 ABOUT = "check params.yaml and write nothing"
 
@@ -20,6 +22,8 @@ def run() -> None:
     """Check `params.yaml` and write nothing."""
     given = load(PARAMS)
     plan = resolve(given)
+    if lacks := missing(plan.settings):
+        raise Refused("; ".join(lacks))
     about = ""
     if given.get(SECTION):
         more = len(resolve(joined(given, with_rounds(given, 1))).instances) - len(plan.instances)

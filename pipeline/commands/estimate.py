@@ -11,35 +11,35 @@ import argparse
 import time
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import orjson
 
-from pipeline.asking.ask import ask, known, requests_for
-from pipeline.asking.examine import ExamParams
+from pipeline.asking.ask import ask, known
 from pipeline.backends.http import endpoint_of
 from pipeline.commands import sizes
-from pipeline.commands.entries import asked_at_once, bring_up_to_date, needed, pool_asked
+from pipeline.commands.entries import asked_at_once, bring_up_to_date, needed
 from pipeline.commands.screen import at_least_one, show, show_json
-from pipeline.contracts import PROMPTS
+from pipeline.commands.works import Work, served, works
 from pipeline.core.run import How
 from pipeline.core.settings import Endpoint, limit_threads
 from pipeline.core.stage import Instance, Plan
 from pipeline.core.workspace import DATA, PARAMS, ROOT, memo_root
 from pipeline.display import duration
 from pipeline.errors import Refused
-from pipeline.kinds.backend import Answer, GenerateRequest, Sampling, card_of, engine_of
+from pipeline.kinds.backend import (
+    Answer,
+    card_of,
+    engine_of,
+)
 from pipeline.memo.ledger import Ledger, Spent
 from pipeline.plan.reading import load
 from pipeline.plan.resolve import resolve
 from pipeline.report.statistics import LEVEL, RESAMPLES, Interval
-from pipeline.stages.generate import Params as GenerateParams
-from pipeline.stages.generate import requests_of
 from pipeline.tables import ids
-from pipeline.tables.parquet import Scan
 
 ABOUT = "the tokens, money, hours and bytes that a run will take, with intervals, from a probe"
 
@@ -104,18 +104,6 @@ class _Pace:
     tokens: int
 
 
-@dataclass(frozen=True)
-class _Work:
-    """What an entry asks: of which model, how, in how many processes, and all its requests in the order of prompts."""
-
-    label: str
-    model: Path
-    sampling: Sampling
-    requests: list[GenerateRequest]
-    prompts: int
-    processes: int
-
-
 class _Clock:
     """Hears of answers as they arrive: the start of an asking -> seconds after it."""
 
@@ -135,31 +123,18 @@ class _Clock:
 
 
 def chosen(plan: Plan, names: Sequence[str]) -> list[Instance]:
-    """The named entries of `generate`; without names all of them, and the served models that are evaluated."""
+    """The named entries of `generate`; without names all of them, and those that judge a served model."""
     entries = {instance.name: instance for instance in plan.of("generate")}
     unknown = [name for name in names if name not in entries]
     if unknown:
         raise Refused(f"params.yaml has no generate.{unknown[0]}; there are: {', '.join(entries) or 'none'}")
     if names:
         return [entries[name] for name in dict.fromkeys(names)]
-    judged = [i for i in plan.of("evaluate") if f"acquire@{_model(i)}" in served(plan)]
+    judges = [*plan.of("evaluate"), *plan.of("compare")]
+    judged = [i for i in judges if any(f"acquire@{name}" in served(plan) for name in i.params.needs())]
     if not entries and not judged:
         raise Refused("params.yaml has no entry of generate, so no model is asked")
     return [*entries.values(), *judged]
-
-
-def served(plan: Plan) -> dict[str, str]:
-    """Label of an `acquire` entry of a served model -> its endpoint's name."""
-    return {
-        i.label: i.name
-        for i in plan.of("acquire")
-        if any(use.method.traits.get("served") for use in i.params.methods())
-    }
-
-
-def _model(entry: Instance) -> str:
-    assert isinstance(entry.params, GenerateParams | ExamParams)
-    return entry.params.model
 
 
 def ready(plan: Plan, entries: Sequence[Instance], data: Path) -> tuple[dict[str, list[str]], dict[str, str]]:
@@ -174,43 +149,35 @@ def ready(plan: Plan, entries: Sequence[Instance], data: Path) -> tuple[dict[str
 
 
 def estimate(plan: Plan, entries: Sequence[Instance], data: Path, root: Path, rows: int) -> Estimates:
-    """Probe every entry with one answer to each of this many prompts, and say what the rest will take."""
+    """Probe every entry with one answer to each of this many prompts, and say what the rest will take; what two entries
+    ask alike is told of the first."""
     settings, draws, found = asked_at_once(plan.settings), [], []
-    for entry in entries:
-        how = How(settings, root, f"estimate@{entry.name}")
+    seen: set[tuple[str, ...]] = set()
+    for work in (work for entry in entries for work in works(entry, plan, data)):
+        names = {(work.model.name, str(work.sampling.content()), r.request_id): r for r in work.requests}
+        work = replace(work, requests=[request for name, request in names.items() if name not in seen])
+        seen |= names.keys()
+        if not work.requests:
+            continue
+        name = work.model.name
+        how = How(settings, root, f"estimate@{work.label.partition('@')[2]}")
         # Of an endpoint with batch files `settings` no longer say so; the plan does.
-        at_endpoint = f"acquire@{_model(entry)}" in served(plan)
-        endpoint = endpoint_of(_model(entry), plan.settings) if at_endpoint else None
-        one, columns = _estimate(_work(entry, plan, data), endpoint, how, rows)
+        endpoint = endpoint_of(name, plan.settings) if f"acquire@{name}" in served(plan) else None
+        one, columns = _estimate(work, endpoint, how, rows)
         found.append(one)
         draws.append(columns)
     total = {name: _sum([columns[name] for columns in draws]) for name in ("tokens", "cost_usd", "hours")}
     return Estimates(tuple(found), total, tuple(_caps(plan, found, root)))
 
 
-def _work(entry: Instance, plan: Plan, data: Path) -> _Work:
-    params, model = entry.params, data / entry.inputs["model"][0]
-    if isinstance(params, GenerateParams):
-        pool, sampling = pool_asked(entry, data), params.sampling()
-        requests = requests_of(params, pool, model)
-    else:
-        assert isinstance(params, ExamParams)
-        pool = Scan(PROMPTS, tuple(data / f for f in entry.inputs["prompts"])).read().sort_by("prompt_id")
-        sampling = Sampling(temperature=0.0, top_p=1.0, max_tokens=params.max_tokens)
-        requests = requests_for(pool, model, sampling, k=1, seed=0)
-    run, parts = plan.settings, Scan(PROMPTS, tuple(data / f for f in entry.inputs["prompts"])).parts
-    processes = min(run.workers, parts) if run.executor == "processes" else 1
-    return _Work(entry.label, model, sampling, requests, pool.num_rows, max(processes, 1))
-
-
 Draws = dict[str, tuple[float, np.ndarray] | None]
 
 
-def _estimate(work: _Work, endpoint: Endpoint | None, how: How, rows: int) -> tuple[Estimate, Draws]:
+def _estimate(work: Work, endpoint: Endpoint | None, how: How, rows: int) -> tuple[Estimate, Draws]:
     """The estimate of one entry, and each quantity with its resampled values, from which sums over entries are made."""
     card = card_of(work.model)
     # Ids are hashes, so the first prompts by id are prompts by chance, and the same ones each time.
-    probe = [request for request in work.requests if request.sample == 0][:rows]
+    probe = list({request.prompt_id: request for request in reversed(work.requests)}.values())[: -rows - 1 : -1]
     before = known(probe, work.sampling, how)
     clock = _Clock()
     answers = ask(work.model, probe, work.sampling, how, clock)
@@ -328,7 +295,7 @@ def _sum(parts: Sequence[tuple[float, np.ndarray] | None]) -> Interval | None:
     return _interval(sum(value for value, _ in told), np.sum([draws for _, draws in told], axis=0))
 
 
-def _pace(work: _Work, card: dict[str, Any], asked: Sequence[Answer], seconds: float, how: How) -> _Pace | None:
+def _pace(work: Work, card: dict[str, Any], asked: Sequence[Answer], seconds: float, how: How) -> _Pace | None:
     """The pace of this probe, or of an earlier one that asked more of the same."""
     url = getattr(how.settings.endpoints.get(work.model.name), "url", None)
     key = ids.digest("pace", card["model_id"], engine_of(card), work.sampling.content(), url)
@@ -470,7 +437,7 @@ def _hours(hours: float) -> str:
 
 def arguments(command: argparse.ArgumentParser) -> None:
     """What may follow `estimate`."""
-    text = "entries of generate (all, and served evaluations)"
+    text = "entries of generate (all, and what judges a served model)"
     command.add_argument("entries", nargs="*", metavar="entry", help=text)
     command.add_argument("--rows", type=at_least_one, default=20, metavar="N", help="prompts that are probed (20)")
     command.add_argument("--json", action="store_true", dest="as_json", help="print JSON")

@@ -113,12 +113,13 @@ class Answer:
 @dataclass(frozen=True)
 class Tokens:
     """A tokenised conversation to be read, and the positions [N] whose tokens are asked about; `inputs` is the cell of
-    arrays that it is about, if there is one."""
+    arrays that it is about, if there is one, and `prompt_id` whose it is, for the memo."""
 
     id: str
     token_ids: Sequence[int] | np.ndarray
     positions: Sequence[int] | np.ndarray
     inputs: Cell | None = None
+    prompt_id: str | None = None
 
     def asked(self) -> tuple[list[int], list[int]]:
         """The tokens and the positions as lists, for ids."""

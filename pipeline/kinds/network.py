@@ -56,7 +56,11 @@ class Packed:
 
 
 class Network(Protocol):
-    """One kind of model. Everything else of training is the trainer's."""
+    """One kind of model. Everything else of training is the trainer's.
+
+    One with an attribute `apart` that is true has one place a row, and what it collates of a row hangs on no other, so
+    that a small table is collated once.
+    """
 
     def pack(self, form: Path, messages: Sequence[dict[str, str]], answer: str, inputs: Cell | None = None) -> Packed:
         """A conversation, its answer and the arrays that it is about as an example; `form` is the folder `tokenizer/`

@@ -23,14 +23,14 @@ from pipeline.model.folder import CAUSAL, TOKENIZER_FILES, network_of
 from pipeline.tables.parquet import folder_digest
 
 SIZES = {"width": 8, "layers": 1, "heads": 2, "context": 16}
-DENOISERS: dict[str, tuple[str, dict[str, Any]]] = {
-    "points.denoiser": ("points.denoiser", {}),
-    "images.denoiser": ("diffusion.pictures", {"size": (4, 4)}),
-}
 PATCHED: dict[str, Any] = {"size": (8, 8), "channels": 1, "patch": 4}
 PICTURES: dict[str, tuple[str, dict[str, Any]]] = {
     "classifier.image": ("vision.vit", {**PATCHED, "outcomes": ("a", "b")}),
     "masked.patches": ("vision.patches", PATCHED),
+}
+DENOISERS: dict[str, tuple[str, dict[str, Any]]] = {
+    "points.denoiser": ("points.denoiser", {}),
+    "images.denoiser": ("diffusion.pictures", {"size": (4, 4)}),
 }
 # Texts of letters that every model of words here knows.
 TEXTS = ("abba", "b", "aab")
@@ -45,14 +45,14 @@ def model(network: str, seed: int) -> tempfile.TemporaryDirectory[str]:
     if network == CAUSAL:
         letters = {"alphabet": "ab" + "cd"[seed], "prompt_width": 0}
         fill = build(find("origin", "fresh.gpt2"), {**SIZES, **letters, "seed": seed})
-    elif network in DENOISERS:
-        origin, more = DENOISERS[network]
-        fill = build(find("origin", origin), {"width": 8, "layers": 1, "seed": seed, **more})
     elif network in PICTURES:
         name, told = PICTURES[network]
         fill = build(find("origin", name), {**{k: v for k, v in SIZES.items() if k != "context"}, **told, "seed": seed})
     elif network == "language.masked":
         fill = build(find("origin", "text.masked"), {**SIZES, "alphabet": "abcd", "seed": seed})
+    elif network in DENOISERS:
+        origin, more = DENOISERS[network]
+        fill = build(find("origin", origin), {"width": 8, "layers": 1, "seed": seed, **more})
     else:
         fill = build(find("origin", "text.bert"), {**SIZES, "alphabet": "abcd", "outcomes": ("a", "b"), "seed": seed})
     (folder / "model.json").write_text(json.dumps(fill(folder)), "utf-8")
@@ -111,15 +111,15 @@ def states(folder: Path) -> torch.Tensor:
     from pipeline.model.chat import Chat
 
     network, net = opened(folder)
+    if network_of(folder / "tokenizer") in PICTURES:
+        pictures = np.random.default_rng(0).integers(0, 256, (3, *PATCHED["size"], 1)).astype(np.uint8)
+        with torch.no_grad():
+            return network.look(net, network.batch(pictures), ()).states_ND
     if network_of(folder / "tokenizer") in DENOISERS:
         shape = 5, *net.config.shape
         noise = torch.randn(shape, generator=torch.Generator().manual_seed(0)).numpy()
         with torch.no_grad():
             return network.look(net, network.batch([noise]), ()).states_ND
-    if network_of(folder / "tokenizer") in PICTURES:
-        pictures = np.random.default_rng(0).integers(0, 256, (3, *PATCHED["size"], 1)).astype(np.uint8)
-        with torch.no_grad():
-            return network.look(net, network.batch(pictures), ()).states_ND
     chat, found = Chat(folder / "tokenizer"), []
     for text in TEXTS:
         tokens = torch.tensor([chat.encode(text)])

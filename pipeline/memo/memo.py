@@ -112,6 +112,11 @@ class Memo(Store):
         """Keep these readings in one transaction, `paid` as in `put`; returns how many are new."""
         return self._put("readings", ((key, _packed(reading)) for key, reading in readings.items()), paid)
 
+    def note(self, readings: Iterable[tuple[str, str]]) -> None:
+        """Keep whose some readings are, or will be: keys and ids of prompts."""
+        with self.transaction() as connection:
+            connection.executemany("INSERT OR IGNORE INTO read_of (key, prompt_id) VALUES (?, ?)", readings)
+
     def _get(self, table: str, keys: Iterable[str]) -> Iterator[tuple[str, Any]]:
         asked = orjson.dumps(list(keys)).decode()
         with self.explained():
@@ -168,8 +173,8 @@ class Memo(Store):
         return gone
 
     def forget(self, prompts: Iterable[str], keys: Iterable[str]) -> int:
-        """Forget the answers to these prompts, the answers and readings of these keys, and every reading that can be
-        computed again, since nothing says which prompt it is of; no byte of them stays. Returns how many went."""
+        """Forget the answers to these prompts, the readings of them, what has these keys, and every reading of which
+        nobody noted whose it is, if it can be computed again; no byte of them stays. Returns how many went."""
         named = [orjson.dumps(list(some)).decode() for some in (prompts, keys)]
         by_prompt, by_key = (
             f"{what} IN (SELECT value FROM json_each(?))" for what in ("value ->> '$.prompt_id'", "key")
@@ -178,7 +183,10 @@ class Memo(Store):
             self.connection.execute("PRAGMA secure_delete = ON")
         with self.transaction() as connection:
             gone = connection.execute(f"DELETE FROM memo WHERE {by_prompt} OR {by_key}", named).rowcount
-            gone += connection.execute(f"DELETE FROM readings WHERE paid = 0 OR {by_key}", named[1:]).rowcount
+            theirs = "key IN (SELECT key FROM read_of WHERE prompt_id IN (SELECT value FROM json_each(?)))"
+            unknown = "paid = 0 AND key NOT IN (SELECT key FROM read_of)"
+            which = f"{theirs} OR {by_key} OR {unknown}"
+            gone += connection.execute(f"DELETE FROM readings WHERE {which}", named).rowcount
         self._shrink()
         return gone
 
@@ -201,6 +209,8 @@ class Memo(Store):
 
     def _shrink(self) -> None:
         """Give the room of what went back."""
+        with self.transaction() as connection:
+            connection.execute("DELETE FROM read_of WHERE key NOT IN (SELECT key FROM readings)")
         with self.explained():
             self.connection.execute("VACUUM")
             self.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")

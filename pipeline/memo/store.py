@@ -26,6 +26,9 @@ OUTSIDE = (
 TABLES = (
     "CREATE TABLE IF NOT EXISTS memo (key TEXT PRIMARY KEY, put_at REAL NOT NULL, value TEXT NOT NULL)",
     "CREATE TABLE IF NOT EXISTS readings (key TEXT PRIMARY KEY, put_at REAL NOT NULL, value BLOB NOT NULL)",
+    # Whose a reading is: conversations that are equal are read once.
+    "CREATE TABLE IF NOT EXISTS read_of (key TEXT NOT NULL, prompt_id TEXT NOT NULL, PRIMARY KEY (key, prompt_id)) "
+    "WITHOUT ROWID",
     "CREATE TABLE IF NOT EXISTS claims (key TEXT PRIMARY KEY, owner TEXT NOT NULL) WITHOUT ROWID",
     "CREATE TABLE IF NOT EXISTS spending (endpoint TEXT PRIMARY KEY, tokens INTEGER NOT NULL, cost_usd REAL NOT NULL)",
 )

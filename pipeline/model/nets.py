@@ -358,9 +358,52 @@ class Letters(PreTrainedModel):
         return self.classifier(torch.cat([read[:, :1], letters], 1))
 
 
+class FusedConfig(PretrainedConfig):
+    """What a `Fused` is made of: the configurations of two classifiers of pictures."""
+
+    model_type = "stillhouse-fused"
+
+    def __init__(self, parts: tuple[dict[str, Any], ...] = (), **others: Any) -> None:
+        self.parts = list(parts)
+        super().__init__(**others)
+
+
+class Fused(PreTrainedModel):
+    """Two classifiers of pictures without their heads, of which one looks at the left half of a picture and one at the
+    right half; the head is given the states of both."""
+
+    config_class = FusedConfig
+    main_input_name = "pixel_values"
+
+    def __init__(self, config: FusedConfig) -> None:
+        super().__init__(config)
+        self.parts, width = nn.ModuleList(), 0
+        for told in config.parts:
+            ours = OURS.get(told["model_type"])
+            made: Any = (
+                transformers.AutoModelForImageClassification.from_config(transformers.AutoConfig.for_model(**told))
+                if ours is None
+                else ours(ours.config_class(**told))
+            )
+            width += made.classifier.in_features
+            made.classifier = nn.Identity()
+            self.parts.append(made)
+        self.classifier = nn.Linear(width, config.num_labels)
+        self.post_init()
+
+    def _init_weights(self, module: nn.Module) -> None:
+        """Layers begin as their own classes make them."""
+
+    def forward(self, pixel_values: torch.Tensor) -> torch.Tensor:
+        """Logits [B, V] of pictures [B, C, H, W]."""
+        said = [part(half) for part, half in zip(self.parts, pixel_values.chunk(2, 3), strict=True)]
+        return self.classifier(torch.cat([getattr(each, "logits", each) for each in said], 1))
+
+
 OURS: dict[str, type[PreTrainedModel]] = {
-    net.config_class.model_type: net for net in (Conv, Nodes, Denoiser, Canvas, Cloud, Patches, Described, Letters)
+    each.config_class.model_type: each for each in (Conv, Nodes, Denoiser, Canvas, Cloud, Patches, Described, Letters, Fused)
 }
+
 # Those that need a library more, by name.
 EXTRAS = {"stillhouse-unet": "Unet", "stillhouse-geometric": "Geometric"}
 

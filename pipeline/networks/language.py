@@ -156,7 +156,7 @@ class Masked(Text):
 
     def pack(self, form: Path, messages: Sequence[dict[str, str]], answer: str, inputs: Cell | None = None) -> Packed:
         read = self.asked(form, messages, inputs)
-        return Packed(read.tolist(), [(1, len(read))], cell({TOKENS: read}))
+        return Packed(read[1:].tolist(), [(0, len(read) - 1)], cell({TOKENS: read}), len(read))
 
     def places(self, shown: np.ndarray) -> int:
         return len(shown) - 1

@@ -52,6 +52,8 @@ class Parted(NamedTuple):
 class Patches(Image):
     """See `patches`."""
 
+    apart = False
+
     def asked(self, form: Path, messages: Sequence[dict[str, str]], inputs: Cell | None = None) -> Any:
         image = super().asked(form, messages, inputs)
         size = json.loads((form / PLACES).read_text("utf-8"))["patch"]

@@ -236,7 +236,7 @@ class Ibot:
 def koleo(*, tap: Tap = "last") -> Objective:
     """-log of the distance of a place's state to the nearest other of the step, all of length 1: it spreads them out.
 
-    Paper: Sablayrolles et al. 2019 (arXiv 1806.03198), equation 3; Oquab et al. 2024 (DINOv2) beside iBOT.
+    Paper: Sablayrolles et al. 2019 (arXiv 1806.03198); Oquab et al. 2024 (DINOv2) beside iBOT.
     Differs: 0 for a place that is alone.
     """
     return Koleo(tap)

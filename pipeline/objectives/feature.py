@@ -221,7 +221,8 @@ def cosine(
     """1 less the cosine of a linear projection of the student's state, which is trained with it, with what the teacher
     makes of the picture, of which `share`, and with what it makes of the words for it.
 
-    Paper: Addepalli et al. 2024 (VL2V-ADiP, arXiv 2310.08255), equation 2, up to the constant 1; lambda is `share`.
+    Paper: Addepalli et al. 2024 (VL2V-ADiP, arXiv 2310.08255), the loss of both stages, up to the constant 1; their
+    lambda is `share`.
     Differs: without a tower of words they are the teacher's mean of the class (`classes.mean`), which a tower that was
     aligned with the pictures is near to.
     """
@@ -299,7 +300,7 @@ def trajectory(*, tap: Tap = "last") -> Objective:
     q are the student's probabilities, h the state that its head is given, y the outcome, which where it is unknown is
     the likeliest. Every place has the same value, and 0 where all outcomes are known or none is.
 
-    Paper: Fan et al. 2023 (optimization trajectory distillation, arXiv 2307.07811), the statistics of the gradients.
+    Paper: Fan et al. 2023 (optimization trajectory distillation), the statistics of the gradients.
     Differs: of the head alone, and by this formula, so there is no second backward pass; of the step and no average
     over steps; their projection of raw gradients on the directions of a bank is left out.
     """
@@ -314,8 +315,8 @@ class Trajectory:
 
     def __call__(self, view: View) -> Loss:
         q_NV, known_N = view.student_NV.softmax(1), view.target_N >= 0
-        target_N = torch.where(known_N, view.target_N, view.student_NV.argmax(1) if len(q_NV) else view.target_N)
-        outcome_NV = torch.nn.functional.one_hot(target_N.clamp_min(0), q_NV.shape[1])
+        target_N = torch.where(known_N, view.target_N, view.student_NV.argmax(1))
+        outcome_NV = torch.nn.functional.one_hot(target_N, q_NV.shape[1])
         gradient_NVD = (q_NV - outcome_NV)[:, :, None] * view.features[self.taps[0]][:, None]
         shares = [of.to(q_NV) / of.sum().clamp_min(1) for of in (known_N, ~known_N)]
         means = [torch.einsum("n,nvd->vd", share_N, gradient_NVD) for share_N in shares]

@@ -15,7 +15,8 @@ from pipeline.origins.vision import PATCHES, Size, fresh, parted
 
 @origin(gives=LOCAL, backend=NETWORK, network=PATCHES)
 def hog(*, size: Size, channels: Literal[1, 3], patch: PositiveInt, bins: PositiveInt = 9) -> Origin:
-    """The tap `last` says of each patch how steep it is in each of so many directions, brought to mean 0 and variance 1.
+    """The tap `last` says of each patch how steep it is in each of so many directions, brought to mean 0 and
+    variance 1.
 
     Paper: Dalal & Triggs 2005 (histograms of oriented gradients); Wei et al. 2022 (MaskFeat, arXiv 2112.09133), as what
     stands at a hidden patch.

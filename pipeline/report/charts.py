@@ -28,6 +28,7 @@ from pipeline.report.facts import Agreement, Coverage
 from pipeline.report.hacking import Watched
 from pipeline.report.pareto import Point
 from pipeline.report.results import Answered, Judged
+from pipeline.report.rounds import History
 
 if TYPE_CHECKING:
     import vl_convert
@@ -310,6 +311,25 @@ def hacking(found: Watched) -> Chart:
 
 
 _LOOKED = ["held-out loss", "right answers"]
+
+
+def rounds(found: Sequence[History]) -> Chart:
+    """How good the student of every round is, with its interval."""
+    rows = [
+        {"name": h.name, "round": r.number, "accuracy": a.value, "low": a.low, "high": a.high}
+        for h in found
+        for r, a in ((r, r.accuracy) for r in h.rounds)
+    ]
+    x, y = _number("round", "round"), _share_axis("accuracy", "accuracy")
+    colour = _series("name", [h.name for h in found])
+    x["axis"], y["scale"] = {"tickMinStep": 1, "format": "d"}, {"zero": False}
+    ends = {"x": x, "y": {"field": "low", "type": "quantitative"}, "y2": {"field": "high"}, "color": colour}
+    line = {"type": "line", "point": {"filled": True, "size": 40}}
+    layers = [
+        {"mark": line, "encoding": {"x": x, "y": y, "color": colour}},
+        {"mark": {"type": "rule", "opacity": 0.45}, "encoding": ends},
+    ]
+    return draw({**FIT, "height": 200, "layer": layers}, rows, "accuracy of the student of every round")
 
 
 def pareto(found: Sequence[Point]) -> Chart:

@@ -372,13 +372,15 @@ class Cost:
 
 @dataclass(frozen=True)
 class Paid:
-    """What an entry's answers took in tokens, and in dollars where the prices are known."""
+    """What an entry's answers took in tokens, and in dollars where the prices are known; `builds` are what the server
+    said of its build, with how many answers each gave, where it said several things."""
 
     entry: str
     requests: int
     prompt_tokens: int
     completion_tokens: int
     cost_usd: float | None
+    builds: tuple[tuple[str, int], ...] = ()
 
 
 def costs(lineage: Lineage, data: Path) -> list[Cost]:
@@ -407,7 +409,38 @@ def paid(lineage: Lineage, tables: Tables) -> list[Paid]:
             columns = ("prompt_tokens", "completion_tokens", "cost_usd")
             totals = ", ".join(f"sum({column})" for column in columns)
             n, prompt, completion, dollars = tables.row(f"SELECT count(*), {totals} FROM {source}")
-            found.append(Paid(plan["instance"], n, int(prompt or 0), int(completion or 0), dollars))
+            said = "fingerprint IS NOT NULL GROUP BY 1 ORDER BY 2 DESC, 1"
+            builds = tuple(tables.rows(f"SELECT fingerprint, count(*) FROM {source} WHERE {said}"))
+            several = builds if len(builds) > 1 else ()
+            found.append(Paid(plan["instance"], n, int(prompt or 0), int(completion or 0), dollars, several))
+    return found
+
+
+@dataclass(frozen=True)
+class Disagreement:
+    """An evaluation whose verifier calls answers right that are not the reference letter by letter, or wrong that are;
+    a few of each, as (answer, reference)."""
+
+    name: str
+    verifier_alone: int
+    exact_alone: int
+    examples: tuple[tuple[str, str], ...]
+
+
+def disagreements(lineage: Lineage, tables: Tables) -> list[Disagreement]:
+    """Where the verifier and an exact match of the short answer differ: the evaluations in which they do."""
+    found = []
+    some = f"arg_min({{a: prediction, b: target}}, item_id, {EXAMPLES_PER_REASON}) FILTER"
+    differ = "measure = 'accuracy' AND (trim(prediction) = trim(target)) <> (metric = 1)"
+    for e in (e for e in lineage.evaluations if e.claims and f"evals/{e.name}" in tables.scans):
+        alone, same, *examples = tables.row(
+            "SELECT count(*) FILTER (good), count(*) FILTER (NOT good), "
+            f"{some} (good), {some} (NOT good) FROM (SELECT *, metric = 1 AS good FROM "
+            f"{tables.source(f'evals/{e.name}')} WHERE {differ})"
+        )
+        if alone or same:
+            pairs = tuple((pair["a"], pair["b"]) for pairs in examples for pair in pairs or ())
+            found.append(Disagreement(e.name, alone, same, pairs))
     return found
 
 

@@ -30,6 +30,8 @@ from pipeline.report.hacking import Watched
 from pipeline.report.made import Made
 from pipeline.report.pareto import Point
 from pipeline.report.results import Answered, Judged, Results, answer, scales
+from pipeline.report.rounds import History
+from pipeline.report.thumbnails import SIDE, Thumbnail
 from pipeline.report.transparency import Item
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -75,9 +77,12 @@ class Found:
     lacks: Sequence[Lack]
     hacking: Sequence[Watched]
     pareto: Sequence[Point]
+    rounds: Sequence[History]
+    disagreements: Sequence[facts.Disagreement]
     clouds: Sequence[Cloud]
     elicited: Sequence[Elicited]
     index: Sequence[Item]
+    thumbnails: Sequence[Thumbnail]
     seed: int
 
 
@@ -109,7 +114,7 @@ def render(found: Found) -> str:
     )
     page = environment.get_template("report.html").render(
         style=Markup(style),
-        policy=f"default-src 'none'; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'",
+        policy=f"default-src 'none'; style-src 'sha256-{digest}'; img-src data:; base-uri 'none'; form-action 'none'",
         found=found,
         results=found.results,
         arms=found.lineage.arms,
@@ -129,6 +134,8 @@ def render(found: Found) -> str:
         others=grouped_lines(found),
         scales=scales(),
         index=grouped(found.index, "group"),
+        thumbnails=grouped(found.thumbnails, "pool"),
+        side=SIDE,
         charts=charts,
         coverage_domains=coverage_domains(found.coverage),
         all_coverage_domains={domain for coverage in found.coverage for domain in coverage.tokens},

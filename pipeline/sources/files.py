@@ -256,12 +256,25 @@ def columns(file: str) -> Rows:
     number = 0
     try:
         with pq.ParquetFile(_existing(file)) as table:
+            classes = _classes(table.schema_arrow.metadata or {})
             for batch in table.iter_batches():
                 for row in batch.to_pylist():
                     number += 1
-                    yield GivenRow(f"{file}:{number}", row)
+                    yield GivenRow(f"{file}:{number}", row | named(row, classes))
     except (pa.ArrowInvalid, OSError, UnicodeDecodeError) as error:
         raise Refused(f"{file} cannot be read as Parquet after row {number}: {error}") from error
+
+
+def _classes(metadata: Mapping[bytes, bytes]) -> dict[str, list[str]]:
+    """Columns of numbers that stand for classes, with the names of these, as the library datasets notes them."""
+    features = json.loads(metadata.get(b"huggingface", b"{}")).get("info", {}).get("features", {})
+    return {name: f["names"] for name, f in features.items() if isinstance(f, dict) and f.get("_type") == "ClassLabel"}
+
+
+def named(row: Mapping[str, Any], classes: Mapping[str, Sequence[str]]) -> dict[str, str | None]:
+    """The names of the classes that a row has by their numbers; none for one that is missing, or -1."""
+    numbers = {name: row.get(name) for name in classes}
+    return {name: None if n is None or n < 0 else classes[name][n] for name, n in numbers.items()}
 
 
 def opened_npz(file: str) -> dict[str, np.ndarray]:

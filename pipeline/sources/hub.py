@@ -83,9 +83,11 @@ def _reader(name: str) -> Callable[[str], Rows]:
 
 
 def _undecoded(found: Dataset) -> Iterator[dict[str, Any]]:
-    """The rows, with pictures as the files that they are (`bytes`, and the `path` that they had)."""
-    from datasets import Image
+    """The rows, with pictures as the files that they are (`bytes`, and the `path` that they had), and classes by their
+    names."""
+    from datasets import ClassLabel, Image
 
+    classes = {name: feature.names for name, feature in found.features.items() if isinstance(feature, ClassLabel)}
     pictures = [name for name, feature in found.features.items() if isinstance(feature, Image)]
     for name in pictures:
         found = found.cast_column(name, Image(decode=False))
@@ -93,7 +95,7 @@ def _undecoded(found: Dataset) -> Iterator[dict[str, Any]]:
         for name in pictures:
             if row[name] and row[name]["bytes"] is None:
                 row[name] = {**row[name], "bytes": Path(row[name]["path"]).read_bytes()}
-        yield row
+        yield row | files.named(row, classes)
 
 
 def _open(path: str, revision: str | None, config: str | None, split: str) -> Dataset:

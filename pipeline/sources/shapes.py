@@ -74,6 +74,50 @@ def one(
         )
 
 
+@source(verifiers=("text.exact",))
+def pair(
+    *,
+    rows: PositiveInt,
+    seed: int,
+    size: Annotated[int, Field(ge=8, le=64)] = 12,
+    channels: Literal[1, 3] = 1,
+    things: Annotated[tuple[Shape, ...], Field(min_length=2)] = ("square", "disc", "triangle", "cross"),
+    grounds: Annotated[tuple[Shape, ...], Field(min_length=2)] = ("bars", "columns"),
+    view: Literal["both", "thing", "ground"] = "both",
+    shift: NonNegativeInt = 1,
+    noise: NonNegativeFloat = 20.0,
+    slip: Share = 0.0,
+) -> Rows:
+    """A thing and what is around it, side by side in one picture, or with a `view` one of them alone; the class names
+    both, so neither alone tells it. The domain is the ground.
+
+    The two are drawn as `shapes.one` draws shapes. The solution of a share of `slip` is another class than the
+    reference. Classes and pictures do not depend on the view.
+
+    Paper: none; the task was made for this demonstration.
+    Differs: nothing to differ from.
+    """
+    names = [f"{thing} on {ground}" for thing in things for ground in grounds]
+    for number in range(rows):
+        dice = ids.generator(seed, "shapes.pair", number)
+        thing, ground = (of[int(dice.integers(len(of)))] for of in (things, grounds))
+        drawn = [_drawn(shape, "plain", size, channels, shift, noise, dice) for shape in (thing, ground)]
+        shown = {"both": drawn, "thing": drawn[:1], "ground": drawn[1:]}[view]
+        name = f"{thing} on {ground}"
+        others = [other for other in names if other != name]
+        wrong = ids.draw(seed, "slip", number) < slip
+        yield GivenRow(
+            f"shapes.pair seed {seed} row {number}",
+            {
+                "inputs": {"image": np.concatenate(shown, 1)},
+                "domain": ground,
+                "verifier": "text.exact",
+                "reference": name,
+                "solution": others[int(len(others) * ids.draw(seed, "wrong", number))] if wrong else name,
+            },
+        )
+
+
 def _drawn(
     shape: str, style: str, size: int, channels: int, shift: int, noise: float, dice: np.random.Generator
 ) -> np.ndarray:

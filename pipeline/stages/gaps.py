@@ -6,13 +6,14 @@ Reads responses and their scores, writes gaps.
 from __future__ import annotations
 
 import math
-from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from pydantic import model_validator
 
 from pipeline.contracts import GAPS, RESPONSES
@@ -27,6 +28,26 @@ from pipeline.tables.parquet import Scan
 
 # The 97.5 % point of a normal distribution.
 Z = 1.959963984540054
+
+
+def _figures() -> dict[str, str]:
+    """What is counted of a prompt's answers, over the columns that `gaps` asks for."""
+    found = {"both": "bool_or(answered AND side = 'teacher') AND bool_or(answered AND side = 'student')"}
+    for side in ("teacher", "student"):
+        found[f"{side}_solved"] = f"count(*) FILTER (side = '{side}' AND solved)"
+        found[f"{side}_known"] = f"count(solved) FILTER (side = '{side}')"
+        for what in ("nll", "count"):
+            read = "side = 'teacher' AND teacher_count > 0 AND student_count > 0"
+            found[f"{side}_{what}"] = f"coalesce(list({side}_{what}) FILTER ({read}), [])"
+    return found | {
+        "teacher_solves": "coalesce(bool_or(side = 'teacher' AND solved), false)::INTEGER",
+        "surely_wrong": "coalesce(bool_or(side = 'student' AND sure AND NOT solved), false)::INTEGER",
+        "tokens": "coalesce(sum(tokens) FILTER (side = 'teacher'), 0)::BIGINT",
+        "uncounted": "count(*) FILTER (side = 'teacher' AND tokens IS NULL)",
+    }
+
+
+FIGURES = _figures()
 
 
 class Params(StageParams):
@@ -99,10 +120,11 @@ def gaps(
     params: Params, responses: Scan, scores: Scan, data: Path, name: str, how: How, out: Path
 ) -> Iterator[pa.RecordBatch]:
     """One row per domain, over the prompts that both entries answered; `solved` null means that it does not apply."""
+    sides = {"teacher": params.teacher, "student": params.student}
     expressions = {
         "prompt": "prompt_id",
         "domain": "domain",
-        "entry": "entry",
+        "side": "CASE entry " + " ".join(f"WHEN '{entry}' THEN '{side}'" for side, entry in sides.items()) + " END",
         "answered": "content IS NOT NULL",
         "solved": params.solved,
         "sure": params.sure or "NULL::BOOLEAN",
@@ -111,15 +133,12 @@ def gaps(
     for side, score in (("teacher", params.teacher_nll), ("student", params.student_nll)):
         for what, key in (("nll", "nll_sum"), ("count", "tokens")):
             expressions[f"{side}_{what}"] = f"\"{score}\".quantities['{key}']" if score else "NULL::DOUBLE"
-    domains: dict[str, list[dict[str, Any]]] = defaultdict(list)
     shown = {key: f"gaps.{name}.{key}: {expressions[key]}" for key in ("solved", "sure")}
-    found = rules.columns([responses, scores], data, expressions, shown, how.settings.query, out)
-    for row in found.to_pylist():
-        domains[row["domain"]].append(row)
-    rows = {domain: _measured(answers, params) for domain, answers in sorted(domains.items())}
-    if not any(row["n"] for row in rows.values()):
+    grouped = (("domain", "prompt"), FIGURES)
+    found = rules.columns([responses, scores], data, expressions, shown, how.settings.query, out, grouped)
+    rows = {domain: _measured(prompts, params) for domain, prompts in _by_domain(found)}
+    if not rows:
         raise Refused(f"no prompt of {params.of} was answered by both {params.teacher!r} and {params.student!r}")
-    rows = {domain: row for domain, row in rows.items() if row["n"]}
     weights = params.use.build()(_domains(rows, params.teacher))
     yield GAPS.rows(
         {"domain": domain, "weight": weight, **row}
@@ -127,61 +146,69 @@ def gaps(
     )
 
 
-def _measured(answers: list[dict[str, Any]], params: Params) -> dict[str, Any]:
+def _by_domain(found: pa.Table) -> Iterator[tuple[str, pa.Table]]:
+    """Every domain that has prompts which both answered, with these prompts; `found` is in the order of domains."""
+    start = 0
+    for domain, count in (counted.values() for counted in pc.value_counts(found["domain"]).to_pylist()):
+        both = found.slice(start, count).filter(pc.field("both"))
+        start += count
+        if len(both):
+            yield domain, both
+
+
+def _measured(prompts: pa.Table, params: Params) -> dict[str, Any]:
     """The columns of one domain but its weight."""
-    by_entry = {entry: [a for a in answers if a["entry"] == entry] for entry in (params.teacher, params.student)}
-    both = set.intersection(*({a["prompt"] for a in rows if a["answered"]} for rows in by_entry.values()))
-    teacher, student = ([a for a in rows if a["prompt"] in both] for rows in by_entry.values())
-    read = [a for a in teacher if a["teacher_count"] and a["student_count"]]
+
+    def total(figure: str) -> int:
+        return int(pc.sum(prompts[figure], min_count=0).as_py())
+
+    # fsum is exact, so that the order of the rows, and with it the number of parts, changes nothing.
     teacher_ppl, student_ppl = (
-        # fsum is exact, so that the order of the rows, and with it the number of parts, changes nothing.
-        math.exp(math.fsum(a[f"{side}_nll"] for a in read) / math.fsum(a[f"{side}_count"] for a in read))
-        if read
+        math.exp(math.fsum(_each(prompts[f"{side}_nll"])) / count)
+        if (count := math.fsum(_each(prompts[f"{side}_count"])))
         else None
         for side in ("teacher", "student")
     )
-    solved = {a["prompt"] for a in teacher if a["solved"]}
-    tokens = [a["tokens"] for a in teacher]
+    solved = total("teacher_solves")
     return {
-        "n": len(both),
-        "teacher_pass": _solved_share(a["solved"] for a in teacher),
-        "student_pass": _solved_share(a["solved"] for a in student),
+        "n": len(prompts),
+        "teacher_pass": _share(total("teacher_solved"), total("teacher_known")),
+        "student_pass": _share(total("student_solved"), total("student_known")),
         "teacher_ppl": teacher_ppl,
         "student_ppl": student_ppl,
         "ratio": student_ppl / teacher_ppl if teacher_ppl and student_ppl else None,
-        **_gap(teacher, student),
-        "hard_negatives": len({a["prompt"] for a in student if a["sure"] and a["solved"] is False})
-        if params.sure
-        else None,
-        "cost_per_solved": sum(tokens) / len(solved) if solved and None not in tokens else None,
+        **_gap(prompts),
+        "hard_negatives": total("surely_wrong") if params.sure else None,
+        "cost_per_solved": total("tokens") / solved if solved and not total("uncounted") else None,
     }
 
 
-def _solved_share(solved: Iterable[bool | None]) -> float | None:
-    known = [s for s in solved if s is not None]
-    return sum(known) / len(known) if known else None
+def _each(lists: pa.ChunkedArray) -> Iterator[float]:
+    """The numbers in a column of lists, chunk by chunk."""
+    return chain.from_iterable(pc.list_flatten(chunk).to_numpy() for chunk in lists.chunks)
 
 
-def _gap(teacher: list[dict[str, Any]], student: list[dict[str, Any]]) -> dict[str, float | None]:
+def _share(part: int, whole: int) -> float | None:
+    return part / whole if whole else None
+
+
+def _gap(prompts: pa.Table) -> dict[str, float | None]:
     """The difference of two pass rates over the same prompts, and its interval; of one prompt there is none.
 
     Source: Cochran 1977 (Sampling Techniques), chapter 6: a ratio whose units are prompts, as answers to one prompt go
     together.
     """
-    found: list[dict[str, list[bool]]] = [defaultdict(list), defaultdict(list)]
-    for by_prompt, answers in zip(found, (teacher, student), strict=True):
-        for a in answers:
-            if a["solved"] is not None:
-                by_prompt[a["prompt"]].append(a["solved"])
-    if not all(found):
-        return {}
-    prompts = sorted({*found[0], *found[1]})
     solved, known = (
-        np.array([[of(one.get(p, [])) for p in prompts] for one in found], np.float64) for of in (sum, len)
+        np.array([prompts[f"{side}_{what}"].to_numpy() for side in ("teacher", "student")], np.float64)
+        for what in ("solved", "known")
     )
+    # A prompt of which neither says anything counts in no unit.
+    solved, known = solved[:, known.any(0)], known[:, known.any(0)]
+    if not known.any(1).all():
+        return {}
     rate = solved.sum(1) / known.sum(1)
     errors = (solved - rate[:, None] * known) / known.sum(1)[:, None]
-    gap, n = float(rate[0] - rate[1]), len(prompts)
+    gap, n = float(rate[0] - rate[1]), solved.shape[1]
     if n == 1:
         return {"gap": gap}
     width = Z * math.sqrt(math.fsum((errors[0] - errors[1]) ** 2) * n / (n - 1))

@@ -184,8 +184,9 @@ def tokens_of(rows: pa.Table) -> list[Tokens]:
     """What is read of each example: its tokens, and the places that are trained on."""
     tokens = split(whole(rows, "token_ids"))
     at_BT = inside(whole(rows, "spans"), max(map(len, tokens)))
-    given = zip(rows["example_id"].to_pylist(), tokens, at_BT, rows["inputs"].to_pylist(), strict=True)
-    return [Tokens(name, token_ids, np.flatnonzero(at_T), cell) for name, token_ids, at_T, cell in given]
+    names, cells, prompts = (rows[name].to_pylist() for name in ("example_id", "inputs", "prompt_id"))
+    given = zip(names, tokens, map(np.flatnonzero, at_BT), cells, prompts, strict=True)
+    return [Tokens(*one) for one in given]
 
 
 def recorded(signals: pa.Table) -> Iterator[tuple[Tokens, Reading]]:

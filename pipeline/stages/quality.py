@@ -27,7 +27,7 @@ class Params(CheckParams):
 @stage(writes=None, by="tree", imports=("great_expectations",))
 def quality(params: Params, checked: Scan, out: Path, data: Path, name: str, how: How) -> None:
     """Data Docs pages for people, and `verdict.json` for the gate."""
-    found = validation.validate(params, checked, data, how.settings.query)
+    found = validation.validate(params, checked, data, out, how.settings.query)
     text = json.dumps(found.verdict, indent=1, sort_keys=True) + "\n"
     (out / "verdict.json").write_text(text, "utf-8")
     docs = out / "docs"

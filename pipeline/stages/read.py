@@ -103,7 +103,8 @@ def tokens_of(form: Path, rows: Sequence[dict[str, Any]]) -> list[Tokens]:
         packed = network.pack(form, row["messages"], row["content"], row["inputs"])
         positions = [t for start, end in packed.spans for t in range(start, end)]
         if min(packed.token_ids) >= 0:
-            read.append(Tokens(row["response_id"], packed.token_ids, positions, packed.inputs or row["inputs"]))
+            inputs = packed.inputs or row["inputs"]
+            read.append(Tokens(row["response_id"], packed.token_ids, positions, inputs, row["prompt_id"]))
     return read
 
 

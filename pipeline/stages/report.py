@@ -28,7 +28,9 @@ from pipeline.report.clouds import clouds
 from pipeline.report.elicited import elicited
 from pipeline.report.page import Gaps
 from pipeline.report.results import DIGITS, Results, judge
+from pipeline.report.rounds import histories
 from pipeline.report.tables import Tables
+from pipeline.report.thumbnails import thumbnails
 from pipeline.tables.parquet import Scan
 
 # DVC puts the plots in place of {plot_divs}; a frame without its {scripts} loads none from elsewhere.
@@ -94,9 +96,12 @@ def report(
         made=about,
         hacking=hacking.watched(lineage, curves),
         pareto=pareto.points(lineage, tables),
+        rounds=histories(lineage, results),
+        disagreements=facts.disagreements(lineage, tables),
         clouds=clouds(lineage, tables),
         elicited=elicited(lineage, tables, data, results.answers),
         index=transparency.index(lineage, results, about),
+        thumbnails=thumbnails(tables),
         lacks=lacks(lineage, [*(a.comparison for a in results.answers), *results.apart]),
         seed=params.seed,
     )

@@ -179,10 +179,10 @@ def select(
             f"select.{name}: {cost.null_count} answers have no count of tokens ({params.cost()}), for "
             f"example {example}. Use budget_rows, or let `where` leave them out."
         )
-    names = ids.names(chosen("response_id"))
+    names = ids.names(chosen("response_id"), out)
     candidates = Candidates(
         ids=names,
-        prompts=ids.names(chosen("prompt_id")),
+        prompts=ids.names(chosen("prompt_id"), out),
         domains=_texts(chosen("domain")),
         tokens=_array(cost.fill_null(0)),
         columns={text: _array(chosen(f"number:{text}")) for text in numbers.values()}

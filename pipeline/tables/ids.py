@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import tempfile
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -82,10 +84,11 @@ def generator(seed: int, *names: str | int) -> np.random.Generator:
     return np.random.Generator(np.random.Philox(key=seed_of(seed, *names)))
 
 
-def names(column: pa.Array | pa.ChunkedArray) -> np.ndarray:
-    """A column of ids as bytes, [n], in one array and without a Python object each."""
+def names(column: pa.Array | pa.ChunkedArray, scratch: Path | None = None) -> np.ndarray:
+    """A column of ids as bytes, [n], in one array and without a Python object each; with a folder `scratch`, in a
+    mapped file without a name there."""
     width = max(1, pc.max(pc.binary_length(column)).as_py() or 1)
-    found, at = np.empty(len(column), f"S{width}"), 0
+    found, at = _room(len(column), f"S{width}", scratch), 0
     for chunk in column.chunks if isinstance(column, pa.ChunkedArray) else [column]:
         for some in (chunk.slice(start, SOME) for start in range(0, len(chunk), SOME)):
             padded = pc.ascii_rpad(some, width, "\0")
@@ -93,6 +96,14 @@ def names(column: pa.Array | pa.ChunkedArray) -> np.ndarray:
             found[at : at + len(some)] = data[padded.offset : padded.offset + len(some)]
             at += len(some)
     return found
+
+
+def _room(count: int, dtype: str, scratch: Path | None) -> np.ndarray:
+    """An array to be filled, [count]."""
+    if scratch is None or not count:
+        return np.empty(count, dtype)
+    with tempfile.TemporaryFile(dir=scratch) as file:
+        return np.asarray(np.memmap(file, dtype, "w+", shape=(count,)))
 
 
 def places(given: np.ndarray, among: np.ndarray) -> np.ndarray:

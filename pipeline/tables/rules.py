@@ -51,8 +51,8 @@ UNSTEADY = {"age", "now", "today", "transaction_timestamp", "txid_current", "get
 T = TypeVar("T")
 # From a text, what a refusal quotes of it, and how many rows are wanted at most, to rows.
 Reader = Callable[[tuple[str, str, int | None]], pa.Table]
-# Rows that come from DuckDB together.
-BATCH = 8192
+# Rows that come from DuckDB together, the file that they are put in, and the folder for what does not fit its memory.
+BATCH, ROWS, SPILL = 8192, "rows.arrow", "spill"
 
 
 def query(
@@ -157,41 +157,54 @@ def columns(
     shown: Mapping[str, str] | None = None,
     limits: Limits = LIMITS,
     scratch: Path | None = None,
+    grouped: tuple[Sequence[str], Mapping[str, str]] | None = None,
 ) -> pa.Table:
     """Expressions over `scores_wide` of these tables as columns beside `response_id`, ordered by it.
 
     They lie in a mapped file without a name, made in `scratch`, and so are no memory of this process. `shown` is what a
-    refusal quotes of an expression that a user wrote, with its key: `select.a.where: ...`.
+    refusal quotes of an expression that a user wrote, with its key: `select.a.where: ...`. If `grouped`, a row is a
+    group: the columns whose values are its own and order it, and aggregates, name -> text over these columns.
     """
     told = {name: (shown or {}).get(name, text) for name, text in expressions.items()}
     scans = list(scans)
     views = ANSWERS | {scan.table.name for scan in scans}
+    # The = keeps these names from being taken for columns inside another expression.
+    listed = ", ".join(f"({text}\n) AS {quoted('=' + name)}" for name, text in expressions.items())
+    text, order, names = (
+        f"SELECT response_id, {listed} FROM scores_wide",
+        ["response_id"],
+        ["response_id", *expressions],
+    )
+    if grouped is not None:
+        by, figures = grouped
+        plain = ", ".join(f"{quoted('=' + name)} AS {quoted(name)}" for name in expressions)
+        counted = ", ".join([*map(quoted, by), *(f"{figure} AS {quoted(name)}" for name, figure in figures.items())])
+        text = f"SELECT {counted} FROM (SELECT {plain} FROM ({text})) GROUP BY {', '.join(map(quoted, by))}"
+        order, names = list(by), [*by, *figures]
 
-    def work(file: str) -> None:
-        connection = connect(scans, data, limits.memory)
+    def work(place: Path) -> None:
+        connection = connect(scans, data, limits.memory, place / SPILL)
         nodes = [node for text in expressions.values() for node in check_expression(connection, text, views)]
         narrow(connection, scans, data, nodes)
-        # The = keeps these names from being taken for columns inside another expression.
-        listed = ", ".join(f"({text}\n) AS {quoted('=' + name)}" for name, text in expressions.items())
         try:
             with refusing(connection, "; ".join(told.values())):
-                found = connection.sql(f"SELECT response_id, {listed} FROM scores_wide").to_arrow_reader(BATCH)
-                with pa.ipc.new_file(file, found.schema) as writer:
-                    for rows in in_order(found, ["response_id"], Path(file).parent):
+                found = connection.sql(text).to_arrow_reader(BATCH)
+                with pa.ipc.new_file(str(place / ROWS), found.schema) as writer:
+                    for rows in in_order(found, order, place):
                         writer.write_table(rows, BATCH)
         except Refused:
             # Which of them fails is found by asking each alone, where all scorers are.
-            connection = connect(scans, data, limits.memory)
+            connection = connect(scans, data, limits.memory, place / SPILL)
             for name, expression in expressions.items():
                 run(connection, f"SELECT ({expression}\n) FROM scores_wide", told[name])
             raise
 
     asked = "; ".join(told[name] for name in shown or told)
-    with tempfile.TemporaryDirectory(dir=scratch or data) as place:
-        file = f"{place}/rows.arrow"
-        within(limits, shortened(asked), lambda: work(file))
-        found = pa.ipc.open_file(pa.memory_map(file)).read_all()
-    return found.rename_columns(["response_id", *expressions])
+    with tempfile.TemporaryDirectory(dir=scratch or data) as folder:
+        place = Path(folder)
+        within(limits, shortened(asked), lambda: work(place))
+        found = pa.ipc.open_file(pa.memory_map(str(place / ROWS))).read_all()
+    return found.rename_columns(names)
 
 
 def _parsed(connection: duckdb.DuckDBPyConnection, text: str, shown: str, views: Set[str]) -> dict[str, Any]:

@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 
 # A run has no more rows, and ends with the batch that makes it so large. In runs of 25,000 a vote over a million
 # answers took nearly three times the CPU.
-RUN_ROWS, RUN_BYTES = 1 << 20, 1 << 29
+RUN_ROWS, RUN_BYTES = 1 << 20, 1 << 25
 BATCH_ROWS, BATCH_BYTES = 4096, 1 << 20
 # Where a row came, which decides between equal ones; no table has a column of this name.
 CAME = "#"

@@ -35,6 +35,8 @@ MEMORY = 5_000_000_000
 LIMITS = Limits(seconds=300, memory=MEMORY)
 # The share of the memory that DuckDB is told of: it then mostly says by itself what it lacks.
 TOLD = 0.8
+# What it holds where it may put more on the disk.
+HELD = 500_000_000
 # What the struct of a scorer holds.
 FIELDS = ("score", "quantities", "vector", "detail")
 HEAVY = ("token_ids", "logprobs", "inputs", "outputs", "truth", "features")
@@ -118,9 +120,11 @@ class Leaf:
         return f"SELECT {', '.join(columns)}, {_text(self.instance)} AS instance, {_text(self.of)} AS of FROM {source}"
 
 
-def connect(scans: Iterable[Scan], data: Path, memory: int | None = None) -> duckdb.DuckDBPyConnection:
+def connect(
+    scans: Iterable[Scan], data: Path, memory: int | None = None, spill: Path | None = None
+) -> duckdb.DuckDBPyConnection:
     """A connection that sees the views over exactly the files of these scans; `data` is the folder of all tables."""
-    return opened(leaves_of(scans, data), memory=memory)
+    return opened(leaves_of(scans, data), memory=memory, spill=spill)
 
 
 def leaves_of(scans: Iterable[Scan], data: Path) -> list[Leaf]:
@@ -145,8 +149,14 @@ def empty(scorers: Sequence[str]) -> duckdb.DuckDBPyConnection:
     return opened([Leaf(SCORES, scorer, "") for scorer in scorers])
 
 
-def opened(leaves: list[Leaf], answers: pa.Table | None = None, memory: int | None = None) -> duckdb.DuckDBPyConnection:
-    """A connection with the views over these tables, that can do nothing else."""
+def opened(
+    leaves: list[Leaf], answers: pa.Table | None = None, memory: int | None = None, spill: Path | None = None
+) -> duckdb.DuckDBPyConnection:
+    """A connection with the views over these tables, that can do nothing else.
+
+    Its sorts, joins and groups hold `memory` bytes; with a folder `spill`, they hold no more than `HELD` of them and
+    put the rest there.
+    """
     connection = duckdb.connect(":memory:")
     by_table: dict[str, list[Leaf]] = {name: [] for name in TABLES}
     for leaf in leaves:
@@ -167,11 +177,12 @@ def opened(leaves: list[Leaf], answers: pa.Table | None = None, memory: int | No
     for macro in MACROS:
         connection.execute(f"CREATE MACRO {macro}")
     allowed = ", ".join(_text(str(file.resolve())) for leaf in leaves for file in leaf.files)
+    held = TOLD * (memory or MEMORY)
     for setting in (
-        f"memory_limit = '{int(TOLD * (memory or MEMORY))}B'",
+        f"memory_limit = '{int(held if spill is None else min(HELD, held))}B'",
         "threads = 1",
         "TimeZone = 'UTC'",
-        "temp_directory = ''",
+        f"temp_directory = {_text(str(spill) if spill else '')}",
         "autoinstall_known_extensions = false",
         "autoload_known_extensions = false",
         "python_enable_replacements = false",

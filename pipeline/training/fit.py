@@ -175,7 +175,12 @@ def trainer_of(
     answers = None
     if params.held_out is not None and params.held_out.answers:
         answers = functools.partial(_right, params.held_out, student, how)
-    made = [use.build() for use in params.augment]
+    made = []
+    for number, use in enumerate(params.augment):
+        torch.manual_seed(ids.seed_of(params.seed, "augment", number))
+        made.append(use.build())
+    leaders = [each for each in made if hasattr(each, "module")]
+    parts |= dict(zip(params.leaders(), (each.module for each in leaders), strict=True))
     return Trainer(
         parts, networks, turns, rows, params, device, fixed, feed, draws, shadow, across, watch, made, answers
     )

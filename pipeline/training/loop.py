@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import cast
 
+import numpy as np
 import pyarrow as pa
 import torch
 from torch import nn
@@ -40,6 +41,8 @@ from pipeline.training.watch import LOSS, Watch
 
 # The share of its rate that the last step has.
 LAST_RATE = 0.02
+# Bytes that a whole table may take as its network collates it.
+COLLATED = 1 << 27
 # What the names of objectives' own modules begin with, among the parts.
 OWN = "own:"
 # Entries of a parameter's gradient that two terms are compared by.
@@ -111,6 +114,7 @@ class Trainer:
     watch: Watch | None = None
     augment: Sequence[Augmentation] = ()
     answers: Callable[[nn.Module, pa.Table], Mapping[str, float]] | None = None
+    learns: Turn | None = field(default=None, init=False)
 
     @cached_property
     def average(self) -> Shadow | None:
@@ -177,14 +181,15 @@ class Trainer:
         order = self._begin()
         step, rows = Step(0, order.steps, 0, 1), self._rows_at(order, 0)
         self._learn(turn)
-        for part in self.parts.values():
-            part.eval()
-        if term.of not in turn.trains and term.own is None:
+        self._rest()
+        leaders = self._leaders(turn)
+        if term.of not in turn.trains and term.own is None and not leaders:
             return Pull(term.name, math.nan, 0.0, torch.zeros(1))
         loss = self._losses(turn, [term], step, rows)[0]
         term.sums = Sums()
         # A parameter that the term does not reach has its place in the sketch, so that two can be compared.
-        learnt = (p for p in self.parts[term.of].parameters() if p.requires_grad)
+        judged = leaders or [self.parts[term.of]]
+        learnt = (p for part in judged for p in part.parameters() if p.requires_grad)
         grads = [(torch.zeros_like(p) if p.grad is None else p.grad).flatten() for p in learnt]
         norm = math.hypot(*(float(g.norm()) for g in grads))
         some = [g[:: math.ceil(len(g) / SKETCH)].cpu() for g in grads]
@@ -210,17 +215,32 @@ class Trainer:
         ranks = self.rows.ranks if self.recipe.pacing else None
         return Order(self.rows.prompt_ids[among], self.recipe, sets, None if ranks is None else ranks[among])
 
-    def _rows_at(self, order: Order, step: int) -> pa.Table:
+    def _rows_at(self, order: Order, step: int) -> pa.Table | np.ndarray:
+        """The rows of a step, or their numbers where all are collated."""
         numbers = order.at(step)
-        return self.rows.take(numbers if self.watch is None else self.watch.trained[numbers])
+        chosen = numbers if self.watch is None else self.watch.trained[numbers]
+        plain = self.feed is None and self.across is None
+        return np.asarray(chosen) if plain and self.collated is not None else self.rows.take(chosen, lean=plain)
+
+    @cached_property
+    def collated(self) -> tuple[Mapping[str, torch.Tensor], Places] | None:
+        """What the whole table shows, and what stands at its places; nothing where a row hangs on others, or it is
+        large."""
+        network = self.networks["student"]
+        if not getattr(network, "apart", False):
+            return None
+        size = sum(value.nbytes for value in network.collate(self.rows.take(range(1))).values())
+        if size * len(self.rows) > COLLATED:
+            return None
+        table = self.rows.take(range(len(self.rows)), lean=True)
+        return network.collate(table), places(table)
 
     def _looked(self, step: Step) -> dict[str, float]:
         """How the student that is kept does on the rows that are held out, in a turn in which it learns."""
         assert self.watch is not None
         turn = next(turn for turn in self.turns if "student" in turn.trains)
         rows = self.rows.take(self.watch.held)
-        for part in self.parts.values():
-            part.eval()
+        self._rest()
         with torch.no_grad():
             loss, _ = self._losses(turn, turn.terms, step, rows, {"student": self.kept})
         for term in turn.terms:
@@ -229,11 +249,19 @@ class Trainer:
 
     def _learn(self, turn: Turn) -> None:
         """Let the parts of a turn learn, and no other."""
-        learning = self.learning
+        if turn is self.learns:
+            return
+        self.learns, learning = turn, self.learning
         for name, part in self.parts.items():
             part.train(name in turn.trains)
             for p in part.parameters():
                 p.requires_grad_(name in turn.trains and id(p) in learning)
+
+    def _rest(self) -> None:
+        """Let nothing be dropped out."""
+        self.learns = None
+        for part in self.parts.values():
+            part.eval()
 
     @cached_property
     def learning(self) -> set[int]:
@@ -248,7 +276,7 @@ class Trainer:
         seeded = torch.default_generator.manual_seed if self.device == "cpu" else torch.manual_seed
         seeded(ids.seed_of(recipe.seed, "step", step.number))
         rows = self._rows_at(order, step.number)
-        if self.feed is not None and self.draws is not None:
+        if self.feed is not None and self.draws is not None and isinstance(rows, pa.Table):
             rows = self.feed(self.draws(step, recipe.seed, rows, curve))
         loss, totals = self._losses(turn, turn.terms, step, rows)
         rate, norms = rate_at(recipe, step), []
@@ -277,7 +305,7 @@ class Trainer:
         turn: Turn,
         terms: Sequence[Term],
         step: Step,
-        rows: pa.Table,
+        rows: pa.Table | np.ndarray,
         instead: Mapping[str, nn.Module] | None = None,
     ) -> tuple[float, dict[str, float]]:
         """The loss of some terms on the rows of a step, whose gradient is added to the parts' where there is any, and
@@ -297,11 +325,19 @@ class Trainer:
             loss += float(part_of_loss.detach())
         return loss, totals
 
-    def _shown(self, turn: Turn, batch: pa.Table, step: Step, number: int) -> tuple[Mapping[str, torch.Tensor], Places]:
+    def _shown(
+        self, turn: Turn, batch: pa.Table | np.ndarray, step: Step, number: int
+    ) -> tuple[Mapping[str, torch.Tensor], Places]:
         """What a micro-batch shows, and what stands at its places; where it is learnt from, what is made of both."""
-        found = places(batch)
-        inputs: Mapping[str, torch.Tensor] = self.networks["student"].collate(batch)
-        if self.across is not None:
+        inputs: Mapping[str, torch.Tensor]
+        if isinstance(batch, np.ndarray):
+            assert self.collated is not None
+            every, stand = self.collated
+            row_R = torch.from_numpy(batch)
+            inputs, found = {name: value[row_R] for name, value in every.items()}, stand.among(row_R)
+        else:
+            inputs, found = self.networks["student"].collate(batch), places(batch)
+        if self.across is not None and isinstance(batch, pa.Table):
             found = self.across.beside(found, batch)
         if LINKS in inputs:
             found = found.linked(inputs[LINKS])
@@ -318,22 +354,32 @@ class Trainer:
             found = replace(found, draws=cast(Played, self.networks["student"]).draws(inputs, chance))
         return inputs, found
 
-    def _layout(self, turn: Turn, rows: pa.Table) -> list[list[int]]:
+    def _layout(self, turn: Turn, rows: pa.Table | np.ndarray) -> list[list[int]]:
         """The rows of each micro-batch; sets stay whole, and what depends on all other rows sees them all."""
         if any(term.whole or (not term.alone and term.item != "set") for term in turn.terms):
             return [list(range(len(rows)))]
-        sets = rows["prompt_id"].to_pylist() if any("set" in (t.item, t.per) for t in turn.terms) else None
+        grouped = any("set" in (t.item, t.per) for t in turn.terms)
+        if isinstance(rows, np.ndarray):
+            sets = self.rows.prompt_ids[rows].tolist() if grouped else None
+            return micro_batches(np.ones(len(rows), np.int64), POSITIONS[self.device], sets)
+        sets = rows["prompt_id"].to_pylist() if grouped else None
         return micro_batches(lengths(whole(rows, "token_ids")), POSITIONS[self.device], sets)
 
     def _roles(self, turn: Turn, instead: Mapping[str, nn.Module]) -> dict[str, Role]:
         models = {**self.parts, **self.fixed, **instead}
         if self.shadow is not None:
             models["shadow"] = self.shadow.module
+        led = bool(self._leaders(turn))
         return {
-            name: Role(model, self.networks.get(name, self.networks["student"]), name in turn.trains)
+            name: Role(model, self.networks.get(name, self.networks["student"]), led or name in turn.trains)
             for name, model in models.items()
             if not name.startswith(OWN)
         }
+
+    def _leaders(self, turn: Turn) -> list[nn.Module]:
+        """What learns in a turn through every model's look: the modules of augmentations."""
+        modules = [getattr(each, "module", None) for each in self.augment]
+        return [self.parts[name] for name in turn.trains if any(self.parts[name] is module for module in modules)]
 
     def _precision(self) -> AbstractContextManager[object]:
         wide = self.recipe.precision == "float32" or self.device == "cpu" or not torch.cuda.is_bf16_supported()

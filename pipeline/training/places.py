@@ -59,9 +59,9 @@ class Places:
     features: Mapping[str, torch.Tensor] = field(default_factory=dict)
     beside: Beside | None = None
     links_2E: torch.Tensor | None = None
+    size_R: torch.Tensor | None = None
     truth: Mapping[str, torch.Tensor] = field(default_factory=dict)
     draws: Mapping[str, torch.Tensor] = field(default_factory=dict)
-    size_R: torch.Tensor | None = None
 
     def linked(self, links_2E: torch.Tensor) -> Places:
         """The same with these links."""
@@ -106,6 +106,20 @@ class Places:
         known = int((target_N >= 0).sum())
         counts = {"place": len(target_N), "labelled": known, "unlabelled": len(target_N) - known}
         return replace(self, target_N=target_N, counts={**self.counts, **counts})
+
+    def among(self, row_R: torch.Tensor) -> Places:
+        """What `places` says of these rows alone, each of which has one place and stands there once."""
+        sets = self.set_B[row_R].unique(return_inverse=True)[1]
+        found = self.of(row_R)
+        counts = {**found.counts, "example": len(row_R), "set": int(sets.max()) + 1}
+        return replace(
+            found,
+            example_N=torch.arange(len(row_R)),
+            weight_B=self.weight_B[row_R],
+            set_B=sets,
+            reward_B=self.reward_B[row_R],
+            counts=counts,
+        )
 
 
 def places(rows: pa.Table) -> Places:

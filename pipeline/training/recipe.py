@@ -193,6 +193,10 @@ class StudentParams(Recipe):
         """The terms of all turns."""
         return [term for turn in self.all_turns() for term in turn.objectives]
 
+    def leaders(self) -> list[str]:
+        """The augmentations that have something to learn, as turns name them."""
+        return [use.name.rpartition(".")[2] for use in self.augment if use.method.traits.get("learns")]
+
     def crosses(self) -> bool:
         """Whether all that looks at the teacher takes one of other tokens."""
         looks = [t for t in self.terms() if t.use.method.traits["teacher"] != "none" and t.against in (None, "teacher")]
@@ -229,13 +233,16 @@ class StudentParams(Recipe):
     def check(self, plan: Plan) -> list[str]:
         live = hasattr(self, "teacher")
         stored = self.of.startswith("signals/")
-        parts = {"student", *self.beside}
+        parts, leaders = {"student", *self.beside}, self.leaders()
         roles = parts | {"start"} | ({"teacher"} if live else set()) | ({"shadow"} if self.shadow else set())
         network = find("network", declared_network(plan, self.student))
         texts = []
         for turn in self.all_turns():
-            for name in set(turn.trains) - parts:
-                texts.append(f"trains {name!r}, which is no part; there are {', '.join(sorted(parts))}")
+            for name in set(turn.trains) - parts - {*leaders}:
+                texts.append(f"trains {name!r}, which is no part; there are {', '.join(sorted({*parts, *leaders}))}")
+        for name in leaders:
+            if leaders.count(name) > 1 or name in self.beside:
+                texts.append(f"augment: {name!r} names two modules that learn; leave one out, or rename it in `beside:`")
         for name, begins in self.beside.items():
             if name in RESERVED or not re.fullmatch(NAME, name):
                 texts.append(f"beside.{name}: a part's name is a lower-case word, and none of {', '.join(RESERVED)}")

@@ -22,14 +22,16 @@ from pipeline.tables.parquet import Scan
 # Bytes of a record batch, about, and its rows at most; taking a row touches its batch alone.
 BATCH_BYTES = 1 << 20
 BATCH_ROWS = 1024
+# Columns that no step looks at, but a feed's.
+BESIDE = {"template_hash", "tokenizer_hash", "teacher_id", "response_ids", "domain", "verifier", "reference", "rank"}
 
 
 class Rows:
     """A table of examples or signals in the order of their ids, however it is cut into parts."""
 
     def __init__(self, file: Path, dropped: int = 0) -> None:
-        self.dropped = dropped
-        self.reader = pa.ipc.open_file(pa.memory_map(str(file)))
+        self.dropped, self.file = dropped, file
+        self.reader = self._opened()
         self.schema = self.reader.schema
         # The first row of each batch, and the end.
         self.starts = np.cumsum([0, *(batch.num_rows for batch in self._batches())])
@@ -52,15 +54,25 @@ class Rows:
     def __len__(self) -> int:
         return len(self.order)
 
-    def take(self, numbers: Sequence[int] | np.ndarray) -> pa.Table:
-        """Some rows, by their numbers, in this order."""
+    def _opened(self, columns: list[int] | None = None) -> pa.RecordBatchFileReader:
+        options = pa.ipc.IpcReadOptions(included_fields=columns)
+        return pa.ipc.open_file(pa.memory_map(str(self.file)), options=options)
+
+    @cached_property
+    def lean(self) -> pa.RecordBatchFileReader:
+        """The file without what no step looks at."""
+        return self._opened([i for i, name in enumerate(self.schema.names) if name not in BESIDE])
+
+    def take(self, numbers: Sequence[int] | np.ndarray, *, lean: bool = False) -> pa.Table:
+        """Some rows, by their numbers, in this order; with `lean` without what no step looks at."""
+        reader = self.lean if lean else self.reader
         place = self.order[np.asarray(numbers)]
         batch = np.searchsorted(self.starts[1:], place, side="right")
         offset = place - self.starts[batch]
-        at = {i: self.reader.get_batch(i) for i in np.unique(batch).tolist()}
+        at = {i: reader.get_batch(i) for i in set(batch.tolist())}
         # A slice costs nothing, and all are copied together once; `take` would cost ten times as much.
         pieces = [at[i].slice(start, 1) for i, start in zip(batch.tolist(), offset.tolist(), strict=True)]
-        return pa.Table.from_batches(pieces, self.schema).combine_chunks()
+        return pa.Table.from_batches(pieces, reader.schema).combine_chunks()
 
     @cached_property
     def prompt_ids(self) -> np.ndarray:

@@ -35,6 +35,8 @@ from pipeline.training.chunks import BLOCK, loss_in_chunks
 from pipeline.training.places import Places
 from pipeline.training.reduce import Sums, reduce
 
+# Logits that are no more than a chunk is worth, such as those of pictures: made all at once.
+FEW = 1 << 12
 # The logarithm of what a token within a group has at least.
 LEAST = math.log(1e-8)
 
@@ -232,6 +234,10 @@ def _chunks(
         (seen[role].states_ND if at_M is None else seen[role].states_ND[at_M], _head(seen[role], head))
         for role in roles
     ]
+    if len(states_ND) * getattr(module, "out_features", math.inf) <= FEW:
+        with torch.no_grad():
+            frozen_NV = [each(states) for states, each in frozen]
+        return of(module(states_ND), slice(0, len(states_ND)), *frozen_NV)
     modules = [term.own for term in terms if term.own is not None]
     others: list[torch.Tensor] = [p for each in modules for p in each.parameters() if p.requires_grad]
     if any("features" in term.reads for term in terms):

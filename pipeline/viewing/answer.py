@@ -198,4 +198,4 @@ def _trained(tables: Tables, lineage: Lineage, example: Row, memo: Path) -> Trai
 def _asked(row: Row) -> Tokens:
     """What is asked of a model that reads an example, as `probe` asks it."""
     places = [place for span in row["spans"] for place in range(span["start"], span["end"])]
-    return Tokens(row["example_id"], row["token_ids"], places, row["inputs"])
+    return Tokens(row["example_id"], row["token_ids"], places, row["inputs"], row["prompt_id"])

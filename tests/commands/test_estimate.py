@@ -14,8 +14,10 @@ import numpy as np
 import pytest
 
 from pipeline.asking.ask import ask
+from pipeline.asking.examine import ExamParams
 from pipeline.commands.entries import pool_asked
 from pipeline.commands.estimate import Estimates, _interval, _totals, chosen, estimate, lines, ready
+from pipeline.commands.works import asked_of
 from pipeline.core.run import How
 from pipeline.core.stage import Plan
 from pipeline.errors import CapReached, Refused
@@ -251,3 +253,44 @@ def test_served_models_are_estimated_where_they_are_judged_too(tmp_path: Path) -
         assert [entry.label for entry in chosen(resolved, ["teacher", "teacher"])] == ["generate@teacher"]
         with pytest.raises(Refused, match=r"no generate\.absent"):
             chosen(resolved, ["absent"])
+
+
+def test_all_that_judges_a_served_model_is_counted_and_what_is_asked_twice_once(tmp_path: Path) -> None:
+    bench = {"model": "teacher", "pool": "bench"}
+    with talking() as talker:
+        given = params(talker.url, evaluated=True)
+        given["evaluate"] |= {
+            "drawn": {**bench, "use": "answers.sampled", "k": 2, "n": 4},
+            "votes": {**bench, "use": "answers.majority", "n": 6},
+        }
+        given["compare"] = {"like": {"model": "base", "against": "teacher", "pool": "bench", "use": "fidelity.answers"}}
+        resolved, data = workspace(given, tmp_path, questions(12))
+        entries = chosen(resolved, [])
+        assert [entry.label for entry in entries][1:] == [
+            "evaluate@teacher", "evaluate@drawn", "evaluate@votes", "compare@like",
+        ]  # fmt: skip
+        found = estimate(resolved, entries, data, tmp_path, 3)
+    # Greedy answers to four items are asked for once, and of six drawn answers four are those of before.
+    asked = {entry.label: (entry.model, entry.requests) for entry in found.entries}
+    assert asked == {
+        "generate@teacher": ("teacher", 24), "evaluate@teacher": ("teacher", 4), "evaluate@drawn": ("teacher", 16),
+        "evaluate@votes": ("teacher", 8),
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("use", "asked"),
+    [
+        ({"use": "answers.greedy"}, [("one", 0.0, 1)]),
+        ({"use": "answers.sampled", "n": 4, "temperature": 0.5}, [("one", 0.5, 4)]),
+        ({"use": "fidelity.answers"}, [("one", 0.0, 1), ("two", 0.0, 1)]),
+        ({"use": "memorisation.exposure", "among": "strangers"}, []),
+        ({"use": "cost.latency"}, []),
+        ({"use": "acceptance.decoded"}, []),
+    ],
+)
+def test_what_an_evaluator_asks_is_heard_without_a_model(use: dict[str, object], asked: list[tuple]) -> None:
+    given = ExamParams.model_validate({"model": "one", "pool": "bench", **use})
+    models = [Path("one"), Path("two")][: 1 + given.beside()]
+    heard = asked_of(given, models)
+    assert sorted((folder.name, sampling.temperature, k) for folder, sampling, k, _ in heard) == asked

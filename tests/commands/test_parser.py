@@ -341,3 +341,14 @@ def test_whoever_reads_may_stop_early(place: Path) -> None:
 
 def test_a_table_without_rows_has_its_head() -> None:
     assert screen.table(["a", "bc"], []) == ["a  bc", "-  --"]
+
+
+def test_check_looks_for_the_reporters_that_are_asked_for(
+    repository: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    params = yaml.safe_load((repository / "params.yaml").read_text("utf-8"))
+    params["run"]["reporters"] = ["mlflow"]
+    (repository / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False), "utf-8")
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    assert main(["check"]) == 1
+    assert "run.reporters names mlflow, which is not installed here" in capsys.readouterr().err

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,7 @@ def change(params: dict[str, Any], url: str) -> None:
         "curate": {"train": {"against": "bench"}},
         "generate": {name: {"pool": "train", "model": name, "k": 2, "temperature": 1.0} for name in ("served", "here")},
         "score": {"format": {"of": "responses/train", "use": "heuristic.format"}},
+        "read": {"nll": {"of": "responses/train/here", "model": "here", "use": "likelihood.nll"}},
     }
 
 
@@ -59,6 +61,18 @@ def test_a_clean_copy_is_the_same_and_no_endpoint_is_asked(ran: tuple[Workspace,
     assert set(verdicts.values()) == {"identical"} and "generate@here" in verdicts and "score@format" in verdicts
     assert server.stats() == asked
     assert not (here.data / ".tmp" / "verify").exists()
+
+
+@pytest.mark.e2e
+@pytest.mark.long
+def test_a_processor_that_rounds_otherwise_is_told_of(ran: tuple[Workspace, Server]) -> None:
+    """Torch takes the kernels that it has for a processor without vector instructions: exact tables are the same."""
+    here = replace(ran[0], env={**ran[0].env, "ATEN_CPU_CAPABILITY": "default", "MKL_CBWR": "COMPATIBLE"})
+    said = stillhouse(here, "verify", "read@nll")
+    verdicts = {line.split()[0]: line.split(maxsplit=1)[1] for line in said.splitlines() if line and "  " in line}
+    assert verdicts.pop("read@nll").startswith("equal within tolerance: numbers are up to ")
+    assert verdicts.pop("generate@here").startswith(("identical", "equal within tolerance"))
+    assert set(verdicts.values()) == {"identical"}
 
 
 @pytest.mark.e2e

@@ -87,18 +87,6 @@ def mlp() -> torch.nn.Module:
     return nets.Nodes(nets.NodesConfig(linked=False, **NODES)).eval()
 
 
-def pointnet() -> torch.nn.Module:
-    return nets.Cloud(nets.CloudConfig(widths=(12, 16), num_labels=3)).eval()
-
-
-def denoiser() -> torch.nn.Module:
-    return nets.Denoiser(nets.DenoiserConfig(width=16, layers=2)).eval()
-
-
-def painter() -> torch.nn.Module:
-    return nets.Denoiser(nets.DenoiserConfig(shape=(1, 3, 4), width=16, layers=2)).eval()
-
-
 def patched() -> torch.nn.Module:
     config = nets.PatchesConfig(
         image_size=[8, 8], patch_size=4, hidden_size=16, num_hidden_layers=2, num_attention_heads=2,
@@ -120,6 +108,18 @@ def letters() -> torch.nn.Module:
 def words() -> torch.nn.Module:
     """It reads three letters as one word."""
     return nets.Letters(nets.LettersConfig(run=3, **LETTERS)).eval()
+
+
+def pointnet() -> torch.nn.Module:
+    return nets.Cloud(nets.CloudConfig(widths=(12, 16), num_labels=3)).eval()
+
+
+def denoiser() -> torch.nn.Module:
+    return nets.Denoiser(nets.DenoiserConfig(width=16, layers=2)).eval()
+
+
+def painter() -> torch.nn.Module:
+    return nets.Denoiser(nets.DenoiserConfig(shape=(1, 3, 4), width=16, layers=2)).eval()
 
 
 def rows(*lengths: int) -> pa.Table:
@@ -169,6 +169,28 @@ def linked(*lengths: int) -> pa.Table:
     return pa.Table.from_pylist(made, pa.schema([EXAMPLES.schema.field(name) for name in (*NAMES, "inputs")]))
 
 
+def in_patches(*seeds: int) -> pa.Table:
+    """Pictures of four patches; what stands at the last patch of the last one is unknown."""
+    made = []
+    for i, row in enumerate(pictured(*seeds).to_pylist()):
+        hidden, last = np.zeros(4, np.uint8), -1 if i + 1 == len(seeds) else 0
+        inputs = cell({**arrays(row["inputs"]), "hidden": hidden})
+        made.append({**row, "inputs": inputs, "token_ids": [0, 0, 0, last], "spans": [{"start": 0, "end": 4}]})
+    return pa.Table.from_pylist(made, pictured(*seeds).schema)
+
+
+def spelt(*lengths: int) -> pa.Table:
+    """Texts of these lengths, of which all letters but the first are places; the last letter of all is unknown."""
+    made = []
+    for i, length in enumerate(lengths):
+        text = np.array([(i * 5 + t * t + 2) % 6 for t in range(length)], np.int32)
+        known = [*text[1:-1].tolist(), -1 if i + 1 == len(lengths) else int(text[-1])]
+        spans = [{"start": 0, "end": length - 1}]
+        row = {"example_id": str(i), "prompt_id": str(i), "weight": 1.0 + i, "token_ids": known, "spans": spans}
+        made.append({**row, "inputs": cell({"tokens": text})})
+    return pa.Table.from_pylist(made, pa.schema([EXAMPLES.schema.field(name) for name in (*NAMES, "inputs")]))
+
+
 def clouds(*lengths: int) -> pa.Table:
     """Clouds of so many points, each with one of three classes; the last is unknown."""
     drawn = (np.random.default_rng(length).standard_normal((length, 3)) for length in lengths)
@@ -187,28 +209,6 @@ def noise(*lengths: int, shape: tuple[int, ...] = (2,)) -> pa.Table:
         drawn = cell({"noise": np.random.default_rng(length).standard_normal((length, *shape)).astype(np.float32)})
         place = {"token_ids": [-1] * length, "spans": [{"start": 0, "end": length}]}
         made.append({"example_id": str(i), "prompt_id": str(i), "weight": 1.0 + i, **place, "inputs": drawn})
-    return pa.Table.from_pylist(made, pa.schema([EXAMPLES.schema.field(name) for name in (*NAMES, "inputs")]))
-
-
-def in_patches(*seeds: int) -> pa.Table:
-    """Pictures of four patches; what stands at the last patch of the last one is unknown."""
-    made = []
-    for i, row in enumerate(pictured(*seeds).to_pylist()):
-        hidden, last = np.zeros(4, np.uint8), -1 if i + 1 == len(seeds) else 0
-        inputs = cell({**arrays(row["inputs"]), "hidden": hidden})
-        made.append({**row, "inputs": inputs, "token_ids": [0, 0, 0, last], "spans": [{"start": 0, "end": 4}]})
-    return pa.Table.from_pylist(made, pictured(*seeds).schema)
-
-
-def spelt(*lengths: int) -> pa.Table:
-    """Texts of these lengths, of which all letters but the first are places; the last letter of all is unknown."""
-    made = []
-    for i, length in enumerate(lengths):
-        text = np.array([(i * 5 + t * t + 2) % 6 for t in range(length)], np.int32)
-        known = [*text[:-1].tolist(), -1 if i + 1 == len(lengths) else int(text[-1])]
-        spans = [{"start": 1, "end": length}]
-        row = {"example_id": str(i), "prompt_id": str(i), "weight": 1.0 + i, "token_ids": known, "spans": spans}
-        made.append({**row, "inputs": cell({"tokens": text})})
     return pa.Table.from_pylist(made, pa.schema([EXAMPLES.schema.field(name) for name in (*NAMES, "inputs")]))
 
 

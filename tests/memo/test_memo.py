@@ -209,6 +209,16 @@ def test_what_is_forgotten_leaves_no_byte(memo: Memo) -> None:
     assert [f.name for f in memo.path.parent.iterdir() if b"secret" in f.read_bytes()] == []
 
 
+def test_readings_of_others_stay_where_it_is_known_whose_they_are(memo: Memo) -> None:
+    """One of p0, one that p0 shares with p1, one of p1, and one of which nobody noted whose it is."""
+    reading = Reading("r", target_logprob=np.zeros(1, np.float32))
+    memo.note([("own", "p0"), ("shared", "p0"), ("shared", "p1"), ("other", "p1"), ("other", "p1")])
+    memo.put_readings(dict.fromkeys(["own", "shared", "other", "unknown"], reading), paid=False)
+    assert memo.forget(["p0"], []) == 3
+    assert memo.readings(["own", "shared", "other", "unknown"]).keys() == {"other"}
+    assert memo.connection.execute("SELECT * FROM read_of").fetchall() == [("other", "p1")]
+
+
 def test_prune_forgets_what_is_old(memo: Memo, monkeypatch: pytest.MonkeyPatch) -> None:
     now = time.time()
     monkeypatch.setattr("pipeline.memo.memo.time.time", lambda: now - 10 * 86400)

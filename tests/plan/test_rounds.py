@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 from pipeline.__main__ import main
+from pipeline.commands import unroll
 from pipeline.errors import Refused
 from pipeline.plan.faults import PlanError
 from pipeline.plan.reading import load
@@ -162,3 +163,17 @@ def test_the_commands(given: dict[str, Any], monkeypatch: pytest.MonkeyPatch, tm
     (tmp_path / "params.yaml").write_text(text, "utf-8")
     assert main(["check"]) == 1
     assert "generate.led_3" in capsys.readouterr().err
+
+
+def test_unroll_asks_what_earlier_rounds_gained(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: Any) -> None:
+    shutil.copytree(ROOT / "data/embedded", tmp_path / "data/embedded")
+    (tmp_path / "dvc.yaml").write_bytes((ROOT / "dvc.yaml").read_bytes())
+    (tmp_path / "params.yaml").write_bytes((ROOT / "recipes" / "bandit.yaml").read_bytes())
+    monkeypatch.chdir(tmp_path)
+    told = {"led": [{"round": 1, "gain": -50.0}]}
+    monkeypatch.setattr(unroll, "history", lambda given, by: told[by] if written(given) else [])
+    assert main(["unroll", "--rounds", "1"]) == 0
+    assert main(["unroll", "--rounds", "1"]) == 0
+    given = load(tmp_path / "params.yaml")
+    assert chosen(given, 1) == {"teacher": "small", "domain": "add"}
+    assert chosen(given, 2) == {"teacher": "large", "domain": "mod"}

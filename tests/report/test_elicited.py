@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.contracts import EVALS, EXAMPLES, SCORES, SELECTIONS
+from pipeline.contracts import EVALS, EXAMPLES, RESPONSES, SCORES, SELECTIONS
 from pipeline.core.driver import run_instance
 from pipeline.core.settings import RunSettings
 from pipeline.core.stage import SECTION_OF
@@ -29,11 +29,26 @@ MEASURES = {
 }
 
 
+def answered(data: Path) -> Path:
+    return data / "responses/train/teacher"
+
+
+def differing(rows: list[dict]) -> list[dict]:
+    """Two right answers that are not the reference letter by letter, and one that is and is called wrong."""
+    right = [row for row in rows if row["metric"] == 1][:3]
+    for row, change in zip(right, ({"prediction": "7.0"}, {"prediction": "<7>"}, {"metric": 0.0}), strict=True):
+        row |= change
+    return rows
+
+
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     data = tmp_path_factory.mktemp("run") / "data"
     params = copy.deepcopy(PARAMS)
     params["train"]["kd"]["held_out"] = {"answers": 400}
+    params["acquire"]["led_0"] = params["acquire"]["base"]
+    params["train"]["led_1"] = {**params["train"]["coverage_sft"], "student": "led_0"}
+    params["evaluate"] |= {name: {"model": name, "pool": "bench"} for name in ("led_0", "led_1")}
     latency = {"pool": "bench", "use": "cost.latency"}
     costs = {f"cost_{model}": {"model": model, **latency} for model in ("kd", "teacher", "base")}
     like = {"like": {"model": "kd", "against": "teacher", "pool": "bench", "use": "fidelity.answers"}}
@@ -46,6 +61,9 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
             for i, row in enumerate(greedy)
         ]
         parquet.write(EVALS, data / "evals" / name, 1, [EVALS.rows(rows)])
+    parquet.write(EVALS, data / "evals/base", 1, [EVALS.rows(differing(Scan(EVALS, (data / "evals/base",)).pylist()))])
+    said = [{**row, "fingerprint": f"fp_{row['sample'] % 2}"} for row in Scan(RESPONSES, (answered(data),)).pylist()]
+    parquet.write(RESPONSES, answered(data), report_data.PARTS, [RESPONSES.rows(said)])
     curve = data / "models/kd/training.jsonl"
     points = [json.loads(line) for line in curve.read_text("utf-8").splitlines()]
     for i, (proxy, golden) in enumerate([(0.9, 0.5), (0.7, 0.7), (0.5, 0.6), (0.4, 0.5)]):
@@ -79,6 +97,22 @@ def test_the_page_says_who_is_dominated(page: str) -> None:
     section = page.partition('<section id="pareto">')[2].partition("</section>")[0]
     rows = {part.partition("<br>")[0]: part for part in section.split("<tr><th>")[1:]}
     assert '<td class="bad">kd</td>' in rows["base"] and '<td class="good">nobody</td>' in rows["kd"]
+
+
+def test_the_page_says_where_verifier_and_exact_match_differ(page: str) -> None:
+    section = page.partition('<section id="disagreements">')[2].partition("</section>")[0]
+    assert section.count("<tr><th>") == 2 and '<th>base</th><td class="n">2</td><td class="n">1</td>' in section
+    assert "<code>7.0</code> for" in section and "<code>&lt;7&gt;</code> for" in section
+
+
+def test_the_page_says_that_a_server_was_changed(page: str) -> None:
+    assert "The server of teacher was changed while it answered" in page and page.count("was changed while") == 1
+    assert "120 answers of <code>fp_0</code>, 120 answers of <code>fp_1</code>" in page
+
+
+def test_the_page_has_the_history_of_rounds(page: str) -> None:
+    section = page.partition('<section id="rounds">')[2].partition("</section>")[0]
+    assert "<svg" in section and [part[:5] for part in section.split("<tr><th>")[2:]] == ["led_0", "led_1"]
 
 
 def test_every_label_has_a_row_and_its_counts(data: Path, page: str) -> None:

@@ -114,6 +114,20 @@ def test_a_data_set_of_pictures_is_read_undecoded() -> None:
     assert not isinstance(beside, BadRow)
 
 
+def test_classes_that_are_numbered_have_their_names(tmp_path: Path) -> None:
+    """Of a data set that was saved, of one of Parquet files, and of an image folder; one that is missing has none."""
+    features = datasets.Features({"label": datasets.ClassLabel(names=["dog", "cat"]), "n": datasets.Value("int64")})
+    made = datasets.Dataset.from_dict({"label": [1, 0, None, -1], "n": [0, 1, 2, 3]}, features)
+    made.save_to_disk("kept")
+    Path("files").mkdir()
+    made.to_parquet("files/train.parquet")
+    for path in ("kept", "files"):
+        rows = [row.columns for row in read("hub.datasets", path=path)]
+        assert [(row["label"], row["n"]) for row in rows] == [("cat", 0), ("dog", 1), (None, 2), (None, 3)]
+    found = ingest(use="hub.datasets", path=folder(), arrays={"image": "image"}, columns={"reference": "label"})
+    assert sorted(row["reference"] for row in found) == ["cat", "cat", "dog", "dog"]
+
+
 @pytest.mark.parametrize(("rows", "said"), [
     ([{"image": "a.png"}], "holds str and no array; `files.pictures` reads files"),
     ([{"image": [[1, 2], [3]]}], "lists of unequal lengths"),

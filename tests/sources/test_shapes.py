@@ -60,3 +60,18 @@ def test_knobs_of_the_pictures() -> None:
 def test_more_kinds_than_shapes_are_refused() -> None:
     with pytest.raises(Refused, match="10 shapes are not 11 kinds"):
         rows(kinds=11)
+
+
+def test_a_view_is_a_half_of_the_pair_of_the_same_class() -> None:
+    source = find("source", "shapes.pair").factory
+    both, thing, ground = (
+        [dict(row.columns) for row in source(rows=80, seed=2, view=view, slip=0.5)]
+        for view in ("both", "thing", "ground")
+    )
+    for whole, left, right in zip(both, thing, ground, strict=True):
+        halves = [row["inputs"]["image"] for row in (left, right)]
+        assert np.array_equal(whole["inputs"]["image"], np.concatenate(halves, 1))
+        assert whole["reference"] == left["reference"] == right["reference"]
+        assert whole["domain"] == whole["reference"].split(" on ")[1]
+    assert len({row["reference"] for row in both}) == 8
+    assert 20 < sum(row["solution"] != row["reference"] for row in both) < 60

@@ -12,6 +12,7 @@ import time
 import urllib.request
 from contextlib import suppress
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -19,9 +20,8 @@ import yaml
 
 torch = pytest.importorskip("torch")
 
-import datasets  # noqa: E402
 import transformers  # noqa: E402
-from tokenizers import Tokenizer, models, pre_tokenizers, trainers  # noqa: E402
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers  # noqa: E402
 
 from pipeline.contracts import DROPS, EVALS, PROMPTS, RESPONSES, SELECTIONS, SIGNALS  # noqa: E402
 from pipeline.core.driver import run_instance  # noqa: E402
@@ -37,6 +37,7 @@ from pipeline.plan.reading import load  # noqa: E402
 from pipeline.plan.resolve import resolve  # noqa: E402
 from pipeline.stages import export  # noqa: E402
 from pipeline.tables import ids, parquet  # noqa: E402
+from tests.vllm_server import vllm_serve  # noqa: E402
 
 ROOT = Path(__file__).parents[2]
 OF, BY = "responses/train/teacher", "selections/responses/train/teacher/best"
@@ -107,8 +108,10 @@ def exported(data: Path, use: str, of: str = OF, by: str = BY, **given: Any) -> 
     return data / "exports" / "mine"
 
 
-def loaded(folder: Path, **given: Any) -> datasets.Dataset:
-    """What the library `datasets` reads of a folder."""
+def loaded(folder: Path, **given: Any) -> Any:
+    """What the library `datasets`, which vLLM's environment does not have, reads of a folder."""
+    import datasets
+
     cache = folder.parent / parquet.folder_digest(folder)
     return datasets.load_dataset(str(folder), split="train", cache_dir=str(cache), **given)
 
@@ -265,19 +268,29 @@ def test_transformers_serve_answers_with_an_exported_student(data: Path, student
                 break
             assert process.poll() is None, (data / "log").read_text("utf-8")
             time.sleep(0.5)
-        asked = {"model": str(folder), "messages": [message("user", "add 1 2")], "max_tokens": 12, "temperature": 0.0}
-        request = urllib.request.Request(
-            f"http://127.0.0.1:{port}/v1/chat/completions",
-            json.dumps(asked).encode(),
-            {"Content-Type": "application/json"},
-        )
-        with urllib.request.urlopen(request, timeout=120) as answer:
-            said = json.loads(answer.read())["choices"][0]["message"]["content"]
+        said = chatted(f"http://127.0.0.1:{port}/v1", str(folder), "add 1 2")
     finally:
         process.terminate()
         process.wait()
         log.close()
     assert [said] == answered(data, student, ["add 1 2"])
+
+
+@pytest.mark.vllm
+def test_vllm_serve_answers_with_an_exported_student(data: Path, student: Path) -> None:
+    questions = ["add 1 2", "mul 3 4", "sort 3 1 2"]
+    with vllm_serve(exported(data, "hub.model", "models/kd", "evals/kd"), "student") as url:
+        said = [chatted(url, "student", question) for question in questions]
+    assert said == answered(data, student, questions)
+
+
+def chatted(url: str, model: str, question: str) -> str:
+    """What a served model says, greedily."""
+    asked = {"model": model, "messages": [message("user", question)], "max_tokens": 12, "temperature": 0.0}
+    kind = {"Content-Type": "application/json"}
+    request = urllib.request.Request(f"{url}/chat/completions", json.dumps(asked).encode(), kind)
+    with urllib.request.urlopen(request, timeout=120) as answer:
+        return str(json.loads(answer.read())["choices"][0]["message"]["content"])
 
 
 @pytest.fixture
@@ -288,6 +301,7 @@ def llama(data: Path) -> Path:
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
     )
+    tokenizer.decoder = decoders.ByteLevel()
     alphabet = pre_tokenizers.ByteLevel.alphabet()
     special = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
     trainer = trainers.BpeTrainer(vocab_size=290, initial_alphabet=alphabet, special_tokens=special)
@@ -329,6 +343,56 @@ def test_another_architecture_is_refused_by_name(data: Path, student: Path) -> N
     pytest.importorskip("gguf", reason="the extra `real` installs gguf")
     with pytest.raises(Refused, match="architecture gpt2 is not written as GGUF here, only llama is"):
         exported(data, "gguf.llama", "models/kd", "evals/kd")
+
+
+@pytest.mark.filterwarnings("default")
+@pytest.mark.parametrize("use", ["llamafactory.alpaca", "llamafactory.sharegpt"])
+def test_llamafactorys_own_loader_trains_on_the_answers(
+    data: Path, llama: Path, use: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # It wants an older transformers than ours, for models alone, and torchaudio, for sounds.
+    monkeypatch.setenv("DISABLE_VERSION_CHECK", "1")
+    monkeypatch.setitem(sys.modules, "torchaudio", ModuleType("torchaudio"))
+    hparams = pytest.importorskip("llamafactory.hparams", reason="LLaMA-Factory is no part of this environment")
+    from llamafactory.data import get_dataset, get_template_and_fix_tokenizer
+    from llamafactory.model import load_tokenizer
+
+    folder = exported(data, use)
+    model, given, training, *_ = hparams.get_train_args(
+        {
+            "model_name_or_path": str(llama), "stage": "sft", "do_train": True, "finetuning_type": "full",
+            "dataset": "stillhouse", "dataset_dir": str(folder), "template": "chatml", "cutoff_len": 512,
+            "output_dir": str(data / "trained"), "cache_dir": str(data / "cache"), "report_to": "none", "use_cpu": True,
+        }
+    )  # fmt: skip
+    loaded = load_tokenizer(model)
+    template = get_template_and_fix_tokenizer(loaded["tokenizer"], given)
+    rows = get_dataset(template, model, given, training, stage="sft", **loaded)["train_dataset"]
+    read = [loaded["tokenizer"].decode(row["input_ids"]) for row in rows]
+    learnt = [loaded["tokenizer"].decode([i for i in row["labels"] if i >= 0]) for row in rows]
+    assert learnt == ["yes<|im_end|>\n"] * 3
+    for text, turns in zip(read, ENDS, strict=True):
+        assert all(turn["content"] in text for turn in turns) and text.endswith("yes<|im_end|>\n")
+
+
+@pytest.mark.filterwarnings("default")
+@pytest.mark.parametrize("reasoning", ["drop", "inline"])
+def test_axolotls_own_strategy_trains_on_the_answers(data: Path, llama: Path, reasoning: str) -> None:
+    strategies = pytest.importorskip(
+        "axolotl.prompt_strategies.chat_template", reason="axolotl is no part of this environment"
+    )
+    from axolotl.utils.dict import DictDefault
+
+    folder = exported(data, "axolotl.chat", reasoning=reasoning)
+    [told] = yaml.safe_load((folder / "datasets.yaml").read_text("utf-8"))["datasets"]
+    tokenizer = transformers.AutoTokenizer.from_pretrained(llama)
+    settings = DictDefault({"sequence_len": 512, "train_on_inputs": False, "datasets": [told]})
+    strategy = strategies.load(tokenizer, settings, ds_cfg=DictDefault(told))
+    for row, turns in zip(loaded(folder), ENDS, strict=True):
+        made = strategy.tokenize_prompt(row)
+        thought = f"<think>\nas {turns[1]['content']}\n</think>\n\n" if reasoning == "inline" else ""
+        assert tokenizer.decode([i for i in made["labels"] if i >= 0]).strip() == f"{thought}yes<|im_end|>"
+        assert all(turn["content"] in tokenizer.decode(made["input_ids"]) for turn in turns)
 
 
 def test_what_is_no_text_is_refused_by_its_row(data: Path) -> None:

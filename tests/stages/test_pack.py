@@ -124,6 +124,13 @@ def test_what_is_packed_hangs_on_no_batch(data: Path, monkeypatch: pytest.Monkey
     assert sum(len(example["response_ids"]) for example in whole.values()) == 32
 
 
+@pytest.mark.parametrize(("equal", "weight"), [("first", 1.0), ("sum", 2.0)])
+def test_equal_examples_are_one_with_the_weight_of_the_first_or_of_all(data: Path, equal: str, weight: float) -> None:
+    rows = [response(name, "3", "3", prompt_id=ids.digest("p")) for name in ("a", "b")]
+    [made] = packed(data, [*rows, response("c", "3", "3", sample=1)], equal=equal).values()
+    assert len(made["response_ids"]) == 2 and made["weight"] == weight
+
+
 def test_a_text_has_the_id_that_it_always_had_and_arrays_tell_equal_texts_apart(data: Path) -> None:
     picture = tensors.cell({"image": np.full(4, 1, np.uint8)})
     rows = [

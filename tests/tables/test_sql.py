@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
+import duckdb
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -439,3 +441,21 @@ def test_a_rule_that_fails_in_the_run_is_named_by_its_key(rule: str, tmp_path: P
     with pytest.raises(Refused) as refused:
         columns(scans, tmp_path, asked, {"where": f"select.a.where: {rule}"})
     assert str(refused.value).startswith(("'select.a.where: ", '"select.a.where: '))
+
+
+def test_what_does_not_fit_goes_to_the_disk_and_is_gone_afterwards(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sql, "HELD", 30_000_000)
+    text = "SELECT count(*), max(m) FROM (SELECT DISTINCT md5(i::VARCHAR) m FROM range(600_000) t(i))"
+    connection = sql.connect([], tmp_path, 40_000_000)
+    with pytest.raises(duckdb.OutOfMemoryException):
+        connection.sql(text).fetchall()
+    connection = sql.connect([], tmp_path, 40_000_000, tmp_path / "spill")
+    assert connection.sql(text).fetchall() == [
+        (600_000, max(hashlib.md5(b"%d" % i).hexdigest() for i in range(600_000)))
+    ]
+    with pytest.raises(duckdb.Error, match="disabled"):
+        connection.execute(f"COPY (SELECT 1) TO '{tmp_path}/stolen.csv'")
+    connection.close()
+    assert list(tmp_path.iterdir()) == []

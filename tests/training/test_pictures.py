@@ -117,6 +117,43 @@ def test_a_killed_training_of_two_parts_goes_on_to_the_same_bits(tmp_path: Path)
     assert curve[0]["places"] == 16, "copies count as what they are"
 
 
+def test_a_table_that_is_collated_once_trains_to_the_same_bits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As one whose rows are read in every step, which a large table is."""
+    whole, curve = trained(tmp_path / "whole", tmp_path)
+    monkeypatch.setattr(loop, "COLLATED", 0)
+    read, curve_of_read = trained(tmp_path / "read", tmp_path)
+    assert curve_of_read == curve and all(torch.equal(whole[name], read[name]) for name in whole)
+
+
+def test_moves_are_led_to_where_two_models_differ(tmp_path: Path) -> None:
+    """In its turn the moving network alone learns, and the loss that it learns to raise rises."""
+    torch.manual_seed(0)
+    [led] = augmentations(("moves.led", {"most": 2.0}))
+    away = term("divergence.forward", against="teacher")
+    away.weight = -1.0
+    network, student, teacher = find("network", "classifier.image").factory(), conv(0), conv(1).eval()
+    with torch.no_grad():
+        teacher.classifier.weight.mul_(20)
+    # How much of such a picture is bright, hangs on where it is moved.
+    bright = np.repeat(np.array([[250] * 4 + [5] * 4], np.uint8), 8, 0)[:, :, None]
+    rows = table().to_pylist()
+    given = pa.Table.from_pylist([{**row, "inputs": cell({"image": bright})} for row in rows], table().schema)
+    before = {name: value.clone() for name, value in student.state_dict().items()}
+    trainer = loop.Trainer(
+        {"student": student, "led": led.module}, {"student": network}, [loop.Turn(("led",), [away])],
+        held(tmp_path / "rows.arrow", given),
+        Recipe(epochs=40, batch_rows=24, learning_rate=0.02, warmup_steps=0, seed=5), "cpu", {"teacher": teacher},
+        augment=[led],
+    )  # fmt: skip
+    [[pull]] = trainer.pulls()
+    assert pull.norm > 0
+    losses = [point["loss"] for point in trainer.run(Checkpoints(tmp_path / "kept"), 100, lambda *_: None)]
+    assert np.mean(losses[-5:]) < np.mean(losses[:5]) < 0
+    assert all(torch.equal(before[name], value) for name, value in student.state_dict().items())
+
+
 def test_copies_do_not_change_a_mean(tmp_path: Path) -> None:
     """The loss of rows that stand there twice is the loss of the rows."""
     network, losses = find("network", "classifier.image").factory(), []

@@ -52,3 +52,10 @@ def test_a_teacher_that_holds_the_label_has_more() -> None:
     weight = 1 - np.exp(loss) / np.exp(loss).sum()
     np.testing.assert_allclose(dense(made)[0], weight @ np.stack([ONE[0], TWO[0]]), rtol=1e-5)
     np.testing.assert_allclose(dense(made)[1], (ONE[1] + TWO[1]) / 2, rtol=1e-5)
+
+
+def test_a_second_teachers_tap_stands_beside_the_first_ones() -> None:
+    one, two = (signals(p, [0, 1], last=np.full((2, 3), i)) for i, p in enumerate((ONE, TWO)))
+    made = build("merge.taps", name="expert")(one, two, 0)
+    assert made.features["last"].tolist() == [[0] * 3] * 2 and made.features["expert"].tolist() == [[1] * 3] * 2
+    np.testing.assert_array_equal(dense(made), dense(one))

@@ -1,10 +1,11 @@
-"""Subclasses and prototypes: what states say beyond their class."""
+"""Subclasses and prototypes: what states say beyond their class; and what a distribution says to questions."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 
+from pipeline.errors import Refused
 from pipeline.kinds.transform import Signals
 from pipeline.transforms.prototypes import means, nearest
 from tests.transforms.tables import build, dense, signals
@@ -74,3 +75,12 @@ def test_more_prototypes_than_states_are_the_states() -> None:
     assert sorted(found.tolist()) == [[0, 2], [1, 0]]
     at, apart = nearest(states, np.array([[1.0, 0.0], [1.0, 0.0]]))
     assert at.tolist() == [0, 0, 0] and apart.tolist() == [0, 0, 5]
+
+
+def test_yes_to_a_question_is_the_sum_over_its_classes() -> None:
+    p = np.array([[0.5, 0.3, 0.2], [0.1, 0.1, 0.8]])
+    given = signals(p, np.array([0, 2]), last=np.zeros((2, 1)))
+    made = build("aspects.grouped", questions=[[0, 2], [1], [2, 2]])(given, given, 0).features["aspects"]
+    np.testing.assert_allclose(made, [[0.7, 0.3, 0.2], [0.9, 0.1, 0.8]], atol=1e-6)
+    with pytest.raises(Refused, match="names class 3, and there are 3, numbered from 0"):
+        build("aspects.grouped", questions=[[3]])(given, given, 0)

@@ -74,8 +74,8 @@ for group in GROUPS:
 
 @dataclass(frozen=True)
 class Claim:
-    """What is claimed of a student of a graph, beside another; both are named as their evaluations. Their metric is 0 or 1
-    unless `measure` says another; `less` where a lower figure is the better one."""
+    """What is claimed of a student of a graph, beside another; both are named as their evaluations. Their metric is 0
+    or 1 unless `measure` says another; `less` where a lower figure is the better one."""
 
     after: str
     method: str
@@ -408,8 +408,8 @@ def tried(trial: Trial, seed: int) -> dict[str, float]:
 
 
 def trained(name: str, seed: int) -> dict[str, float]:
-    """What share each model of a graph gets right, in per cent, or the mean of what else its items are judged by. Instances
-    run one after the other, in this process, and a round when what is before it has run."""
+    """What share each model of a graph gets right, in per cent, or the mean of what else its items are judged by.
+    Instances run one after the other, in this process, and a round when what is before it has run."""
     params = load(ROOT / "recipes" / f"{name}.yaml") | {"seed": seed, "run": {"executor": "inline"}}
     right, ran = dict[str, float](), set[str]()
     with tempfile.TemporaryDirectory() as folder:

@@ -400,9 +400,8 @@ class Fused(PreTrainedModel):
         return self.classifier(torch.cat([getattr(each, "logits", each) for each in said], 1))
 
 
-OURS: dict[str, type[PreTrainedModel]] = {
-    each.config_class.model_type: each for each in (Conv, Nodes, Denoiser, Canvas, Cloud, Patches, Described, Letters, Fused)
-}
+NETS = (Conv, Nodes, Denoiser, Canvas, Cloud, Patches, Described, Letters, Fused)
+OURS: dict[str, type[PreTrainedModel]] = {net.config_class.model_type: net for net in NETS}
 
 # Those that need a library more, by name.
 EXTRAS = {"stillhouse-unet": "Unet", "stillhouse-geometric": "Geometric"}

@@ -150,7 +150,7 @@ bench-objectives: setup  ## CPU and memory of every objective over logits, besid
 	@PYTHONPATH=. python benchmarks/objectives.py && python benchmarks/tables.py
 
 .PHONY: bench-distilling
-bench-distilling: setup  ## CPU of training from stored signals, beside a live teacher, five minutes
+bench-distilling: setup bench-peers  ## CPU of training from stored signals, beside a live teacher, ours and TRL's, five minutes
 	@PYTHONPATH=. python benchmarks/distilling.py && python benchmarks/tables.py
 
 .PHONY: bench-pictures

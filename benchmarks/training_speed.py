@@ -152,18 +152,23 @@ def plain(given: Rows, folder: Path) -> Train:
     return train
 
 
+def tokenizer() -> Any:
+    """What a peer's trainer wants beside a model; the rows are tokens already."""
+    from tokenizers import Tokenizer, models
+    from transformers import PreTrainedTokenizerFast
+
+    names = {f"t{i}": i for i in range(VOCABULARY)}
+    return PreTrainedTokenizerFast(
+        tokenizer_object=Tokenizer(models.WordLevel(names, unk_token="t0")), pad_token="t0", eos_token="t1"
+    )
+
+
 def trl(given: Rows, folder: Path, **changed: Any) -> Train:
     """SFTTrainer, without what it writes; in float32, since bfloat16 is slower on a CPU without it."""
     from datasets import Dataset, disable_progress_bars
-    from tokenizers import Tokenizer, models
-    from transformers import PreTrainedTokenizerFast
     from trl import SFTConfig, SFTTrainer
 
     disable_progress_bars()
-    names = {f"t{i}": i for i in range(VOCABULARY)}
-    tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=Tokenizer(models.WordLevel(names, unk_token="t0")), pad_token="t0", eos_token="t1"
-    )
     settings = SFTConfig(
         output_dir=str(folder / "trl"),
         num_train_epochs=1,
@@ -177,7 +182,7 @@ def trl(given: Rows, folder: Path, **changed: Any) -> Train:
     )
     mask = [[0] * first + [1] * (len(tokens) - first) for tokens, first in given]
     data = Dataset.from_dict({"input_ids": [tokens for tokens, _ in given], "completion_mask": mask})
-    trainer = SFTTrainer(model=model(), args=settings, train_dataset=data, processing_class=tokenizer)
+    trainer = SFTTrainer(model=model(), args=settings, train_dataset=data, processing_class=tokenizer())
 
     def train() -> dict[str, Any]:
         trainer.train()

@@ -45,7 +45,8 @@ A word for each thing:
     place              where a loss stands: a token that is learnt, or a text that is to be named; one that is hidden
                        is to be found, and its outcome is known, another's is not
     view               the places of a batch as an objective sees them; `reads` says which fields
-    tap                what a model computes on the way, at the places: `last`, or a module's name
+    tap                what a model computes on the way, at the places: `last`, or a module's name; what is put there
+                       instead is what the rest of the model goes on from
     term, turn         an objective with its weight and whom it judges; terms, the modules they train, and for how long
     module             what learns: the student, what stands `beside` it, an objective's own (`Trainer.parts` in code)
     shadow             an average of the student that follows it and does not learn

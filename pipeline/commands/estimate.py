@@ -30,11 +30,7 @@ from pipeline.core.stage import Instance, Plan
 from pipeline.core.workspace import DATA, PARAMS, ROOT, memo_root
 from pipeline.display import duration
 from pipeline.errors import Refused
-from pipeline.kinds.backend import (
-    Answer,
-    card_of,
-    engine_of,
-)
+from pipeline.kinds.backend import Answer, card_of, engine_of
 from pipeline.memo.ledger import Ledger, Spent
 from pipeline.plan.reading import load
 from pipeline.plan.resolve import resolve
@@ -149,14 +145,15 @@ def ready(plan: Plan, entries: Sequence[Instance], data: Path) -> tuple[dict[str
 
 
 def estimate(plan: Plan, entries: Sequence[Instance], data: Path, root: Path, rows: int) -> Estimates:
-    """Probe every entry with one answer to each of this many prompts, and say what the rest will take; what two entries
-    ask alike is told of the first."""
+    """Probe every entry with one answer to each of this many prompts, and say what the rest will take; what two of
+    those that judge ask alike is told of the first."""
     settings, draws, found = asked_at_once(plan.settings), [], []
-    seen: set[tuple[str, ...]] = set()
+    seen: set[tuple[str, str, str]] = set()
     for work in (work for entry in entries for work in works(entry, plan, data)):
-        names = {(work.model.name, str(work.sampling.content()), r.request_id): r for r in work.requests}
-        work = replace(work, requests=[request for name, request in names.items() if name not in seen])
-        seen |= names.keys()
+        if not work.label.startswith("generate@"):
+            names = {(work.model.name, str(work.sampling.content()), r.request_id): r for r in work.requests}
+            work = replace(work, requests=[request for name, request in names.items() if name not in seen])
+            seen |= names.keys()
         if not work.requests:
             continue
         name = work.model.name

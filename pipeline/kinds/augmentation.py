@@ -35,6 +35,6 @@ class Augmentation(Protocol):
 
 
 # Traits: `takes`, the inputs that it changes, which the network has to take; `keeps_signals`, that what a teacher said
-# of the rows holds for what is made of them; `learns`, that it has a `module`, which learns in the turns that train it by
-# the function's name, and through which every look of such a turn has a gradient.
+# of the rows holds for what is made of them; `learns`, that it has a `module`, which learns in the turns that train it
+# by the function's name, and through which every look of such a turn has a gradient.
 augmentation = marker("augmentation")

@@ -60,6 +60,9 @@ class Network(Protocol):
 
     One with an attribute `apart` that is true has one place a row, and what it collates of a row hangs on no other, so
     that a small table is collated once.
+
+    One that `gives` `look` and `teacher_look` has a method more, `put(output, inputs, make)`: a module's output, with
+    what `make` makes of its states [N, ...] at the places in their place.
     """
 
     def pack(self, form: Path, messages: Sequence[dict[str, str]], answer: str, inputs: Cell | None = None) -> Packed:

@@ -11,14 +11,14 @@ the width of a tap.
 
 Traits: `reads` are the fields of the view that it looks at. `item` is what one value stands for, and the sum is divided
 by the number of them: `place`, `example`, `set` (all examples of one prompt), `link` or `neighbour` (every link, and
-every place as its own); `per` where it is divided by the number
-of others, as a mean over examples of their means over places is. `teacher` is what it is compared with: `any`
-distribution, `all` outcomes (no top-k), the `reference` log-probability of targets, `features`, the distribution of one
-of `other` tokens, or `none`. `across` is how places of other tokens are aligned, by `bytes` or by `position`; then a
-place is a group of them. `shift: False`: a number added to all logits of a place counts. `alone: False`: a value
-depends on other items, so the whole of a step is looked at together, or the whole of a set; `whole: True`: a set's
-value depends on other sets too. `both: True`: it tells places of known outcome from others, so it stands on all of them
-unless a term says otherwise. `surrogate: True`: the gradient is not the value's derivative, on purpose.
+every place as its own); `per` where it is divided by the number of others, as a mean over examples of their means over
+places is. `teacher` is what it is compared with: `any` distribution, `all` outcomes (no top-k), the `reference`
+log-probability of targets, `features`, the distribution of one of `other` tokens, a `live` model that is looked at
+again, or `none`. `across` is how places of other tokens are aligned, by `bytes` or by `position`; then a place is a
+group of them. `shift: False`: a number added to all logits of a place counts. `alone: False`: a value depends on other
+items, so the whole of a step is looked at together, or the whole of a set; `whole: True`: a set's value depends on
+other sets too. `both: True`: it tells places of known outcome from others, so it stands on all of them unless a term
+says otherwise. `surrogate: True`: the gradient is not the value's derivative, on purpose.
 
 A *play* calls networks on what it makes, rather than looking at what they said: it reads `networks`, and all chance
 comes in as `draws`, so that it is a function of its view as any other.
@@ -32,7 +32,7 @@ place for which 0 was settled is worth 0, and is not looked at again.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, Protocol, cast
 
@@ -50,6 +50,8 @@ from pipeline.core.methods import marker
 UNFILLED: Any = None
 # Fields of a view that are as wide as the vocabulary; no objective of places is shown all places' at once.
 LOGITS = frozenset({"student_NV", "teacher", "reference", "other"})
+# Fields by which a model is looked at again; a term that reads one sees all places at once.
+LOOKS = frozenset({"look", "teacher_look"})
 
 
 # Arguments that name what a model computes on the way: `last`, the states that its head is given, or a module's name.
@@ -138,6 +140,23 @@ class OtherTeacher:
         return OtherTeacher(self.logits_NU[rows], self.before_N[rows], self.own_before_N[rows], self.outcome_U)
 
 
+class Shown(NamedTuple):
+    """What a model shows when it is looked at again: taps [N, D], and a call for the log-probability [N] that it gives
+    to what stands at each place."""
+
+    features: Mapping[str, torch.Tensor]
+    said: Callable[[], torch.Tensor]
+
+
+class Look(Protocol):
+    """A model's look at the same rows with other states [N, D] at the places of some of its taps, which are modules.
+
+    The rest of it goes on from them, and hands their gradient on, though its own weights are frozen.
+    """
+
+    def __call__(self, put: Mapping[str, torch.Tensor], taps: Sequence[str] = ()) -> Shown: ...
+
+
 class Step(NamedTuple):
     """Where training stands: steps made before this one and all there will be; likewise epochs."""
 
@@ -169,6 +188,9 @@ class View:
     # By tap, [N, D].
     features: Mapping[str, torch.Tensor] = field(default_factory=dict)
     teacher_features: Mapping[str, torch.Tensor] = field(default_factory=dict)
+    # The judged model, and the one it is compared with, looked at again.
+    look: Look = UNFILLED
+    teacher_look: Look = UNFILLED
     # What the objective settled for each place after its first look, [N, S].
     settled_NS: torch.Tensor = UNFILLED
     # The example that a place stands in, and its weight; how many places an example has, over all of the batch, the set

@@ -37,21 +37,22 @@ class Signals:
         """The same with one tap more."""
         return replace(self, features={**self.features, name: value.astype(np.float32)})
 
-    def with_outcomes(self, ids_NK: np.ndarray, p_NK: np.ndarray) -> Signals:
-        """The same with other outcomes and their probabilities, in any order; what they leave of 1 is the tail, and the
-        outcome that stands there has the log-probability that it has among them."""
+    def with_outcomes(self, ids_NK: np.ndarray, p_NK: np.ndarray, tail_N: np.ndarray | None = None) -> Signals:
+        """The same with other outcomes and their probabilities, in any order; what they leave of 1 is the tail, unless
+        it is known better, and the outcome that stands there has the log-probability that it has among them."""
         order = np.argsort(-p_NK, axis=1, kind="stable")
         p_NK = np.take_along_axis(p_NK, order, 1)
         with np.errstate(divide="ignore"):
             logprobs_NK = np.maximum(np.log(p_NK), LEAST)
         ids_NK, logprobs_NK = np.take_along_axis(ids_NK, order, 1).astype(np.int32), logprobs_NK.astype(np.float32)
         listed = ids_NK == self.target_N[:, None]
+        tail_N = 1 - p_NK.sum(1) if tail_N is None else tail_N
         return replace(
             self,
             ids_NK=ids_NK,
             logprobs_NK=logprobs_NK,
             target_logprob_N=np.where(listed.any(1), np.where(listed, logprobs_NK, 0).sum(1), self.target_logprob_N),
-            tail_N=np.clip(1 - p_NK.sum(1), 0, 1).astype(np.float32),
+            tail_N=np.clip(tail_N, 0, 1).astype(np.float32),
         )
 
 

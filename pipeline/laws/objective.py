@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from itertools import pairwise
 from typing import Any, cast
@@ -19,6 +19,7 @@ from pipeline.kinds.objective import (
     Loss,
     Objective,
     OtherTeacher,
+    Shown,
     Step,
     Teacher,
     TopKTeacher,
@@ -31,7 +32,7 @@ from pipeline.training.reduce import reduce, summarise
 N, V, K = 6, 9, 4
 # Widths of the student's and the teacher's taps.
 D, E = 5, 7
-TAPS = {"tap": "last", "teacher_tap": "last", "role": "student"}
+TAPS = {"tap": "last", "teacher_tap": "within", "role": "student"}
 # What of a view a loss may be differentiated by, the first that a method reads.
 LEARNT = ("student_NV", "logprob_N", "features", "networks")
 
@@ -117,6 +118,7 @@ class Case:
                 torch.tensor([3, -1, 0, 5, -1, 7, 1, -1, -1, 2, 8]),
             ),
         )
+        view = replace(view, look=looked, teacher_look=looked)
         view = replace(view, reference=DenseTeacher(torch.randn(n, V, generator=draw, dtype=dtype) * scale))
         if "networks" in self.traits["reads"]:
             # A play may call every model that its arguments name, and those that its term does.
@@ -166,6 +168,13 @@ class Case:
             kept = store(logits_NV, k, filled.get("temperature", 1.0), target_N)
             return replace(kept, tails={1.0: store(logits_NV, k, 1.0).tail_N})
         return DenseTeacher(logits_NV) if self.teacher == "dense" else None
+
+
+def looked(put: Mapping[str, torch.Tensor], taps: Sequence[str] = ()) -> Shown:
+    """A model's look with these states inside: every place by itself, with a gradient."""
+    told_N = torch.cat([state.tanh() for state in put.values()], 1).sum(1)
+    shades_E = torch.linspace(0.2, 1, E, dtype=told_N.dtype)
+    return Shown(dict.fromkeys(taps, told_N[:, None] * shades_E), lambda: -told_N.square())
 
 
 def store(logits_NV: torch.Tensor, k: int, temperature: float, target_N: torch.Tensor | None = None) -> TopKTeacher:

@@ -32,6 +32,9 @@ TrainOn = Literal["answer", "reasoning", "both"]
 # Which of a conversation's answers are trained on.
 Answers = Literal["last", "every"]
 SHOWN = 80
+# A turn that shows pictures has a mark for each under this key; a template is given such a turn in parts.
+PICTURES = "pictures"
+PICTURE = {"type": "image"}
 
 
 @dataclass(frozen=True)
@@ -133,7 +136,8 @@ class Chat:
 
     def text(self, messages: Messages, *, answer_next: bool) -> str:
         """The conversation as one text; with `answer_next` it ends where the model's answer begins."""
-        return template.rendered(self.folder, self._template, messages, answer_next, self.special)
+        given = [_in_parts(m) if PICTURES in m else m for m in messages]
+        return template.rendered(self.folder, self._template, given, answer_next, self.special)
 
     def _hidden(self, messages: Messages, answer_next: bool, stand_ins: Mapping[str, str]) -> str:
         """The text of a conversation with stand-ins; refuses where the template makes another one of it for them."""
@@ -172,21 +176,19 @@ class Chat:
         """Token ids [T] of a conversation that the model is to answer; so many pictures stand before the words of its
         last turn, each as what the template puts there."""
         stand_ins = self._cutter.stand_ins(m["content"] for m in messages)
-        said = self._standing_in(messages, stand_ins)
-        text = self._shown(said, pictures) if pictures else self._hidden(said, True, stand_ins)
-        return self._cutter.cut(text, stand_ins)
+        said = self._showing(self._standing_in(messages, stand_ins), pictures)
+        return self._cutter.cut(self._hidden(said, True, stand_ins), stand_ins)
 
-    def _shown(self, messages: Messages, pictures: int) -> str:
-        """The text of a conversation that shows pictures."""
+    def _showing(self, messages: Messages, pictures: int) -> Messages:
+        """A conversation whose last turn shows pictures; refuses a template that shows none."""
+        if not pictures:
+            return messages
         *before, last = messages
-        words, picture = {"type": "text", "text": last["content"]}, {"type": "image"}
-        text, without = (
-            self.text([*before, {**last, "content": [*[picture] * shown, words]}], answer_next=True)  # type: ignore[dict-item]
-            for shown in (pictures, 0)
-        )
-        if str(picture) in text or text == without:
+        shown, none = ([*before, {**last, PICTURES: "#" * count}] for count in (pictures, 0))
+        text = self.text(shown, answer_next=True)
+        if str(PICTURE) in text or text == self.text(none, answer_next=True):
             raise Refused(f"the chat template of {self.folder} shows no pictures; ask a model that is made for them")
-        return text
+        return shown
 
     def _standing_in(self, messages: Messages, stand_ins: Mapping[str, str]) -> Messages:
         if not stand_ins:
@@ -200,12 +202,13 @@ class Chat:
         reasoning: str | None = None,
         train_on: TrainOn = "answer",
         answers: Answers = "last",
+        pictures: int = 0,
     ) -> Rendered:
         """A conversation with its answer: the tokens of its prompt, and then those of the answer, cut apart.
 
         The answer and its end token are trained on, or the thought before it, or both; nothing else is. With
         `train_on: answer` a thought is left out. With `answers: every` those of the turns before are trained on too,
-        each with its end token, and cut apart from what it answers.
+        each with its end token, and cut apart from what it answers. `pictures` are as in `prompt`.
         """
         thought = None if train_on == "answer" else reasoning
         if train_on == "reasoning" and not thought:
@@ -214,7 +217,7 @@ class Chat:
                 "`where: reasoning IS NOT NULL`, or write `train_on: both`"
             )
         stand_ins = self._cutter.stand_ins([*(m["content"] for m in messages), answer, thought or ""])
-        messages = self._standing_in(messages, stand_ins)
+        messages = self._showing(self._standing_in(messages, stand_ins), pictures)
         before = self._hidden(messages, True, stand_ins)
         turn = self._turn(messages, before, answer, thought, stand_ins)
         joint = turn.answer_at if train_on == "reasoning" else len(turn.text)
@@ -312,6 +315,12 @@ class Chat:
             f"the chat template of {self.folder} does not end an answer with {' or '.join(map(repr, self.ends))}; a "
             f"student trained on it would never stop"
         )
+
+
+def _in_parts(message: Mapping[str, str]) -> dict[str, Any]:
+    """A turn that shows pictures, as templates know it: pictures, and then words."""
+    words = {"type": "text", "text": message["content"]}
+    return {"role": message["role"], "content": [*[PICTURE] * len(message[PICTURES]), words]}
 
 
 def _found(text: str, thought: str, answer: str) -> int | None:

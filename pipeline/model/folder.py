@@ -16,8 +16,10 @@ from pipeline.tables import ids
 from pipeline.tables.parquet import digest, short_hash
 
 CAUSAL = "language.causal"
+STACKED = "language.stacked"
 # What runs a model of another network.
 NETWORK = "network.local"
+SPOKEN = {STACKED: "stacked.local"}
 # What a model's places are, where they are no tokens: its network and the names of its outcomes.
 PLACES = "places.json"
 # What AdamW remembers of a training that was told to keep it; it decides no answer, and is in no identity.
@@ -40,7 +42,8 @@ def hashes(form: Path) -> tuple[str, str]:
     if not places.exists():
         return Chat(form).template_hash, Chat(form).tokenizer_hash
     cut = [Chat(form).tokenizer_hash] if (form / "tokenizer.json").exists() else []
-    return ids.digest("template", None), ids.digest("form", *cut, json.loads(places.read_text("utf-8")))
+    template = Chat(form).template_hash if network_of(form) in SPOKEN else ids.digest("template", None)
+    return template, ids.digest("form", *cut, json.loads(places.read_text("utf-8")))
 
 
 def check_tokens(folder: Path) -> None:
@@ -62,7 +65,7 @@ def finish(out: Path, dtype: str, engine: Engine = "transformers") -> Card:
 
     The identity is a hash of weights, config, tokenizer and template: all that decides an answer.
     """
-    language, cuts = not (out / PLACES).exists(), (out / "tokenizer.json").exists()
+    language, cuts = network_of(out) in (CAUSAL, *SPOKEN), (out / "tokenizer.json").exists()
     # What is shown arrays needs no tokenizer.
     if not cuts and (language or "inputs" not in json.loads((out / PLACES).read_text("utf-8"))):
         raise Refused("the model has no tokenizer.json; save its fast tokenizer into the same folder")
@@ -93,5 +96,6 @@ def finish(out: Path, dtype: str, engine: Engine = "transformers") -> Card:
     if dtype != "float32":
         # The same weights at another precision answer otherwise, and must not be answered from the memo of these.
         total.update(dtype.encode())
-    backend = BACKENDS[engine] if network_of(out) == CAUSAL else NETWORK
+    network = network_of(out)
+    backend = BACKENDS[engine] if network == CAUSAL else SPOKEN.get(network, NETWORK)
     return {"backend": backend, "model_id": total.hexdigest(), "dtype": dtype}

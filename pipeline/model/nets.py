@@ -400,8 +400,60 @@ class Fused(PreTrainedModel):
         return self.classifier(torch.cat([getattr(each, "logits", each) for each in said], 1))
 
 
-NETS = (Conv, Nodes, Denoiser, Canvas, Cloud, Patches, Described, Letters, Fused)
-OURS: dict[str, type[PreTrainedModel]] = {net.config_class.model_type: net for net in NETS}
+class MapConfig(PretrainedConfig):
+    """What a `Map` is made of."""
+
+    model_type = "stillhouse-map"
+
+    def __init__(self, widths: tuple[int, ...] = (16, 16), num_channels: int = 1, **others: Any) -> None:
+        self.widths, self.num_channels = list(widths), num_channels
+        super().__init__(**others)
+
+
+class Map(PreTrainedModel):
+    """Blocks of a dilated 3 x 3 convolution, group norm and ReLU, as large as the picture; the head is a convolution of
+    one pixel. The convolutions reach 1, 2, 4 and 8 pixels far, and from there on again."""
+
+    config_class = MapConfig
+    main_input_name = "pixel_values"
+
+    def __init__(self, config: MapConfig) -> None:
+        super().__init__(config)
+        reach = [2 ** (i % 4) for i in range(len(config.widths))]
+        self.blocks = nn.ModuleList(
+            nn.Sequential(nn.Conv2d(i, o, 3, padding=far, dilation=far), nn.GroupNorm(GROUPS, o), nn.ReLU())
+            for far, (i, o) in zip(reach, pairwise([config.num_channels, *config.widths]), strict=True)
+        )
+        self.classifier = nn.Conv2d(config.widths[-1], config.num_labels, 1)
+        self.post_init()
+
+    def _init_weights(self, module: nn.Module) -> None:
+        """Layers begin as torch makes them."""
+
+    def forward(self, pixel_values: torch.Tensor) -> transformers.utils.ModelOutput:
+        """Logits [B, V, H, W] of pictures [B, C, H, W]."""
+        seen = pixel_values
+        for block in self.blocks:
+            seen = block(seen)
+        return transformers.utils.ModelOutput(logits=self.classifier(seen))
+
+
+class Pointwise(nn.Module):
+    """A convolution of one pixel, as a head of rows of states."""
+
+    def __init__(self, conv: nn.Conv2d) -> None:
+        super().__init__()
+        self.conv = conv
+
+    def forward(self, states_ND: torch.Tensor) -> torch.Tensor:
+        """Logits [N, V]."""
+        return nn.functional.linear(states_ND, self.conv.weight.flatten(1), self.conv.bias)
+
+
+OURS: dict[str, type[PreTrainedModel]] = {
+    each.config_class.model_type: each
+    for each in (Conv, Nodes, Map, Denoiser, Canvas, Cloud, Patches, Described, Letters, Fused)
+}
 
 # Those that need a library more, by name.
 EXTRAS = {"stillhouse-unet": "Unet", "stillhouse-geometric": "Geometric"}

@@ -6,7 +6,7 @@ import functools
 import json
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,7 +36,10 @@ else:
 
 BUCKET = 16
 TOKENS, IMAGE = "tokens", "image"
-GIVES = ("student_NV", "target_N", "teacher", "logprob_N", "reference_N", "features", "teacher_features")
+GIVES = (
+    "student_NV", "target_N", "teacher", "logprob_N", "reference_N", "features", "teacher_features", "look",
+    "teacher_look",
+)  # fmt: skip
 
 
 @network(
@@ -105,6 +108,16 @@ class Named(ABC):
         if "last" in taps:
             features["last"] = states_ND
         return Seen(states_ND, {"main": head, **heads.of(model)}, features)
+
+    def put(
+        self, output: torch.Tensor, inputs: Mapping[str, torch.Tensor], make: Callable[[torch.Tensor], torch.Tensor]
+    ) -> torch.Tensor:
+        """Of a map all pixels move, so that their mean is what is made of it."""
+        states_ND = _at_place(output)
+        made_ND = make(states_ND)
+        if output.dim() == 3:
+            return torch.cat([made_ND[:, None], output[:, 1:]], 1)
+        return made_ND if output.dim() == 2 else output + (made_ND - states_ND)[:, :, None, None]
 
     @abstractmethod
     def given(self, net: Any, inputs: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:

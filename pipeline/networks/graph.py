@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -112,3 +112,8 @@ class Nodes(Named):
         """`last` is what the head is given; a module's tap is its output at the nodes that are asked about."""
         seen, at = super().look(model, inputs, taps), inputs["at"]
         return Seen(seen.states_ND[at], seen.heads, {name: value[at] for name, value in seen.features.items()})
+
+    def put(
+        self, output: torch.Tensor, inputs: Mapping[str, torch.Tensor], make: Callable[[torch.Tensor], torch.Tensor]
+    ) -> torch.Tensor:
+        return output.index_copy(0, inputs["at"], make(output[inputs["at"]]))

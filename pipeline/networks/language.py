@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import functools
+import json
 import math
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,9 +18,10 @@ from pipeline.errors import Refused
 from pipeline.kinds.network import HIDDEN, Network, Packed, Seen, network
 from pipeline.model import heads
 from pipeline.model.chat import Answers, Chat, TrainOn
+from pipeline.model.folder import PLACES, SPOKEN, STACKED
 from pipeline.model.load import load
 from pipeline.model.taps import Taps
-from pipeline.networks.classifier import GIVES, TOKENS, Text
+from pipeline.networks.classifier import GIVES, IMAGE, TOKENS, Image, Text
 from pipeline.networks.masked import looked
 from pipeline.tables.ids import Cell
 from pipeline.tables.lists import inside, lengths, padded, values, whole
@@ -27,8 +29,10 @@ from pipeline.tables.tensors import cell
 
 if TYPE_CHECKING:
     import torch
+    import transformers
 else:
     torch = lazy("torch")
+    transformers = lazy("transformers")
 
 # Widths are multiples of this, so that few shapes occur.
 BUCKET = 16
@@ -38,7 +42,18 @@ _does_more: weakref.WeakKeyDictionary[Any, bool] = weakref.WeakKeyDictionary()
 
 @network(
     takes=("text",),
-    gives=("student_NV", "target_N", "teacher", "logprob_N", "reference_N", "other", "features", "teacher_features"),
+    gives=(
+        "student_NV",
+        "target_N",
+        "teacher",
+        "logprob_N",
+        "reference_N",
+        "other",
+        "features",
+        "teacher_features",
+        "look",
+        "teacher_look",
+    ),
     heads=("main",),
     thoughts=True,
 )
@@ -49,6 +64,25 @@ def causal() -> Network:
     Differs: nothing.
     """
     return Causal()
+
+
+@network(
+    takes=("text", IMAGE),
+    gives=("student_NV", "target_N", "teacher", "logprob_N", "reference_N", "features", "teacher_features"),
+    heads=("main",),
+    thoughts=True,
+    backend=SPOKEN[STACKED],
+)
+def stacked() -> Network:
+    """A language model that is shown a picture: what a vision tower makes of its patches, projected, stands among the
+    states of the tokens. Places are the loss tokens.
+
+    The chat template says where the picture stands; the token that it puts there is repeated, once for each patch.
+
+    Paper: Liu et al. 2023 (LLaVA, arXiv 2304.08485).
+    Differs: a prompt shows one picture, as large as the tower's.
+    """
+    return Stacked()
 
 
 class Causal:
@@ -124,6 +158,12 @@ class Causal:
             return Seen(logits, {"main": torch.nn.Identity()}, features)
         return Seen(states_ND, {"main": head, **heads.of(model)}, features)
 
+    def put(
+        self, output: torch.Tensor, inputs: Mapping[str, torch.Tensor], make: Callable[[torch.Tensor], torch.Tensor]
+    ) -> torch.Tensor:
+        all_MD, at_N = output.flatten(0, 1), inputs["at_N"]
+        return all_MD.index_copy(0, at_N, make(all_MD[at_N])).view_as(output)
+
     def width(self, model: torch.nn.Module) -> int:
         net: Any = model
         return int(net.get_output_embeddings().weight.shape[0])
@@ -177,3 +217,69 @@ class Masked(Text):
         """`last` is what the head is given; a module's tap is its output at every place, or at the word of it."""
         net: Any = model
         return looked(net, dict(inputs), inputs[HIDDEN] >= 0, taps, net.config.run)
+
+
+class Stacked(Causal):
+    """See `stacked`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.image = Image()
+
+    def asked(
+        self, form: Path, messages: Sequence[dict[str, str]], inputs: Cell | None
+    ) -> tuple[list[int], np.ndarray]:
+        """A conversation in tokens [T], with one for each patch, and the picture."""
+        picture = self.image.asked(form, messages, inputs)
+        return _patched(form, self.chat(form).prompt(messages, 1))[0], picture
+
+    def pack(
+        self,
+        form: Path,
+        messages: Sequence[dict[str, str]],
+        answer: str,
+        inputs: Cell | None = None,
+        reasoning: str | None = None,
+        train_on: TrainOn = "answer",
+        answers: Answers = "last",
+    ) -> Packed:
+        self.image.asked(form, messages, inputs)
+        rendered = self.chat(form).example(messages, answer, reasoning, train_on, answers, pictures=1)
+        token_ids, more, after = _patched(form, rendered.token_ids)
+        spans = [(start + more * (start > after), end + more * (end > after)) for start, end in rendered.spans]
+        return Packed(token_ids, spans)
+
+    def load(self, folder: Path, dtype: str) -> torch.nn.Module:
+        transformers.utils.logging.set_verbosity_error()
+        auto = transformers.AutoModelForImageTextToText
+        net = auto.from_pretrained(folder, dtype=getattr(torch, dtype)).eval()
+        heads.load(net, folder)
+        return net
+
+    def collate(self, rows: pa.Table) -> dict[str, torch.Tensor]:
+        """Those of a causal model, and picture [B, C, H, W]."""
+        return {**super().collate(rows), **self.image.collate(rows)}
+
+    def given(self, net: Any, inputs: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        """Pictures as the vision tower takes them."""
+        return self.image.given(net, inputs)["pixel_values"]
+
+    def look(self, model: torch.nn.Module, inputs: Mapping[str, torch.Tensor], taps: Sequence[str]) -> Seen:
+        pixels = self.given(model, inputs)
+
+        def show(_model: Any, arguments: Any, named: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+            return arguments, {**named, "pixel_values": pixels}
+
+        with model.register_forward_pre_hook(show, with_kwargs=True):
+            return super().look(model, inputs, taps)
+
+
+def _patched(form: Path, token_ids: Sequence[int]) -> tuple[list[int], int, int]:
+    """Tokens with that of a picture once for each patch, how many that adds, and where it stands."""
+    told = json.loads((form / PLACES).read_text("utf-8"))
+    found = [at for at, token in enumerate(token_ids) if token == told["image_token"]]
+    if len(found) != 1:
+        raise Refused(f"its chat template ({form}) puts {len(found)} marks for one picture; correct the template")
+    [at] = found
+    marks = [told["image_token"]] * told["patches"]
+    return [*token_ids[:at], *marks, *token_ids[at + 1 :]], len(marks) - 1, at

@@ -327,3 +327,99 @@ class Trajectory:
         apart = (means[0] - means[1]).square().mean() + (spreads[0] - spreads[1]).square().mean()
         two = float(known_N.any() and not known_N.all())
         return Loss(apart * two + q_NV.sum(1) * 0, view.weight_N)
+
+
+# A mask has at least so much of everything, or none of its mean would be a number.
+LEAST = 1e-6
+
+
+@objective(
+    reads=("features", "teacher_features", "own", "example_N", "weight_N"),
+    item="place",
+    teacher="features",
+    divergence=False,
+    alone=False,
+)
+def acam(
+    *,
+    tap: Tap = "last",
+    teacher_tap: TeacherTap = "last",
+    masks: PositiveInt = 6,
+    diversity: NonNegativeFloat = 1.0,
+) -> Objective:
+    """The squared distance of the teacher's state and a projection of the student's, under masks that are trained.
+
+    Attention within a picture, of which queries are the teacher's states and keys and values the student's, says what
+    both see. Of its mean over the picture each of `masks` takes a share of the channels, and of itself at a pixel a
+    share of that pixel: sigmoids of trained weights. A term is the mean of the distance under each mask, one over
+    channels and one over pixels; `diversity` times their mean overlap in pairs (Dice) is added.
+
+    Paper: Lan & Tian 2025 (ACAM-KD, arXiv 2503.06307).
+    Differs: read in summaries, no code; a mask's distance is divided by the mask's own sum, without which an empty mask
+    has no loss; distances are means over channels.
+    """
+    return Acam(tap, teacher_tap, masks, diversity)
+
+
+class Acam:
+    """See `acam`; `modules` makes its projections and masks."""
+
+    def __init__(self, tap: str, teacher_tap: str, masks: int, diversity: float) -> None:
+        self.taps, self.teacher_taps, self.masks, self.diversity = (tap,), (teacher_tap,), masks, diversity
+
+    def modules(self, widths: Mapping[str, int], teacher_widths: Mapping[str, int]) -> torch.nn.Module:
+        """Projections of both into what is compared, and a row of weights for each mask."""
+        own, theirs = widths[self.taps[0]], teacher_widths[self.teacher_taps[0]]
+        half, linear = max(1, theirs // 2), torch.nn.Linear
+        return torch.nn.ModuleDict({
+            "align": linear(own, theirs), "query": linear(theirs, half), "key": linear(own, half),
+            "value": linear(own, theirs), "channels": linear(theirs, self.masks, bias=False),
+            "pixels": linear(theirs, self.masks, bias=False),
+        })  # fmt: skip
+
+    def __call__(self, view: View) -> Loss:
+        own: Mapping[str, torch.nn.Module] = view.own  # type: ignore[assignment]
+        mine_ND = view.features[self.taps[0]]
+        theirs_NC = view.teacher_features[self.teacher_taps[0]].detach().to(mine_ND.dtype)
+        at_BP, there_BP = _together(view.example_N)
+        fused_BPC = _attended(own, mine_ND[at_BP], theirs_NC[at_BP], there_BP)
+        far_BPC = (theirs_NC - own["align"](mine_ND)).square()[at_BP]
+        there_BP1 = there_BP[:, :, None].to(mine_ND.dtype)
+        pooled_BC = (fused_BPC * there_BP1).sum(1) / there_BP1.sum(1)
+        channels_BMC = (own["channels"].weight * pooled_BC[:, None]).sigmoid()
+        pixels_BMP = (own["pixels"](fused_BPC).sigmoid() * there_BP1).transpose(1, 2)
+        share_BMC = channels_BMC / (channels_BMC.sum(2, keepdim=True) + LEAST)
+        share_BMP = pixels_BMP / (pixels_BMP.sum(2, keepdim=True) + LEAST) * there_BP1.sum(1)[:, :, None]
+        value_BP = (far_BPC @ share_BMC.mean(1)[:, :, None])[:, :, 0] + share_BMP.mean(1) * far_BPC.mean(2)
+        alike_B = _alike(channels_BMC) + _alike(pixels_BMP)
+        value_BP = value_BP + self.diversity * alike_B[:, None]
+        value_N = mine_ND.new_zeros(len(mine_ND)).index_put((at_BP[there_BP],), value_BP[there_BP])
+        return Loss(value_N, view.weight_N)
+
+
+def _together(example_N: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """The places [B, P] of every example that has some, and which of them are there; others are the first place."""
+    order_N = example_N.argsort(stable=True)
+    _, sizes_B = example_N.unique(return_counts=True)
+    column_P = torch.arange(int(sizes_B.max()) if len(sizes_B) else 0, device=example_N.device)
+    there_BP = column_P < sizes_B[:, None]
+    at_BP = torch.zeros_like(there_BP, dtype=torch.long)
+    at_BP[there_BP] = order_N
+    return at_BP, there_BP
+
+
+def _attended(
+    own: Mapping[str, torch.nn.Module], mine_BPD: torch.Tensor, theirs_BPC: torch.Tensor, there_BP: torch.Tensor
+) -> torch.Tensor:
+    """What the teacher's pixels look for among the student's."""
+    query, key, value = own["query"](theirs_BPC), own["key"](mine_BPD), own["value"](mine_BPD)
+    return torch.nn.functional.scaled_dot_product_attention(query, key, value, there_BP[:, None])
+
+
+def _alike(masks_BMX: torch.Tensor) -> torch.Tensor:
+    """The mean Dice coefficient of a picture's masks in pairs, [B]; 0 for a mask alone."""
+    count = masks_BMX.shape[1]
+    shared_BMM = masks_BMX @ masks_BMX.transpose(1, 2)
+    size_BM = shared_BMM.diagonal(dim1=1, dim2=2)
+    dice_BMM = 2 * shared_BMM / (size_BM[:, :, None] + size_BM[:, None] + LEAST)
+    return (dice_BMM.sum((1, 2)) - dice_BMM.diagonal(dim1=1, dim2=2).sum(1)) / max(1, count * (count - 1))

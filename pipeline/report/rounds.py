@@ -43,8 +43,4 @@ def histories(lineage: Lineage, results: Results) -> list[History]:
             chain, number = found.setdefault(match[1], {}), int(match[2])
             chain[number] = Round(number, model, first.accuracy, answered)
             chain.setdefault(number - 1, Round(number - 1, base, before.accuracy))
-    return [History(name, _in_order(chain)) for name, chain in sorted(found.items())]
-
-
-def _in_order(chain: dict[int, Round]) -> tuple[Round, ...]:
-    return tuple(chain[number] for number in sorted(chain))
+    return [History(name, tuple(chain[n] for n in sorted(chain))) for name, chain in sorted(found.items())]

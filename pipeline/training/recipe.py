@@ -242,7 +242,9 @@ class StudentParams(Recipe):
                 texts.append(f"trains {name!r}, which is no part; there are {', '.join(sorted({*parts, *leaders}))}")
         for name in leaders:
             if leaders.count(name) > 1 or name in self.beside:
-                texts.append(f"augment: {name!r} names two modules that learn; leave one out, or rename it in `beside:`")
+                texts.append(
+                    f"augment: {name!r} names two modules that learn; leave one out, or rename it in `beside:`"
+                )
         for name, begins in self.beside.items():
             if name in RESERVED or not re.fullmatch(NAME, name):
                 texts.append(f"beside.{name}: a part's name is a lower-case word, and none of {', '.join(RESERVED)}")
@@ -276,17 +278,22 @@ class StudentParams(Recipe):
                     f"{name} reads {', '.join(sorted(unseen))}, which a {network.name} such as {self.student} does not "
                     f"show; {', '.join(others) or 'no network'} does"
                 )
+            if "look" in traits["reads"] and self.gradient_checkpointing:
+                texts.append(
+                    f"{name} looks at the student again inside, which cannot be computed anew: leave out "
+                    f"`gradient_checkpointing`"
+                )
             if "links_2E" in traits["reads"] and term.where not in (None, "all"):
                 texts.append(f"{name} is of links, whose ends are any places: leave out `where: {term.where}`")
             if "networks" in traits["reads"] and term.where not in (None, "all"):
                 texts.append(f"{name} plays with every place: leave out `where: {term.where}`")
             against = term.against is not None or self.shadow is not None or live
-            if traits["teacher"] == "all" and not against:
+            if traits["teacher"] in LIVE and not against:
                 texts.append(
-                    f"{name} compares all outcomes, so it needs a live model: say `shadow:`, `against: start`, or move "
-                    f"the entry to `distill:` with a `teacher:`"
+                    f"{name} {LIVE[traits['teacher']]}, so it needs a live model: say `shadow:`, `against: start`, or "
+                    f"move the entry to `distill:` with a `teacher:`"
                 )
-            elif traits["teacher"] not in ("none", "all") and not against and not stored:
+            elif traits["teacher"] not in ("none", *LIVE) and not against and not stored:
                 texts.append(
                     f"{name} compares with a teacher's distribution, and {self.of} holds none: say "
                     f"`of: signals/<examples>/<probe>`, or move the entry to `distill:` with a `teacher:`"
@@ -341,10 +348,7 @@ class StudentParams(Recipe):
     def _lacks_one_answer(self, plan: Plan) -> list[str]:
         """What is made of the last answer alone, where every answer of a conversation is trained on."""
         every = [p.name for p in plan.of("pack") if p.name in self.of.split("/")[1:2] and p.params.answers == "every"]  # type: ignore[attr-defined]
-        uses: list[Use[Any]] = [
-            *([self.feed.use] if self.feed else []),
-            *(t.use for t in self.terms() if "across" in t.use.method.traits),
-        ]
+        uses: list[Use[Any]] = [t.use for t in self.terms() if "across" in t.use.method.traits]
         return [
             f"{uses[0].name} takes a conversation by its last answer: let pack.{name} say `answers: last`"
             for name in (every if uses else [])
@@ -392,6 +396,8 @@ class StudentParams(Recipe):
 
 # The stages that train.
 TRAINING = ("train", "distill")
+# What an objective does with a teacher that stored signals cannot stand for, by its trait `teacher`.
+LIVE = {"all": "compares all outcomes", "live": "is answered by the teacher"}
 # Names that mean something else among the roles.
 RESERVED = ("student", "teacher", "shadow", "start", JUDGED, AGAINST)
 # What every network's view holds.

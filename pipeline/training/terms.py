@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, cast
 
 import torch
@@ -22,15 +23,18 @@ from pipeline.kinds.objective import (
     AGAINST,
     JUDGED,
     LOGITS,
+    LOOKS,
     DenseTeacher,
     Objective,
     OtherTeacher,
     Reduced,
+    Shown,
     Step,
     View,
     first_look,
     settled,
 )
+from pipeline.model.taps import put
 from pipeline.training.chunks import BLOCK, loss_in_chunks
 from pipeline.training.places import Places
 from pipeline.training.reduce import Sums, reduce
@@ -79,7 +83,7 @@ class Term:
     def in_chunks(self) -> bool:
         """Whether it can do without the logits of all places at once."""
         free = self.alone or hasattr(self.objective, "measure")
-        return bool(LOGITS & self.reads) and self.item == "place" and free
+        return bool(LOGITS & self.reads) and not LOOKS & self.reads and self.item == "place" and free
 
     def beside(self) -> dict[str, str]:
         """The models whose logits it is shown with those that it judges, by field of the view."""
@@ -131,7 +135,7 @@ def loss_of(
         elif term.in_chunks():
             chunked.setdefault((term.of, term.head), []).append(term)
         else:
-            view = _view(term, places, seen, step)
+            view = replace(_view(term, places, seen, step), **_looks(term, inputs, places, roles))
             if term.plays:
                 view = replace(view, networks=_calls(term, roles), draws=places.draws)
             if "truth" in term.reads:
@@ -178,6 +182,43 @@ def _look(role: Role, inputs: Mapping[str, torch.Tensor], taps: Sequence[str]) -
         return role.network.look(role.module, inputs, taps)
     with torch.no_grad():
         return role.network.look(role.module, inputs, taps)
+
+
+def _looks(term: Term, inputs: Mapping[str, torch.Tensor], places: Places, roles: Mapping[str, Role]) -> dict[str, Any]:
+    """The fields by which a term looks at a model again."""
+    named = {"look": term.of, "teacher_look": term.against}
+    return {
+        field: partial(_again, term, roles[role], inputs, places)
+        for field, role in named.items()
+        if field in term.reads and role is not None
+    }
+
+
+def _again(
+    term: Term,
+    role: Role,
+    inputs: Mapping[str, torch.Tensor],
+    places: Places,
+    states: Mapping[str, torch.Tensor],
+    taps: Sequence[str] = (),
+) -> Shown:
+    """A model's look at the batch with other states at the places that a term stands on."""
+    network, chosen = cast(Any, role.network), _stands(term, places.target_N)
+    if not hasattr(network, "put"):
+        raise Refused(f"{term.name}: a {type(network).__name__} has no places that states can be put at; take another")
+
+    def made(name: str) -> Callable[[torch.Tensor], torch.Tensor]:
+        def at_places(now_ND: torch.Tensor) -> torch.Tensor:
+            new_ND = now_ND.clone()
+            new_ND[chosen] = states[name].to(now_ND.dtype)
+            return new_ND
+
+        return lambda output: network.put(output, inputs, at_places)  # type: ignore[no-any-return]
+
+    with put(role.module, {name: made(name) for name in states}):
+        seen = role.network.look(role.module, inputs, taps)
+    features = {name: value[chosen] for name, value in seen.features.items()}
+    return Shown(features, lambda: _target_logprob(seen, term.head, places.target_N)[chosen])
 
 
 def _valued(term: Term, view: View, totals: Mapping[str, float]) -> torch.Tensor:

@@ -80,10 +80,12 @@ def taps(*, tap: Tap = "last", name: str = "second") -> Transform:
 
 @dataclass(frozen=True)
 class Both:
-    """What two teachers say of the outcomes that either stores, [N, J]; one that stands twice is -1 the second time."""
+    """What two teachers say of the outcomes that either stores, [N, J]; one that stands twice is -1 the second time.
+    `tail_2N` is what each says of all others: its own tail, not 1 less the sum, which of all outcomes is rounding."""
 
     ids_NK: np.ndarray
     p_2NK: np.ndarray
+    tail_2N: np.ndarray
     target_N: np.ndarray
     target_2N: np.ndarray
 
@@ -103,8 +105,10 @@ def _both(signals: Signals, beside: Signals) -> Both:
     ids_NK[:, 1:][twice] = -1
     target_2N = np.exp(np.stack([signals.target_logprob_N, beside.target_logprob_N]).astype(np.float64))
     known = (signals.target_N >= 0)[:, None] & (ids_NK == signals.target_N[:, None])
-    p_2NK = np.where(known, target_2N[:, :, None], p_2NK)
-    return Both(ids_NK, p_2NK, signals.target_N, target_2N)
+    unlisted = known & (p_2NK == 0)
+    p_2NK = np.where(unlisted, target_2N[:, :, None], p_2NK)
+    tail_2N = np.stack([signals.tail_N, beside.tail_N]) - np.where(unlisted.any(2), target_2N, 0)
+    return Both(ids_NK, p_2NK, np.clip(tail_2N, 0, 1), signals.target_N, target_2N)
 
 
 def _merged(share: Callable[[Both], np.ndarray]) -> Transform:
@@ -114,19 +118,20 @@ def _merged(share: Callable[[Both], np.ndarray]) -> Transform:
         both, count = _both(signals, beside), max(signals.ids_NK.shape[1], beside.ids_NK.shape[1])
         share_N = share(both)
         p_NK = (1 - share_N)[:, None] * both.p_2NK[0] + share_N[:, None] * both.p_2NK[1]
-        best = np.argsort(np.where(both.ids_NK < 0, 1, -p_NK), axis=1, kind="stable")[:, :count]
+        tail_N = (1 - share_N) * both.tail_2N[0] + share_N * both.tail_2N[1]
+        order = np.argsort(np.where(both.ids_NK < 0, 1, -p_NK), axis=1, kind="stable")
+        ids_NK, p_NK = (np.take_along_axis(each, order, 1) for each in (both.ids_NK, p_NK))
         target_N = (1 - share_N) * both.target_2N[0] + share_N * both.target_2N[1]
         log_target_N = np.maximum(np.log(np.maximum(target_N, 1e-300)), LEAST).astype(np.float32)
         made = replace(signals, target_logprob_N=log_target_N)
-        return made.with_outcomes(np.take_along_axis(both.ids_NK, best, 1), np.take_along_axis(p_NK, best, 1))
+        return made.with_outcomes(ids_NK[:, :count], p_NK[:, :count], tail_N + p_NK[:, count:].sum(1))
 
     return make
 
 
 def divergence(both: Both) -> np.ndarray:
     """The Jensen-Shannon divergence of two teachers at every place, in bits; what neither stores is one outcome."""
-    tail_2N1 = np.clip(1 - both.p_2NK.sum(2, keepdims=True), 0, 1)
-    p_2NJ = np.concatenate([both.p_2NK, tail_2N1], 2)
+    p_2NJ = np.concatenate([both.p_2NK, both.tail_2N[:, :, None]], 2)
     half_NJ = p_2NJ.mean(0)
     ratio = np.where(p_2NJ > 0, p_2NJ / np.where(half_NJ > 0, half_NJ, 1), 1)
     return np.clip((p_2NJ * np.log2(ratio)).sum(2).mean(0), 0, 1)

@@ -295,8 +295,8 @@ def said(answers: dict[str, Answer]) -> dict[str, tuple]:
 
 
 def test_every_backend_is_here() -> None:
-    # Classes are no language: what the other one gives is under tests/backends/test_network.py.
-    assert {case.backend for case in CASES.values()} == set(shipped("backend")) - {"network.local"}
+    # Classes are no language, and pictures are no words: tests/backends/test_network.py and test_stacked.py.
+    assert {case.backend for case in CASES.values()} == set(shipped("backend")) - {"network.local", "stacked.local"}
 
 
 def test_every_request_is_answered_once(backend: Backend) -> None:

@@ -16,7 +16,7 @@ import transformers
 from pipeline.contracts import EXAMPLES
 from pipeline.core.methods import find, shipped
 from pipeline.errors import Refused
-from pipeline.model import heads, nets
+from pipeline.model import heads, nets, taps
 from pipeline.tables.tensors import arrays, cell
 from pipeline.training.places import places
 
@@ -43,6 +43,19 @@ def gemma() -> torch.nn.Module:
     return transformers.Gemma2ForCausalLM(
         transformers.Gemma2Config(**SHAPE, **LLAMA, final_logit_softcapping=0.5)
     ).eval()
+
+
+PATCHES, IMAGE = 4, 2
+
+
+def llava() -> torch.nn.Module:
+    shape = {"hidden_size": 16, "intermediate_size": 32, "num_attention_heads": 2}
+    config = transformers.LlavaConfig(
+        vision_config=transformers.CLIPVisionConfig(image_size=8, patch_size=4, num_hidden_layers=1, **shape),
+        text_config=transformers.LlamaConfig(**SHAPE, num_hidden_layers=2, pad_token_id=0, **shape),
+        image_token_index=IMAGE, vision_feature_layer=-1, image_mean=[0.5] * 3, image_std=[0.25] * 3,
+    )  # fmt: skip
+    return transformers.LlavaForConditionalGeneration(config).eval()
 
 
 def bert() -> torch.nn.Module:
@@ -74,6 +87,23 @@ def deit() -> torch.nn.Module:
 
 def conv() -> torch.nn.Module:
     return nets.Conv(nets.ConvConfig(widths=(8, 16), **PICTURE)).eval()
+
+
+def segformer() -> torch.nn.Module:
+    config = transformers.SegformerConfig(
+        num_encoder_blocks=2, depths=[1, 1], sr_ratios=[1, 1], hidden_sizes=[8, 16], patch_sizes=[3, 3], strides=[2, 2],
+        num_attention_heads=[1, 2], mlp_ratios=[2, 2], decoder_hidden_size=16, **PICTURE,
+    )  # fmt: skip
+    return transformers.SegformerForSemanticSegmentation(config).eval()
+
+
+def pixelwise() -> torch.nn.Module:
+    return nets.Map(nets.MapConfig(widths=(8, 16), **PICTURE)).eval()
+
+
+def points() -> torch.nn.Module:
+    """Heat maps of three points, of 4 x 4 pixels."""
+    return nets.Map(nets.MapConfig(widths=(8, 16), image_size=[4, 4], **PICTURE)).eval()
 
 
 NODES: dict[str, Any] = {"numbers": 3, "widths": (12, 16), "num_labels": 3}
@@ -130,6 +160,17 @@ def rows(*lengths: int) -> pa.Table:
         tokens = [(i * 5 + t * t + 2) % VOCABULARY for t in range(length)]
         made.append({"example_id": str(i), "prompt_id": str(i), "token_ids": tokens, "spans": spans, "weight": 1.0 + i})
     return pa.Table.from_pylist(made, pa.schema([EXAMPLES.schema.field(name) for name in NAMES]))
+
+
+def illustrated(*lengths: int) -> pa.Table:
+    """Examples of these lengths behind a picture each, which stands after the first token."""
+    plain, made = rows(*lengths).to_pylist(), []
+    for i, row in enumerate(plain):
+        tokens = [token if token != IMAGE else IMAGE + 1 for token in row["token_ids"]]
+        spans = [{"start": span["start"] + PATCHES, "end": span["end"] + PATCHES} for span in row["spans"]]
+        told = {"token_ids": [tokens[0], *[IMAGE] * PATCHES, *tokens[1:]], "spans": spans}
+        made.append({**row, **told, "inputs": cell({"image": speckled(i, 8)})})
+    return pa.Table.from_pylist(made, pa.schema([EXAMPLES.schema.field(name) for name in (*NAMES, "inputs")]))
 
 
 def classed(inputs: Sequence[Mapping[str, np.ndarray]]) -> pa.Table:
@@ -212,9 +253,42 @@ def noise(*lengths: int, shape: tuple[int, ...] = (2,)) -> pa.Table:
     return pa.Table.from_pylist(made, pa.schema([EXAMPLES.schema.field(name) for name in (*NAMES, "inputs")]))
 
 
+def coloured(*seeds: int) -> pa.Table:
+    """Pictures of 8 x 8 with a class for every pixel; the last one is unknown."""
+    return dense(seeds, 64, lambda i: {"image": speckled(seeds[i], 8)})
+
+
+def pointed(*seeds: int) -> pa.Table:
+    """Pictures of 4 x 4 that are asked about two of three points, or about all; the last one is unknown."""
+    parts = [np.array([0, 2] if i % 2 else [0, 1, 2], np.int32) for i in range(len(seeds))]
+    return dense(seeds, 0, lambda i: {"image": speckled(seeds[i], 4), "parts": parts[i]})
+
+
+def speckled(seed: int, size: int) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (size, size, 3)).astype(np.uint8)
+
+
+def dense(seeds: Sequence[int], places: int, given: Callable[[int], dict[str, np.ndarray]]) -> pa.Table:
+    """What is given of each, with a class for every place; the last is unknown."""
+    made = []
+    for i in range(len(seeds)):
+        inputs = given(i)
+        count = places or len(inputs["parts"])
+        known = {"token_ids": [*(t % 3 for t in range(count - 1)), -1], "spans": [{"start": 0, "end": count}]}
+        made.append({"example_id": str(i), "prompt_id": str(i), "weight": 1.0 + i, **known, "inputs": cell(inputs)})
+    return pa.Table.from_pylist(made, pa.schema([EXAMPLES.schema.field(name) for name in (*NAMES, "inputs")]))
+
+
 def causal_logits(model: Any, row: dict[str, Any]) -> torch.Tensor:
     """What the model itself says before every place of a row."""
     whole = model(torch.tensor([row["token_ids"]])).logits[0]
+    return whole[[t - 1 for span in row["spans"] for t in range(span["start"], span["end"])]]
+
+
+def shown_logits(model: Any, row: dict[str, Any]) -> torch.Tensor:
+    """As `causal_logits`, with the picture."""
+    image = torch.from_numpy(np.array(arrays(row["inputs"])["image"])).permute(2, 0, 1)[None]
+    whole = model(torch.tensor([row["token_ids"]]), pixel_values=(image / 255 - 0.5) / 0.25).logits[0]
     return whole[[t - 1 for span in row["spans"] for t in range(span["start"], span["end"])]]
 
 
@@ -243,6 +317,18 @@ def letter_logits(model: Any, row: dict[str, Any]) -> torch.Tensor:
     states = model.bert(torch.tensor([[first, *numbers]])).last_hidden_state[0, 1:]
     each = [state + model.offset.weight[i] for state, word in zip(states, words, strict=True) for i in range(len(word))]
     return model.classifier(torch.stack(each))
+
+
+def pixel_logits(model: Any, row: dict[str, Any]) -> torch.Tensor:
+    """Of a coarser map, the logits themselves made larger."""
+    said = picture_logits(model, row)
+    large = torch.nn.functional.interpolate(said, size=(8, 8), mode="bilinear", align_corners=False)
+    return large[0].flatten(1).T
+
+
+def point_logits(model: Any, row: dict[str, Any]) -> torch.Tensor:
+    parts = torch.from_numpy(np.array(arrays(row["inputs"])["parts"])).long()
+    return picture_logits(model, row)[0, parts].flatten(1)
 
 
 def node_logits(model: Any, row: dict[str, Any]) -> torch.Tensor:
@@ -292,6 +378,7 @@ CASES = [
     Case("language.causal", gpt2, rows, causal_logits, "transformer.h.0"),
     Case("language.causal", llama, rows, causal_logits, "model.layers.0"),
     Case("language.causal", gemma, rows, causal_logits, "model.layers.0"),
+    Case("language.stacked", llava, illustrated, shown_logits, "model.language_model.layers.0"),
     Case("classifier.text", bert, named, class_logits, "bert.encoder.layer.0"),
     Case("classifier.image", vit, pictured, picture_logits, "vit.layers.0"),
     Case("classifier.image", deit, pictured, picture_logits, "deit.layers.0"),
@@ -299,6 +386,9 @@ CASES = [
     Case("masked.patches", patched, in_patches, patch_logits, "vit.layers.0"),
     Case("language.masked", letters, spelt, letter_logits, "bert.encoder.layer.0"),
     Case("language.masked", words, spelt, letter_logits, "bert.encoder.layer.0"),
+    Case("dense.pixels", segformer, coloured, pixel_logits, "decode_head.linear_fuse"),
+    Case("dense.pixels", pixelwise, coloured, pixel_logits, "blocks.1.0"),
+    Case("dense.keypoints", points, pointed, point_logits, "blocks.1.0"),
     Case("graph.nodes", gcn, linked, node_logits, "layers.1"),
     Case("graph.nodes", mlp, linked, node_logits, "layers.1"),
     Case("points.cloud", pointnet, clouds, cloud_logits, "layers.1"),
@@ -368,11 +458,40 @@ def test_taps_stand_at_the_places(case: Case) -> None:
 
 
 @every
+def test_what_is_put_at_the_places_is_there(case: Case) -> None:
+    """And nowhere else: what was there, put back, changes nothing. A frozen model hands its gradient on to it."""
+    network, model = case.opened()
+    model.requires_grad_(False)
+    inputs = network.collate(case.rows(9, 5))
+    before = network.look(model, inputs, ("last", case.tap)).features
+    other = torch.full_like(before[case.tap], 0.5).requires_grad_()
+
+    def features(make: Callable[[torch.Tensor], torch.Tensor]) -> Mapping[str, torch.Tensor]:
+        with taps.put(model, {case.tap: lambda output: network.put(output, inputs, make)}):
+            seen: Mapping[str, torch.Tensor] = network.look(model, inputs, ("last", case.tap)).features
+        return seen
+
+    torch.testing.assert_close(features(lambda states: states)["last"], before["last"])
+    half = features(lambda states: torch.where(torch.arange(len(states))[:, None] < 1, other, states))[case.tap]
+    torch.testing.assert_close(half[1:], before[case.tap][1:])
+    changed = features(lambda states: other)
+    torch.testing.assert_close(changed[case.tap], other)
+    assert not torch.allclose(changed["last"], before["last"], atol=1e-3)
+    (gradient,) = torch.autograd.grad(changed["last"].square().sum(), other)
+    assert gradient.isfinite().all() and gradient.abs().max() > 0
+    torch.testing.assert_close(network.look(model, inputs, ("last",)).features["last"], before["last"])
+    with pytest.raises(Refused, match="no tap 'nowhere'"), taps.put(model, {"nowhere": lambda output: output}):
+        pass
+
+
+@every
 def test_a_gradient_reaches_every_weight(case: Case) -> None:
     network, model = case.opened()
     seen = network.look(model, network.collate(case.rows(9, 5)), ())
     seen.heads["main"](seen.states_ND).square().sum().backward()
-    assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
+    reached = {name for name, p in model.named_parameters() if p.grad is not None and p.grad.isfinite().all()}
+    # The last norm of a vision tower is for its pooled state, which is not shown.
+    assert all(name in reached or "post_layernorm" in name for name, _ in model.named_parameters())
 
 
 @every

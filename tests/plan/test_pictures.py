@@ -1,4 +1,4 @@
-"""What a plan refuses of pictures: rows that stored signals are not of, and modules that nobody trains or names twice."""
+"""What a plan refuses of pictures: rows that stored signals are not of, modules that nobody trains or has twice."""
 
 from __future__ import annotations
 

@@ -10,7 +10,8 @@ import pytest
 
 from pipeline.core.methods import find
 from pipeline.errors import Refused
-from pipeline.sources.shapes import SHAPES
+from pipeline.kinds.verifier import answer_of, metric_of, reference_of
+from pipeline.sources.shapes import CLASSES, PARTS, SHAPES
 
 
 def rows(**arguments: Any) -> list[dict[str, Any]]:
@@ -75,3 +76,75 @@ def test_a_view_is_a_half_of_the_pair_of_the_same_class() -> None:
         assert whole["domain"] == whole["reference"].split(" on ")[1]
     assert len({row["reference"] for row in both}) == 8
     assert 20 < sum(row["solution"] != row["reference"] for row in both) < 60
+
+
+def drawn(source: str, **arguments: Any) -> list[dict[str, Any]]:
+    return [dict(row.columns) for row in find("source", source).factory(**{"rows": 60, "seed": 3, **arguments})]
+
+
+def right(row: dict[str, Any]) -> float | None:
+    """Whether a row's solution is right by its verifier."""
+    verifier = row["verifier"]
+    return metric_of(verifier, answer_of(verifier, row["solution"]), reference_of(verifier, row["reference"]))
+
+
+@pytest.mark.parametrize(("source", "arguments"), [
+    ("shapes.scene", {"ask": "pixels"}), ("shapes.scene", {"ask": "caption", "grid": 3, "most": 9}),
+    ("shapes.scene", {"ask": "question"}), ("shapes.scene", {"ask": "question", "program": True}),
+    ("shapes.drawing", {}), ("shapes.figure", {}), ("shapes.figure", {"each": "apart"}),
+])  # fmt: skip
+def test_solutions_are_right_but_for_those_that_slip(source: str, arguments: dict[str, Any]) -> None:
+    plain = drawn(source, **arguments)
+    assert all(right(row) == 1 for row in plain)
+    if source == "shapes.figure":
+        return
+    slipped = drawn(source, **arguments, slip=0.5)
+    assert 0.2 < np.mean([right(row) or 0 for row in slipped]) < 0.95
+    for one, other in zip(plain, slipped, strict=True):
+        assert (one.get("messages"), one["reference"]) == (other.get("messages"), other["reference"])
+        if "inputs" in one:
+            np.testing.assert_array_equal(one["inputs"]["image"], other["inputs"]["image"])
+
+
+def test_a_scene_is_what_its_mask_and_its_boxes_say() -> None:
+    for row in drawn("shapes.scene", noise=0):
+        mask, boxes = row["truth"]["mask"], row["truth"]["boxes"]
+        ink = (row["inputs"]["image"] != 40).any(2)
+        np.testing.assert_array_equal(ink, mask > 0)
+        covered = np.zeros_like(mask)
+        for kind, top, left, bottom, right_ in boxes:
+            place = slice(top, bottom + 1), slice(left, right_ + 1)
+            assert set(np.unique(mask[place])) <= {0, kind} and mask[place].any()
+            covered[place] = 1
+        assert not mask[covered == 0].any()
+        assert row["reference"].split("\n") == [CLASSES[value] for value in mask.flatten()]
+
+
+def test_questions_are_of_the_verbs_that_are_asked_for() -> None:
+    found = drawn("shapes.scene", ask="question", verbs=("more", "left"), rows=200, least=2)
+    assert {row["domain"] for row in found} == {"more", "left"}
+    answers = Counter(row["reference"].split(" | ")[0] for row in found)
+    assert set(answers) == {"yes", "no"} and min(answers.values()) > 60
+
+
+def test_captions_are_no_more_than_are_distinct() -> None:
+    assert len({row["reference"] for row in drawn("shapes.drawing", distinct=7)}) == 7
+    assert len({row["reference"] for row in drawn("shapes.drawing")}) > 50
+
+
+def test_a_figure_is_asked_about_apart_and_in_turn() -> None:
+    whole, apart, one = (drawn("shapes.figure", rows=6, each=each) for each in ("all", "apart", "one"))
+    assert len(apart) == 18 and [row["domain"] for row in one] == ["body", "hand", "face"] * 2
+    for row in apart:
+        number = row["group"]
+        [same] = [other for other in whole if other["group"] == number]
+        np.testing.assert_array_equal(row["inputs"]["image"], same["inputs"]["image"])
+        lines = same["reference"].split("\n")
+        assert row["reference"].split("\n") == [lines[point] for point in PARTS[row["domain"]]]
+        assert row["truth"]["points"].max() < 24
+
+
+def test_more_things_than_places_are_refused() -> None:
+    for source in ("shapes.scene", "shapes.drawing"):
+        with pytest.raises(Refused, match="1 to 5 things do not lie on 4 places"):
+            drawn(source, most=5)

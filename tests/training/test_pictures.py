@@ -117,9 +117,7 @@ def test_a_killed_training_of_two_parts_goes_on_to_the_same_bits(tmp_path: Path)
     assert curve[0]["places"] == 16, "copies count as what they are"
 
 
-def test_a_table_that_is_collated_once_trains_to_the_same_bits(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_table_that_is_collated_once_trains_to_the_same_bits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As one whose rows are read in every step, which a large table is."""
     whole, curve = trained(tmp_path / "whole", tmp_path)
     monkeypatch.setattr(loop, "COLLATED", 0)

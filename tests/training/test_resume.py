@@ -38,6 +38,9 @@ KINDS: dict[str, dict[str, Any]] = {
         ],
     },
     "controllers": {"objectives": [{"use": "schedule.tgeo"}, {"use": "schedule.uskd", "weight": 0.1, "k": 8}]},
+    "messages": {
+        "objectives": [{"use": "exchange.messages", "tap": "transformer.h.0", "teacher_tap": "transformer.h.0"}],
+    },
     "objectives that remember": {k: v for k, v in REMEMBERS.items() if k != "feed"},
     "a shadow of every step": {
         "objectives": [CROSS, {"use": "divergence.jsd", "against": "shadow"}],

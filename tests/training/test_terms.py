@@ -22,6 +22,12 @@ WIDTHS = {"student": 11, "teacher": 9, "start": 13}
 READS = frozenset({"student_NV", "target_N", "teacher", "reference", "example_N", "length_B", "settled_NS", "weight_N"})
 
 
+@pytest.fixture(autouse=True)
+def none_is_few(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However few logits there are here, they are not made all at once."""
+    monkeypatch.setattr(terms, "FEW", 0)
+
+
 class Nearer:
     """Cross-entropy where the teacher is nearer than the reference, relative to how often it is in the batch; a mean
     over examples of their means over places."""

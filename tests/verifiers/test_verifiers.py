@@ -13,6 +13,21 @@ READS = {
     "text.marked": [("6*7=42#42", "42"), ("a#b# c ", "c"), ("no mark", None), ("empty#", None)],
     "text.line": [("\n  Paris. \nbecause", "paris"), ("New\tYork!", "new york"), (" \n", None)],
     "text.exact": [(" As it is. ", "As it is."), ("", None)],
+    "dense.pixels": [(" a \n b c\n", "a\nb c"), ("a\n\nb", None), ("", None)],
+    "dense.points": [(" 1  2 \n?", "1 2\n?"), ("1 2\n3", None), ("1 nan", None), ("", None)],
+    "shapes.caption": [
+        ("rrr.....\nrrr.....\nrrr.....\n" + "........\n" * 5, "red square top left"),
+        ("rrr.....\nrrr.....\nrr......\n" + "........\n" * 5, None),
+        ("........\n" * 8, None),
+        ("red square top left", None),
+    ],
+    "programs.answer": [
+        ("count red =  2", "count red = 2"),
+        ("I see.\n2 ", "2"),
+        ("a = b = c", "a = b = c"),
+        ("= 2", None),
+        ("", None),
+    ],
     "graph.nodes": [(" a \n b c\n", "a\nb c"), ("a\n\nb", None), ("", None)],
     "text.choice": [
         ("B", "B"),
@@ -46,6 +61,31 @@ EQUAL = {
     "text.marked": [("42", "42", True), ("42", "... #### 42", True), ("042", "42", False)],
     "text.line": [("paris", "Paris.", True), ("paris", "London", False)],
     "text.exact": [("a", " a ", True), ("a", "A", False)],
+    "dense.pixels": [
+        ("a\nb", "a\nb", True),
+        ("a\nb\nb", "a\na\nb", True),
+        ("a\na\na", "a\nb\nb", False),
+        ("a", "a\nb", False),
+        ("?\nb", "a\nb", True),
+        ("?", "a", False),
+    ],
+    "dense.points": [
+        ("1 1\n2 2", "1 2\n2 2", True),
+        ("1 1\n2 2", "1 1\n2 4", False),
+        ("1 1", "1 1\n2 2", False),
+        ("?", "1 1", True),
+    ],
+    "shapes.caption": [
+        ("red square top left", "red square top left", True),
+        ("red square top left", "red square", False),
+    ],
+    "programs.answer": [
+        ("count red = 2", "2 | red square 0 0; red cross 1 0", True),
+        ("2", "2 | red square 0 0; red cross 1 0", True),
+        ("count cross = 2", "2 | red square 0 0; red cross 1 0", False),
+        ("count cross = 1", "2 | red square 0 0; red cross 1 0", False),
+        ("count red = 2", "2", False),
+    ],
     "graph.nodes": [
         ("a\nb", "a\nb", True),
         ("a\nb", "b\na", False),

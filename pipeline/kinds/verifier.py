@@ -5,6 +5,7 @@ A verifier of arrays measures what was answered where that is no text, beside wh
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache, lru_cache
@@ -48,8 +49,8 @@ class Judged:
     quantities: Mapping[str, float] = field(default_factory=dict)
 
 
-class OfArrays:
-    """A verifier of arrays: no text is an answer to it. Another has `judge`."""
+class OfArrays(ABC):
+    """A verifier of arrays: no text is an answer to it."""
 
     def parse(self, text: str) -> str | None:
         """No short answer."""
@@ -63,9 +64,9 @@ class OfArrays:
         """No two are the same."""
         return False
 
+    @abstractmethod
     def judge(self, outputs: Mapping[str, np.ndarray], truth: Mapping[str, np.ndarray]) -> Judged:
         """How good arrays are, by name, beside what would have been right; what cannot be judged is refused."""
-        raise NotImplementedError
 
 
 def spelled(name: str, arguments: dict[str, Any]) -> str:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
+
+import numpy as np
 
 from pipeline.core.methods import Method
-from pipeline.kinds.verifier import Verifier
+from pipeline.kinds.verifier import OfArrays, Verifier
 from pipeline.laws.law import arguments, build, must
 
 # What models say: nothing, noise, long runs, other scripts, and answers in several forms.
@@ -93,6 +95,15 @@ def right_is_yes_or_no(case: Case) -> None:
             must(isinstance(said, bool), f"{answer[:40]!r} and {reference!r} are {said!r}")
 
 
+def nothing_is_better_than_the_truth(case: Case) -> None:
+    """Of arrays none are judged better than those that would have been right, as the trait `better` says. Give the one
+    that it is."""
+    traits, judge, draw = case.method.traits, cast(OfArrays, case.verifier).judge, np.random.default_rng(0)
+    truth, other = ({name: draw.random((12, 2), np.float32) for name in traits["judges"]} for _ in range(2))
+    right, wrong = (judge(made, truth).metric for made in (truth, other))
+    must(right >= wrong if traits["better"] == "higher" else right <= wrong, f"{right} for the truth, and {wrong}")
+
+
 Law = Callable[[Case], None]
 LAWS: dict[Law, Callable[[Case], bool]] = dict.fromkeys(
     (
@@ -105,4 +116,4 @@ LAWS: dict[Law, Callable[[Case], bool]] = dict.fromkeys(
         right_is_yes_or_no,
     ),
     lambda case: True,
-)
+) | {nothing_is_better_than_the_truth: lambda case: isinstance(case.verifier, OfArrays)}

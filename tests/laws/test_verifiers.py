@@ -47,6 +47,13 @@ def test_a_broken_verifier_breaks_a_law(fault: str) -> None:
         law(replace(SOUND, verifier=verifier))
 
 
+def test_a_distance_of_which_more_is_called_better_breaks_a_law() -> None:
+    [case, *_] = laws.cases(find("verifier", "clouds.chamfer"))
+    method = replace(case.method, traits={**case.method.traits, "better": "higher"})
+    with pytest.raises(Broken, match="for the truth"):
+        laws.nothing_is_better_than_the_truth(replace(case, method=method))
+
+
 def test_a_parameter_without_a_default_breaks_a_law() -> None:
     method = replace(SOUND.method, arguments=find("source", "files.jsonl").arguments)
     with pytest.raises(Broken, match="it cannot do without path"):

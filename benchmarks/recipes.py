@@ -58,6 +58,8 @@ GROUPS = (
     "beside",
     "feedback",
     "judged",
+    "exchange",
+    "ratio",
 )
 SEEDS = tuple(range(101, 109))
 GRAPH_SEEDS = SEEDS[:3]

@@ -62,6 +62,8 @@ GROUPS = (
     "feedback",
     "judged",
     "memorised",
+    "exchange",
+    "ratio",
 )
 SEEDS = tuple(range(101, 109))
 GRAPH_SEEDS = SEEDS[:3]

@@ -41,7 +41,7 @@ class Keeping:
         """The student's answers in the place of those of some rows of the step; an answer's name decides its draw."""
         columns = [name for name in draw.rows.column_names if name in ROLLOUTS.columns]
         rows = draw.rows.select(columns).take(pa.array(numbers, pa.int64())).to_pylist()
-        prompts = [row["token_ids"][: row["spans"][-1]["start"]] for row in rows]
+        prompts = [row["token_ids"][: row["spans"][0]["start"]] for row in rows]
         seeds = [ids.seed_of(draw.seed, *name) for name in names]
         answers = draw.sample(prompts, seeds, sampling, mixed)
         for number, row, prompt, name, answer in zip(numbers, rows, prompts, names, answers, strict=True):

@@ -348,7 +348,10 @@ class StudentParams(Recipe):
     def _lacks_one_answer(self, plan: Plan) -> list[str]:
         """What is made of the last answer alone, where every answer of a conversation is trained on."""
         every = [p.name for p in plan.of("pack") if p.name in self.of.split("/")[1:2] and p.params.answers == "every"]  # type: ignore[attr-defined]
-        uses: list[Use[Any]] = [t.use for t in self.terms() if "across" in t.use.method.traits]
+        uses: list[Use[Any]] = [
+            *([self.feed.use] if self.feed else []),
+            *(t.use for t in self.terms() if "across" in t.use.method.traits),
+        ]
         return [
             f"{uses[0].name} takes a conversation by its last answer: let pack.{name} say `answers: last`"
             for name in (every if uses else [])

@@ -54,17 +54,6 @@ def test_every_prompt_is_answered_several_times_with_a_draw_of_its_own_each() ->
     assert {row["token_ids"][0] for row in made.to_pylist()} == {0, 2}
 
 
-def test_of_a_conversation_the_last_answer_is_drawn_anew() -> None:
-    """Earlier answers, which the table trains on too, are part of what is answered."""
-    given = draw(0)
-    two = [[{"start": 1, "end": 3}, {"start": 5, "end": 8}]] * len(given.rows)
-    spans = pa.array(two, given.rows.schema.field("spans").type)
-    at = given.rows.column_names.index("spans")
-    made = built("groups", drop_alike=False)(replace(given, rows=given.rows.set_column(at, "spans", spans)))
-    for row in made.to_pylist():
-        assert row["token_ids"][1:5] == [0, 1, 2, 3] and row["spans"] == [{"start": 5, "end": 7}]
-
-
 def test_prompts_whose_answers_are_rewarded_alike_are_dropped_and_kept_in_the_table() -> None:
     feed: Any = built("groups", answers=4)
     made = feed(draw(0, by=lambda row, tokens: float(row == 0 and tokens[0] % 2)))

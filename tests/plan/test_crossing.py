@@ -45,17 +45,15 @@ def test_a_fault_names_its_key_and_what_to_write(given: dict[str, Any], what: st
     assert any(says in fault for fault in found), found
 
 
-def test_what_takes_the_last_answer_alone_takes_no_rows_of_every_answer(given: dict[str, Any]) -> None:
-    crossing(given, "distill")
-    says = "across.uld takes a conversation by its last answer: let pack.random say `answers: last`"
+@pytest.mark.parametrize("feed", [None, {"use": "rollout.on_policy"}])
+def test_what_takes_the_last_answer_alone_takes_no_rows_of_every_answer(
+    given: dict[str, Any], feed: dict[str, str] | None
+) -> None:
+    name = "across.uld" if feed is None else "rollout.on_policy"
+    crossing(given, "distill", **({} if feed is None else {"feed": feed, "use": "divergence.forward", "texts": None}))
+    says = f"{name} takes a conversation by its last answer: let pack.random say `answers: last`"
     resolve(given)
     assert [f for f in faults(given, lambda params: params["pack"]["random"].update(answers="every")) if says in f]
-
-
-def test_a_feed_takes_rows_of_every_answer(given: dict[str, Any]) -> None:
-    crossing(given, "distill", feed={"use": "rollout.on_policy"}, use="divergence.forward", texts=None)
-    given["pack"]["random"]["answers"] = "every"
-    resolve(given)
 
 
 def test_the_texts_are_an_input(given: dict[str, Any]) -> None:

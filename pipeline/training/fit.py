@@ -175,7 +175,7 @@ def trainer_of(
     answers = None
     if params.held_out is not None and params.held_out.answers:
         answers = functools.partial(_right, params.held_out, student, how)
-    made = []
+    made: list[Any] = []
     for number, use in enumerate(params.augment):
         torch.manual_seed(ids.seed_of(params.seed, "augment", number))
         made.append(use.build())

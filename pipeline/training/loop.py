@@ -199,7 +199,7 @@ class Trainer:
 
     def _begin(self) -> Order:
         """Put every model where it is trained; returns the order of the rows."""
-        learning = self.learning
+        self.learns, learning = None, self.learning
         sets = any("set" in (term.item, term.per) for turn in self.turns for term in turn.terms)
         for module in (*self.parts.values(), *self.fixed.values()):
             module.to(self.device)

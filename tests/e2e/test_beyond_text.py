@@ -101,6 +101,8 @@ def test_pictures_end_in_a_report(walked: Workspace) -> None:
     assert told == {"network": "classifier.image", "outcomes": sorted(NAMES), "inputs": {"image": [16, 16, 3]}}
     page = (walked.data / "reports" / "report.html").read_text("utf-8")
     assert "moved" in page and "ffg2m" in page
+    # Twelve pictures of each of the two pools that have some.
+    assert page.count('<img src="data:image/png;base64,') == 24
     assert walked.repro() == []
 
 

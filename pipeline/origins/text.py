@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+import shutil
+import tempfile
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from pydantic import PositiveInt
 
 from pipeline.kinds.backend import LOCAL
 from pipeline.kinds.origin import Card, origin
-from pipeline.model.folder import NETWORK, PLACES, finish
+from pipeline.model.folder import NETWORK, PLACES, TOKENIZER_FILES, finish
 
 SPECIAL = ("<pad>", "<unk>", "<cls>")
+# What the configuration of a BERT says of its encoder.
+SIZES = (
+    "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size", "max_position_embeddings",
+    "hidden_dropout_prob", "attention_probs_dropout_prob", "pad_token_id",
+)  # fmt: skip
 
 
 @origin(gives=LOCAL, backend=NETWORK, network="classifier.text")
@@ -34,12 +40,33 @@ def bert(
     """
 
     def fill(out: Path) -> Card:
+        import tokenizers
         import torch
         import transformers
+        from tokenizers import AddedToken, Regex, models, pre_tokenizers
 
-        vocabulary = _cut(out, alphabet, "classifier.text", outcomes)
+        vocabulary = {token: i for i, token in enumerate((*SPECIAL, *dict.fromkeys(alphabet)))}
+        core = tokenizers.Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
+        core.normalizer = tokenizers.normalizers.Prepend("<cls>")
+        core.pre_tokenizer = pre_tokenizers.Split(Regex("<cls>|."), "isolated")
+        core.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in SPECIAL[:2]])
+        transformers.PreTrainedTokenizerFast(
+            tokenizer_object=core, pad_token="<pad>", unk_token="<unk>", eos_token="<pad>"
+        ).save_pretrained(out)
+        (out / PLACES).write_text(
+            json.dumps({"network": "classifier.text", "outcomes": list(outcomes)}, sort_keys=True) + "\n", "utf-8"
+        )
         config = transformers.BertConfig(
-            vocab_size=len(vocabulary), num_labels=len(outcomes), **_encoder(width, layers, heads, context)
+            vocab_size=len(vocabulary),
+            hidden_size=width,
+            num_hidden_layers=layers,
+            num_attention_heads=heads,
+            intermediate_size=4 * width,
+            max_position_embeddings=context,
+            hidden_dropout_prob=0.0,
+            attention_probs_dropout_prob=0.0,
+            num_labels=len(outcomes),
+            pad_token_id=vocabulary["<pad>"],
         )
         torch.manual_seed(seed)
         transformers.BertForSequenceClassification(config).save_pretrained(out)
@@ -70,46 +97,25 @@ def masked(
 
     def fill(out: Path) -> Card:
         import torch
+        import transformers
 
         from pipeline.model.nets import Letters, LettersConfig
 
-        vocabulary = _cut(out, alphabet, "language.masked", (*SPECIAL, *dict.fromkeys(alphabet)))
+        letters = (*SPECIAL, *dict.fromkeys(alphabet))
+        with tempfile.TemporaryDirectory() as place:
+            begins = Path(place)
+            bert(
+                alphabet=alphabet, outcomes=letters, width=width, layers=layers, heads=heads, context=context, seed=seed
+            )(begins)
+            told = transformers.BertConfig.from_pretrained(begins).to_dict()
+            for name in TOKENIZER_FILES:
+                if (begins / name).exists():
+                    shutil.copyfile(begins / name, out / name)
+        form = {"network": "language.masked", "outcomes": list(letters)}
+        (out / PLACES).write_text(json.dumps(form, sort_keys=True) + "\n", "utf-8")
+        sizes = {name: told[name] for name in SIZES}
         torch.manual_seed(seed)
-        config = LettersConfig(tokens=len(vocabulary), run=run, **_encoder(width, layers, heads, context))
-        Letters(config).save_pretrained(out)
+        Letters(LettersConfig(tokens=len(letters), run=run, **sizes)).save_pretrained(out)
         return finish(out, "float32")
 
     return fill
-
-
-def _cut(out: Path, alphabet: str, network: str, outcomes: Sequence[str]) -> dict[str, int]:
-    """Write the tokenizer of single characters and the form of a network; returns the tokens."""
-    import tokenizers
-    import transformers
-    from tokenizers import AddedToken, Regex, models, pre_tokenizers
-
-    vocabulary = {token: i for i, token in enumerate((*SPECIAL, *dict.fromkeys(alphabet)))}
-    core = tokenizers.Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
-    core.normalizer = tokenizers.normalizers.Prepend("<cls>")
-    core.pre_tokenizer = pre_tokenizers.Split(Regex("<cls>|."), "isolated")
-    core.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in SPECIAL[:2]])
-    transformers.PreTrainedTokenizerFast(
-        tokenizer_object=core, pad_token="<pad>", unk_token="<unk>", eos_token="<pad>"
-    ).save_pretrained(out)
-    told = {"network": network, "outcomes": list(outcomes)}
-    (out / PLACES).write_text(json.dumps(told, sort_keys=True) + "\n", "utf-8")
-    return vocabulary
-
-
-def _encoder(width: int, layers: int, heads: int, context: int) -> dict[str, Any]:
-    """What the configuration of a BERT says of its size."""
-    return {
-        "hidden_size": width,
-        "num_hidden_layers": layers,
-        "num_attention_heads": heads,
-        "intermediate_size": 4 * width,
-        "max_position_embeddings": context,
-        "hidden_dropout_prob": 0.0,
-        "attention_probs_dropout_prob": 0.0,
-        "pad_token_id": 0,
-    }

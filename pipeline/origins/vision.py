@@ -19,11 +19,12 @@ from pipeline.tables.graphs import UNKNOWN
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
 
-IMAGE, PATCHES = "classifier.image", "masked.patches"
-# Numbers from 0 to 1 to numbers from -1 to 1.
-HALF = 0.5
+IMAGE = "classifier.image"
+PATCHES = "masked.patches"
 # What stands at a place of a model of patches.
 PATCH = "patch"
+# Numbers from 0 to 1 to numbers from -1 to 1.
+HALF = 0.5
 Size = tuple[PositiveInt, PositiveInt]
 Outcomes = Annotated[tuple[str, ...], Field(min_length=2)]
 
@@ -88,38 +89,20 @@ def vit(
     def fill(out: Path) -> Card:
         import transformers
 
-        _whole(size, patch)
+        if size[0] % patch or size[1] % patch:
+            raise Refused(f"vision.vit: pictures of {size[0]} x {size[1]} are not whole patches of {patch}")
         config = transformers.ViTConfig(
-            image_size=list(size), patch_size=patch, **_encoder(width, layers, heads), **_told(outcomes, channels)
+            image_size=list(size),
+            patch_size=patch,
+            hidden_size=width,
+            num_hidden_layers=layers,
+            num_attention_heads=heads,
+            intermediate_size=2 * width,
+            hidden_dropout_prob=0.0,
+            attention_probs_dropout_prob=0.0,
+            **_told(outcomes, channels),
         )
         return _fresh(out, transformers.ViTForImageClassification, config, outcomes, (*size, channels), seed)
-
-    return fill
-
-
-@origin(gives=LOCAL, backend=NETWORK, network=PATCHES)
-def patches(
-    *,
-    size: Size,
-    channels: Literal[1, 3],
-    patch: PositiveInt,
-    width: PositiveInt,
-    layers: PositiveInt,
-    heads: PositiveInt,
-    seed: int,
-) -> Origin:
-    """The encoder of `vision.vit` with random weights, of whose patches some may be hidden: what is trained without
-    classes, and then names them (`encoders.taken`).
-
-    Paper: Xie et al. 2022 (SimMIM, arXiv 2111.09886).
-    Differs: no dropout.
-    """
-
-    def fill(out: Path) -> Card:
-        from pipeline.model.nets import Patches, PatchesConfig
-
-        told = parted(out, size, channels, patch)
-        return fresh(out, Patches, PatchesConfig(**_encoder(width, layers, heads), **told), seed)
 
     return fill
 
@@ -152,29 +135,57 @@ def conv(
     return fill
 
 
-def _whole(size: Size, patch: int) -> None:
-    if size[0] % patch or size[1] % patch:
-        raise Refused(f"pictures of {size[0]} x {size[1]} are not whole patches of {patch}")
+@origin(gives=LOCAL, backend=NETWORK, network=PATCHES)
+def patches(
+    *,
+    size: Size,
+    channels: Literal[1, 3],
+    patch: PositiveInt,
+    width: PositiveInt,
+    layers: PositiveInt,
+    heads: PositiveInt,
+    seed: int,
+) -> Origin:
+    """The encoder of `vision.vit` with random weights, of whose patches some may be hidden: what is trained without
+    classes, and then names them (`encoders.taken`).
 
+    Paper: Xie et al. 2022 (SimMIM, arXiv 2111.09886).
+    Differs: no dropout.
+    """
 
-def _encoder(width: int, layers: int, heads: int) -> dict[str, Any]:
-    """What the configuration of a ViT says of its size."""
-    return {
-        "hidden_size": width,
-        "num_hidden_layers": layers,
-        "num_attention_heads": heads,
-        "intermediate_size": 2 * width,
-        "hidden_dropout_prob": 0.0,
-        "attention_probs_dropout_prob": 0.0,
-    }
+    def fill(out: Path) -> Card:
+        from pipeline.model.nets import Patches, PatchesConfig
+
+        config = PatchesConfig(
+            hidden_size=width,
+            num_hidden_layers=layers,
+            num_attention_heads=heads,
+            intermediate_size=2 * width,
+            hidden_dropout_prob=0.0,
+            attention_probs_dropout_prob=0.0,
+            **parted(out, size, channels, patch),
+        )
+        return fresh(out, Patches, config, seed)
+
+    return fill
 
 
 def parted(out: Path, size: Size, channels: int, patch: int) -> dict[str, Any]:
     """Write the form of a model of patches, and return what its configuration says of them."""
-    _whole(size, patch)
+    if size[0] % patch or size[1] % patch:
+        raise Refused(f"pictures of {size[0]} x {size[1]} are not whole patches of {patch}")
     told = {"network": PATCHES, "outcomes": [PATCH], "inputs": {"image": [*size, channels]}, "patch": patch}
     (out / PLACES).write_text(json.dumps(told, sort_keys=True) + "\n", "utf-8")
     return {"image_size": list(size), "patch_size": patch, **_told([PATCH], channels)}
+
+
+def fresh(out: Path, model: Any, config: PretrainedConfig, seed: int) -> Card:
+    """A model of random weights, beside its form."""
+    import torch
+
+    torch.manual_seed(seed)
+    model(config).save_pretrained(out)
+    return finish(out, "float32")
 
 
 def _told(outcomes: Sequence[str], channels: int) -> dict[str, Any]:
@@ -188,14 +199,9 @@ def _told(outcomes: Sequence[str], channels: int) -> dict[str, Any]:
 def _fresh(
     out: Path, model: Any, config: PretrainedConfig, outcomes: Sequence[str], shape: Sequence[int], seed: int
 ) -> Card:
-    _places(out, outcomes, shape)
-    return fresh(out, model, config, seed)
-
-
-def fresh(out: Path, model: Any, config: PretrainedConfig, seed: int) -> Card:
-    """A model of random weights, beside its form."""
     import torch
 
+    _places(out, outcomes, shape)
     torch.manual_seed(seed)
     model(config).save_pretrained(out)
     return finish(out, "float32")

@@ -457,7 +457,7 @@ def test_taps_stand_at_the_places(case: Case) -> None:
         network.look(model, network.collate(table), ("nowhere",))
 
 
-@every
+@pytest.mark.parametrize("case", [c for c in CASES if "look" in find("network", c.network).traits["gives"]], ids=str)
 def test_what_is_put_at_the_places_is_there(case: Case) -> None:
     """And nowhere else: what was there, put back, changes nothing. A frozen model hands its gradient on to it."""
     network, model = case.opened()

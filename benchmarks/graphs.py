@@ -277,8 +277,12 @@ GRAPHS = {
     "scenes": (
         Claim("Visual Program Distillation", "verifier programs.answer", "Programs that say the label teach more.",
               "verified", "unverified", "programs as they come, as many"),
-        Claim("Visual Program Distillation", "verifier programs.answer", "A program teaches more than its answer.",
+        Claim("Visual Program Distillation", "verifier programs.answer", "Programs teach more than answers alone.",
               "verified", "answers", "the right answers without programs, as many"),
+    ),
+    "drawings": (
+        Claim("LightGen", "source shapes.drawing", "Many captions teach to draw more than many drawings of few.",
+              "many", "few", "a tenth of the captions, as many rows trained"),
     ),
 }
 # fmt: on

@@ -36,15 +36,14 @@ else:
 
 BUCKET = 16
 TOKENS, IMAGE = "tokens", "image"
-GIVES = (
-    "student_NV", "target_N", "teacher", "logprob_N", "reference_N", "features", "teacher_features", "look",
-    "teacher_look",
-)  # fmt: skip
+GIVES = ("student_NV", "target_N", "teacher", "logprob_N", "reference_N", "features", "teacher_features")
+# Of a network that has `put`.
+AGAIN = (*GIVES, "look", "teacher_look")
 
 
 @network(
     takes=("text",),
-    gives=GIVES,
+    gives=AGAIN,
     heads=("main",),
     backend="network.local",
 )
@@ -57,7 +56,7 @@ def text() -> Network:
     return Text()
 
 
-@network(takes=(IMAGE,), gives=GIVES, heads=("main",), backend="network.local")
+@network(takes=(IMAGE,), gives=AGAIN, heads=("main",), backend="network.local")
 def image() -> Network:
     """A classifier of pictures, such as ViT or DeiT: the place is the whole picture, the outcomes are class names.
 

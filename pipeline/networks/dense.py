@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +21,7 @@ from pipeline.model.taps import Taps
 from pipeline.networks.classifier import GIVES, IMAGE, Image
 from pipeline.tables.graphs import UNKNOWN
 from pipeline.tables.ids import Cell
-from pipeline.tables.tensors import arrays
+from pipeline.tables.tensors import arrays, cell
 
 if TYPE_CHECKING:
     import torch
@@ -111,7 +111,12 @@ class Keypoints(Image):
         return len(shown.parts)
 
     def pack(self, form: Path, messages: Sequence[dict[str, str]], answer: str, inputs: Cell | None = None) -> Packed:
-        return _packed(self, form, answer, self.places(self.asked(form, messages, inputs)), "points")
+        figure = self.asked(form, messages, inputs)
+        packed = _packed(self, form, answer, self.places(figure), "points")
+        if any(array["name"] == PARTS for array in inputs or ()):
+            return packed
+        asked = [*(inputs or ()), *cell({PARTS: figure.parts.astype(np.int32)})]
+        return replace(packed, inputs=[dict(array) for array in asked])
 
     def target(self, form: Path, answer: str) -> int:
         return super().target(form, " ".join(f"{int(n):02d}" if n.isdigit() else n for n in answer.split()))

@@ -15,7 +15,7 @@ from pipeline.errors import Refused
 from pipeline.kinds.network import LINKS, Network, Packed, Seen, network
 from pipeline.model import heads
 from pipeline.model.folder import PLACES
-from pipeline.networks.classifier import GIVES, Named
+from pipeline.networks.classifier import AGAIN, Named
 from pipeline.tables.graphs import UNKNOWN, Graph, checked
 from pipeline.tables.ids import Cell
 from pipeline.tables.tensors import arrays
@@ -26,7 +26,7 @@ else:
     torch = lazy("torch")
 
 
-@network(takes=("x", "edges"), gives=(*GIVES, LINKS), heads=("main",), backend="network.local")
+@network(takes=("x", "edges"), gives=(*AGAIN, LINKS), heads=("main",), backend="network.local")
 def nodes() -> Network:
     """A classifier of nodes: places are the nodes that are asked about, links the edges between them.
 

@@ -221,19 +221,18 @@ def drawing(
     grid: Many = 2,
     least: PositiveInt = 1,
     most: PositiveInt = 2,
-    distinct: PositiveInt | None = None,
     slip: Share = 0.0,
 ) -> Rows:
     """Captions to be drawn in letters: a line for each row of pixels, `.` for nothing, colours by their initials.
 
-    With `distinct` there are no more captions than that. The solution of a share of `slip` rows draws another scene.
+    The solution of a share of `slip` rows draws another scene.
 
     Paper: none; the task was made for this demonstration.
     Differs: nothing to differ from.
     """
     _few(least, most, grid, "shapes.drawing")
     for number in range(rows):
-        dice = ids.generator(seed, "shapes.drawing", number if distinct is None else number % distinct)
+        dice = ids.generator(seed, "shapes.drawing", number)
         things = _things(dice, grid, least, most)
         told = _things(dice, grid, least, most) if ids.draw(seed, "slip", number) < slip else things
         words = scenes.caption(things, grid)

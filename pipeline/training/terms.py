@@ -275,7 +275,8 @@ def _chunks(
         (seen[role].states_ND if at_M is None else seen[role].states_ND[at_M], _head(seen[role], head))
         for role in roles
     ]
-    if len(states_ND) * getattr(module, "out_features", math.inf) <= FEW:
+    looks = any(hasattr(term.objective, "measure") for term in terms)
+    if not looks and len(states_ND) * getattr(module, "out_features", math.inf) <= FEW:
         with torch.no_grad():
             frozen_NV = [each(states) for states, each in frozen]
         return of(module(states_ND), slice(0, len(states_ND)), *frozen_NV)

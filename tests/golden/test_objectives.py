@@ -47,6 +47,7 @@ REFERENCES: list[tuple[str, dict[str, Any], str, str]] = [
     ),
     *(("divergence.skew_reverse", {"alpha": a}, "distillm", f"skewed_reverse_kl_lam{a}") for a in (0.1, 0.3)),
     *(("divergence.skew_reverse", {"alpha": a}, "taid_repo_divergences", f"skew_rkl_{a}") for a in (0.1, 0.5)),
+    ("divergence.forward", {"variant": "code"}, "llavamod_mimic", "alltokens0"),
 ]
 
 

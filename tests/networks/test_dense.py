@@ -69,6 +69,13 @@ def test_an_answer_has_a_line_for_each_point_that_is_asked_about(tmp_path: Path)
     assert packed.token_ids == [cells.index("01 03"), -1]
 
 
+def test_without_a_word_all_points_are_asked_about(tmp_path: Path) -> None:
+    folder, network = made(tmp_path / "m", "dense.points", **POINTS), find("network", "dense.keypoints").factory()
+    packed = network.pack(folder / "tokenizer", ASKED, "1 1\n2 2\n?", cell({"image": PICTURE}))
+    assert len(packed.token_ids) == 3 and network.shown(packed.inputs).parts.tolist() == [0, 1, 2]
+    assert network.pack(folder / "tokenizer", ASKED, "1 1\n2 2", cell(GIVEN)).inputs is None
+
+
 @pytest.mark.parametrize(("network", "answer", "change", "told"), [
     ("pixels", "wall", {}, "is about 20 pixels, and its answer has 1 lines"),
     ("pixels", "\n".join(["wall"] * 20), {"image": PICTURE[:3]}, "is a picture of 3 x 5 x 1"),

@@ -127,11 +127,6 @@ def test_questions_are_of_the_verbs_that_are_asked_for() -> None:
     assert set(answers) == {"yes", "no"} and min(answers.values()) > 60
 
 
-def test_captions_are_no_more_than_are_distinct() -> None:
-    assert len({row["reference"] for row in drawn("shapes.drawing", distinct=7)}) == 7
-    assert len({row["reference"] for row in drawn("shapes.drawing")}) > 50
-
-
 def test_a_figure_is_asked_about_apart_and_in_turn() -> None:
     whole, apart, one = (drawn("shapes.figure", rows=6, each=each) for each in ("all", "apart", "one"))
     assert len(apart) == 18 and [row["domain"] for row in one] == ["body", "hand", "face"] * 2

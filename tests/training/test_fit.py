@@ -40,7 +40,13 @@ from pipeline.tables.tensors import arrays  # noqa: E402
 
 ROOT = Path(__file__).parents[2]
 ANSWER = [
-    {"response_id": "r", "prompt_id": "p", "messages": [{"role": "user", "content": "add 012 034"}], "content": "46", "inputs": None}
+    {
+        "response_id": "r",
+        "prompt_id": "p",
+        "messages": [{"role": "user", "content": "add 012 034"}],
+        "content": "46",
+        "inputs": None,
+    }
 ]
 FORK = multiprocessing.get_context("fork")
 

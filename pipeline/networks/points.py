@@ -110,11 +110,23 @@ class Cloud(Named):
         with Taps(model, [t for t in taps if t != "last"]) as seen, net.classifier.register_forward_pre_hook(keep):
             net(**self.given(net, inputs))
         [states_ND] = given
-        there = inputs[THERE][:, :, None]
-        features = {n: v.masked_fill(~there, -torch.inf).amax(1) if v.dim() == 3 else v for n, v in seen.items()}
+        features = {name: _largest(value, inputs[THERE]) for name, value in seen.items()}
         if "last" in taps:
             features["last"] = states_ND
         return Seen(states_ND, {"main": net.classifier, **heads.of(model)}, features)
+
+    def put(
+        self, output: torch.Tensor, inputs: Mapping[str, torch.Tensor], make: Callable[[torch.Tensor], torch.Tensor]
+    ) -> torch.Tensor:
+        """All points of a cloud are moved alike, so that the largest of them are what is made of them."""
+        largest_BD = _largest(output, inputs[THERE])
+        moved_BD = make(largest_BD) - largest_BD
+        return output + (moved_BD[:, None] if output.dim() == 3 else moved_BD)
+
+
+def _largest(output: torch.Tensor, there_BP: torch.Tensor) -> torch.Tensor:
+    """Of a module's output for points [B, P, D] the largest over the points of a cloud; of one for clouds itself."""
+    return output.masked_fill(~there_BP[:, :, None], -torch.inf).amax(1) if output.dim() == 3 else output
 
 
 class Denoiser:

@@ -36,8 +36,8 @@ def answered(data: Path) -> Path:
 def differing(rows: list[dict]) -> list[dict]:
     """Two right answers that are not the reference letter by letter, and one that is and is called wrong."""
     right = [row for row in rows if row["metric"] == 1][:3]
-    for row, change in zip(right, ({"prediction": "7.0"}, {"prediction": "<7>"}, {"metric": 0.0}), strict=True):
-        row |= change
+    for row, (key, value) in zip(right, [("prediction", "7.0"), ("prediction", "<7>"), ("metric", 0.0)], strict=True):
+        row[key] = value
     return rows
 
 
@@ -48,7 +48,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     params["train"]["kd"]["held_out"] = {"answers": 400}
     params["acquire"]["led_0"] = params["acquire"]["base"]
     params["train"]["led_1"] = {**params["train"]["coverage_sft"], "student": "led_0"}
-    params["evaluate"] |= {name: {"model": name, "pool": "bench"} for name in ("led_0", "led_1")}
+    params["evaluate"].update({name: {"model": name, "pool": "bench"} for name in ("led_0", "led_1")})
     latency = {"pool": "bench", "use": "cost.latency"}
     costs = {f"cost_{model}": {"model": model, **latency} for model in ("kd", "teacher", "base")}
     like = {"like": {"model": "kd", "against": "teacher", "pool": "bench", "use": "fidelity.answers"}}

@@ -86,7 +86,7 @@ def fused() -> Builder:
         torch.manual_seed(seed)
         names = dict(enumerate(told["outcomes"]))
         labels = {"id2label": names, "label2id": {name: i for i, name in names.items()}}
-        made = Fused(FusedConfig([each.config.to_dict() for each in (net, second)], **labels, **normal))
+        made = Fused(FusedConfig((net.config.to_dict(), second.config.to_dict()), **labels, **normal))
         for part, begins in zip(made.parts, (net, second), strict=True):
             weights = {name: w for name, w in begins.state_dict().items() if not name.startswith("classifier.")}
             part.load_state_dict(weights)

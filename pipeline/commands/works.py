@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from pipeline.asking.ask import requests_for
 from pipeline.asking.examine import ExamParams
@@ -14,7 +14,7 @@ from pipeline.commands.entries import pool_asked
 from pipeline.contracts import PROMPTS
 from pipeline.core.stage import Instance, Plan
 from pipeline.kinds.backend import PLAIN, Answer, GenerateRequest, Reading, Sampling, Tokens, Want
-from pipeline.kinds.evaluator import Exam
+from pipeline.kinds.evaluator import Exam, Model
 from pipeline.stages.generate import Params as GenerateParams
 from pipeline.stages.generate import requests_of
 from pipeline.tables.parquet import Scan
@@ -66,8 +66,8 @@ def asked_of(params: ExamParams, models: Sequence[Path]) -> list[tuple[Path, Sam
     """What an evaluator asks through the memo: which model, how, how many answers to an item, and with what seed."""
     found: list[tuple[Path, Sampling, int, int]] = []
     if not params.use.method.traits.get("loads"):
-        subjects = [_Silent(folder, found) for folder in models]
-        for _ in params.use.build()(Exam([], *subjects, max_tokens=params.max_tokens)):
+        model, against = [*(cast(Model, _Silent(folder, found)) for folder in models), None][:2]
+        for _ in params.use.build()(Exam([], cast(Model, model), against, params.max_tokens)):
             raise AssertionError(f"{params.use.name} marks items that are not there")
     return found
 

@@ -247,8 +247,8 @@ class Image(Named):
             raise Refused(f"the input {IMAGE!r} is {found.dtype} of {list(found.shape)}, and not u8 of [height, width]")
         return picture
 
-    def batch(self, read: Sequence[np.ndarray] | np.ndarray) -> dict[str, torch.Tensor]:
-        """What `look` needs of pictures."""
+    def batch(self, read: Any) -> dict[str, torch.Tensor]:
+        """What `look` needs of pictures [B, H, W, C]."""
         # In one pass, and not in the memory of the rows.
         channels_first = np.moveaxis(np.asarray(read), 3, 1).astype(np.float32, order="C")
         return {IMAGE: torch.from_numpy(channels_first).div_(255)}

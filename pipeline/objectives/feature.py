@@ -378,7 +378,7 @@ class Acam:
         })  # fmt: skip
 
     def __call__(self, view: View) -> Loss:
-        own: Mapping[str, torch.nn.Module] = view.own  # type: ignore[assignment]
+        own: Mapping[str, torch.nn.Linear] = view.own  # type: ignore[assignment]
         mine_ND = view.features[self.taps[0]]
         theirs_NC = view.teacher_features[self.teacher_taps[0]].detach().to(mine_ND.dtype)
         at_BP, there_BP = _together(view.example_N)
@@ -409,7 +409,7 @@ def _together(example_N: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def _attended(
-    own: Mapping[str, torch.nn.Module], mine_BPD: torch.Tensor, theirs_BPC: torch.Tensor, there_BP: torch.Tensor
+    own: Mapping[str, torch.nn.Linear], mine_BPD: torch.Tensor, theirs_BPC: torch.Tensor, there_BP: torch.Tensor
 ) -> torch.Tensor:
     """What the teacher's pixels look for among the student's."""
     query, key, value = own["query"](theirs_BPC), own["key"](mine_BPD), own["value"](mine_BPD)

@@ -40,7 +40,7 @@ def elicited(lineage: Lineage, tables: Tables, data: Path, answers: Sequence[Ans
     where such a student learns how good its answers are; features are the rows that a teacher's distribution was read
     for.
     """
-    found = {label: Elicited(label) for label in ELICITED}
+    found: dict[str, Elicited] = {label: Elicited(label) for label in ELICITED}
     asked = {p["instance"]: p for p in lineage.of("generate")}
     for plan in asked.values():
         source, prompts = tables.source(plan["output"]), tables.source(f"prompts/{plan['params']['pool']}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Literal
 
 import numpy as np
@@ -335,7 +336,8 @@ def figure(
     """
     for number in range(rows):
         image, at = _stick(size, noise, ids.generator(seed, "shapes.figure", number))
-        asked = {"all": [parts], "apart": [(p,) for p in parts], "one": [(parts[number % len(parts)],)]}[each]
+        turns = {"all": [parts], "apart": [(p,) for p in parts], "one": [(parts[number % len(parts)],)]}
+        asked: Sequence[Sequence[Part]] = turns[each]  # type: ignore[assignment]
         for some in asked:
             which = sorted(point for part in some for point in PARTS[part])
             lines = "\n".join(f"{at[point][0]} {at[point][1]}" for point in which)

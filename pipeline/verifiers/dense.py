@@ -43,6 +43,9 @@ class Pixels:
         lines = [line.strip() for line in text.strip().split("\n")]
         return "\n".join(lines) if all(lines) else None
 
+    def read(self, text: str) -> str | None:
+        return self.parse(text)
+
     def equal(self, answer: str, reference: str) -> bool:
         if not answer or not reference:
             return False
@@ -59,6 +62,9 @@ class Points:
     def parse(self, text: str) -> str | None:
         lines = [" ".join(line.split()) for line in text.strip().split("\n")]
         return "\n".join(lines) if all(line == UNKNOWN or point(line) for line in lines) else None
+
+    def read(self, text: str) -> str | None:
+        return self.parse(text)
 
     def equal(self, answer: str, reference: str) -> bool:
         said, right = answer.split("\n"), reference.split("\n")

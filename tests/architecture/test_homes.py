@@ -173,7 +173,6 @@ COVERED = {
     "model/taps.py": "laws/test_networks.py",
     "networks/language.py": "laws/test_networks.py",
     "objectives/feature.py": "laws/test_objectives.py",
-    "objectives/contrast.py": "golden/test_objectives_build.py",
     "origins/vision.py": "networks/test_classifier.py",
     "networks/graph.py": "laws/test_networks.py",
     "networks/points.py": "laws/test_networks.py",

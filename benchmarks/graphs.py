@@ -66,6 +66,23 @@ GRAPHS = {
               "Further pre-training beside what a model of it made of the pictures makes a better encoder.",
               "itself", "further", "further pre-training alone, from the same model"),
     ),
+    "experts": (
+        Claim("GPFM", "objective feature.expert", "The states of two experts of a style each teach beside few classes.",
+              "experts", "labels", LABELS),
+        Claim("MST-Distill", "objective routing.gate", "A gate between two experts teaches more than their mean.",
+              "gate", "mean", "the mean of both distributions"),
+        Claim("VL2V-ADiP", "objective feature.cosine", "An expert's state and what it makes of the class teach more.",
+              "words", "labels", LABELS),
+        Claim("optimization trajectory", "objective feature.trajectory",
+              "A head that both styles would train alike knows the one without classes better.",
+              "alike", "pseudo", "the classes that the first expert gives"),
+    ),
+    "pair": (
+        Claim("RveRNet", "builder encoders.fused", "Two halves joined, each trained alone first, are better than one.",
+              "both", "thing", "the half that shows the thing"),
+        Claim("RveRNet", "builder encoders.fused", "What the halves learnt alone helps the two that are joined.",
+              "both", "blank", "the same network from random weights"),
+    ),
     "dna": (
         Claim("HAD", "network language.masked", "Hidden letters and a teacher's states make a better encoder.",
               "had", "mlm", "hidden letters alone"),

@@ -16,6 +16,7 @@ from pipeline.core.stage import NAME, Input, Instance, Plan, StageParams, gate_o
 from pipeline.kinds.augmentation import Augmentation
 from pipeline.kinds.backend import LOCAL
 from pipeline.kinds.feed import Feed
+from pipeline.kinds.network import HIDDEN
 from pipeline.kinds.objective import AGAINST, JUDGED, Objective
 from pipeline.kinds.origin import Dtype
 from pipeline.model.folder import CAUSAL
@@ -322,6 +323,10 @@ class StudentParams(Recipe):
             lacks = set(use.method.traits["takes"]) - set(network.traits["takes"])
             if lacks:
                 texts.append(f"{use.name} changes {', '.join(sorted(lacks))}, which a {network.name} is not shown")
+            if HIDDEN in use.method.traits["takes"] and self.held_out is not None:
+                texts.append(
+                    f"held_out: {use.name} hides nothing of rows that are held out, so they would have no loss"
+                )
             if stored and not live and not use.method.traits["keeps_signals"]:
                 texts.append(
                     f"{use.name} makes rows that the stored signals are not of: use `distill:`, whose teacher looks at "

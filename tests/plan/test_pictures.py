@@ -60,3 +60,12 @@ def test_an_augmentation_of_pictures_is_not_shown_to_a_network_of_words(given: d
     with pytest.raises(PlanError) as error:
         resolve(given)
     assert any("moves.flipped changes image, which a language.causal is not shown" in f for f in error.value.faults)
+
+
+def test_nothing_is_hidden_of_rows_that_are_held_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    params = load(ROOT / "recipes" / "masked.yaml")
+    params["train"]["dmjd"]["held_out"] = {"share": 0.1}
+    with pytest.raises(PlanError) as error:
+        resolve(params)
+    assert "train.dmjd: held_out: masks.disjoint hides nothing of rows that are held out" in str(error.value)

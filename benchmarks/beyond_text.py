@@ -266,6 +266,7 @@ def result(said: Said, steps: int) -> dict[str, object]:
 
     losses = (said[f"{FFG2M}: {name}"][0]["losses"] for name in ("ours", "plain"))
     apart = max(abs(a - b) for a, b in zip(*losses, strict=True))
+    ms = {name: round(1000 * median(s["cpu_s"] for s in rounds) / steps, 2) for name, rounds in said.items()}
     return {
         "date": time.strftime("%Y-%m-%d", time.gmtime()),
         "machine": machine(),
@@ -273,8 +274,12 @@ def result(said: Said, steps: int) -> dict[str, object]:
         "versions": versions("torch", "torch", Path(sys.executable)),
         "rounds": len(said[f"{FFG2M}: ours"]),
         "rows": [
-            {"method": name, "ms_a_step": round(1000 * median(s["cpu_s"] for s in rounds) / steps, 2)}
-            for name, rounds in said.items()
+            {
+                "method": name,
+                "ms_a_step": ms[name],
+                "ratio": round(ms[name] / ms[f"{name.partition(': ')[0]}: ours"], 2),
+            }
+            for name in said
         ],
         "goals": [
             goal("FF-G2M's step at most 1.3 x the published form's in plain torch", ratio(FFG2M), most=1.3),

@@ -57,7 +57,7 @@ class Params(StageParams):
 
 
 # Recorded, because the page tells how long the stages took; its metrics and plots are exact.
-@stage(writes=None, by="tree", exactness="recorded", imports=("vl_convert",))
+@stage(writes=None, by="tree", exactness="recorded", imports=("vl_convert",), finds=("verifier",))
 def report(
     params: Params,
     prompts: Scan,

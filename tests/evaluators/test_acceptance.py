@@ -38,8 +38,9 @@ def exam(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Exam]:
         folders[name].mkdir()
         card = find("origin", "local.embedded").factory(name=name)(folders[name])
         (folders[name] / "model.json").write_text(json.dumps(card), "utf-8")
+    nothing = {"solution": None, "inputs": None, "truth": None}
     pool = pa.Table.from_pylist([
-        {"prompt_id": f"p{i}", "messages": [{"role": "user", "content": text}], "solution": None, "inputs": None}
+        {"prompt_id": f"p{i}", "messages": [{"role": "user", "content": text}], **nothing}
         for i, text in enumerate(ASKED)
     ])  # fmt: skip
     how = How(RunSettings(device="cpu"), place, "compare@x")

@@ -44,6 +44,19 @@ ARGUMENTS: dict[str, list[dict[str, Any]]] = {
     "analytic.hog": [WHOLE, {**WHOLE, "bins": 4}],
     "analytic.pixels": [WHOLE],
     "text.masked": [{"alphabet": "abc", **SIZES}, {"alphabet": "abc", "run": 2, **SIZES}],
+    "fresh.llava": [
+        {
+            "alphabet": "abc",
+            "size": 8,
+            "patch": 4,
+            "width": 8,
+            "layers": 1,
+            "heads": 2,
+            "tower": 1,
+            "context": 16,
+            "seed": 1,
+        }
+    ],
     "text.bert": [{"alphabet": "abc", "outcomes": ["a", "b"], **SIZES}],
 }
 LEFT_OUT = {

@@ -20,7 +20,8 @@ from pipeline.kinds.backend import Tokens, Want, open_model  # noqa: E402
 from pipeline.tables.tensors import arrays, cell  # noqa: E402
 from pipeline.training import loop  # noqa: E402
 from pipeline.training.recipe import Recipe  # noqa: E402
-from tests.laws.test_networks import in_patches, letters, patched, spelt  # noqa: E402
+from tests.laws.models import letters, patched  # noqa: E402
+from tests.laws.test_networks import in_patches, spelt  # noqa: E402
 from tests.networks.test_classifier import ASKED, made  # noqa: E402
 from tests.training.test_pictures import augmentations, held, term  # noqa: E402
 
@@ -102,13 +103,13 @@ def test_hidden_places_are_labelled_and_counted_as_such(tmp_path: Path) -> None:
     """Copies too: 24 pictures of four patches, of each of two copies three are hidden."""
     network = find("network", "masked.patches").factory()
     rows = in_patches(*range(25)).slice(0, 24)
+    turn = loop.Turn(("student",), [term("supervised.cross_entropy", where="labelled", per="labelled")])
     trainer = loop.Trainer(
-        {"student": patched()}, {"student": network},
-        [loop.Turn(("student",), [term("supervised.cross_entropy", where="labelled", per="labelled")])],
+        {"student": patched()}, {"student": network}, [turn],
         held(tmp_path / "rows.arrow", rows), Recipe(epochs=1, batch_rows=24, seed=5), "cpu",
         augment=augmentations(("masks.disjoint", {"share": 0.75, "copies": 2})),
     )  # fmt: skip
-    inputs, found = trainer._shown(rows, loop.Step(0, 1, 0, 1), 0)
+    inputs, found = trainer._shown(turn, rows, loop.Step(0, 1, 0, 1), 0)
     assert found.counts["place"] == 192 and found.counts["labelled"] == 144 and found.counts["unlabelled"] == 48
     assert torch.equal(found.target_N >= 0, inputs["hidden"].flatten() == 1)
     assert found.example_N.tolist() == [i for i in range(24) for _ in range(4)] * 2

@@ -18,7 +18,8 @@ from pipeline.plan.reading import load  # noqa: E402
 from pipeline.plan.resolve import resolve  # noqa: E402
 from pipeline.training.places import Places, places  # noqa: E402
 from pipeline.training.terms import Role, Term, loss_of  # noqa: E402
-from tests.laws.test_networks import gpt2, llama, rows  # noqa: E402
+from tests.laws.models import gpt2, llama  # noqa: E402
+from tests.laws.test_networks import rows  # noqa: E402
 
 TAP, TEACHER_TAP = "transformer.h.0", "model.layers.0"
 GIVEN = {"tap": TAP, "teacher_tap": TEACHER_TAP, "width": 8}

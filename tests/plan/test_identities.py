@@ -88,7 +88,10 @@ def test_a_family_that_nobody_uses_changes_no_identity(changed: Callable[..., li
 @pytest.mark.parametrize(
     ("name", "labels"),
     [
-        ("verifiers/text.py", [*EVALUATE, *GENERATE, *INGEST, *PACK, "score@agreement", "score@verified"]),
+        (
+            "verifiers/text.py",
+            [*EVALUATE, *GENERATE, *INGEST, *PACK, "report@report", "score@agreement", "score@verified"],
+        ),
         ("verifiers/numeric.py", []),
         ("backends/local.py", [*EVALUATE, *GENERATE, *READ, *TRAIN]),
         ("backends/http.py", []),
@@ -120,7 +123,7 @@ def test_rows_that_may_name_any_verifier_stand_on_all_of_them(changed: Callable[
     given = {**PARAMS, "ingest": {**PARAMS["ingest"], "held_out": {"pool": "bench", "use": "mine.rows"}}}
     given["ingest"]["held_out"] = {"pool": "bench", "use": "files.jsonl", "path": str(Path(__file__))}
     given["watch"] = {"this": str(Path(__file__))}
-    assert changed(edited("verifiers/numeric.py"), given) == sorted([*EVALUATE, "ingest@held_out"])
+    assert changed(edited("verifiers/numeric.py"), given) == sorted([*EVALUATE, "ingest@held_out", "report@report"])
 
 
 def test_a_model_of_an_endpoint_stands_on_its_backend(changed: Callable[..., list[str]]) -> None:

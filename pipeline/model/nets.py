@@ -17,6 +17,7 @@ import transformers
 from torch import nn
 from transformers import PretrainedConfig, PreTrainedModel
 
+from pipeline.model.load import positions
 from pipeline.model.noising import along, signal, spread
 
 GROUPS = 4
@@ -353,7 +354,8 @@ class Letters(PreTrainedModel):
         hides = nn.functional.pad((by_word[2] == 1).any(2), [1, 0])
         there = torch.cat([mask[:, :1], by_word[1].amax(2)], 1)
         words = torch.where(hides[..., None], self.hidden, words)
-        read = self.bert(inputs_embeds=words, attention_mask=there).last_hidden_state
+        at = positions(self, there)
+        read = self.bert(inputs_embeds=words, attention_mask=there, position_ids=at).last_hidden_state
         letters = (read[:, 1:, None] + self.offset.weight).flatten(1, 2)[:, :width]
         return self.classifier(torch.cat([read[:, :1], letters], 1))
 

@@ -19,7 +19,7 @@ from pipeline.kinds.network import HIDDEN, Network, Packed, Seen, network
 from pipeline.model import heads
 from pipeline.model.chat import Answers, Chat, TrainOn
 from pipeline.model.folder import PLACES, SPOKEN, STACKED
-from pipeline.model.load import load
+from pipeline.model.load import load, positions
 from pipeline.model.taps import Taps
 from pipeline.networks.classifier import GIVES, IMAGE, TOKENS, Image, Text
 from pipeline.networks.masked import looked
@@ -139,7 +139,8 @@ class Causal:
             return (given[0] if more else given[0][:2])[None], *arguments[1:]
 
         with Taps(model, [t for t in taps if t != "last"]) as seen, head.register_forward_pre_hook(only):
-            logits = net(input_ids=inputs["token_ids"], use_cache=False).logits[0]
+            token_ids = inputs["token_ids"]
+            logits = net(input_ids=token_ids, position_ids=positions(net, token_ids), use_cache=False).logits[0]
         [states_ND] = given
         if more is None:
             with torch.no_grad():

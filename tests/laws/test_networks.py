@@ -335,6 +335,18 @@ def test_rows_in_another_order_are_the_places_in_another_order(case: Case) -> No
     torch.testing.assert_close(back, forth[order], rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("case", [case for case in CASES if getattr(case.opened()[0], "apart", False)], ids=str)
+def test_rows_that_are_collated_apart_are_a_part_of_all(case: Case) -> None:
+    """What the trainer takes out of a table that is collated once is what it would have collated."""
+    network, _ = case.opened()
+    table, some = case.rows(9, 7, 12), [2, 0]
+    every, few = network.collate(table), network.collate(table.take(pa.array(some)))
+    assert all(torch.equal(every[name][some], few[name]) for name in few)
+    taken, made = places(table).among(torch.tensor(some)), places(table.take(pa.array(some)))
+    for name in ("target_N", "example_N", "size_R", "weight_B", "set_B", "counts"):
+        torch.testing.assert_close(getattr(taken, name), getattr(made, name))
+
+
 @every
 def test_taps_stand_at_the_places(case: Case) -> None:
     network, model = case.opened()

@@ -418,6 +418,9 @@ UNFIT: dict[str, tuple[Callable[[Path], object], str]] = {
     "all is trained on": (
         _rewritten(spans=lambda row: [{"start": 1, "end": len(row["token_ids"])}]), "on every token of every row",
     ),
+    "longer than the context": (
+        _rewritten(token_ids=lambda row: row["token_ids"] * 9), r"example \w+ has \d{3} tokens, and base reads 96",
+    ),
     "nothing is trained on": (_rewritten(spans=[]), "trains on nothing"),
 }  # fmt: skip
 

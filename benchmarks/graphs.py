@@ -29,6 +29,7 @@ ANY, RIGHT = "any answers, as many tokens", "right answers to any prompts, as ma
 KL, FULL = "objective divergence.forward", "a student as large as the teacher, the same rows, as many steps"
 OWN = "any of its own answers, as many tokens"
 SOFT, LABELS = "labels and the teacher's distribution", "the labels alone"
+ALONE = "cross-entropy alone"
 IOU = "percent intersection over union"
 # A graph is `recipes/<name>.yaml`.
 # fmt: off
@@ -240,6 +241,36 @@ GRAPHS = {
               "bandit", "random", "any answers of the teacher, five times the tokens"),
         Claim("survey: self-knowledge", "scorer verifier.correct", "A round on its own right answers teaches more.",
               "self", "plain", OWN),
+    ),
+    "features": (
+        Claim("DHO", "builder heads.add", "Of words with wrong labels, a head for labels and one for the teacher help.",
+              "dho", "kd", f"one head, {SOFT}"),
+        Claim("LELP", "objective targets.distribution", "Two kinds of each class of words teach more than the classes.",
+              "lelp", "kd", SOFT),
+        Claim("ND", "objective feature.nd", "A state that turns to the mean of its class teaches beside it.",
+              "nd", "kd", SOFT),
+        Claim("similarity-preserving KD", "objective relation.gram", "How words lie to each other teaches beside it.",
+              "gram", "kd", SOFT),
+    ),
+    "across_tokenizers": (
+        Claim("GOLD", "objective across.gold", "A teacher of other tokens teaches beside cross-entropy.",
+              "gold", "sft", ALONE),
+        Claim("ULD", "objective across.uld", "Sorted probabilities of a teacher of other tokens teach beside it.",
+              "uld", "sft", ALONE),
+        Claim("InfiGFusion", "objective graph.on_logits", "Which logits rise together teaches beside that.",
+              "fused", "uld", "cross-entropy and ULD"),
+    ),
+    "objectives": (
+        Claim("AdaSPEC", "objective tokens.adaspec", "Tokens that a distilled student learnt teach more than all.",
+              "adaspec", "forward", "forward KL on all tokens"),
+        Claim("TSD-KD", "objective tokens.gated", "A gate, candidates in order and less entropy teach more.",
+              "tsd", "forward", "forward KL"),
+        Claim("Talking Models", "objective exchange.messages", "Messages to the teacher and back teach beside it.",
+              "messages", "sft", ALONE),
+        Claim("IPO", "objective pairs.ipo", "Right answers against wrong ones teach more than the right ones.",
+              "ipo", "more", "cross-entropy on the right ones, as many passes"),
+        Claim("ADPO", "objective listwise.adpo", "Answers as a list teach more than the right ones.",
+              "adpo", "more", "cross-entropy on the right ones, as many passes"),
     ),
     "graphs": (
         Claim("GLNN", "objective divergence.forward", "An MLP learns of a graph from what a GCN says of its nodes.",

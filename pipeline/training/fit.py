@@ -45,7 +45,7 @@ from pipeline.training.places import places
 from pipeline.training.proof import told
 from pipeline.training.recipe import HeldOut, StudentParams
 from pipeline.training.reporters import missing, reports
-from pipeline.training.rows import Rows
+from pipeline.training.rows import Rows, by_answer
 from pipeline.training.shadow import Shadow
 from pipeline.training.terms import Term
 from pipeline.training.watch import RIGHT, Watch
@@ -167,7 +167,11 @@ def trainer_of(
                 if term in turn.terms:
                     turn.trains = (*turn.trains, f"{OWN}{number}")
     feed = None if params.feed is None else params.feed.use.build()
-    draws = None if feed is None else _Sampler(parts["student"], fixed.get("teacher"), student, how).draw
+    draws = None
+    if feed is not None:
+        # An earlier answer has no reward, so an objective that reads one learns from the last.
+        every = not any("reward_B" in term.reads for term in terms)
+        draws = _Sampler(parts["student"], fixed.get("teacher"), student, how, every).draw
     across = None
     if texts is not None and teacher is not None:
         across = Across(rows, texts, student / "tokenizer", teacher / "tokenizer", networks["teacher"])
@@ -265,11 +269,13 @@ def _widths(
 class _Sampler:
     """The student of the moment as a backend: what feeds draw from."""
 
-    def __init__(self, net: nn.Module, teacher: nn.Module | None, student: Path, how: How) -> None:
+    def __init__(self, net: nn.Module, teacher: nn.Module | None, student: Path, how: How, every: bool = False) -> None:
         self.net, self.teacher, self.how, self.chat = net, teacher, how, Chat(student / "tokenizer")
+        self.every = every
 
     def draw(self, step: Step, seed: int, rows: pa.Table, curve: Sequence[Mapping[str, float]]) -> Draw:
         """What a feed may use at one step."""
+        rows = by_answer(rows, self.every)
         return Draw(step, seed, rows, self._sample, lambda row, tokens: self._reward(rows, row, tokens), curve)
 
     def _sample(

@@ -277,7 +277,9 @@ class Trainer:
         seeded(ids.seed_of(recipe.seed, "step", step.number))
         rows = self._rows_at(order, step.number)
         if self.feed is not None and self.draws is not None and isinstance(rows, pa.Table):
-            rows = self.feed(self.draws(step, recipe.seed, rows, curve))
+            draw = self.draws(step, recipe.seed, rows, curve)
+            made = self.feed(draw)
+            rows = rows if made is draw.rows else made
         loss, totals = self._losses(turn, turn.terms, step, rows)
         rate, norms = rate_at(recipe, step), []
         for name in turn.trains:

@@ -314,7 +314,6 @@ class StudentParams(Recipe):
             live_one: str = self.teacher  # type: ignore[attr-defined]
             teachers |= graph.terms(graph.told(plan), [live_one])
         texts += graph.forbidden(teachers)
-        texts += self._lacks_one_answer(plan)
         if self.adapter is not None and self.adapter.base is not None and network.name != CAUSAL:
             texts.append(f"adapter.base: {self.student} is a {network.name}, and four bits are for a language model")
         if self.feed and stored and not self.feed.use.method.traits.get("keeps_signals", False):
@@ -349,18 +348,6 @@ class StudentParams(Recipe):
         if across and self.feed is not None:
             return [f"{self.feed.use.name} draws rows that {across[0]} has no text of: leave `feed` out"]
         return [] if across or named is None else ["texts: no objective reads them; leave it out"]
-
-    def _lacks_one_answer(self, plan: Plan) -> list[str]:
-        """What is made of the last answer alone, where every answer of a conversation is trained on."""
-        every = [p.name for p in plan.of("pack") if p.name in self.of.split("/")[1:2] and p.params.answers == "every"]  # type: ignore[attr-defined]
-        uses: list[Use[Any]] = [
-            *([self.feed.use] if self.feed else []),
-            *(t.use for t in self.terms() if "across" in t.use.method.traits),
-        ]
-        return [
-            f"{uses[0].name} takes a conversation by its last answer: let pack.{name} say `answers: last`"
-            for name in (every if uses else [])
-        ]
 
     def _is_control(self, other: StageParams) -> bool:
         """Whether another entry is this one in random order."""

@@ -324,6 +324,7 @@ REMEMBERS = {
         {"use": "schedule.taid", "against": "teacher", "rate": 0.2},
         {"use": "schedule.ps_kd", "against": "shadow"},
         {"use": "feature.hidden", "against": "teacher"},
+        {"use": "schedule.tgeo", "against": "teacher", "weight": 0.1},
     ],
     "shadow": {"every": "epoch", "decay": 0},
     "feed": {"use": "rollout.on_policy", "share": 0.3, "max_tokens": 6},

@@ -178,7 +178,7 @@ def write_part(table: Table, folder: Path, part: int, batches: Iterable[pa.Recor
 def _parts_of(batch: pa.RecordBatch, parts: int) -> pa.Array:
     if parts == 1 or "prompt_id" not in batch.schema.names:
         return pa.array(np.zeros(len(batch), np.int32))
-    return pa.array([ids.part_of(prompt, parts) for prompt in batch["prompt_id"].to_pylist()], pa.int32())
+    return pa.array(ids.parts_of(batch["prompt_id"], parts), pa.int32())
 
 
 def _by_part(pieces: Iterable[pa.Table]) -> Iterator[tuple[int, pa.Table]]:

@@ -60,7 +60,6 @@ def test_rows_that_fit_no_memory_have_the_bytes_of_those_that_do(
     rows = random.Random(0).sample(scores(count), count)
     for run in (count, 37):
         monkeypatch.setattr(sorting, "RUN_ROWS", run)
-        monkeypatch.setattr(sorting, "BATCH_ROWS", 5)
         assert parquet.write(SCORES, tmp_path / str(run), parts, cut(rows, 20)) == count
     for part in range(parts):
         here = [row for row in rows if ids.part_of(row["prompt_id"], parts) == part]

@@ -7,12 +7,28 @@ instance's identity.
 from __future__ import annotations
 
 import os
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ByteSize, ConfigDict, Field, PositiveFloat, PositiveInt, WithJsonSchema
+from pydantic import (
+    BaseModel,
+    ByteSize,
+    ConfigDict,
+    Field,
+    GetJsonSchemaHandler,
+    PositiveFloat,
+    PositiveInt,
+    WithJsonSchema,
+    model_validator,
+)
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema
 
 from pipeline.bounded import Limits
+from pipeline.core.methods import Use, available
+from pipeline.core.warm import THREADS
 
+SHORT = {"inline": "local.inline", "processes": "local.processes"}
 Bytes = Annotated[ByteSize, WithJsonSchema({"type": ["string", "integer"]})]
 
 
@@ -57,6 +73,28 @@ class Endpoint(BaseModel):
     batch: Batch | None = None
 
 
+class Executing(Use[Any]):
+    """Who works on parts: an executor, whose type stands in a room above this one. `inline` and `processes` are short
+    for the methods of this machine."""
+
+    @classmethod
+    def kind(cls) -> str:
+        """The kind of the methods that may be named here."""
+        return "executor"
+
+    @model_validator(mode="before")
+    @classmethod
+    def _long(cls, given: Any) -> Any:
+        if isinstance(given, Mapping) and given.get("use") in SHORT:
+            return {**given, "use": SHORT[given["use"]]}
+        return SHORT.get(given, given) if isinstance(given, str) else given
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        names = {"enum": [*SHORT, *available(cls.kind())]}
+        return {"anyOf": [names, {"type": "object", "properties": {"use": names}, "required": ["use"]}]}
+
+
 class RunSettings(BaseModel):
     """The section `run:` of `params.yaml`.
 
@@ -65,7 +103,7 @@ class RunSettings(BaseModel):
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
-    executor: Literal["inline", "processes"] = "inline"
+    executor: Executing = Field(default="inline", validate_default=True)
     workers: int = Field(default=1, ge=1, le=1024)
     threads: int = Field(default=1, ge=1, le=1024)
     batch_rows: PositiveInt = 512
@@ -85,5 +123,5 @@ class RunSettings(BaseModel):
 
 def limit_threads(threads: int) -> None:
     """Bound every numerical library's threads, before any is loaded."""
-    for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "POLARS_MAX_THREADS"):
+    for variable in THREADS:
         os.environ.setdefault(variable, str(threads))

@@ -32,6 +32,8 @@ ROW_GROUP = 50_000
 # Rows that are read together, and those that a scorer is given together.
 BATCH, MANY = 8192, 1 << 20
 UNREADABLE = (OSError, KeyError, pa.ArrowInvalid)
+# The names of a table's parts.
+PARTS = "part-*.parquet"
 # Columns of numbers that are mostly small (`compact.py`).
 SPLIT = ("topk_gaps", "topk_steps")
 # The part of a row, while rows of all parts are sorted together.
@@ -59,7 +61,7 @@ class Scan:
 
     @cached_property
     def parts(self) -> int:
-        counts = {folder: len(list(folder.glob("part-*.parquet"))) for folder in self.folders}
+        counts = {folder: len(list(folder.glob(PARTS))) for folder in self.folders}
         if len(set(counts.values())) > 1:
             raise Refused(
                 f"tables of {self.table.name} have different numbers of parts: "
@@ -121,7 +123,7 @@ class Scan:
         return self.read(columns).to_pylist()
 
     def count(self) -> int:
-        return sum(_read_metadata(file).num_rows for file in self.files)
+        return sum(map(rows_of, self.files))
 
 
 def _read(file: Path, schema: pa.Schema) -> pa.Table:
@@ -133,9 +135,10 @@ def _read(file: Path, schema: pa.Schema) -> pa.Table:
         raise _unreadable(file, error) from error
 
 
-def _read_metadata(file: Path) -> pq.FileMetaData:
+def rows_of(file: Path) -> int:
+    """The number of rows of a part, by its footer."""
     try:
-        return pq.read_metadata(file)
+        return pq.read_metadata(file).num_rows
     except UNREADABLE as error:
         raise _unreadable(file, error) from error
 

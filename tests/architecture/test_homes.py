@@ -20,7 +20,7 @@ ROOMS = (
     "tables", "core", "kinds", "text", "model", "memo", "gateway",
     "origins", "builders", "sources", "verifiers", "backends", "rules", "operators", "scorers", "readers", "judges",
     "retrievers", "mixtures", "selectors", "transforms", "objectives", "networks", "augmentations", "feeds",
-    "evaluators", "exporters",
+    "evaluators", "exporters", "executors",
     "asking", "training", "checking", "report", "laws", "stages", "plan", "viewing", "commands",
 )  # fmt: skip
 # File of a room -> the test below tests/ that covers it, where that is not tests/<room>/test_<file>.py.
@@ -51,6 +51,8 @@ COVERED = {
     "core/graph.py": "plan/test_identities.py",
     "core/settings.py": "core/test_run.py",
     "core/stage.py": "core/test_driver.py",
+    "core/parts.py": "core/test_driver.py",
+    "executors/local.py": "laws/test_executors.py",
     "gateway/batch_state.py": "gateway/test_batch.py",
     "gateway/completions.py": "backends/test_http_answers.py",
     "gateway/connection.py": "backends/test_http.py",

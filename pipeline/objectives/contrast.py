@@ -28,7 +28,7 @@ def nce(*, tap: Tap = "last", teacher_tap: TeacherTap = "last", temperature: Pos
     product with a projection of the student's, both of length 1, over the temperature. The projection is trained too.
 
     Paper: van den Oord et al. 2018 (InfoNCE, arXiv 1807.03748); Sautier et al. 2022 (SLidR, arXiv 2203.16258).
-    Differs: places are not pooled by region before, as SLidR's are.
+    Differs: pooling by region is the network's (`points.scene`); the teacher's states are not projected.
     """
     return Nce(tap, teacher_tap, temperature)
 

@@ -190,6 +190,7 @@ COVERED = {
     "origins/graph.py": "sources/test_graphs.py",
     "tables/graphs.py": "sources/test_graphs.py",
     "model/nets.py": "laws/test_networks.py",
+    "model/scenes.py": "laws/test_networks.py",
     "objectives/exits.py": "golden/test_objectives_build.py",
     "objectives/targets.py": "golden/test_objectives_build.py",
     "objectives/preference.py": "golden/test_objectives.py",

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 import transformers
 
-from pipeline.model import nets
+from pipeline.model import nets, scenes
 
 VOCABULARY = 24
 NAMES = ("example_id", "prompt_id", "token_ids", "spans", "weight")
@@ -131,6 +131,10 @@ def words() -> torch.nn.Module:
 
 def pointnet() -> torch.nn.Module:
     return nets.Cloud(nets.CloudConfig(widths=(12, 16), num_labels=3)).eval()
+
+
+def surroundings() -> torch.nn.Module:
+    return scenes.Surroundings(scenes.SurroundingsConfig(widths=(16, 16), neighbours=3, num_labels=3)).eval()
 
 
 def denoiser() -> torch.nn.Module:

@@ -40,6 +40,7 @@ from tests.laws.models import (
     pointnet,
     points,
     segformer,
+    surroundings,
     vit,
     words,
 )
@@ -157,6 +158,22 @@ def pointed(*seeds: int) -> pa.Table:
     return dense(seeds, 0, lambda i: {"image": speckled(seeds[i], 4), "parts": parts[i]})
 
 
+def scanned(*lengths: int) -> pa.Table:
+    """Scenes of so many points and a picture of 8 x 8 in four areas, of which the places are those with points; a scene
+    of nine is without areas, so that every point of it is a place. The last place is unknown."""
+    made = []
+    for i, length in enumerate(lengths):
+        dice = np.random.default_rng(length)
+        pixel = dice.integers(0, 64, length).astype(np.int32)
+        areas = (np.arange(64).reshape(8, 8) // 16).astype(np.int32)
+        shown = {"points": dice.standard_normal((length, 3)).astype(np.float32), "image": speckled(length, 8)}
+        shown |= {"pixel": pixel} | ({} if length == 9 else {"areas": areas})
+        count = length if length == 9 else len(set(areas.flatten()[pixel]))
+        known = {"token_ids": [*(t % 3 for t in range(count - 1)), -1], "spans": [{"start": 0, "end": count}]}
+        made.append({"example_id": str(i), "prompt_id": str(i), "weight": 1.0 + i, **known, "inputs": cell(shown)})
+    return pa.Table.from_pylist(made, pa.schema([EXAMPLES.schema.field(name) for name in (*NAMES, "inputs")]))
+
+
 def speckled(seed: int, size: int) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, 256, (size, size, 3)).astype(np.uint8)
 
@@ -243,6 +260,34 @@ def cloud_logits(model: Any, row: dict[str, Any]) -> torch.Tensor:
     return model(points, torch.ones(points.shape[:2], dtype=torch.bool))
 
 
+def by_area(said: torch.Tensor, at: torch.Tensor, shown: Mapping[str, Any]) -> torch.Tensor:
+    """The mean of what is said of pixels `at`, for each area with points, or that of each by itself."""
+    if "areas" not in shown:
+        return said
+    areas = torch.from_numpy(np.array(shown["areas"])).flatten().long()
+    own = areas[torch.from_numpy(np.array(shown["pixel"])).long()].unique()
+    return torch.stack([said[areas[at] == area].mean(0) for area in own])
+
+
+def scene_logits(model: Any, row: dict[str, Any]) -> torch.Tensor:
+    """Point by point, by its nearest."""
+    shown = arrays(row["inputs"])
+    points, seen = (torch.from_numpy(np.array(shown["points"])) for _ in range(2))
+    near = torch.cdist(points, points).argsort(1)[:, : model.config.neighbours]
+    for layer in model.layers:
+        told = [torch.stack([torch.cat([seen[i], seen[j] - seen[i]]) for j in near[i]]) for i in range(len(points))]
+        seen = torch.stack([layer.layer(each).relu().amax(0) for each in told])
+    return by_area(model.classifier(seen), torch.from_numpy(np.array(shown["pixel"])).long(), shown)
+
+
+def camera_logits(model: Any, row: dict[str, Any]) -> torch.Tensor:
+    """Of all pixels of an area, or of the one where a point is seen."""
+    shown = arrays(row["inputs"])
+    said = picture_logits(model, row)[0].flatten(1).T
+    pixel = torch.from_numpy(np.array(shown["pixel"])).long()
+    return by_area(said, torch.arange(64), shown) if "areas" in shown else said[pixel]
+
+
 def samples(model: Any, row: dict[str, Any]) -> torch.Tensor:
     """What it makes in one step."""
     given = torch.from_numpy(np.array(arrays(row["inputs"])["noise"]))
@@ -285,6 +330,8 @@ CASES = [
     Case("graph.nodes", gcn, linked, node_logits, "layers.1"),
     Case("graph.nodes", mlp, linked, node_logits, "layers.1"),
     Case("points.cloud", pointnet, clouds, cloud_logits, "layers.1"),
+    Case("points.scene", surroundings, scanned, scene_logits, "layers.0"),
+    Case("points.scene", pixelwise, scanned, camera_logits, "blocks.1.0"),
     Case("points.denoiser", denoiser, noise, samples, "layers.1"),
     Case("images.denoiser", painter, grain, samples, "layers.1"),
 ]

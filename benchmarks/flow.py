@@ -3,8 +3,8 @@
     make bench-flow                                       # a quarter of an hour
     PYTHONPATH=. python benchmarks/flow.py --share 0.1 --out /tmp/try.json
 
-The graph is the default one, or one with a share of its rows; both begin from an empty copy of it, with the warm parent of
-`make repro` and one instance at a time. Counted is every process that a command starts, Prefect's own server too.
+The graph is the default one, or one with a share of its rows; both begin from an empty copy of it, with the warm parent
+of `make repro` and one instance at a time. Counted is every process that a command starts, Prefect's own server too.
 """
 
 from __future__ import annotations

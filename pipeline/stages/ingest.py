@@ -126,7 +126,7 @@ def ingest(params: Params, notes: dict, name: str, data: Path, out: Path, how: H
 
         def prompts() -> Iterator[pa.RecordBatch]:
             nonlocal good
-            for rows in batched(_good(params.use.build(), intake, bad), BATCH):
+            for rows in batched(_good(iter(params.use.build()), intake, bad), BATCH):
                 good += len(rows)
                 verifiers.update(row["verifier"] for row in rows if row["verifier"])
                 name_groups(rows)

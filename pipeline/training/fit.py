@@ -241,6 +241,7 @@ def turn_of(turn: object, params: StudentParams, live: bool) -> Turn:
                 reference=term.reference,
                 head=term.head,
                 where=where,
+                still=term.still,
                 name=term.use.name,
             )
         )

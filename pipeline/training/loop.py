@@ -33,10 +33,10 @@ from pipeline.training.optimizers import optimizer_for
 from pipeline.training.order import Order
 from pipeline.training.places import Places, places
 from pipeline.training.recipe import Recipe
-from pipeline.training.reduce import Sums, over_ranks
+from pipeline.training.reduce import Sums, items, over_ranks
 from pipeline.training.rows import Rows
 from pipeline.training.shadow import Shadow
-from pipeline.training.terms import Role, Term, items, loss_of
+from pipeline.training.terms import Role, Term, loss_of
 from pipeline.training.watch import LOSS, Watch
 
 # The share of its rate that the last step has.

@@ -125,7 +125,8 @@ class Term(Choice):
 
     `against` unset is the shadow if there is one, else the live teacher, else the stored signals; `start` is the
     student as it began. `reference` is the second model of an objective that reads one. `where` unset is `labelled` for
-    an objective that reads targets and no others, else `all`.
+    an objective that reads targets and no others, else `all`. With `still` the states that the head is given do not
+    move for it: the head learns, and what makes its states does not.
     """
 
     weight: float = 1.0
@@ -135,6 +136,7 @@ class Term(Choice):
     reference: str | None = None
     head: str = "main"
     where: Literal["labelled", "unlabelled", "all"] | None = None
+    still: bool = False
 
 
 class Turn(Choice):

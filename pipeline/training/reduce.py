@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 import torch
@@ -68,3 +68,12 @@ def over_ranks(local: float) -> float:
 
 def _weighted(loss: Loss) -> torch.Tensor:
     return (loss.value_N * loss.weight_N).sum()
+
+
+def items(counts: Iterable[Mapping[str, int]]) -> dict[str, int]:
+    """The items of several micro-batches, by unit."""
+    total: dict[str, int] = {}
+    for some in counts:
+        for unit, count in some.items():
+            total[unit] = total.get(unit, 0) + count
+    return total

@@ -36,12 +36,19 @@ class How:
         self.told = False
         self._bar: Bar | None = None
         self._process = os.getpid()
+        self._speaks = True
+
+    def taken_over(self, *, speaks: bool) -> None:
+        """Go on in this process, forked from the one that began: as the one that speaks, or in silence."""
+        self._process, self._speaks = os.getpid(), speaks
 
     def progress(self, done: int, total: int, note: object = "") -> None:
         """Say how far the work is: on a terminal by a bar, elsewhere by a line, at most every five seconds.
 
         Only then is the note made a text.
         """
+        if not self._speaks:
+            return
         now = time.monotonic()
         if self._begun is None or self._begun[2] != total or self._begun[1] > done:
             self._begun = (now, done, total)
@@ -71,7 +78,8 @@ class How:
             self._bar = None
 
     def say(self, text: str) -> None:
-        print(f"{self.label}: {text}", file=sys.stderr, flush=True)
+        if self._speaks:
+            print(f"{self.label}: {text}", file=sys.stderr, flush=True)
 
 
 def run_parts(work: Callable[[int], int], parts: int, settings: RunSettings, imports: Sequence[str]) -> Iterator[int]:

@@ -35,6 +35,7 @@ from tests.laws.models import (
     llava,
     mlp,
     painter,
+    pair,
     patched,
     pixelwise,
     pointnet,
@@ -174,6 +175,12 @@ def scanned(*lengths: int) -> pa.Table:
     return pa.Table.from_pylist(made, pa.schema([EXAMPLES.schema.field(name) for name in (*NAMES, "inputs")]))
 
 
+def two_vectors(*seeds: int) -> pa.Table:
+    """Vectors of 3 and 5 numbers, each pair with one of three classes; the last is unknown."""
+    drawn = (np.random.default_rng(seed).standard_normal(8).astype(np.float32) for seed in seeds)
+    return classed([{"one": vector[:3], "other": vector[3:]} for vector in drawn])
+
+
 def speckled(seed: int, size: int) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, 256, (size, size, 3)).astype(np.uint8)
 
@@ -288,6 +295,14 @@ def camera_logits(model: Any, row: dict[str, Any]) -> torch.Tensor:
     return by_area(said, torch.arange(64), shown) if "areas" in shown else said[pixel]
 
 
+def pair_logits(model: Any, row: dict[str, Any]) -> torch.Tensor:
+    """By the weights."""
+    one, other = (torch.from_numpy(np.array(arrays(row["inputs"])[name])) for name in ("one", "other"))
+    told, (scale, shift) = model.other.layer(other), model.other.moves(other).chunk(2)
+    plain = (told - told.mean()) / (told.var(correction=0) + 1e-5).sqrt()
+    return model.classifier((model.one(one) + plain * (1 + scale) + shift) / 2)[None]
+
+
 def samples(model: Any, row: dict[str, Any]) -> torch.Tensor:
     """What it makes in one step."""
     given = torch.from_numpy(np.array(arrays(row["inputs"])["noise"]))
@@ -332,6 +347,7 @@ CASES = [
     Case("points.cloud", pointnet, clouds, cloud_logits, "layers.1"),
     Case("points.scene", surroundings, scanned, scene_logits, "layers.0"),
     Case("points.scene", pixelwise, scanned, camera_logits, "blocks.1.0"),
+    Case("pairs.encoder", pair, two_vectors, pair_logits, "other"),
     Case("points.denoiser", denoiser, noise, samples, "layers.1"),
     Case("images.denoiser", painter, grain, samples, "layers.1"),
 ]

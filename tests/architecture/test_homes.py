@@ -105,7 +105,6 @@ COVERED = {
     "plan/pin.py": "commands/test_new.py",
     "plan/status.py": "e2e/test_commands.py",
     "readers/likelihood.py": "e2e/test_graph.py",
-    "report/arms.py": "stages/test_report.py",
     "report/curves.py": "stages/test_report.py",
     "report/facts.py": "stages/test_report.py",
     "report/made.py": "stages/test_report.py",

@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ByteSize, ConfigDict, Field, PositiveFloat, PositiveInt, WithJsonSchema
 
-from pipeline.bounded import Limits
+from pipeline.bounded import HELD, Limits, machine_memory
 
 Bytes = Annotated[ByteSize, WithJsonSchema({"type": ["string", "integer"]})]
 
@@ -61,7 +61,8 @@ class RunSettings(BaseModel):
     """The section `run:` of `params.yaml`.
 
     `query_s` and `query_memory` (a text such as `8GB`, or bytes) are what one text of SQL may take: of `query`, of a
-    rule such as `where`, of a rule that `plan` checks. `reporters` are tools that a training writes its curve for.
+    rule such as `where`, of a rule that `plan` checks. `memory`, such a text or a share of the machine's, is what
+    SQL over tables holds before it puts rows on the disk. `reporters` are tools that a training writes its curve for.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -74,13 +75,15 @@ class RunSettings(BaseModel):
     reporters: tuple[Literal["tensorboard", "wandb", "mlflow"], ...] = ()
     query_s: PositiveFloat = Field(default=300.0, allow_inf_nan=False)
     query_memory: Bytes = Field(default=ByteSize(5_000_000_000), ge=200_000_000)
+    memory: Annotated[float, Field(gt=0, le=1)] | Annotated[Bytes, Field(ge=100_000_000)] = ByteSize(HELD)
     vllm: Vllm = Vllm()
     endpoints: dict[str, Endpoint] = {}
 
     @property
     def query(self) -> Limits:
         """What one text of SQL may take."""
-        return Limits(self.query_s, int(self.query_memory))
+        held = self.memory if isinstance(self.memory, ByteSize) else self.memory * machine_memory()
+        return Limits(self.query_s, int(self.query_memory), int(held))
 
 
 def limit_threads(threads: int) -> None:

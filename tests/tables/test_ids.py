@@ -120,3 +120,11 @@ def test_draws_do_not_depend_on_order_or_company() -> None:
     assert (ids.draws(17, "select", ids.names(pa.array(keys))) == values).all()
     assert not np.isin(ids.draws(18, "select", keys), values).any()
     assert values.min() >= 0 and values.max() < 1 and abs(values.mean() - 0.5) < 0.1
+
+
+def test_ranks_are_those_of_numpy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ids, "SOME", 7)
+    for kinds in (1, 3, 400):
+        names = np.array([ids.digest(i * i % kinds).encode() for i in range(300)])
+        assert ids.ranks(names).tolist() == np.unique(names, return_inverse=True)[1].tolist()
+    assert ids.ranks(names[:0]).tolist() == []

@@ -64,6 +64,7 @@ GROUPS = (
     "memorised",
     "exchange",
     "ratio",
+    "seeing",
     "architectures",
 )
 SEEDS = tuple(range(101, 109))

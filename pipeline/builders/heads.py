@@ -94,7 +94,8 @@ def unit(*, head: Name, outcomes: PositiveInt | None = None) -> Builder:
 
     Paper: Asadi et al. 2023 (prototype-sample relation distillation, arXiv 2303.14771): with a head for each task,
     `divergence.forward` at the old ones against the model before is its relation term.
-    Differs: a head learns by an objective of its own, where theirs is the cosine to the state, which stands still.
+    Differs: with `still: true` a head learns of states that do not move for it, as theirs does, but by any objective,
+    such as cross-entropy, where theirs is the cosine.
     """
 
     def make(base: Path, donor: Path, out: Path, seed: int) -> Card:

@@ -19,6 +19,7 @@ from transformers import PretrainedConfig, PreTrainedModel
 
 from pipeline.model.load import positions
 from pipeline.model.noising import along, signal, spread
+from pipeline.model.pairs import Pair
 from pipeline.model.scenes import Surroundings
 
 GROUPS = 4
@@ -455,7 +456,7 @@ class Pointwise(nn.Module):
 
 OURS: dict[str, type[PreTrainedModel]] = {
     each.config_class.model_type: each
-    for each in (Conv, Nodes, Map, Denoiser, Canvas, Cloud, Surroundings, Patches, Described, Letters, Fused)
+    for each in (Conv, Nodes, Map, Denoiser, Canvas, Cloud, Surroundings, Pair, Patches, Described, Letters, Fused)
 }
 
 # Those that need a library more, by name.

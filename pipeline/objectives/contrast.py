@@ -50,6 +50,32 @@ class Nce:
         return Loss(-log_p_NN.diagonal(), view.weight_N)
 
 
+@objective(reads=("features", "weight_N"), item="place", teacher="none", alone=False, divergence=False)
+def sides(*, tap: Tap, other: Tap, temperature: PositiveFloat = 0.07) -> Objective:
+    """How little two taps of the student find each other: the mean of the cross-entropies of the `other` tap of a place
+    among those of all places of the step, given its `tap`, and the other way round, by the inner product of states of
+    length 1 over the temperature.
+
+    Paper: Radford et al. 2021 (CLIP, arXiv 2103.00020), figure 3; PRORec 2025 (arXiv 2502.06269), collaborative and
+    semantic vectors of an item.
+    Differs: the temperature is not learnt.
+    """
+    return Sides(tap, other, temperature)
+
+
+class Sides:
+    """See `sides`."""
+
+    def __init__(self, tap: str, other: str, temperature: float) -> None:
+        self.taps, self.temperature = (tap, other), temperature
+
+    def __call__(self, view: View) -> Loss:
+        one_ND, other_ND = (_unit(view.features[tap]) for tap in self.taps)
+        near_NN = one_ND @ other_ND.T / self.temperature
+        found_N = near_NN.log_softmax(1).diagonal() + near_NN.log_softmax(0).diagonal()
+        return Loss(-found_N / 2, view.weight_N)
+
+
 @objective(
     reads=("features", "target_N", "own", "weight_N"), item="place", teacher="none", alone=False, divergence=False
 )

@@ -125,7 +125,8 @@ class Term(Choice):
 
     `against` unset is the shadow if there is one, else the live teacher, else the stored signals; `start` is the
     student as it began. `reference` is the second model of an objective that reads one. `where` unset is `labelled` for
-    an objective that reads targets and no others, else `all`.
+    an objective that reads targets and no others, else `all`. With `still` the states that the head is given do not
+    move for it: the head learns, and what makes its states does not.
     """
 
     weight: float = 1.0
@@ -135,6 +136,7 @@ class Term(Choice):
     reference: str | None = None
     head: str = "main"
     where: Literal["labelled", "unlabelled", "all"] | None = None
+    still: bool = False
 
 
 class Turn(Choice):
@@ -309,6 +311,7 @@ class StudentParams(Recipe):
                 "pacing: there is no entry like this one without it, which tells what the order does; add one that "
                 "differs in nothing else"
             )
+        texts += self.undivided(plan.settings.ranks)
         teachers = graph.teachers_of(graph.told(plan), self.of)
         if live:
             live_one: str = self.teacher  # type: ignore[attr-defined]
@@ -336,6 +339,20 @@ class StudentParams(Recipe):
                 f"{self.feed.use.name} samples with a teacher, and there is none: move the entry to `distill:`"
             )
         return texts
+
+    def undivided(self, ranks: int) -> list[str]:
+        """What of it several ranks cannot do as one process does."""
+        if ranks == 1:
+            return []
+        found = [f"{self.feed.use.name} draws rows from the student as it learns"] if self.feed else []
+        found += [f"{use.name} makes others of rows that stand together" for use in self.augment]
+        for term in self.terms():
+            traits, name = term.use.method.traits, term.use.name
+            if traits.get("whole") or not (traits.get("alone", True) or traits["item"] == "set"):
+                found.append(f"{name} holds all rows of a step against each other")
+            elif "networks" in traits["reads"]:
+                found.append(f"{name} draws what it plays with for rows that stand together")
+        return [f"{text}, so one process has to do it: write `run: {{ranks: 1}}`" for text in found]
 
     def _lacks_texts(self, live: bool) -> list[str]:
         """What is amiss with `texts`, which is for objectives across tokenizers and for no other."""

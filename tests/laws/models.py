@@ -7,7 +7,7 @@ from typing import Any
 import torch
 import transformers
 
-from pipeline.model import nets, scenes
+from pipeline.model import nets, pairs, scenes
 
 VOCABULARY = 24
 NAMES = ("example_id", "prompt_id", "token_ids", "spans", "weight")
@@ -135,6 +135,10 @@ def pointnet() -> torch.nn.Module:
 
 def surroundings() -> torch.nn.Module:
     return scenes.Surroundings(scenes.SurroundingsConfig(widths=(16, 16), neighbours=3, num_labels=3)).eval()
+
+
+def pair() -> torch.nn.Module:
+    return pairs.Pair(pairs.PairConfig((3, 5), 16, num_labels=3)).eval()
 
 
 def denoiser() -> torch.nn.Module:

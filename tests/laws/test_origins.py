@@ -38,6 +38,7 @@ ARGUMENTS: dict[str, list[dict[str, Any]]] = {
     "points.canvas": [{"samples": 4, "seed": 1}],
     "diffusion.pictures": [{"size": [4, 4], "width": 8, "layers": 1, "seed": 1}],
     "points.pointnet": [{"outcomes": ["b", "a"], "widths": [4], "seed": 1}],
+    "pairs.encoder": [{"outcomes": ["b", "a"], "numbers": [3, 5], "seed": 1}],
     "points.surroundings": [{**PICTURES, "widths": [4]}],
     "points.camera": [{**PICTURES, "widths": [4, 8]}],
     "vision.conv": [{**PICTURES, "widths": [4, 8]}],

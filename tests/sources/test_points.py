@@ -196,9 +196,9 @@ def test_a_scene_has_a_place_for_every_area_with_points() -> None:
 
 @pytest.mark.parametrize(("changed", "said"), [
     ({"points": CLOUDS[0][:3, :2]}, "points of 2 numbers, and the model reads 3"),
-    ({"points": None}, "is about pixel, image, areas, and a network of scenes needs an input called 'points'"),
+    ({"points": None}, "is about areas, image, pixel, and a network of scenes needs an input called 'points'"),
     ({"pixel": None}, "has 'areas', and no input 'pixel'"),
-    ({"pixel": np.array([0, 8, 1], np.int32)}, "a point in no pixel of its picture of 2 x 4"),
+    ({"pixel": np.array([0, 8, 1], np.int32)}, "a point that is seen in no pixel of a picture of 2 x 4"),
     ({"pixel": np.array([0, 1], np.int32)}, r"'pixel' that is not \[3\] whole numbers"),
     ({"areas": np.zeros((4, 2), np.int32)}, r"'areas' that is not \[2, 4\] whole numbers"),
     ({"areas": np.zeros((2, 4), np.float32)}, r"'areas' that is not \[2, 4\] whole numbers"),

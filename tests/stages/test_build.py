@@ -148,6 +148,19 @@ def test_rows_of_a_head_of_prototypes_keep_length_1(data: Path) -> None:
     assert [p.requires_grad for p in after["kd"].parameters()] == [False, True]
 
 
+@pytest.mark.parametrize("use", ["supervised.cross_entropy", "feature.trajectory"])
+def test_for_a_term_that_is_still_the_head_learns_and_the_model_does_not(data: Path, use: str) -> None:
+    """In chunks or at once; without the word the model moves."""
+    build(data, "two", "base", "base", use="heads.add", head="kd")
+    for name in ("still", "free"):
+        trained(data, name, "two", {"use": use, "head": "kd", "still": name == "still"}, epochs=2)
+    begun, kept, moved = (load_file(data / f"models/{name}/model.safetensors") for name in ("two", "still", "free"))
+    assert all(torch.equal(begun[name], kept[name]) for name in begun)
+    assert any(not torch.equal(begun[name], moved[name]) for name in begun)
+    before, after = (load_file(data / f"models/{name}/heads/heads.safetensors") for name in ("two", "still"))
+    assert not torch.equal(before["kd.weight"], after["kd.weight"])
+
+
 def test_a_head_learns_beside_low_rank_adapters(data: Path) -> None:
     made = build(data, "two", "base", "base", use="heads.add", head="kd")
     taught = trained(data, "taught", "two", KD, adapter={"rank": 2, "alpha": 4.0})

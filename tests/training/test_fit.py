@@ -110,6 +110,7 @@ def kd(
     code: str = "code",
     steps: int = 200,
     reporters: tuple[str, ...] = (),
+    ranks: int = 1,
     **changed: object,
 ) -> Path:
     given = {
@@ -120,7 +121,7 @@ def kd(
     if stage == "distill":
         inputs["teacher"] = ("models/teacher",)
         given["teacher"] = "teacher"
-    return run(data, stage, name, given, inputs, code, checkpoint_steps=steps, reporters=reporters)
+    return run(data, stage, name, given, inputs, code, checkpoint_steps=steps, reporters=reporters, ranks=ranks)
 
 
 def test_stored_signals_of_the_whole_vocabulary_are_the_live_teacher(data: Path) -> None:

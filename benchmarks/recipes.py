@@ -65,6 +65,7 @@ GROUPS = (
     "exchange",
     "ratio",
     "seeing",
+    "languages",
     "architectures",
     "codes",
 )

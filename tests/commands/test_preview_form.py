@@ -43,8 +43,8 @@ CASES = {
     "masked": ("masked.patches", "pictures", r"hidden 16, image 12 x 12 x 1 -> ⟦patch, (patch, ){14}patch⟧", None),
     "dna": ("language.masked", "lessons", r"<cls>([acgt]+) -> ⟦\1⟧", None),
 }
-# Whose network makes pictures of noise; no recipe has one, and it is shown as what makes points of it is.
-ALSO = {"images.denoiser"}
+# Networks of no recipe here: one is shown as what makes points of noise is, the other as what names a picture is.
+ALSO = {"images.denoiser", "pairs.encoder"}
 
 
 def test_every_network_is_shown_here() -> None:

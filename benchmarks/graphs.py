@@ -342,5 +342,15 @@ GRAPHS = {
         Claim("LightGen", "source shapes.drawing", "Many captions teach to draw more than many drawings of few.",
               "many", "few", "a tenth of the captions, as many rows trained"),
     ),
+    "drawn_pairs": (
+        Claim("LightGen", "objective preference.dpo", "A right drawing beside its own wrong ones teaches.",
+              "dpo", "sft", "the student before"),
+        Claim("LightGen", "objective preference.dpo", "They teach it more than the renderer's drawings alone.",
+              "dpo", "more", "cross-entropy on the same drawings, as many steps"),
+    ),
+    "vision_language": (
+        Claim("Switch-KD", "objective exchange.switch", "A teacher with the student's eyes teaches it to see.",
+              "switch", "logits", "labels and `ranking.dbild` of the same teacher"),
+    ),
 }
 # fmt: on

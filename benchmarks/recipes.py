@@ -64,6 +64,8 @@ GROUPS = (
     "memorised",
     "exchange",
     "ratio",
+    "seeing",
+    "languages",
     "architectures",
     "codes",
 )

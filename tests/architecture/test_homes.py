@@ -155,7 +155,6 @@ COVERED = {
     "augmentations/copies.py": "laws/test_augmentations.py",
     "augmentations/masks.py": "laws/test_augmentations.py",
     "origins/analytic.py": "networks/test_masked.py",
-    "objectives/routing.py": "laws/test_objectives.py",
     "augmentations/mixing.py": "laws/test_augmentations.py",
     "augmentations/moves.py": "laws/test_augmentations.py",
     "kinds/augmentation.py": "laws/test_augmentations.py",

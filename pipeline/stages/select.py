@@ -195,9 +195,9 @@ def select(
     rank = None if params.order is None else _ranked(rows, able, decision.kept, f"select.{name}.order")
     end = 0
     for start in range(0, len(rows), BATCH):
-        some, here, why = rows.slice(start, BATCH), able[start : start + BATCH], shut[start : start + BATCH]
+        some, here, told = rows.slice(start, BATCH), able[start : start + BATCH], shut[start : start + BATCH]
         mine, end = slice(end, end + int(here.sum())), end + int(here.sum())
-        kept, weight, reason = np.zeros(len(some), bool), np.zeros(len(some)), np.array(SHUT, object)[why]
+        kept, weight, reason = np.zeros(len(some), bool), np.zeros(len(some)), np.array(SHUT, object)[told]
         kept[here], weight[here], reason[here] = (of[mine] for of in (decision.kept, decision.weight, decision.reason))
         yield SELECTIONS.batch(
             response_id=some["response_id"],

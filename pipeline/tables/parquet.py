@@ -158,8 +158,12 @@ def _read(file: Path, schema: pa.Schema) -> pa.Table:
 
 def rows_of(file: Path) -> int:
     """The number of rows of a part, by its footer."""
+    return _read_metadata(file).num_rows
+
+
+def _read_metadata(file: Path) -> pq.FileMetaData:
     try:
-        return pq.read_metadata(file).num_rows
+        return pq.read_metadata(file)
     except UNREADABLE as error:
         raise _unreadable(file, error) from error
 

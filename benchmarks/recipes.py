@@ -64,6 +64,7 @@ GROUPS = (
     "memorised",
     "exchange",
     "ratio",
+    "relations",
 )
 SEEDS = tuple(range(101, 109))
 GRAPH_SEEDS = SEEDS[:3]

@@ -318,6 +318,16 @@ GRAPHS = {
         Claim("ACAM-KD", "objective feature.acam", "States under masks teach more than a distribution at every pixel.",
               "acam", "kd", "the distribution at every pixel", IOU),
     ),
+    "scans": (
+        Claim("SLidR", "objective contrast.nce", "Points that saw areas of nameless pictures teach a head more.",
+              "slidr_told", "told", "a head on the network as it began", IOU),
+        Claim("SLidR", "objective contrast.nce", "Areas teach it more than the pixel of each point.",
+              "slidr_told", "pixels_told", "each point with its pixel", IOU),
+        Claim("SLidR", "objective contrast.nce", "Where all of the network learns, they help it, too.",
+              "slidr_tuned", "tuned", "the network as it began", IOU),
+        Claim("SLidR", "objective contrast.nce", "There, areas teach it more than pixels.",
+              "slidr_tuned", "pixels_tuned", "each point with its pixel", IOU),
+    ),
     "figures": (
         Claim("DOPE", "network dense.keypoints", "What experts of parts say of whole figures teaches more.",
               "dope", "parts", "labels of one part a figure, as many rows"),
@@ -331,6 +341,16 @@ GRAPHS = {
     "drawings": (
         Claim("LightGen", "source shapes.drawing", "Many captions teach to draw more than many drawings of few.",
               "many", "few", "a tenth of the captions, as many rows trained"),
+    ),
+    "drawn_pairs": (
+        Claim("LightGen", "objective preference.dpo", "A right drawing beside its own wrong ones teaches.",
+              "dpo", "sft", "the student before"),
+        Claim("LightGen", "objective preference.dpo", "They teach it more than the renderer's drawings alone.",
+              "dpo", "more", "cross-entropy on the same drawings, as many steps"),
+    ),
+    "vision_language": (
+        Claim("Switch-KD", "objective exchange.switch", "A teacher with the student's eyes teaches it to see.",
+              "switch", "logits", "labels and `ranking.dbild` of the same teacher"),
     ),
 }
 # fmt: on

@@ -11,7 +11,7 @@ To read it, go from what the data is to what is done with it; a room imports onl
     text/, model/, memo/    text without a model; a model folder; what was asked before
     gateway/      one address over HTTP
     origins/ builders/ sources/ rules/ operators/ verifiers/ backends/ scorers/ readers/ judges/ retrievers/ mixtures/
-    selectors/ transforms/ objectives/ networks/ augmentations/ feeds/ evaluators/ exporters/
+    selectors/ transforms/ objectives/ networks/ augmentations/ feeds/ evaluators/ exporters/ executors/
                   the methods, a file a family (`docs/extending.md`)
     asking/, training/, checking/, report/    what stages are made of
     laws/         what every method of a kind obeys
@@ -28,6 +28,8 @@ A word for each thing:
     instance           an entry as DVC runs it, `train@kd`, written to `data/plan/` by plan
     arm                trainings that differ in nothing but their seeds: one line of the report
     table, part        rows of one schema in a folder; one of its files, with all that is about its prompts
+    executor           who works on the parts of a table: this process, others, other machines; each has workers
+    task               the work on an instance's parts in names and numbers, which any process can be told
     prompt             a conversation that is to be answered, with the reference if there is one; pools are made of them
     operator           what makes prompts of prompts, or of answers to them: parents and children
     verdict            the short answers to a question about answers; a judge makes scores of them

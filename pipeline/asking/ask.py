@@ -6,6 +6,7 @@ was in flight.
 
 from __future__ import annotations
 
+import functools
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -238,7 +239,8 @@ class _Asker:
         """Answers of the model itself, kept as they arrive."""
         answers, missing = {}, {r.request_id: r for r in requests}
         if self.backend is None:
-            self.backend = self.stack.enter_context(open_model(self.model, self.how))
+            opening = functools.partial(open_model, self.model, self.how)
+            self.backend = self.stack.enter_context(self.how.once(self.model, opening))
         meter = Meter(len(missing), self.how)
         for together in _arrivals(self.backend, requests, self.sampling):
             fresh = {}

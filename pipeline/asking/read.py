@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -45,7 +46,7 @@ def read_all(model: Path, sequences: Sequence[Tokens], how: How, want: Want = PL
         return
     fresh: dict[str, Reading] = {}
     kept_at = time.monotonic()
-    with open_model(model, how) as backend:
+    with how.once(model, functools.partial(open_model, model, how)) as backend:
         for number, reading in enumerate(backend.read(list(missing.values()), want), 1):
             fresh[reading.id] = reading
             if number == len(missing) or time.monotonic() - kept_at > KEEP_READINGS_S:

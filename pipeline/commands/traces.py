@@ -105,7 +105,7 @@ def forget_files(data: Path, traces: Traces) -> list[Path]:
     on them; returns what went."""
     names = sorted({label.partition("@")[2] for label in traces.instances})
     gone = [folder for name in names if (folder := data / ".checkpoints" / name).is_dir()]
-    for top in (".orphans", ".quarantine", ".tmp", ".runs"):
+    for top in (".orphans", ".quarantine", ".tmp", ".parts", ".runs"):
         gone += [file for file in walk(data / top) if file.suffix != ".lock" and traces.within(file)]
     for path in gone:
         shutil.rmtree(path) if path.is_dir() else path.unlink()

@@ -75,7 +75,7 @@ def asked_of(params: ExamParams, models: Sequence[Path]) -> list[tuple[Path, Sam
 def works(entry: Instance, plan: Plan, data: Path) -> Iterator[Work]:
     """What an entry asks, model by model; of one that judges, what it asks of served models."""
     params, run, prompts = entry.params, plan.settings, Scan(PROMPTS, tuple(data / f for f in entry.inputs["prompts"]))
-    processes = max(min(run.workers, prompts.parts) if run.executor == "processes" else 1, 1)
+    processes = max(min(run.workers, prompts.parts) if run.executor.method.traits["processes"] else 1, 1)
     models = [data / folder for name in ("model", "against") for folder in entry.inputs.get(name, ())]
     if isinstance(params, GenerateParams):
         pool, [model] = pool_asked(entry, data), models

@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import gc
-import inspect
 import json
 import os
 import platform
@@ -17,24 +16,26 @@ import subprocess
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-import pyarrow as pa
 from filelock import FileLock, Timeout
 
 from pipeline.core import withdrawn
-from pipeline.core.run import How, run_parts
+from pipeline.core.parts import Done, Task, arguments, asked_by, clear
+from pipeline.core.run import How
 from pipeline.core.settings import RunSettings
 from pipeline.core.stage import Instance, Stage, stage_named
 from pipeline.errors import Refused, TryAgain
-from pipeline.tables import parquet
-from pipeline.tables.parquet import Scan
+from pipeline.tables import ids, parquet
 
 # Another process may hold an instance's lock for as long as a rename takes.
 SWEEP_S = 0.5
+# Where parts lie until all of a table are there.
+PARTS = ".parts"
 # What a full disk, a quota and a limit on the size of a file say.
 NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
@@ -65,20 +66,29 @@ def run_instance(instance: Instance, settings: RunSettings, data: Path, memo_roo
     except Timeout as error:
         raise TryAgain(f"{instance.label} is already running ({lock_path} is held). Wait for it, or end it.") from error
     started, cpu = time.time(), os.times()
-    scratch = data / ".tmp" / f"{instance.stage}-{instance.name}"
+    place = scratch = data / (PARTS if declared.by == "part" else ".tmp") / f"{instance.stage}-{instance.name}"
     how = How(settings, memo_root, instance.label, instance.code)
     try:
-        shutil.rmtree(scratch, ignore_errors=True)
         _sweep(data)
-        scratch.mkdir(parents=True)
-        notes: dict[str, Any] = {}
-        rows = _fill(declared, instance, data, scratch, how, notes)
+        read = {f: parquet.folder_digest(data / f) for fs in instance.inputs.values() for f in fs}
+        notes, parts = dict[str, Any](), list[Done]()
+        if declared.by == "part":
+            # They outlive a run that did not finish, until another makes them of something else.
+            scratch = place / ids.digest(instance.to_json(), read)
+            clear(scratch)
+            parts = _parts(declared, instance, data, scratch, how, notes)
+            rows: int | None = sum(part.rows for part in parts)
+        else:
+            shutil.rmtree(scratch, ignore_errors=True)
+            scratch.mkdir(parents=True)
+            rows = _fill(declared, instance, data, scratch, how, notes)
         target = data / instance.output
         target.parent.mkdir(parents=True, exist_ok=True)
         if target.exists():
             shutil.rmtree(target)
         scratch.replace(target)
         spent = os.times()
+        elsewhere = sum(part.cpu_s or 0 for part in parts if part.where)
         record = {
             "stage": instance.stage,
             "instance": instance.name,
@@ -86,11 +96,12 @@ def run_instance(instance: Instance, settings: RunSettings, data: Path, memo_roo
             "plan": json.loads(instance.to_json()),
             "rows": rows,
             "wall_s": round(time.time() - started, 3),
-            "cpu_s": round(sum(spent[:4]) - sum(cpu[:4]), 3),
+            "cpu_s": round(sum(spent[:4]) - sum(cpu[:4]) + elsewhere, 3),
             "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-            "inputs": {f: parquet.folder_digest(data / f) for fs in instance.inputs.values() for f in fs},
+            "inputs": read,
             "output": parquet.folder_digest(target),
             "notes": notes,
+            "parts": [asdict(part) for part in parts],
             "packages": _packages(declared),
             "python": platform.python_version(),
             "machine": platform.machine(),
@@ -113,7 +124,10 @@ def run_instance(instance: Instance, settings: RunSettings, data: Path, memo_roo
         ) from error
     finally:
         how.close()
-        shutil.rmtree(scratch, ignore_errors=True)
+        if scratch != place and scratch.exists():
+            clear(scratch)
+        if scratch == place or not any(scratch.glob(parquet.PARTS)):
+            shutil.rmtree(place, ignore_errors=True)
         lock.release()
 
 
@@ -133,64 +147,51 @@ def _fill(
     declared: Stage, instance: Instance, data: Path, scratch: Path, how: How, notes: dict[str, Any]
 ) -> int | None:
     """Call the stage function and write what it gives into the scratch folder."""
-    given: dict[str, Any] = {}
-    scans: dict[str, Scan] = {}
-    for argument, source in instance.params.inputs().items():
-        folders = tuple(data / folder for folder in instance.inputs[argument])
-        for folder in folders:
-            if not folder.is_dir():
-                raise Refused(f"{instance.label}: {folder} is missing. `dvc repro {instance.label}` makes it first.")
-        if source.table is None:
-            given[argument] = folders[0] if folders else None
-        else:
-            scans[argument] = Scan(source.table, folders)
-    given |= {"how": how, "notes": notes, "name": instance.name, "out": scratch, "data": data}
-    # What a stage waits for and does not look at, such as a gate, it does not name.
-    whole = given | scans
-    asked = inspect.signature(declared.function).parameters
-    given = {argument: value for argument, value in given.items() if argument in asked}
-    tables = list(scans.values())
-    scans = {argument: scan for argument, scan in scans.items() if argument in asked}
-
+    given, tables = arguments(instance, data, how)
+    whole = given | tables | {"notes": notes, "out": scratch}
     if declared.by == "tree":
-        declared.function(instance.params, **given, **scans)
+        declared.function(instance.params, **asked_by(declared.function, whole))
         return None
     assert declared.writes is not None
-    if declared.by == "table":
-        parts = instance.params.parts_of(tables) if "prompt_id" in declared.writes.columns else 1
-        batches = declared.function(instance.params, **given, **scans)
-        if rules := instance.known.get("withdrawn"):
-            batches = withdrawn.without(batches, rules)
-        rows = parquet.write(declared.writes, scratch, parts, batches)
-        _end(declared, instance, whole)
-        return rows
-
-    counts = {argument: scan.parts for argument, scan in scans.items()}
-    if len(set(counts.values())) != 1:
-        raise Refused(f"{instance.label}: its inputs have different numbers of parts: {counts}")
-
-    def work(part: int) -> int:
-        batches: Iterator[pa.RecordBatch] = declared.function(
-            instance.params, **given, **{argument: scan.at(part) for argument, scan in scans.items()}
-        )
-        return parquet.write_part(declared.writes, scratch, part, batches)  # type: ignore[arg-type]
-
-    rows, parts, silent = 0, next(iter(counts.values())), True
-    for number, written in enumerate(run_parts(work, parts, how.settings, declared.imports), 1):
-        rows += written
-        # What asks or reads tells more than this, by itself; and what was quick need not be told at its end.
-        silent = silent and (number > 1 or not how.told)
-        if silent and (number < parts or how.told):
-            how.progress(number, parts, "parts")
+    parts = instance.params.parts_of([*tables.values()]) if "prompt_id" in declared.writes.columns else 1
+    batches = declared.function(instance.params, **asked_by(declared.function, whole))
+    if rules := instance.known.get("withdrawn"):
+        batches = withdrawn.without(batches, rules)
+    rows = parquet.write(declared.writes, scratch, parts, batches)
     _end(declared, instance, whole)
     return rows
+
+
+def _parts(
+    declared: Stage, instance: Instance, data: Path, scratch: Path, how: How, notes: dict[str, Any]
+) -> list[Done]:
+    """Have the parts that are not there worked on, by whom `run.executor` names."""
+    given, tables = arguments(instance, data, how)
+    # What a stage waits for and does not look at, such as a gate, may be cut otherwise.
+    counts = {argument: scan.parts for argument, scan in asked_by(declared.function, tables).items()}
+    if len(set(counts.values())) != 1:
+        raise Refused(f"{instance.label}: its inputs have different numbers of parts: {counts}")
+    count = next(iter(counts.values()))
+    names = str(data), str(how.memo.parents[1]), str(scratch)
+    task = Task(instance.to_json(), how.settings.model_dump_json(), *names)
+    done = task.done()
+    if done:
+        how.say(f"{len(done)} of {count} parts are there from a run that did not finish")
+    missing, silent = sorted({*range(count)} - {part.part for part in done}), True
+    for part in how.settings.executor.build()(task, missing) if missing else ():
+        done.append(part)
+        # What asks or reads tells more than this, by itself; and what was quick need not be told at its end.
+        silent = silent and (len(done) > 1 or not how.told)
+        if silent and (len(done) < count or how.told):
+            how.progress(len(done), count, "parts")
+    _end(declared, instance, given | tables | {"notes": notes, "out": scratch})
+    return sorted(done, key=lambda part: part.part)
 
 
 def _end(declared: Stage, instance: Instance, whole: Mapping[str, Any]) -> None:
     """Do what a stage does once all of its parts are there."""
     if declared.ends is not None:
-        asked = inspect.signature(declared.ends).parameters
-        declared.ends(instance.params, **{argument: value for argument, value in whole.items() if argument in asked})
+        declared.ends(instance.params, **asked_by(declared.ends, dict(whole)))
 
 
 def _packages(declared: Stage) -> dict[str, str]:

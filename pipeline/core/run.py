@@ -1,29 +1,32 @@
-"""What a stage may know of its run, and its parts run in this process or in several."""
+"""What a stage may know of its run, and the words in which it tells how far it is."""
 
 from __future__ import annotations
 
-import importlib
-import multiprocessing
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Callable
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from pathlib import Path
+from typing import Any, TypeVar
 
 from pipeline.core.bar import Bar
 from pipeline.core.settings import RunSettings
-from pipeline.core.warm import die_with_parent
 from pipeline.display import duration
+
+T = TypeVar("T")
 
 
 class How:
     """What a stage function may know about its run: settings, the memo's place, a way to report progress.
 
     `code` is the fingerprint of the instance's code: work in progress is gone on with only by the code that began it.
+    `opened` is what a worker has opened for all of its parts, if it has several.
     """
 
-    def __init__(self, settings: RunSettings, root: Path, label: str, code: str = "") -> None:
+    def __init__(
+        self, settings: RunSettings, root: Path, label: str, code: str = "", opened: ExitStack | None = None
+    ) -> None:
         self.settings = settings
         self.memo = root / "data" / ".memo"
         self.checkpoints = root / "data" / ".checkpoints"
@@ -36,12 +39,28 @@ class How:
         self.told = False
         self._bar: Bar | None = None
         self._process = os.getpid()
+        self._speaks = True
+        self._opened, self._kept = opened, dict[Path, Any]()
+
+    def once(self, what: Path, opening: Callable[[], AbstractContextManager[T]]) -> AbstractContextManager[T]:
+        """What is opened of a folder, such as a model: by a worker once for all of its parts."""
+        if self._opened is None:
+            return opening()
+        if what not in self._kept:
+            self._kept[what] = self._opened.enter_context(opening())
+        return nullcontext(self._kept[what])
+
+    def taken_over(self, *, speaks: bool) -> None:
+        """Go on in this process, forked from the one that began: as the one that speaks, or in silence."""
+        self._process, self._speaks = os.getpid(), speaks
 
     def progress(self, done: int, total: int, note: object = "") -> None:
         """Say how far the work is: on a terminal by a bar, elsewhere by a line, at most every five seconds.
 
         Only then is the note made a text.
         """
+        if not self._speaks:
+            return
         now = time.monotonic()
         if self._begun is None or self._begun[2] != total or self._begun[1] > done:
             self._begun = (now, done, total)
@@ -71,33 +90,5 @@ class How:
             self._bar = None
 
     def say(self, text: str) -> None:
-        print(f"{self.label}: {text}", file=sys.stderr, flush=True)
-
-
-def run_parts(work: Callable[[int], int], parts: int, settings: RunSettings, imports: Sequence[str]) -> Iterator[int]:
-    """Call `work(part)` for every part, here or in processes; gives each part's number of rows.
-
-    Workers are forked after the heavy imports, which are so paid once.
-    """
-    if settings.executor == "inline" or parts == 1 or settings.workers == 1:
-        yield from map(work, range(parts))
-        return
-    for name in imports:
-        importlib.import_module(name)
-    global _work
-    _work = work
-    context = multiprocessing.get_context("fork")
-    with ProcessPoolExecutor(min(settings.workers, parts), context, initializer=die_with_parent) as pool:
-        yield from pool.map(_call, range(parts))
-
-
-_work: Callable[[int], int] | None = None
-
-
-def _call(part: int) -> int:
-    assert _work is not None
-    try:
-        return _work(part)
-    except KeyboardInterrupt:
-        # A pool would take it for this part's failure, and give this worker the next part.
-        os._exit(130)
+        if self._speaks:
+            print(f"{self.label}: {text}", file=sys.stderr, flush=True)

@@ -7,12 +7,28 @@ instance's identity.
 from __future__ import annotations
 
 import os
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ByteSize, ConfigDict, Field, PositiveFloat, PositiveInt, WithJsonSchema
+from pydantic import (
+    BaseModel,
+    ByteSize,
+    ConfigDict,
+    Field,
+    GetJsonSchemaHandler,
+    PositiveFloat,
+    PositiveInt,
+    WithJsonSchema,
+    model_validator,
+)
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema
 
-from pipeline.bounded import Limits
+from pipeline.bounded import HELD, Limits, machine_memory
+from pipeline.core.methods import Use, available
+from pipeline.core.warm import THREADS
 
+SHORT = {"inline": "local.inline", "processes": "local.processes"}
 Bytes = Annotated[ByteSize, WithJsonSchema({"type": ["string", "integer"]})]
 
 
@@ -57,33 +73,60 @@ class Endpoint(BaseModel):
     batch: Batch | None = None
 
 
+class Executing(Use[Any]):
+    """Who works on parts: an executor, whose type stands in a room above this one. `inline` and `processes` are short
+    for the methods of this machine."""
+
+    @classmethod
+    def kind(cls) -> str:
+        """The kind of the methods that may be named here."""
+        return "executor"
+
+    @model_validator(mode="before")
+    @classmethod
+    def _long(cls, given: Any) -> Any:
+        if isinstance(given, Mapping) and given.get("use") in SHORT:
+            return {**given, "use": SHORT[given["use"]]}
+        return SHORT.get(given, given) if isinstance(given, str) else given
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        names = {"enum": [*SHORT, *available(cls.kind())]}
+        return {"anyOf": [names, {"type": "object", "properties": {"use": names}, "required": ["use"]}]}
+
+
 class RunSettings(BaseModel):
     """The section `run:` of `params.yaml`.
 
     `query_s` and `query_memory` (a text such as `8GB`, or bytes) are what one text of SQL may take: of `query`, of a
-    rule such as `where`, of a rule that `plan` checks. `reporters` are tools that a training writes its curve for.
+    rule such as `where`, of a rule that `plan` checks. `memory`, such a text or a share of the machine's, is what
+    SQL over tables holds before it puts rows on the disk. `reporters` are tools that a training writes its curve for.
+    `ranks` is how many processes train a student together, each with `threads` threads or a GPU of its own.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
-    executor: Literal["inline", "processes"] = "inline"
+    executor: Executing = Field(default="inline", validate_default=True)
     workers: int = Field(default=1, ge=1, le=1024)
     threads: int = Field(default=1, ge=1, le=1024)
     batch_rows: PositiveInt = 512
     checkpoint_steps: PositiveInt = 200
+    ranks: int = Field(default=1, ge=1, le=64)
     device: Literal["auto", "cpu", "cuda"] = "auto"
     reporters: tuple[Literal["tensorboard", "wandb", "mlflow"], ...] = ()
     query_s: PositiveFloat = Field(default=300.0, allow_inf_nan=False)
     query_memory: Bytes = Field(default=ByteSize(5_000_000_000), ge=200_000_000)
+    memory: Annotated[float, Field(gt=0, le=1)] | Annotated[Bytes, Field(ge=100_000_000)] = ByteSize(HELD)
     vllm: Vllm = Vllm()
     endpoints: dict[str, Endpoint] = {}
 
     @property
     def query(self) -> Limits:
         """What one text of SQL may take."""
-        return Limits(self.query_s, int(self.query_memory))
+        held = self.memory if isinstance(self.memory, ByteSize) else self.memory * machine_memory()
+        return Limits(self.query_s, int(self.query_memory), int(held))
 
 
 def limit_threads(threads: int) -> None:
     """Bound every numerical library's threads, before any is loaded."""
-    for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "POLARS_MAX_THREADS"):
+    for variable in THREADS:
         os.environ.setdefault(variable, str(threads))

@@ -206,6 +206,16 @@ class Instance:
             content["known"] = self.known
         return json.dumps(content, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
 
+    @classmethod
+    def of_json(cls, text: str) -> Instance:
+        """The instance that `to_json` told."""
+        told = json.loads(text)
+        of = stage_named(told["stage"]).params
+        given = {name: value for name, value in told["params"].items() if name not in of.model_computed_fields}
+        inputs = {argument: tuple(folders) for argument, folders in told["inputs"].items()}
+        params = of.model_validate(given, by_name=True)
+        return cls(told["stage"], told["instance"], params, inputs, told["output"], told["code"], told.get("known", {}))
+
 
 class WatchedParams(StageParams):
     """Parameters whose method may read the user's own files."""

@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import fcntl
+import hashlib
 import importlib
 import json
 import os
@@ -25,6 +27,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 SOCKET = "STILLHOUSE_WARM"
+THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "POLARS_MAX_THREADS")
 PACKAGES = (
     "numpy", "pyarrow.parquet", "duckdb", "pydantic", "torch", "transformers.models.auto.modeling_auto",
     "transformers.models.gpt2.modeling_gpt2", "great_expectations",
@@ -44,7 +47,7 @@ def beside(threads: int) -> Iterator[dict[str, str]]:
     with tempfile.TemporaryDirectory() as folder:
         address = str(Path(folder) / "socket")
         environment = dict(os.environ)
-        for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "POLARS_MAX_THREADS"):
+        for name in THREADS:
             environment.setdefault(name, str(threads))
         parent = subprocess.Popen([sys.executable, "-m", "pipeline.core.warm", address], env=environment)
         try:
@@ -66,42 +69,99 @@ def delegate(argv: Sequence[str]) -> int | None:
     stage = argv[0] if argv else ""
     if not address or not (stage == "plan" or (Path(__file__).parents[1] / "stages" / f"{stage}.py").exists()):
         return None
-    link = socket.socket(socket.AF_UNIX)
     try:
-        link.connect(address)
+        link = forked(address, "pipeline", argv, str(Path.cwd()), dict(os.environ), [0, 1, 2])
     except OSError:
         return None
     with link:
-        content = json.dumps({"argv": list(argv), "cwd": str(Path.cwd()), "env": dict(os.environ)}).encode()
-        socket.send_fds(link, [len(content).to_bytes(8, "big")], [0, 1, 2])
-        link.sendall(content)
         answer = link.recv(8)
     # The parent closes the link without a word only if it was itself ended.
     return int.from_bytes(answer, "big") if answer else 1
 
 
-def serve(address: str) -> None:
-    """Listen first, import then: requests that come early wait for the imports. One thread, so that a fork is safe."""
+def forked(
+    address: str, module: str, argv: Sequence[str], cwd: str, env: dict[str, str], streams: Sequence[int]
+) -> socket.socket:
+    """Run a module of this package in a fork of a warm parent. The fork ends when the link is closed; its exit code
+    comes over the link when it ends by itself."""
+    link = socket.socket(socket.AF_UNIX)
+    try:
+        link.connect(address)
+        content = json.dumps({"module": module, "argv": list(argv), "cwd": cwd, "env": env}).encode()
+        socket.send_fds(link, [len(content).to_bytes(8, "big")], streams)
+        link.sendall(content)
+    except OSError:
+        link.close()
+        raise
+    return link
+
+
+def of_this_machine(threads: int, keep_s: float) -> str:
+    """The address of a warm parent that no run owns: it serves whoever is told of it, and ends when nobody has asked
+    for so long. It is started where there is none."""
+    environment = os.environ | dict.fromkeys(THREADS, str(threads))
+    which = sys.executable, str(threads), environment.get("PYTHONPATH", ""), str(Path(__file__).parent)
+    folder = Path(tempfile.gettempdir()) / f"stillhouse-{os.getuid()}"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    if folder.stat().st_uid != os.getuid():
+        raise PermissionError(f"{folder} is another user's")
+    address = folder / hashlib.blake2b("\0".join(which).encode(), digest_size=8).hexdigest()
+    with address.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        try:
+            with socket.socket(socket.AF_UNIX) as link:
+                link.connect(str(address))
+        except OSError:
+            address.unlink(missing_ok=True)
+            command = [sys.executable, "-m", "pipeline.core.warm", str(address), str(keep_s)]
+            subprocess.run(command, env=environment, check=True, stdin=subprocess.DEVNULL)
+    return str(address)
+
+
+def serve(address: str, keep_s: float | None = None) -> None:
+    """Listen first, import then: requests that come early wait for the imports. One thread, so that a fork is safe.
+
+    With `keep_s` it leaves its caller when it listens, and ends when it has had nothing to do for so long.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(address)
     listener.listen(64)
+    if keep_s is not None:
+        _leave_caller()
     for name in PACKAGES:
         importlib.import_module(name)
     waiting = selectors.DefaultSelector()
     waiting.register(listener, selectors.EVENT_READ)
     while True:
-        for key, _ in waiting.select():
+        ready = waiting.select(keep_s)
+        if not ready and len(waiting.get_map()) == 1:
+            Path(address).unlink(missing_ok=True)
+            return
+        for key, _ in ready:
             if key.fileobj is listener:
                 _accept(listener, waiting)
             elif key.fd in waiting.get_map():
                 _ended(key.data, waiting)
 
 
+def _leave_caller() -> None:
+    """Go on as a process of nobody's, with streams of nobody's."""
+    if os.fork():
+        os._exit(0)
+    os.setsid()
+    nowhere = os.open(os.devnull, os.O_RDWR)
+    for stream in range(3):
+        os.dup2(nowhere, stream)
+
+
 def _accept(listener: socket.socket, waiting: selectors.BaseSelector) -> None:
     """Fork for one request, and watch both the fork and the caller."""
     link, _ = listener.accept()
     header, streams, _, _ = socket.recv_fds(link, 8, 3)
+    if not header:  # somebody only looked whether there is a parent
+        link.close()
+        return
     size = int.from_bytes(header, "big")
     content = b""
     while len(content) < size:
@@ -142,11 +202,11 @@ def _become(request: dict, streams: list[int]) -> None:
         os.environ.clear()
         os.environ.update(request["env"])
         os.environ.pop(SOCKET, None)
-        sys.argv = ["pipeline", *request["argv"]]
+        sys.argv = [request["module"], *request["argv"]]
         sys.path[0] = request["cwd"]
         for name in [n for n in sys.modules if n == "pipeline" or n.startswith("pipeline.")]:
             del sys.modules[name]
-        runpy.run_module("pipeline", run_name="__main__")
+        runpy.run_module(request["module"], run_name="__main__")
     except SystemExit as end:
         code = end.code if isinstance(end.code, int) else 1
     except BaseException:
@@ -158,6 +218,7 @@ def _become(request: dict, streams: list[int]) -> None:
 
 
 if __name__ == "__main__":
-    die_with_parent()
+    if len(sys.argv) == 2:
+        die_with_parent()
     signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
-    serve(sys.argv[1])
+    serve(sys.argv[1], *map(float, sys.argv[2:]))

@@ -65,7 +65,7 @@ class Across:
         self.table = pa.Table.from_batches(cut, CUT).combine_chunks()
 
     def _cut(self, response: Mapping[str, Any], example: str, said: Sequence[np.ndarray]) -> dict[str, Any]:
-        answers = {"answers": "every"} if len(said) > 1 else {}
+        answers: dict[str, Any] = {"answers": "every"} if len(said) > 1 else {}
         packed = self.network.pack(self.form, response["messages"], response["content"], **answers)
         token_ids = np.array(packed.token_ids, np.int32)
         own = [[self.own[i] for i in answer] for answer in said]

@@ -311,6 +311,7 @@ class StudentParams(Recipe):
                 "pacing: there is no entry like this one without it, which tells what the order does; add one that "
                 "differs in nothing else"
             )
+        texts += self.undivided(plan.settings.ranks)
         teachers = graph.teachers_of(graph.told(plan), self.of)
         if live:
             live_one: str = self.teacher  # type: ignore[attr-defined]
@@ -338,6 +339,20 @@ class StudentParams(Recipe):
                 f"{self.feed.use.name} samples with a teacher, and there is none: move the entry to `distill:`"
             )
         return texts
+
+    def undivided(self, ranks: int) -> list[str]:
+        """What of it several ranks cannot do as one process does."""
+        if ranks == 1:
+            return []
+        found = [f"{self.feed.use.name} draws rows from the student as it learns"] if self.feed else []
+        found += [f"{use.name} makes others of rows that stand together" for use in self.augment]
+        for term in self.terms():
+            traits, name = term.use.method.traits, term.use.name
+            if traits.get("whole") or not (traits.get("alone", True) or traits["item"] == "set"):
+                found.append(f"{name} holds all rows of a step against each other")
+            elif "networks" in traits["reads"]:
+                found.append(f"{name} draws what it plays with for rows that stand together")
+        return [f"{text}, so one process has to do it: write `run: {{ranks: 1}}`" for text in found]
 
     def _lacks_texts(self, live: bool) -> list[str]:
         """What is amiss with `texts`, which is for objectives across tokenizers and for no other."""

@@ -96,7 +96,7 @@ class Term:
         found: list[str] = []
         if role == self.of and "features" in self.reads:
             found += getattr(self.objective, "taps", ())
-        if role == self.against and "teacher_features" in self.reads:
+        if role == self.against and {"teacher_features", "teacher_look"} & self.reads:
             found += getattr(self.objective, "teacher_taps", ())
         return tuple(found)
 
@@ -225,7 +225,11 @@ def _again(
     with put(role.module, {name: made(name) for name in states}):
         seen = role.network.look(role.module, inputs, taps)
     features = {name: value[chosen] for name, value in seen.features.items()}
-    return Shown(features, lambda: _target_logprob(seen, term.head, places.target_N)[chosen])
+    return Shown(
+        features,
+        lambda: _target_logprob(seen, term.head, places.target_N)[chosen],
+        lambda: _wide(_head(seen, term.head)(seen.states_ND[chosen])),
+    )
 
 
 def _valued(term: Term, view: View, totals: Mapping[str, float]) -> torch.Tensor:

@@ -8,6 +8,7 @@ import re
 import shutil
 import sys
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ import yaml
 from pipeline.contracts import EXAMPLES
 from pipeline.core import identity, methods
 from pipeline.core.methods import find
+from pipeline.core.parts import Done
 from pipeline.core.run import How
 from pipeline.core.settings import RunSettings
 from pipeline.kinds.backend import GenerateRequest, Reading, Sampling, Tokens, open_model
@@ -109,6 +111,7 @@ def test_every_entry_is_resolved() -> None:
     """All of the page together, beside the default run: no fault, and the code of each is part of its identity."""
     given = load(ROOT / "params.yaml")
     given["ingest"]["tasks"]["parts"] = 4
+    del given["run"]
     for text in ENTRIES:
         for section, entries in yaml.safe_load(text).items():
             for name, entry in entries.items():
@@ -119,7 +122,7 @@ def test_every_entry_is_resolved() -> None:
     plan = resolve(given)
     used = {use.method.name for instance in plan.instances.values() for use in instance.params.methods()}
     shown = {f"mine.{name}" for kind, name in EXAMPLES_OF if kind not in ("backend", "network", "verifier")}
-    assert shown <= used
+    assert shown <= used | {plan.settings.executor.name}
     assert all(instance.code for instance in plan.instances.values())
 
 
@@ -315,6 +318,18 @@ def test_augmentation_grainy() -> None:
     image = torch.full((3, 1, 4, 4), 0.5)
     made = built("augmentation", "grainy")({"image": image}, torch.Generator().manual_seed(0))
     assert made.row_R.tolist() == [0, 1, 2] and 0.05 < (made.inputs["image"] - image).std() < 0.15
+
+
+def test_executor_backwards(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Told(AbstractContextManager):  # a worker that needs no task
+        def __call__(self, part: int) -> Done:
+            return Done(part, 10 * part)
+
+        def __exit__(self, *_: object) -> None: ...
+
+    method = built("executor", "backwards")
+    monkeypatch.setattr(sys.modules["pipeline.executors.mine"], "Worker", lambda task: Told())
+    assert list(method(None, [0, 2, 5])) == [Done(5, 50), Done(2, 20), Done(0, 0)]
 
 
 def test_feed_short_first() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,7 +11,7 @@ import pyarrow as pa
 import pytest
 from filelock import FileLock
 
-from pipeline.contracts import RESPONSES, SCORES
+from pipeline.contracts import RESPONSES, SCORES, Table
 from pipeline.core import driver
 from pipeline.core.driver import run_instance
 from pipeline.core.settings import RunSettings
@@ -110,12 +110,64 @@ def test_a_failed_first_run_leaves_nothing_that_could_be_taken_for_an_output(dat
     assert not (data / OUTPUT).exists()
     assert not (data / ".runs" / "score").exists()
     # What a killed run has left behind does not find its way into the next one's output.
-    assert list((data / ".tmp").iterdir()) == []
-    (data / ".tmp" / "score-agreement").mkdir()
-    (data / ".tmp" / "score-agreement" / "stray").write_text("x", "utf-8")
+    [scratch] = (data / ".parts" / "score-agreement").iterdir()
+    assert sorted(bytes_of(scratch)) == [parquet.part_name(0), parquet.part_name(1)]
+    (scratch / "stray").write_text("x", "utf-8")
+    (scratch.parent / "00001-begun").mkdir()
     (data / OF / parquet.part_name(2)).write_bytes(whole)
     assert run(data)["rows"] == 120
-    assert "stray" not in bytes_of(data / OUTPUT)
+    assert sorted(bytes_of(data / OUTPUT)) == [parquet.part_name(i) for i in range(PARTS)]
+    assert list((data / ".parts").iterdir()) == []
+
+
+@pytest.fixture
+def fails(monkeypatch: pytest.MonkeyPatch) -> set[int]:
+    """The parts that cannot be written, and those that were, as numbers from 100."""
+    real, parts = parquet.write_part, {2}
+
+    def write(table: Table, folder: Path, part: int, batches: Iterable[pa.RecordBatch]) -> int:
+        if part in parts:
+            raise Refused(f"part {part} fails")
+        parts.add(100 + part)
+        return real(table, folder, part, batches)
+
+    monkeypatch.setattr(parquet, "write_part", write)
+    return parts
+
+
+def test_a_run_goes_on_with_the_parts_of_one_that_did_not_finish(
+    data: Path, fails: set[int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(Refused, match="part 2 fails"):
+        run(data)
+    assert fails == {2, 100, 101}
+    [scratch] = (data / ".parts" / "score-agreement").iterdir()
+    (scratch / "part-00001.tmp").write_text("begun", "utf-8")
+    fails.clear()
+    record = run(data)
+    assert fails == {102}
+    assert "2 of 3 parts are there from a run that did not finish" in capsys.readouterr().err
+    assert [part["cpu_s"] is None for part in record["parts"]] == [True, True, False]
+    assert sum(part["rows"] for part in record["parts"]) == record["rows"] == 120
+    resumed = bytes_of(data / OUTPUT)
+    run(data)
+    assert fails == {100, 101, 102} and bytes_of(data / OUTPUT) == resumed
+
+
+def test_parts_of_other_code_parameters_or_inputs_are_made_again(data: Path, fails: set[int]) -> None:
+    changes: list[Callable[[], Instance]] = [
+        lambda: replace(agreement(), code="edited"),
+        lambda: agreement(normalise="number"),
+        lambda: parquet.write(RESPONSES, data / OF, PARTS, [RESPONSES.rows([*responses()][:80])]) and agreement(),
+    ]
+    for change in changes:
+        fails.add(2)
+        with pytest.raises(Refused):
+            run(data)
+        fails.clear()
+        run(data, change())
+        assert fails == {100, 101, 102}
+        fails.clear()
 
 
 @pytest.mark.parametrize("stage", STAGES)
@@ -150,7 +202,7 @@ def test_nan_is_refused_by_the_instance_that_made_it(data: Path, monkeypatch: py
             Refused, match=r"score@agreement gave rows .*table scores: column score holds NaN in \d+ rows"
         ):
             run_instance(agreement(), settings, data, data)
-    assert not (data / OUTPUT).exists() and list((data / ".tmp").iterdir()) == []
+    assert not (data / OUTPUT).exists() and list((data / ".parts").iterdir()) == []
 
 
 def test_a_held_lock_is_worth_a_retry(data: Path) -> None:

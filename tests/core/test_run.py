@@ -1,62 +1,77 @@
-"""How a stage is run never changes what it gives, and a failure in a worker is a failure of the run."""
+"""How a run is said to be run, and what it tells on the way."""
 
 from __future__ import annotations
 
 import io
-import os
+import re
 import sys
-import threading
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 
-from pipeline.core.run import How, run_parts
+from pipeline.bounded import machine_memory
+from pipeline.core.run import How
 from pipeline.core.settings import RunSettings
-from pipeline.errors import GateFailed, Refused
+from pipeline.plan.faults import explained
 
 INLINE = RunSettings()
-THREE = RunSettings(executor="processes", workers=3)
 
 
-@pytest.mark.parametrize("settings", [INLINE, THREE, RunSettings(executor="processes", workers=1)])
-def test_every_part_is_worked_once_and_in_order(settings: RunSettings) -> None:
-    assert list(run_parts(lambda part: part * part, 7, settings, ())) == [0, 1, 4, 9, 16, 25, 36]
+@pytest.mark.parametrize(
+    ("written", "name", "arguments"),
+    [
+        ("inline", "local.inline", {}),
+        ("processes", "local.processes", {}),
+        ({"use": "processes"}, "local.processes", {}),
+        ("local.inline", "local.inline", {}),
+    ],
+)
+def test_an_executor_is_named_as_any_method(written: object, name: str, arguments: dict[str, object]) -> None:
+    settings = RunSettings.model_validate({"executor": written})
+    assert (settings.executor.name, settings.executor.arguments) == (name, arguments)
+    assert RunSettings.model_validate_json(settings.model_dump_json()) == settings
+    assert RunSettings().executor.name == "local.inline"
 
 
-def test_parts_are_worked_in_other_processes_only_where_asked() -> None:
-    here = os.getpid()
-    assert set(run_parts(lambda _: os.getpid(), 4, INLINE, ())) == {here}
-    assert here not in run_parts(lambda _: os.getpid(), 4, THREE, ())
-    assert list(run_parts(lambda _: os.getpid(), 1, THREE, ())) == [here]
+@pytest.mark.parametrize(
+    ("written", "said"),
+    [
+        ("threads", "run.executor.*no executor is called 'threads'.*local.inline"),
+        ({"use": "local.inlin"}, "no executor is called 'local.inlin'; did you mean local.inline?"),
+        ({"use": "local.inline", "workers": 3}, "run.executor.workers.*local.inline has no parameter 'workers'"),
+        (3, "run.executor"),
+    ],
+)
+def test_an_executor_that_there_is_not_is_a_fault_of_the_parameters(written: object, said: str) -> None:
+    with pytest.raises(ValidationError) as error:
+        RunSettings.model_validate({"executor": written})
+    assert re.search(said, "\n".join(explained("run", error.value, RunSettings)))
 
 
-@pytest.mark.parametrize("settings", [INLINE, THREE])
-def test_a_refusal_of_one_part_is_that_of_the_run(settings: RunSettings) -> None:
-    def work(part: int) -> int:
-        if part == 2:
-            raise GateFailed("part 2 is wrong")
-        return part
+def test_a_worker_opens_once_what_another_opens_every_time(tmp_path: Path) -> None:
+    opened: list[str] = []
 
-    with pytest.raises(Refused, match="part 2 is wrong") as refused:
-        list(run_parts(work, 4, settings, ()))
-    assert refused.value.exit_code == 65
+    @contextmanager
+    def opening() -> Iterator[int]:
+        opened.append("open")
+        yield len(opened)
+        opened.append("close")
 
-
-def test_a_killed_worker_is_not_an_empty_part() -> None:
-    def work(part: int) -> int:
-        if part == 1:
-            os._exit(9)
-        return part
-
-    with pytest.raises(BrokenProcessPool):
-        list(run_parts(work, 4, THREE, ()))
-
-
-def test_heavy_imports_are_paid_before_the_fork() -> None:
-    threads = threading.active_count()
-    assert list(run_parts(lambda _: int("colorsys" in __import__("sys").modules), 3, THREE, ("colorsys",))) == [1, 1, 1]
-    assert threading.active_count() == threads
+    with ExitStack() as stack:
+        how = How(INLINE, tmp_path, "generate@a", opened=stack)
+        for _ in range(3):
+            with how.once(tmp_path, opening) as model:
+                assert model == 1
+        assert opened == ["open"]
+    assert opened == ["open", "close"]
+    alone = How(INLINE, tmp_path, "evaluate@a")
+    for _ in range(2):
+        with alone.once(tmp_path, opening):
+            pass
+    assert opened == ["open", "close"] * 3
 
 
 def test_progress_is_told_at_the_end(capsys: pytest.CaptureFixture[str], tmp_path: object) -> None:
@@ -127,3 +142,9 @@ def test_workers_leave_the_terminal_to_their_parent(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr("os.getpid", lambda: 0)
     how.progress(3, 3, "parts")
     assert terminal.getvalue() == ""
+
+
+def test_memory_is_a_share_of_the_machine_or_a_size() -> None:
+    told = {given: RunSettings.model_validate({"memory": given}).query.held for given in (0.5, "2GB", 300_000_000)}
+    assert told == {0.5: machine_memory() // 2, "2GB": 2_000_000_000, 300_000_000: 300_000_000}
+    assert RunSettings().query.held == 500_000_000 < machine_memory()

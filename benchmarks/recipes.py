@@ -64,6 +64,7 @@ GROUPS = (
     "memorised",
     "exchange",
     "ratio",
+    "relations",
     "seeing",
     "languages",
     "architectures",

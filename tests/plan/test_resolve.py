@@ -51,6 +51,10 @@ WRONG: dict[str, tuple[Change, str]] = {
     "an unknown key": (
         lambda p: p["train"]["kd"].update(epoch=3), "train.kd.epoch: no such parameter; did you mean epochs?"
     ),
+    "ranks that a method cannot be split over": (
+        lambda p: (p["run"].update(ranks=2), p["train"]["kd"].update(objectives=[{"use": "tokens.entropy"}])),
+        "train.kd: tokens.entropy holds all rows of a step against each other, so one process has to do it",
+    ),
     "an unknown key of a run": (lambda p: p["run"].update(worker=2), "run.worker: no such parameter"),
     "a missing key": (lambda p: p["generate"]["base"].pop("k"), "generate.base.k: is missing"),
     "a wrong type": (lambda p: p["generate"]["base"].update(k="many"), "generate.base.k: Input should be a valid"),

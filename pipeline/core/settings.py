@@ -1,7 +1,7 @@
 """The section `run:` of `params.yaml`: how a stage is run, never what it gives.
 
-Everything here may change without changing a byte of any table; it is read when a stage starts, and is part of no
-instance's identity.
+Everything here may change without changing what a table says: at most threads, ranks and the device round otherwise.
+It is read when a stage starts, and is part of no instance's identity.
 """
 
 from __future__ import annotations

@@ -85,8 +85,8 @@ def test_every_trial_has_figures_and_every_figure_is_of_a_proof() -> None:
 OBJECTIVES = methods.shipped("objective")
 # What a row is about has these beside it, or is held against them.
 PARTS = {
-    "contrast.koleo", "feature.smooth", "routing.balance", "score.denoising", "score.following", "score.regression", "score.distribution",
-    "score.sds", "score.rival",
+    "contrast.koleo", "feature.smooth", "routing.balance", "score.denoising", "score.following", "score.regression",
+    "score.distribution", "score.sds", "score.rival",
 }  # fmt: skip
 
 

@@ -151,6 +151,8 @@ def _machine(data: Path, plan: Plan) -> Iterator[Check]:
     build = _installed("torch") or ""
     if device == "cuda" and not cards:
         yield Check("gpu", "fail", "run.device is cuda and this machine shows no GPU; write `device: auto`")
+    elif cards and device != "cpu" and plan.settings.ranks > len(cards):
+        yield Check("gpu", "fail", f"run.ranks is {plan.settings.ranks} and there are {len(cards)} GPUs; write as many")
     elif cards and device != "cpu" and build.endswith("+cpu"):
         yield Check("gpu", "warn", f"{cards[0]} is not used: torch {build} is for the CPU; install its CUDA build")
     else:

@@ -69,8 +69,13 @@ def apart(one: Path, two: Path) -> dict[str, float]:
 
 
 @pytest.mark.parametrize("kind", [pytest.param(k, marks=[pytest.mark.long] if k != "remembers" else []) for k in KINDS])
-def test_two_ranks_train_the_student_of_one_process(kind: str, data: Path) -> None:  # noqa: F811
-    """Points of the curve, weights, shadows, and what objectives remember; and the record says how many there were."""
+def test_two_ranks_train_the_student_of_one_process(
+    kind: str,
+    data: Path,  # noqa: F811
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    """Points of the curve, weights, shadows, and what objectives remember; the record says how many ranks there were,
+    and one of them speaks."""
     one, two = (distilled(data, f"of_{ranks}", ranks, **KINDS[kind]) for ranks in (1, 2))
     curves = [[json.loads(line) for line in (f / "training.jsonl").read_text().splitlines()] for f in (one, two)]
     assert len(curves[0]) > 4
@@ -87,6 +92,8 @@ def test_two_ranks_train_the_student_of_one_process(kind: str, data: Path) -> No
     assert max(apart(one / "model.safetensors", two / "model.safetensors").values()) < ROUNDING
     records = [json.loads((data / ".runs/distill" / f"{f.name}.json").read_text()) for f in (one, two)]
     assert [record["notes"] for record in records] == [{"ranks": 1}, {"ranks": 2}]
+    said = capfd.readouterr().err
+    assert [said.count(f"distill@of_{ranks}: trains on 158 tokens") for ranks in (1, 2)] == [1, 1]
 
 
 @pytest.mark.long

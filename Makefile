@@ -186,7 +186,7 @@ bench-contamination: setup  ## CPU of finding contamination, beside a set of str
 	@PYTHONPATH=. python benchmarks/contamination.py && python benchmarks/tables.py
 
 .PHONY: bench-scale
-bench-scale: setup  ## CPU and memory of score, select, curate and pack from 100,000 rows to a million, ten minutes
+bench-scale: setup  ## CPU and memory a row of the stages that look at all rows, beside an older commit, twenty minutes
 	@PYTHONPATH=. python benchmarks/scale.py && python benchmarks/tables.py
 
 .PHONY: bench-vectors

@@ -303,11 +303,16 @@ def _served(instance: Instance, use: Use, how: How, offline: bool) -> Iterator[C
     """What a served model needs: an address, a key, caps that are not spent, and an answer."""
     label, name = instance.label, instance.name
     endpoint = endpoint_of(name, how.settings)
+    yield from _caps(label, name, endpoint, how)
+    for url in endpoint.addresses:
+        yield from _address(label, name, use, how, endpoint.model_copy(update={"url": url, "urls": ()}), offline)
+
+
+def _address(label: str, name: str, use: Use, how: How, endpoint: Endpoint, offline: bool) -> Iterator[Check]:
     parts = urlsplit(endpoint.url)
     local = parts.hostname in ("localhost", "127.0.0.1", "::1")
     if endpoint.api_key_env and parts.scheme == "http" and not local:
         yield Check(label, "warn", f"{endpoint.api_key_env} travels unencrypted to {parts.hostname}; use https")
-    yield from _caps(label, name, endpoint, how)
     if offline:
         if endpoint.api_key_env and not os.environ.get(endpoint.api_key_env, "").strip():
             yield Check(label, "warn", f"{endpoint.api_key_env} is not set here; the run needs it")

@@ -39,6 +39,7 @@ COVERED = {
     "commands/query.py": "commands/test_parser.py",
     "commands/screen.py": "commands/test_parser.py",
     "commands/status.py": "e2e/test_commands.py",
+    "commands/take.py": "commands/test_share.py",
     "commands/tidy.py": "e2e/test_commands.py",
     "commands/sizes.py": "e2e/test_commands.py",
     "commands/stored.py": "e2e/test_verify.py",

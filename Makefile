@@ -59,6 +59,12 @@ test: setup  ## all tests, two at a time
 test-long: setup  ## the tests that take minutes each: kills, recipes, a served teacher, twenty edits; a quarter of an hour
 	@python -m pytest -q -m long -n 2 --dist worksteal
 
+.PHONY: test-servers
+test-servers: setup  ## the tests that start servers of their own, such as a Ray cluster of two nodes; ten minutes
+	@if command -v uv >/dev/null; then uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable '.[dev,ray]'; \
+	else $(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,ray]'; fi
+	@python -m pytest -q -rs -m servers
+
 .PHONY: gpu
 gpu: setup  ## a teacher, a student and answers on this machine's GPU beside its CPU; skipped by name where there is none
 	@python -m pytest -q -rs tests/gpu

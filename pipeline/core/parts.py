@@ -26,6 +26,9 @@ from pipeline.errors import Refused
 from pipeline.tables import parquet
 from pipeline.tables.parquet import Scan
 
+# Where they lie until all of a table are there, `<stage>-<instance>/<what they are made of>`.
+PARTS = ".parts"
+
 
 @dataclass(frozen=True)
 class Done:

@@ -208,7 +208,7 @@ bench-report: setup  ## CPU and memory that a million answers and ten models add
 	@PYTHONPATH=. python benchmarks/report_cost.py && python benchmarks/tables.py
 
 .PHONY: bench-flow
-bench-flow: setup  ## CPU of the flow beside dvc repro, all made and nothing changed, ten minutes
+bench-flow: setup  ## CPU of the flow beside dvc repro, all made and nothing changed, a quarter of an hour
 	@PYTHONPATH=. python benchmarks/flow.py && python benchmarks/tables.py
 
 .PHONY: embedded

@@ -29,6 +29,7 @@ ANY, RIGHT = "any answers, as many tokens", "right answers to any prompts, as ma
 KL, FULL = "objective divergence.forward", "a student as large as the teacher, the same rows, as many steps"
 OWN = "any of its own answers, as many tokens"
 SOFT, LABELS = "labels and the teacher's distribution", "the labels alone"
+ALONE = "cross-entropy alone"
 IOU = "percent intersection over union"
 # A graph is `recipes/<name>.yaml`.
 # fmt: off
@@ -241,6 +242,36 @@ GRAPHS = {
         Claim("survey: self-knowledge", "scorer verifier.correct", "A round on its own right answers teaches more.",
               "self", "plain", OWN),
     ),
+    "features": (
+        Claim("DHO", "builder heads.add", "Of words with wrong labels, a head for labels and one for the teacher help.",
+              "dho", "kd", f"one head, {SOFT}"),
+        Claim("LELP", "objective targets.distribution", "Two kinds of each class of words teach more than the classes.",
+              "lelp", "kd", SOFT),
+        Claim("ND", "objective feature.nd", "A state that turns to the mean of its class teaches beside it.",
+              "nd", "kd", SOFT),
+        Claim("similarity-preserving KD", "objective relation.gram", "How words lie to each other teaches beside it.",
+              "gram", "kd", SOFT),
+    ),
+    "across_tokenizers": (
+        Claim("GOLD", "objective across.gold", "A teacher of other tokens teaches beside cross-entropy.",
+              "gold", "sft", ALONE),
+        Claim("ULD", "objective across.uld", "Sorted probabilities of a teacher of other tokens teach beside it.",
+              "uld", "sft", ALONE),
+        Claim("InfiGFusion", "objective graph.on_logits", "Which logits rise together teaches beside that.",
+              "fused", "uld", "cross-entropy and ULD"),
+    ),
+    "objectives": (
+        Claim("AdaSPEC", "objective tokens.adaspec", "Tokens that a distilled student learnt teach more than all.",
+              "adaspec", "forward", "forward KL on all tokens"),
+        Claim("TSD-KD", "objective tokens.gated", "A gate, candidates in order and less entropy teach more.",
+              "tsd", "forward", "forward KL"),
+        Claim("Talking Models", "objective exchange.messages", "Messages to the teacher and back teach beside it.",
+              "messages", "sft", ALONE),
+        Claim("IPO", "objective pairs.ipo", "Right answers against wrong ones teach more than the right ones.",
+              "ipo", "more", "cross-entropy on the right ones, as many passes"),
+        Claim("ADPO", "objective listwise.adpo", "Answers as a list teach more than the right ones.",
+              "adpo", "more", "cross-entropy on the right ones, as many passes"),
+    ),
     "graphs": (
         Claim("GLNN", "objective divergence.forward", "An MLP learns of a graph from what a GCN says of its nodes.",
               "glnn", "mlp", "the classes alone"),
@@ -287,6 +318,16 @@ GRAPHS = {
         Claim("ACAM-KD", "objective feature.acam", "States under masks teach more than a distribution at every pixel.",
               "acam", "kd", "the distribution at every pixel", IOU),
     ),
+    "scans": (
+        Claim("SLidR", "objective contrast.nce", "Points that saw areas of nameless pictures teach a head more.",
+              "slidr_told", "told", "a head on the network as it began", IOU),
+        Claim("SLidR", "objective contrast.nce", "Areas teach it more than the pixel of each point.",
+              "slidr_told", "pixels_told", "each point with its pixel", IOU),
+        Claim("SLidR", "objective contrast.nce", "Where all of the network learns, they help it, too.",
+              "slidr_tuned", "tuned", "the network as it began", IOU),
+        Claim("SLidR", "objective contrast.nce", "There, areas teach it more than pixels.",
+              "slidr_tuned", "pixels_tuned", "each point with its pixel", IOU),
+    ),
     "figures": (
         Claim("DOPE", "network dense.keypoints", "What experts of parts say of whole figures teaches more.",
               "dope", "parts", "labels of one part a figure, as many rows"),
@@ -300,6 +341,16 @@ GRAPHS = {
     "drawings": (
         Claim("LightGen", "source shapes.drawing", "Many captions teach to draw more than many drawings of few.",
               "many", "few", "a tenth of the captions, as many rows trained"),
+    ),
+    "drawn_pairs": (
+        Claim("LightGen", "objective preference.dpo", "A right drawing beside its own wrong ones teaches.",
+              "dpo", "sft", "the student before"),
+        Claim("LightGen", "objective preference.dpo", "They teach it more than the renderer's drawings alone.",
+              "dpo", "more", "cross-entropy on the same drawings, as many steps"),
+    ),
+    "vision_language": (
+        Claim("Switch-KD", "objective exchange.switch", "A teacher with the student's eyes teaches it to see.",
+              "switch", "logits", "labels and `ranking.dbild` of the same teacher"),
     ),
 }
 # fmt: on

@@ -64,6 +64,10 @@ GROUPS = (
     "memorised",
     "exchange",
     "ratio",
+    "seeing",
+    "languages",
+    "architectures",
+    "codes",
 )
 SEEDS = tuple(range(101, 109))
 GRAPH_SEEDS = SEEDS[:3]
@@ -231,13 +235,14 @@ one budget: the means over seeds, by how much the method is better, and the 95 %
   mechanism works where its assumption holds, and not how much it brings on your data.
 - **Graphs** (percent right: `recipes/answers.yaml`, `prompts.yaml`, `imitation.yaml`, the rounds of `rounds.yaml`,
   `self_imitation.yaml`, `bandit.yaml` and `refresh.yaml`, and `conformance.yaml` for the survey's six ways) train the
-  embedded base on what a selection keeps, and ask it unseen tasks; `active.yaml` and `efficient.yaml` are of words'
-  classes. Every seed draws prompts, answers, selections, training and tasks anew; teacher and base are one draw each,
-  and tiny. Rows, budget and learning rate were chosen by what the control gains over the base. Those of pictures
+  embedded base on what a selection keeps, and ask it unseen tasks; so do `objectives.yaml` and `across_tokenizers.yaml`
+  by what it learns from that. `active.yaml`, `features.yaml` and `efficient.yaml` are of words' classes. Every seed
+  draws prompts, answers, selections, training and tasks anew; teacher and base are one draw each, and tiny. Rows,
+  budget and learning rate were chosen by what the control gains over the base. Those of pictures
   (`pictures_*.yaml`) draw and train the teacher anew, too, and ask about a thousand unseen pictures of 12 x 12;
   `masked.yaml` and `dna.yaml` train encoders without classes, which then name unseen pictures or sequences.
-- **Graphs** of other things (`recipes/graphs.yaml`, `points.yaml`, `clouds.yaml`) draw all but the weights that models
-  begin with anew. The sliced Wasserstein distance is in the units of the points, and less is better.
+- **Graphs** of other things (`recipes/graphs.yaml`, `points.yaml`, `clouds.yaml`, `scans.yaml`) draw all but the
+  weights that models begin with anew. The sliced Wasserstein distance is in the units of the points; less is better.
 - Parameters were chosen on seeds 1 and 2, which are not told, or not at all. What has no gain keeps its row.
 - What trains, rather than selects, is held against its controls in [the benchmarks](../benchmarks/README.md#proofs).
 

@@ -53,8 +53,14 @@ class Run:
     """What the tasks of one run share."""
 
     def __init__(self, graph: Graph, children: Children, forced: set[str], bars: Bars) -> None:
-        self.graph, self.children, self.forced, self.bars = graph, children, forced, bars
+        self.instances, self.children, self.forced, self.bars = graph.instances, children, forced, bars
+        self.stale = graph.changed(graph.instances)
+        self.made: set[str] = set()
         self.outcomes: dict[str, Outcome] = {}
+
+    def may_run(self, name: str) -> bool:
+        """Whether DVC is to be asked for an instance: it changed before the run, or what it needs was made in it."""
+        return name in self.forced | self.stale or not self.made.isdisjoint(self.instances[name].needs)
 
 
 @task(
@@ -62,18 +68,20 @@ class Run:
     retry_delay_seconds=[2, 10], retry_condition_fn=lambda task, run, state: isinstance(state.data, TryAgain),
 )  # fmt: skip
 def bring_up_to_date(name: str, run: Run) -> State:
-    """One instance: run in a child if its status says that it changed, otherwise left alone."""
-    force = name in run.forced
+    """One instance: a child runs it if it changed, otherwise it is left alone."""
     try:
         run.children.wait()
-        if not force and name not in run.graph.changed([name]):
+        if not run.may_run(name):
             return Completed(name="Nothing changed")
         with run.bars.of(name, key("progress", name), get_run_logger().info) as bar:
-            outcome = run.children.run(run.graph.instances[name], force, bar.hear)
+            outcome = run.children.run(run.instances[name], name in run.forced, bar.hear)
     except Stopped:
         return Cancelled(message="the run was stopped")
     run.outcomes[name] = outcome
-    return judge(name, outcome)
+    state = judge(name, outcome)
+    if state.name in MADE:
+        run.made.add(name)
+    return state
 
 
 def judge(name: str, outcome: Outcome) -> State:

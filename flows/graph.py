@@ -7,14 +7,13 @@ can be stopped.
 from __future__ import annotations
 
 import difflib
-import threading
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import networkx as nx
 from dvc.exceptions import DvcException
-from dvc.repo import Repo
+from dvc.repo import Repo, lock_repo
 
 
 class GraphError(Exception):
@@ -39,7 +38,6 @@ class Graph:
     """
 
     def __init__(self) -> None:
-        self._checking = threading.Lock()
         try:
             self._repo = Repo(".", _wait_for_lock=True)
             stages = self._repo.index.graph  # an edge leads from a stage to what it depends on
@@ -87,12 +85,14 @@ class Graph:
         return [instance for instance in self.instances.values() if instance.name in wanted]
 
     def changed(self, names: Iterable[str]) -> set[str]:
-        """Which of these would run now. An instance's answer holds only when all that it waits for is done."""
-        with self._checking:
-            try:
-                return set(self._repo.status(targets=list(names)))
-            except DvcException as error:
-                raise GraphError(f"DVC cannot tell what changed: {error}") from error
+        """Which of these would run now; an answer holds while nothing that the instance waits for is made anew."""
+        try:
+            # `Repo.status` of a target reads the whole graph for each.
+            with lock_repo(self._repo):
+                stages = {stage.addressing: stage for stage in self._repo.index.stages}
+                return {name for name in names if stages[name].status(check_updates=True)}
+        except DvcException as error:
+            raise GraphError(f"DVC cannot tell what changed: {error}") from error
 
 
 def idle(targets: Sequence[str]) -> bool:

@@ -88,6 +88,26 @@ def add(
     return make
 
 
+@builder(bases=(*CLASSIFIERS, CAUSAL), donors=(), keeps=True, random=True, heads=_named, finds=("network",))
+def unit(*, head: Name, outcomes: PositiveInt | None = None) -> Builder:
+    """As `heads.add`, a head whose weights are prototypes: a row of length 1 for each outcome, and no bias.
+
+    Paper: Asadi et al. 2023 (prototype-sample relation distillation, arXiv 2303.14771): with a head for each task,
+    `divergence.forward` at the old ones against the model before is its relation term.
+    Differs: with `still: true` a head learns of states that do not move for it, as theirs does, but by any objective,
+    such as cross-entropy, where theirs is the cosine.
+    """
+
+    def make(base: Path, donor: Path, out: Path, seed: int) -> Card:
+        net = _opened(base)
+        own = _own(net)
+        torch.manual_seed(seed)
+        made = heads.unit(torch.nn.Linear(own.weight.shape[1], outcomes or own.weight.shape[0], bias=False))
+        return _beside(base, net, out, head, made, heads.Share())
+
+    return make
+
+
 @builder(bases=CLASSIFIERS, donors=CLASSIFIERS, keeps=True, random=True, finds=("network",))
 def linear() -> Builder:
     """A head of random weights in place of the model's own, over the outcomes of the donor.

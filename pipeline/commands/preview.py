@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import tempfile
 from collections import Counter, defaultdict
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,8 @@ import pyarrow as pa
 from pipeline.asking.ask import known
 from pipeline.commands import preview_screen, preview_training
 from pipeline.commands.entries import asked_at_once, bring_up_to_date, entry_named, needed, pool_asked, spread
-from pipeline.commands.preview_screen import BEGIN, END, Preview, Row, Trained
+from pipeline.commands.preview_form import Form
+from pipeline.commands.preview_screen import Preview, Row, Trained
 from pipeline.commands.screen import at_least_one
 from pipeline.contracts import DROPS, PROMPTS, RESPONSES, SCORES
 from pipeline.core.run import How
@@ -27,8 +27,6 @@ from pipeline.core.stage import Instance, Plan
 from pipeline.core.workspace import DATA, PARAMS, ROOT, memo_root
 from pipeline.errors import Refused
 from pipeline.kinds.verifier import metric_of
-from pipeline.model.chat import Chat
-from pipeline.model.folder import CAUSAL, network_of
 from pipeline.plan.reading import load
 from pipeline.plan.resolve import resolve
 from pipeline.stages.generate import Params as GenerateParams
@@ -203,51 +201,31 @@ def _right(row: dict[str, Any]) -> bool | None:
 
 
 class _Rendering:
-    """What `pack` would make of an answer, with the student's tokenizer and template."""
+    """What `pack` would make of an answer, for the student that it is packed for."""
 
     def __init__(self, pack: Instance | None, data: Path) -> None:
-        self.pack, self.chat, self.why = pack, None, "no entry of pack reads these answers"
+        self.pack, self.form, self.why = pack, None, "no entry of pack reads these answers"
         if pack is None:
             return
         [folder] = pack.inputs["tokenizer"]
-        if (data / folder).is_dir() and network_of(data / folder) != CAUSAL:
-            self.why = f"its student is no language model but a {network_of(data / folder)}"
-        elif (data / folder).is_dir():
-            self.chat = Chat(data / folder)
+        if (data / folder).is_dir():
+            self.form = Form(data / folder)
         else:
             self.why = f"data/{folder} is not made yet: its model is trained first"
 
     def trained(self, row: dict[str, Any]) -> Trained | str:
-        """The rendered example with its trained tokens, or why there is none."""
-        if self.chat is None or self.pack is None:
+        """The example with what is trained on, or why there is none."""
+        if self.form is None or self.pack is None:
             return self.why
+        packing = _packing(self.pack)
         try:
-            packing = _packing(self.pack)
-            rendered = self.chat.example(
-                row["messages"], row["content"], row["reasoning"], packing.train_on, packing.answers
-            )
+            example, length = self.form.packed(packing, row)
         except Refused as error:
             return str(error)
-        total, most = len(rendered.token_ids), packing.max_length
-        if total > most:
-            return f"the example has {total} tokens, and pack.{self.pack.name} refuses more than max_length {most}"
-        *earlier, (start, end) = rendered.spans
-        ids = rendered.token_ids
-
-        def text(tokens: Sequence[int]) -> str:
-            assert self.chat is not None
-            return self.chat.tokenizer.decode(list(tokens), skip_special_tokens=False)
-
-        whole, each = text(ids[start:end]), tuple(text([token]) for token in ids[start:end])
-        tokens = each if "".join(each) == whole else (whole,)
-        unk = self.chat.tokenizer.token_to_id(self.chat.special.get("unk_token", ""))
-        unknown = 0 if unk is None else ids[start:end].count(unk)
-        before, at = "", 0
-        for begins, ends in earlier:
-            before += f"{text(ids[at:begins])}{BEGIN}{text(ids[begins:ends])}{END}"
-            at = ends
-        trained = sum(ends - begins for begins, ends in rendered.spans)
-        return Trained(before + text(ids[at:start]), tokens, text(ids[end:]), trained, total, unknown)
+        if length > packing.max_length:
+            most = f"pack.{self.pack.name} refuses more than max_length {packing.max_length}"
+            return f"the example has {length} tokens, and {most}"
+        return example
 
 
 def arguments(command: argparse.ArgumentParser) -> None:

@@ -18,8 +18,8 @@ from pipeline.display import printable
 
 @dataclass(frozen=True)
 class Trained:
-    """A rendered example: the text before the trained tokens, theirs, and what follows; `trained` of `total` tokens,
-    `unknown` of which stand for characters that the tokenizer does not know.
+    """An example: the text before the trained tokens, theirs, and what follows; `trained` of `total` tokens, `unknown`
+    of which stand for characters that the tokenizer does not know. `unit` is `places` where these are no tokens.
 
     Tokens that share the bytes of a character have one text together.
     """
@@ -30,6 +30,7 @@ class Trained:
     trained: int
     total: int
     unknown: int
+    unit: str = "tokens"
 
 
 @dataclass(frozen=True)
@@ -169,7 +170,16 @@ def _finish(row: Row) -> str:
 
 
 def _trained(example: Trained, student: str | None, full: bool) -> Text:
-    """The rendered example; what is trained on stands in brackets, and in green on a terminal."""
+    """The rendered example, and how much of it is trained on."""
+    count = "all" if example.trained == example.total else f"{example.trained} of {example.total}"
+    unknown = f"; {example.unknown} of them are unknown to its tokenizer" if example.unknown else ""
+    form = "in the template" if example.unit == "tokens" else "by the names"
+    about = f"{count} {example.unit}, between {BEGIN} and {END}, {form} of {student}{unknown}\n"
+    return Text(about).append_text(marked(example, full))
+
+
+def marked(example: Trained, full: bool) -> Text:
+    """An example; what is trained on stands in brackets, and in green on a terminal."""
     tokens, left_out = example.tokens, ""
     if not full and len(tokens) > MOST_TOKENS + LAST_TOKENS:
         left_out = f" ... [cut: {len(tokens) - MOST_TOKENS - LAST_TOKENS} tokens; --full shows all] ... "
@@ -178,10 +188,7 @@ def _trained(example: Trained, student: str | None, full: bool) -> Text:
     before = printable(example.before)
     if not full and len(before) > MOST_CHARACTERS:
         before = f"[cut: the last {MOST_CHARACTERS} of {len(before)} characters] ... {before[-MOST_CHARACTERS:]}"
-    count = "all" if example.trained == example.total else f"{example.trained} of {example.total}"
-    unknown = f"; {example.unknown} of them are unknown to its tokenizer" if example.unknown else ""
-    text = Text(f"{count} tokens, between {BEGIN} and {END}, in the template of {student}{unknown}\n")
-    text.append(before, "dim").append(BEGIN, "bold")
+    text = Text().append(before, "dim").append(BEGIN, "bold")
     for number, token in enumerate(head):
         text.append(printable(token), TRAINED[number % 2])
     text.append(left_out)

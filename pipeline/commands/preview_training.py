@@ -6,25 +6,23 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import numpy as np
 import pyarrow as pa
 from rich.console import Console
 from rich.rule import Rule
 from rich.text import Text
 
 from pipeline.commands.entries import spread
-from pipeline.commands.preview_screen import BEGIN, END, MOST_CHARACTERS, TRAINED
+from pipeline.commands.preview_form import Form
+from pipeline.commands.preview_screen import Trained, marked
 from pipeline.core.methods import find
 from pipeline.core.run import How
 from pipeline.core.settings import RunSettings
 from pipeline.core.stage import Instance
 from pipeline.display import printable
-from pipeline.model.chat import Chat
-from pipeline.model.folder import CAUSAL, network_of
+from pipeline.model.folder import network_of
 from pipeline.tables.parquet import Scan
 from pipeline.training.recipe import StudentParams, Turn
 
@@ -36,11 +34,11 @@ PLAIN = "supervised.cross_entropy"
 
 @dataclass(frozen=True)
 class Preview:
-    """What a preview of a training shows: rows in pieces of text that are trained on or not, tokens by domain, and how
-    the terms of each turn pull; `beside` is how cross-entropy on the same rows does, where that is none of them."""
+    """What a preview of a training shows: rows, tokens by domain, and how the terms of each turn pull; `beside` is how
+    cross-entropy on the same rows does, where that is none of them."""
 
     entry: str
-    rows: tuple[tuple[str, tuple[tuple[str, bool], ...]], ...]
+    rows: tuple[tuple[str, Trained], ...]
     by_domain: Mapping[str, int]
     pulls: Sequence[Sequence[Pull]]
     beside: Pull | None
@@ -71,46 +69,32 @@ def preview(entry: Instance, settings: RunSettings, data: Path, rows: int) -> Pr
         if all(pull.term != PLAIN for turn in pulls for pull in turn) and "target_N" in network.traits["gives"]:
             plain = turn_of(Turn.model_validate({"objectives": [{"use": PLAIN}]}), params, teacher is not None)
             beside = trainer.pull(plain, plain.terms[0])
-    shown = tuple(_decoded(scan, rows, student)) if network.name == CAUSAL else ()
+    shown = tuple(_decoded(scan, rows, student))
     return Preview(f"{entry.stage}.{entry.name}", shown, by_domain, pulls, beside)
 
 
-def _decoded(scan: Scan, rows: int, student: Path) -> Iterator[tuple[str, tuple[tuple[str, bool], ...]]]:
-    """The first rows by id of every domain in turn, as text in pieces, trained on or not."""
+def _decoded(scan: Scan, rows: int, student: Path) -> Iterator[tuple[str, Trained]]:
+    """The first rows by id of every domain in turn."""
     heads = scan.read(["example_id", "domain"]).sort_by("example_id")
     names = set(spread(heads, rows)["example_id"].to_pylist())
-    chat = Chat(student / "tokenizer")
+    form = Form(student / "tokenizer")
     seen: set[str] = set()
-    for batch in scan.batches(["example_id", "domain", "token_ids", "spans"]):
+    for batch in scan.batches(["example_id", "domain", "token_ids", "spans", "inputs"]):
         for row in batch.filter(pa.array([name in names for name in batch["example_id"].to_pylist()])).to_pylist():
             if row["example_id"] not in seen:
                 seen.add(row["example_id"])
-                yield f"{row['domain']}  example {row['example_id'][:12]}", tuple(_pieces(chat, row))
-
-
-def _pieces(chat: Chat, row: Mapping[str, Any]) -> Iterator[tuple[str, bool]]:
-    ids = row["token_ids"]
-    trained = np.zeros(len(ids), bool)
-    for span in row["spans"]:
-        trained[span["start"] : span["end"]] = True
-    cuts = [0, *(np.flatnonzero(np.diff(trained)) + 1).tolist(), len(ids)]
-    for start, end in pairwise(cuts):
-        yield chat.tokenizer.decode(ids[start:end], skip_special_tokens=False), bool(trained[start])
+                spans = [(span["start"], span["end"]) for span in row["spans"]]
+                title = f"{row['domain']}  example {row['example_id'][:12]}"
+                yield title, form.trained(row["token_ids"], spans, row["inputs"])
 
 
 def render(shown: Preview, out: Console, full: bool) -> None:
     """The rows, then what they and the terms come to."""
     from pipeline.training.proof import told
 
-    for title, pieces in shown.rows:
+    for title, example in shown.rows:
         out.print(Rule(Text(printable(title), "bold"), align="left", style="dim"))
-        text = Text()
-        for piece, trained in pieces:
-            piece = printable(piece)
-            if not full and len(piece) > MOST_CHARACTERS:
-                piece = f"{piece[:MOST_CHARACTERS]} ... [cut: {MOST_CHARACTERS} of {len(piece)} characters]"
-            text.append(f"{BEGIN}{piece}{END}" if trained else piece, TRAINED[0] if trained else "dim")
-        out.print(text, soft_wrap=True)
+        out.print(marked(example, full), soft_wrap=True)
         out.print()
     out.print(Rule(Text(printable(shown.entry), "bold"), align="left", style="dim"))
     for line in told(shown.by_domain, shown.pulls):

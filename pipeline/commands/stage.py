@@ -18,6 +18,12 @@ from pipeline.plan.resolve import resolve
 def run_stage(stage: str, instance: str) -> None:
     """Run one instance, after checking that the plan on disk is what the parameters say now."""
     label = f"{stage}@{instance}"
+    # Set by torchrun, and by others that start several processes of one command.
+    if (started := os.environ.get("WORLD_SIZE", "1")) != "1":
+        raise Refused(
+            f"{label} is one command, and {started} processes were started of it at once. Several devices train one "
+            f"student where {PARAMS} says `run: {{ranks: {started}}}`; then run `dvc repro {label}`, which starts them."
+        )
     plan = resolve(load(PARAMS, careful=False), label, codes(DATA))
     limit_threads(plan.settings.threads)
     if label not in plan.instances:

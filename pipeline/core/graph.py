@@ -157,6 +157,7 @@ def teachers_of(told: Sequence[Mapping[str, Any]], folder: str) -> dict[str, str
             found |= {
                 *teachers_of(told, f"signals/{params['of']}/{params['source']}"),
                 *teachers_of(told, params["beside"]),
+                *(answering(told, params["answers"], "") if params.get("answers") else ()),
             }
         elif one["stage"] == "pack":
             found |= answering(told, params["of"], f"selections/{params['of']}/{params['by']}")

@@ -39,6 +39,7 @@ class How:
         self.told = False
         self._bar: Bar | None = None
         self._process = os.getpid()
+        self._speaks = True
         self._opened, self._kept = opened, dict[Path, Any]()
 
     def once(self, what: Path, opening: Callable[[], AbstractContextManager[T]]) -> AbstractContextManager[T]:
@@ -49,11 +50,17 @@ class How:
             self._kept[what] = self._opened.enter_context(opening())
         return nullcontext(self._kept[what])
 
+    def taken_over(self, *, speaks: bool) -> None:
+        """Go on in this process, forked from the one that began: as the one that speaks, or in silence."""
+        self._process, self._speaks = os.getpid(), speaks
+
     def progress(self, done: int, total: int, note: object = "") -> None:
         """Say how far the work is: on a terminal by a bar, elsewhere by a line, at most every five seconds.
 
         Only then is the note made a text.
         """
+        if not self._speaks:
+            return
         now = time.monotonic()
         if self._begun is None or self._begun[2] != total or self._begun[1] > done:
             self._begun = (now, done, total)
@@ -83,4 +90,5 @@ class How:
             self._bar = None
 
     def say(self, text: str) -> None:
-        print(f"{self.label}: {text}", file=sys.stderr, flush=True)
+        if self._speaks:
+            print(f"{self.label}: {text}", file=sys.stderr, flush=True)

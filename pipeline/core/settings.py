@@ -24,7 +24,7 @@ from pydantic import (
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 
-from pipeline.bounded import Limits
+from pipeline.bounded import HELD, Limits, machine_memory
 from pipeline.core.methods import Use, available
 from pipeline.core.warm import THREADS
 
@@ -99,7 +99,9 @@ class RunSettings(BaseModel):
     """The section `run:` of `params.yaml`.
 
     `query_s` and `query_memory` (a text such as `8GB`, or bytes) are what one text of SQL may take: of `query`, of a
-    rule such as `where`, of a rule that `plan` checks. `reporters` are tools that a training writes its curve for.
+    rule such as `where`, of a rule that `plan` checks. `memory`, such a text or a share of the machine's, is what
+    SQL over tables holds before it puts rows on the disk. `reporters` are tools that a training writes its curve for.
+    `ranks` is how many processes train a student together, each with `threads` threads or a GPU of its own.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -108,17 +110,20 @@ class RunSettings(BaseModel):
     threads: int = Field(default=1, ge=1, le=1024)
     batch_rows: PositiveInt = 512
     checkpoint_steps: PositiveInt = 200
+    ranks: int = Field(default=1, ge=1, le=64)
     device: Literal["auto", "cpu", "cuda"] = "auto"
     reporters: tuple[Literal["tensorboard", "wandb", "mlflow"], ...] = ()
     query_s: PositiveFloat = Field(default=300.0, allow_inf_nan=False)
     query_memory: Bytes = Field(default=ByteSize(5_000_000_000), ge=200_000_000)
+    memory: Annotated[float, Field(gt=0, le=1)] | Annotated[Bytes, Field(ge=100_000_000)] = ByteSize(HELD)
     vllm: Vllm = Vllm()
     endpoints: dict[str, Endpoint] = {}
 
     @property
     def query(self) -> Limits:
         """What one text of SQL may take."""
-        return Limits(self.query_s, int(self.query_memory))
+        held = self.memory if isinstance(self.memory, ByteSize) else self.memory * machine_memory()
+        return Limits(self.query_s, int(self.query_memory), int(held))
 
 
 def limit_threads(threads: int) -> None:

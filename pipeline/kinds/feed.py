@@ -30,7 +30,9 @@ class Sample(Protocol):
 class Draw:
     """What a feed may use at one step.
 
-    `rows` are the step's own, with the columns of `examples`. `sample(prompts, seeds, sampling)` gives the student's
+    `rows` are the step's own, with the columns of `examples`, one answer each: a conversation that is learnt from every
+    answer is a row for each of them, up to its end, and an earlier answer has no verifier. Where an objective reads
+    rewards it is one row, of its last answer. `sample(prompts, seeds, sampling)` gives the student's
     answer to each prompt, in tokens, the end token included; a seed is one answer's own, and a fourth argument is the
     share of a live teacher in what is sampled from. `reward(row, tokens)` is the metric of an answer to a row of `rows`
     by the row's verifier, None where it has none. `curve` has a point for every step before this one.

@@ -41,6 +41,10 @@ class Seen:
     heads: Mapping[str, torch.nn.Module]
     features: Mapping[str, torch.Tensor] = field(default_factory=dict)
 
+    def still(self) -> Seen:
+        """The same, of which a gradient reaches the heads alone."""
+        return Seen(self.states_ND.detach(), self.heads, {name: tap.detach() for name, tap in self.features.items()})
+
 
 @dataclass(frozen=True)
 class Packed:

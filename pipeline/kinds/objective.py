@@ -141,11 +141,12 @@ class OtherTeacher:
 
 
 class Shown(NamedTuple):
-    """What a model shows when it is looked at again: taps [N, D], and a call for the log-probability [N] that it gives
-    to what stands at each place."""
+    """What a model shows when it is looked at again: taps [N, D], a call for the log-probability [N] that it gives to
+    what stands at each place, and one for its raw logits [N, V]."""
 
     features: Mapping[str, torch.Tensor]
     said: Callable[[], torch.Tensor]
+    logits: Callable[[], torch.Tensor]
 
 
 class Look(Protocol):

@@ -20,7 +20,8 @@ class Signals:
     """A table of signals: its examples in the order of their ids, their places one after another.
 
     `row_N` is the example that a place stands in, `target_N` the outcome that stands there, -1 where it is unknown.
-    Outcomes are in the order of their probability. `features` are the teacher's taps, [N, D] each.
+    Outcomes are in the order of their probability. `features` are the teacher's taps, [N, D] each. `said_B` is what
+    else was asked about each example's prompt, where an entry names it (`answers`): question to short answers.
     """
 
     example_B: np.ndarray
@@ -32,6 +33,7 @@ class Signals:
     tail_N: np.ndarray
     target_logprob_N: np.ndarray
     features: Mapping[str, np.ndarray] = field(default_factory=dict)
+    said_B: np.ndarray = field(default_factory=lambda: np.empty(0, object))
 
     def with_feature(self, name: str, value: np.ndarray) -> Signals:
         """The same with one tap more."""
@@ -69,6 +71,6 @@ class Transform(Protocol):
 
 
 # Traits: `aligned`: `beside` is another teacher's on the same examples. `adds`, the taps that it adds, or a function
-# from its arguments to these. `labelled`: whether it looks at outcomes that are known, which `beside` must have. `topk:
-# False`: it needs whole distributions. `random`: whether the seed matters.
+# from its arguments to these. `asked`: it looks at `said_B`. `labelled`: whether it looks at outcomes that are known,
+# which `beside` must have. `topk: False`: it needs whole distributions. `random`: whether the seed matters.
 transform = marker("transform")

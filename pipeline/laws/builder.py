@@ -19,7 +19,7 @@ from pipeline.errors import Refused
 from pipeline.kinds.backend import card_of
 from pipeline.kinds.builder import Builder
 from pipeline.laws.law import arguments, build, must
-from pipeline.model.folder import CAUSAL, TOKENIZER_FILES, network_of
+from pipeline.model.folder import CAUSAL, STACKED, TOKENIZER_FILES, network_of
 from pipeline.tables.parquet import folder_digest
 
 SIZES = {"width": 8, "layers": 1, "heads": 2, "context": 16}
@@ -45,6 +45,9 @@ def model(network: str, seed: int) -> tempfile.TemporaryDirectory[str]:
     if network == CAUSAL:
         letters = {"alphabet": "ab" + "cd"[seed], "prompt_width": 0}
         fill = build(find("origin", "fresh.gpt2"), {**SIZES, **letters, "seed": seed})
+    elif network == STACKED:
+        shape = {"size": 4, "patch": 2, "tower": 1, "alphabet": "abcd"}
+        fill = build(find("origin", "fresh.llava"), {**SIZES, **shape, "seed": seed})
     elif network in PICTURES:
         name, told = PICTURES[network]
         fill = build(find("origin", name), {**{k: v for k, v in SIZES.items() if k != "context"}, **told, "seed": seed})

@@ -19,7 +19,7 @@ from pipeline.laws.law import arguments, build, must
 from pipeline.tables import ids
 
 STRANGERS = "text"  # what `law.arguments` makes up for the name of a domain
-VOCABULARY = 7
+VOCABULARY, WIDTH = 7, 4
 
 
 @dataclass(frozen=True)
@@ -114,6 +114,7 @@ class Made:
                 log_p_NV[:, 0].astype(np.float32),
                 topk_ids=order.astype(np.int32),
                 topk_logprobs=np.take_along_axis(log_p_NV, order, 1).astype(np.float32),
+                embedding=draw.normal(size=WIDTH) if want.embedding else None,
             )
 
     def open(self) -> AbstractContextManager[Backend]:

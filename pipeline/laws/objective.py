@@ -174,7 +174,12 @@ def looked(put: Mapping[str, torch.Tensor], taps: Sequence[str] = ()) -> Shown:
     """A model's look with these states inside: every place by itself, with a gradient."""
     told_N = torch.cat([state.tanh() for state in put.values()], 1).sum(1)
     shades_E = torch.linspace(0.2, 1, E, dtype=told_N.dtype)
-    return Shown(dict.fromkeys(taps, told_N[:, None] * shades_E), lambda: -told_N.square())
+    outcomes_V = torch.linspace(-1, 2, V, dtype=told_N.dtype)
+    return Shown(
+        dict.fromkeys(taps, told_N[:, None] * shades_E),
+        lambda: -told_N.square(),
+        lambda: told_N[:, None] * outcomes_V - told_N.square()[:, None] * outcomes_V.square(),
+    )
 
 
 def store(logits_NV: torch.Tensor, k: int, temperature: float, target_N: torch.Tensor | None = None) -> TopKTeacher:
@@ -189,7 +194,9 @@ def store(logits_NV: torch.Tensor, k: int, temperature: float, target_N: torch.T
 def cases(method: Method) -> Iterator[Case]:
     """An objective with several arguments, on every type of teacher that it takes."""
     for given in arguments(method, TAPS):
-        for teacher in {"any": ("dense", "topk"), "all": ("dense",)}.get(method.traits["teacher"], ("none",)):
+        live = ("dense",) if "teacher" in method.traits["reads"] else ("none",)
+        kinds = {"any": ("dense", "topk"), "all": ("dense",), "live": live}
+        for teacher in kinds.get(method.traits["teacher"], ("none",)):
             yield Case(method, given, teacher, build(method, given))
 
 

@@ -63,6 +63,7 @@ def table(seed: int, k: int = V, of: int | None = None) -> Signals:
         tail_N=np.clip(1 - np.exp(top).sum(1), 0, 1).astype(np.float32),
         target_logprob_N=log_p[np.arange(N), target_N].astype(np.float32),
         features={TAP: states_ND.astype(np.float32)},
+        said_B=np.array([{"Is it large?": ["yes", "no", None][i % 3 :], "Is it red?": ["no"]} for i in range(B)]),
     )
 
 

@@ -174,6 +174,11 @@ def mixture(log_p: Tensor, log_q: Tensor, share: float | Tensor) -> Tensor:
     return _Mixture.apply(log_p, log_q, share)
 
 
+def correlation(p: Tensor, q: Tensor, dim: int) -> Tensor:
+    """Pearson's correlation along a dimension, 0 where either has no spread; p is given, so it gets no gradient."""
+    return _Correlation.apply(p, q, dim)
+
+
 class _LogProbs(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, logits_CV: Tensor, temperature: float) -> Tensor:
@@ -294,6 +299,24 @@ class _Jsd(torch.autograd.Function):
     def backward(ctx: Any, d_C: Tensor) -> tuple[Tensor | None, ...]:
         (slope,) = ctx.saved_tensors
         return None, slope * d_C[:, None], None
+
+
+class _Correlation(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, p: Tensor, q: Tensor, dim: int) -> Tensor:
+        p, q = (each - each.mean(dim, keepdim=True) for each in (p, q))
+        of_p, of_q = (torch.linalg.vector_norm(each, dim=dim).clamp_min_(1e-12) for each in (p, q))
+        r = _dot(p, q, dim=dim).div_(of_p).div_(of_q)
+        ctx.save_for_backward(p, q, of_p, of_q, r)
+        ctx.dim = dim
+        return r
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, d: Tensor) -> tuple[Tensor | None, ...]:
+        p, q, of_p, of_q, r = ctx.saved_tensors
+        along_p, along_q = ((d * each / of_q).unsqueeze(ctx.dim) for each in (1 / of_p, r / of_q))
+        return None, (p * along_p).addcmul_(q, along_q, value=-1), None
 
 
 class _Mixture(torch.autograd.Function):

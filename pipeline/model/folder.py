@@ -46,6 +46,15 @@ def hashes(form: Path) -> tuple[str, str]:
     return template, ids.digest("form", *cut, json.loads(places.read_text("utf-8")))
 
 
+def context_of(folder: Path) -> int | None:
+    """How many tokens a model can be shown, if it says so."""
+    config = json.loads((folder / "config.json").read_text("utf-8"))
+    text = {**config, **config.get("text_config", {})}
+    places = text.get("max_position_embeddings", text.get("n_positions"))
+    # Behind the first, a place may be a word of several tokens.
+    return None if places is None else 1 + (places - 1) * text.get("run", 1)
+
+
 def check_tokens(folder: Path) -> None:
     """Refuse a model whose tokenizer has a token that its embedding has no row for."""
     config = json.loads((folder / "config.json").read_text("utf-8"))

@@ -24,6 +24,8 @@ else:
     torch = lazy("torch")
 
 MAIN = "main"
+# What a head of rows of length 1 learns.
+DIRECTIONS = "parametrizations.weight.original1"
 FOLDER, WEIGHTS, SHARES = "heads", "heads/heads.safetensors", "heads/heads.json"
 
 
@@ -32,6 +34,17 @@ class Share(Choice):
 
     share: float = Field(default=0.0, ge=0, le=1)
     temperature: PositiveFloat = 1.0
+
+
+def unit(head: torch.nn.Linear) -> Any:
+    """A linear head whose rows have length 1, whatever they learn: each is the prototype of an outcome."""
+    from torch.nn.utils.parametrizations import weight_norm
+
+    made: Any = weight_norm(head, dim=0)
+    lengths = made.parametrizations.weight.original0
+    lengths.data.fill_(1)
+    lengths.requires_grad_(False)
+    return made
 
 
 def of(model: Any) -> dict[str, torch.nn.Module]:
@@ -57,10 +70,13 @@ def load(model: Any, folder: Path) -> None:
     from safetensors.torch import load_file
 
     weights, found = load_file(folder / WEIGHTS), {}
-    for name in sorted({key.rpartition(".")[0] for key in weights}):
-        weight, bias = weights[f"{name}.weight"], weights.get(f"{name}.bias")
-        found[name] = torch.nn.Linear(weight.shape[1], weight.shape[0], bias is not None)
-        found[name].load_state_dict({"weight": weight} | ({} if bias is None else {"bias": bias}))
+    for name in sorted({key.partition(".")[0] for key in weights}):
+        own = {key.partition(".")[2]: value for key, value in weights.items() if key.startswith(f"{name}.")}
+        weight = own.get("weight", own.get(DIRECTIONS))
+        assert weight is not None
+        made = torch.nn.Linear(weight.shape[1], weight.shape[0], "bias" in own)
+        found[name] = unit(made) if DIRECTIONS in own else made
+        found[name].load_state_dict(own)
     told = json.loads((folder / SHARES).read_text("utf-8"))
     attach(model, found, {name: Share(**share) for name, share in told.items()})
 

@@ -41,6 +41,15 @@ def load(folder: Path, dtype: str) -> transformers.PreTrainedModel:
     return net
 
 
+def positions(net: Any, token_ids: torch.Tensor) -> torch.Tensor | None:
+    """Where tokens [B, T] stand, [B, T], if padding makes them wider than the model's context: all of it there stands
+    at the last place, since no other has a weight. Nothing, which is in order, elsewhere."""
+    context, width = getattr(net.config.get_text_config(), "max_position_embeddings", None), token_ids.shape[1]
+    if context is None or width <= context:
+        return None
+    return torch.arange(width, device=token_ids.device).clamp(max=context - 1).expand_as(token_ids)
+
+
 def _kept(folder: Path, dtype: str) -> dict[str, Any]:
     """How its weights are kept: as numbers of a dtype; or in four bits each, with the rest and all that is computed in
     bfloat16 (Dettmers et al. 2023, QLoRA, arXiv 2305.14314: NF4, its scales quantised too)."""

@@ -17,7 +17,10 @@ import transformers
 from torch import nn
 from transformers import PretrainedConfig, PreTrainedModel
 
+from pipeline.model.load import positions
 from pipeline.model.noising import along, signal, spread
+from pipeline.model.pairs import Pair
+from pipeline.model.scenes import Surroundings
 
 GROUPS = 4
 # Of a time, sines and cosines.
@@ -353,7 +356,8 @@ class Letters(PreTrainedModel):
         hides = nn.functional.pad((by_word[2] == 1).any(2), [1, 0])
         there = torch.cat([mask[:, :1], by_word[1].amax(2)], 1)
         words = torch.where(hides[..., None], self.hidden, words)
-        read = self.bert(inputs_embeds=words, attention_mask=there).last_hidden_state
+        at = positions(self, there)
+        read = self.bert(inputs_embeds=words, attention_mask=there, position_ids=at).last_hidden_state
         letters = (read[:, 1:, None] + self.offset.weight).flatten(1, 2)[:, :width]
         return self.classifier(torch.cat([read[:, :1], letters], 1))
 
@@ -452,7 +456,7 @@ class Pointwise(nn.Module):
 
 OURS: dict[str, type[PreTrainedModel]] = {
     each.config_class.model_type: each
-    for each in (Conv, Nodes, Map, Denoiser, Canvas, Cloud, Patches, Described, Letters, Fused)
+    for each in (Conv, Nodes, Map, Denoiser, Canvas, Cloud, Surroundings, Pair, Patches, Described, Letters, Fused)
 }
 
 # Those that need a library more, by name.

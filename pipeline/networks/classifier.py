@@ -20,6 +20,7 @@ from pipeline.kinds.network import Network, Packed, Seen, network
 from pipeline.model import heads
 from pipeline.model.chat import Chat
 from pipeline.model.folder import PLACES
+from pipeline.model.load import positions
 from pipeline.model.taps import Taps
 from pipeline.tables.graphs import UNKNOWN
 from pipeline.tables.ids import Cell
@@ -188,7 +189,9 @@ class Text(Named):
         }
 
     def given(self, net: Any, inputs: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        return {"input_ids": inputs["token_ids"], "attention_mask": inputs["mask"]}
+        token_ids = inputs["token_ids"]
+        at = positions(net, token_ids)
+        return {"input_ids": token_ids, "attention_mask": inputs["mask"]} | ({} if at is None else {"position_ids": at})
 
 
 class Image(Named):

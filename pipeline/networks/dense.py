@@ -62,6 +62,8 @@ def keypoints() -> Network:
 class Pixels(Image):
     """See `pixels`."""
 
+    apart = False
+
     def places(self, shown: np.ndarray) -> int:
         return shown.shape[0] * shown.shape[1]
 
@@ -98,6 +100,8 @@ class Figure:
 
 class Keypoints(Image):
     """See `keypoints`."""
+
+    apart = False
 
     def asked(self, form: Path, messages: Sequence[dict[str, str]], inputs: Cell | None = None) -> Any:
         picture = Image().asked(form, messages, [a for a in inputs or () if a["name"] != PARTS])

@@ -19,9 +19,9 @@ from pipeline.kinds.network import HIDDEN, Network, Packed, Seen, network
 from pipeline.model import heads
 from pipeline.model.chat import Answers, Chat, TrainOn
 from pipeline.model.folder import PLACES, SPOKEN, STACKED
-from pipeline.model.load import load
+from pipeline.model.load import load, positions
 from pipeline.model.taps import Taps
-from pipeline.networks.classifier import GIVES, IMAGE, TOKENS, Image, Text
+from pipeline.networks.classifier import AGAIN, GIVES, IMAGE, TOKENS, Image, Text
 from pipeline.networks.masked import looked
 from pipeline.tables.ids import Cell
 from pipeline.tables.lists import inside, lengths, padded, values, whole
@@ -68,7 +68,7 @@ def causal() -> Network:
 
 @network(
     takes=("text", IMAGE),
-    gives=("student_NV", "target_N", "teacher", "logprob_N", "reference_N", "features", "teacher_features"),
+    gives=AGAIN,
     heads=("main",),
     thoughts=True,
     backend=SPOKEN[STACKED],
@@ -77,7 +77,8 @@ def stacked() -> Network:
     """A language model that is shown a picture: what a vision tower makes of its patches, projected, stands among the
     states of the tokens. Places are the loss tokens.
 
-    The chat template says where the picture stands; the token that it puts there is repeated, once for each patch.
+    The chat template says where the picture stands; the token that it puts there is repeated, once for each patch. A
+    tap of the tower or of the projection is at every place the whole picture's, [N, patches, D].
 
     Paper: Liu et al. 2023 (LLaVA, arXiv 2304.08485).
     Differs: a prompt shows one picture, as large as the tower's.
@@ -139,14 +140,15 @@ class Causal:
             return (given[0] if more else given[0][:2])[None], *arguments[1:]
 
         with Taps(model, [t for t in taps if t != "last"]) as seen, head.register_forward_pre_hook(only):
-            logits = net(input_ids=inputs["token_ids"], use_cache=False).logits[0]
+            token_ids = inputs["token_ids"]
+            logits = net(input_ids=token_ids, position_ids=positions(net, token_ids), use_cache=False).logits[0]
         [states_ND] = given
         if more is None:
             with torch.no_grad():
                 _does_more[model] = not torch.allclose(head(states_ND[:2]), logits, rtol=1e-3, atol=1e-3)
             if _does_more[model]:
                 return self.look(model, inputs, taps)
-        features = {name: value.flatten(0, 1)[at_N] for name, value in seen.items()}
+        features = {name: self.at_places(value, inputs) for name, value in seen.items()}
         if "last" in taps:
             features["last"] = states_ND
         if more and heads.of(model):
@@ -157,6 +159,10 @@ class Causal:
         if more:
             return Seen(logits, {"main": torch.nn.Identity()}, features)
         return Seen(states_ND, {"main": head, **heads.of(model)}, features)
+
+    def at_places(self, output: torch.Tensor, inputs: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        """What a module gives of all tokens, [B, T, D], or [B T, D] as a router does, at the places."""
+        return (output.flatten(0, 1) if output.dim() > 2 else output)[inputs["at_N"]]
 
     def put(
         self, output: torch.Tensor, inputs: Mapping[str, torch.Tensor], make: Callable[[torch.Tensor], torch.Tensor]
@@ -272,6 +278,26 @@ class Stacked(Causal):
 
         with model.register_forward_pre_hook(show, with_kwargs=True):
             return super().look(model, inputs, taps)
+
+    def at_places(self, output: torch.Tensor, inputs: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        if not _of_picture(output, inputs):
+            return super().at_places(output, inputs)
+        return output[inputs["at_N"] // inputs["token_ids"].shape[1]]
+
+    def put(
+        self, output: torch.Tensor, inputs: Mapping[str, torch.Tensor], make: Callable[[torch.Tensor], torch.Tensor]
+    ) -> torch.Tensor:
+        """A picture becomes what is made of it at the first place of its row."""
+        if not _of_picture(output, inputs):
+            return super().put(output, inputs, make)
+        row_N = inputs["at_N"] // inputs["token_ids"].shape[1]
+        first_R = torch.cat([row_N.new_ones(1), row_N.diff()]).nonzero()[:, 0]
+        return output.index_copy(0, row_N[first_R], make(output[row_N])[first_R])
+
+
+def _of_picture(output: torch.Tensor, inputs: Mapping[str, torch.Tensor]) -> bool:
+    """Whether a module gives something of a picture's patches: they are fewer than the tokens they stand among."""
+    return output.dim() == 3 and output.shape[1] < inputs["token_ids"].shape[1]
 
 
 def _patched(form: Path, token_ids: Sequence[int]) -> tuple[list[int], int, int]:

@@ -28,7 +28,7 @@ def nce(*, tap: Tap = "last", teacher_tap: TeacherTap = "last", temperature: Pos
     product with a projection of the student's, both of length 1, over the temperature. The projection is trained too.
 
     Paper: van den Oord et al. 2018 (InfoNCE, arXiv 1807.03748); Sautier et al. 2022 (SLidR, arXiv 2203.16258).
-    Differs: places are not pooled by region before, as SLidR's are.
+    Differs: pooling by region is the network's (`points.scene`); the teacher's states are not projected.
     """
     return Nce(tap, teacher_tap, temperature)
 
@@ -48,6 +48,32 @@ class Nce:
         teachers_ND = _unit(view.teacher_features[self.teacher_taps[0]].detach().to(mine_ND.dtype))
         log_p_NN = (mine_ND @ teachers_ND.T / self.temperature).log_softmax(1)
         return Loss(-log_p_NN.diagonal(), view.weight_N)
+
+
+@objective(reads=("features", "weight_N"), item="place", teacher="none", alone=False, divergence=False)
+def sides(*, tap: Tap, other: Tap, temperature: PositiveFloat = 0.07) -> Objective:
+    """How little two taps of the student find each other: the mean of the cross-entropies of the `other` tap of a place
+    among those of all places of the step, given its `tap`, and the other way round, by the inner product of states of
+    length 1 over the temperature.
+
+    Paper: Radford et al. 2021 (CLIP, arXiv 2103.00020), figure 3; PRORec 2025 (arXiv 2502.06269), collaborative and
+    semantic vectors of an item.
+    Differs: the temperature is not learnt.
+    """
+    return Sides(tap, other, temperature)
+
+
+class Sides:
+    """See `sides`."""
+
+    def __init__(self, tap: str, other: str, temperature: float) -> None:
+        self.taps, self.temperature = (tap, other), temperature
+
+    def __call__(self, view: View) -> Loss:
+        one_ND, other_ND = (_unit(view.features[tap]) for tap in self.taps)
+        near_NN = one_ND @ other_ND.T / self.temperature
+        found_N = near_NN.log_softmax(1).diagonal() + near_NN.log_softmax(0).diagonal()
+        return Loss(-found_N / 2, view.weight_N)
 
 
 @objective(

@@ -1,14 +1,15 @@
-"""Objectives in which student and teacher send messages into each other: one's state becomes one of the other's."""
+"""Objectives in which one model's state becomes one of the other's."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
-from pydantic import NonNegativeFloat, PositiveInt
+from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
 
 from pipeline.core.methods import lazy
 from pipeline.kinds.objective import Loss, Objective, Tap, TeacherTap, View, objective
+from pipeline.objectives import ranking
 
 if TYPE_CHECKING:
     import torch
@@ -91,6 +92,49 @@ class Messages:
         kept_N = _apart(hears(message_NM), mine_ND) + _apart(teacher_hears(told_NM), asked_NE)
         value_N = self.agree * apart_N + self.keep * kept_N - said_N.masked_fill(view.target_N < 0, 0)
         return Loss(value_N, view.weight_N)
+
+
+@objective(
+    reads=("features", "teacher", "teacher_look", "own", "weight_N"),
+    item="place",
+    teacher="live",
+    divergence=False,
+)
+def switch(
+    *,
+    tap: Tap,
+    teacher_tap: TeacherTap,
+    most: Annotated[int, Field(ge=3)] = 32,
+    tau: PositiveFloat = 3.0,
+) -> Objective:
+    """`ranking.dbild` between what the frozen teacher says of a picture that it sees itself, and what it says where the
+    student's state at `tap` stands, by a linear map, in place of its own at `teacher_tap`; of a LLaVA both are
+    `model.multi_modal_projector`, the patches as words. The map is trained with the student, whose eyes learn to show
+    what the teacher can read.
+
+    The teacher is looked at twice, and hands on the gradient of what is put. The student's own words learn nothing of
+    it, so it stands beside other terms.
+    Paper: Switch-KD (2026), its visual switch: the student's picture through the teacher's language model.
+    Differs: the official text was read, and no code of the training is released; a trained map takes the place of the
+    teacher's projection, so that the two need not be as wide. A tap may be of any module of models that show `look`.
+    """
+    return Switch((tap,), (teacher_tap,), ranking.dbild(most=most, tau=tau))
+
+
+class Switch:
+    """See `switch`; `modules` makes the map."""
+
+    def __init__(self, taps: tuple[str], teacher_taps: tuple[str], apart: Objective) -> None:
+        self.taps, self.teacher_taps, self.apart = taps, teacher_taps, apart
+
+    def modules(self, widths: Mapping[str, int], teacher_widths: Mapping[str, int]) -> torch.nn.Module:
+        """From the student's states to the teacher's."""
+        return torch.nn.Linear(widths[self.taps[0]], teacher_widths[self.teacher_taps[0]])
+
+    def __call__(self, view: View) -> Loss:
+        shown = view.own(view.features[self.taps[0]])
+        switched_NV = view.teacher_look({self.teacher_taps[0]: shown}).logits()
+        return self.apart(View(student_NV=switched_NV, teacher=view.teacher, weight_N=view.weight_N))
 
 
 def _map(given: int, made: int, hidden: int) -> torch.nn.Module:

@@ -66,14 +66,8 @@ def dist(*, beta: NonNegativeFloat = 1.0, gamma: NonNegativeFloat = 1.0, tempera
     def loss(view: View) -> Loss:
         log_p, log_q = distributions.outcomes(view, temperature)
         p_NV, q_NV = log_p.exp(), log_q.exp()
-        within_N = 1 - _correlation(p_NV, q_NV)
-        over = (1 - _correlation(p_NV.T, q_NV.T)).mean()
+        within_N = 1 - distributions.correlation(p_NV, q_NV, 1)
+        over = (1 - distributions.correlation(p_NV, q_NV, 0)).mean()
         return Loss((beta * within_N + gamma * over) * temperature**2, view.weight_N)
 
     return loss
-
-
-def _correlation(one_NV: torch.Tensor, two_NV: torch.Tensor) -> torch.Tensor:
-    """Pearson's, of each row with its own, [N]; that of a row without any spread is 0."""
-    one_NV, two_NV = (each - each.mean(1, keepdim=True) for each in (one_NV, two_NV))
-    return torch.nn.functional.cosine_similarity(one_NV, two_NV, dim=1, eps=1e-12)

@@ -1,11 +1,11 @@
-"""Objectives that choose among several teachers, place by place."""
+"""Objectives of a choice at every place: among several teachers, or among the experts of a student."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from pydantic import NonNegativeFloat, PositiveFloat
+from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
 
 from pipeline.core.methods import lazy
 from pipeline.kinds.objective import Loss, Objective, Tap, TeacherTap, View, objective
@@ -68,3 +68,30 @@ class Gate:
         uneven = 2 * mean_M.square().sum() - 1
         value_N = (part_NM * torch.stack(values, 1)).sum(1) * self.temperature**2
         return Loss(value_N + self.balance * uneven, view.weight_N)
+
+
+@objective(reads=("features", "weight_N"), item="place", teacher="none", alone=False, divergence=False)
+def balance(*, tap: Tap, chosen: PositiveInt = 2) -> Objective:
+    """How unevenly a router, whose logits are the tap, uses its E experts: E times the sum over them of the share of
+    all choices that fall on one, `chosen` at a place, and its probability there. It is 1 where all are used alike, and
+    E where one is alone; gradient flows through the probabilities.
+
+    Paper: Fedus et al. 2021 (Switch Transformer, arXiv 2101.03961), eq. 4, as in Shu et al. 2024 (LLaVA-MoD, arXiv
+    2408.15881).
+    Differs: the tokens are those that are learnt, in place of all; shares are of one micro-batch.
+    """
+    return Balance((tap,), chosen)
+
+
+class Balance:
+    """See `balance`."""
+
+    def __init__(self, taps: tuple[str], chosen: int) -> None:
+        self.taps, self.chosen = taps, chosen
+
+    def __call__(self, view: View) -> Loss:
+        probability_NE = view.features[self.taps[0]].softmax(1)
+        picked_NK = probability_NE.detach().topk(self.chosen, 1).indices
+        share_E = torch.bincount(picked_NK.flatten(), minlength=probability_NE.shape[1]) / max(picked_NK.numel(), 1)
+        each_NE = probability_NE * share_E.to(probability_NE.dtype)
+        return Loss(each_NE.sum(1) * probability_NE.shape[1], view.weight_N)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, PositiveInt
 
@@ -16,7 +16,11 @@ from pipeline.model.folder import NETWORK, PLACES, finish
 from pipeline.tables.graphs import UNKNOWN
 
 Outcomes = Annotated[tuple[str, ...], Field(min_length=2)]
+Size = tuple[PositiveInt, PositiveInt]
 Widths = Annotated[tuple[PositiveInt, ...], Field(min_length=1)]
+
+# Numbers from 0 to 1 to numbers from -1 to 1.
+HALF = 0.5
 
 
 @origin(gives=LOCAL, backend=NETWORK, network="points.denoiser")
@@ -75,6 +79,69 @@ def pointnet(*, outcomes: Outcomes, numbers: PositiveInt = 3, widths: Widths = (
         return fresh(out, told, seed, Cloud, CloudConfig(numbers=numbers, widths=widths, num_labels=len(names)))
 
     return fill
+
+
+@origin(gives=LOCAL, backend=NETWORK, network="points.scene")
+def surroundings(
+    *,
+    outcomes: Outcomes,
+    size: Size,
+    channels: Literal[1, 3] = 3,
+    numbers: PositiveInt = 3,
+    widths: Widths = (32, 32),
+    neighbours: PositiveInt = 8,
+    seed: int,
+) -> Origin:
+    """A small network of scenes that looks at the points, each with so many `neighbours`, itself among them; pictures
+    beside them are of this size.
+
+    Paper: Wang et al. 2019 (DGCNN, arXiv 1801.07829).
+    Differs: neighbours are the nearest in space in all layers, and one linear head names a point.
+    """
+
+    def fill(out: Path) -> Card:
+        from pipeline.model.scenes import Surroundings, SurroundingsConfig
+
+        told = _scene(outcomes, (*size, channels), numbers)
+        config = SurroundingsConfig(numbers, widths, neighbours, num_labels=len(outcomes))
+        return fresh(out, told, seed, Surroundings, config)
+
+    return fill
+
+
+@origin(gives=LOCAL, backend=NETWORK, network="points.scene")
+def camera(
+    *,
+    outcomes: Outcomes,
+    size: Size,
+    channels: Literal[1, 3] = 3,
+    numbers: PositiveInt = 3,
+    widths: Widths,
+    seed: int,
+) -> Origin:
+    """A network of scenes that looks at the picture, by the convolutions of `dense.conv`; its form is that of the
+    `points.surroundings` that it may teach.
+
+    Paper: Sautier et al. 2022 (SLidR, arXiv 2203.16258), the image encoder.
+    Differs: theirs is a ResNet-50 that was trained on other pictures without classes.
+    """
+
+    def fill(out: Path) -> Card:
+        from pipeline.model.nets import Map, MapConfig
+
+        told, half = _scene(outcomes, (*size, channels), numbers), [HALF] * channels
+        labels = {"num_labels": len(outcomes), "image_mean": half, "image_std": half}
+        return fresh(out, told, seed, Map, MapConfig(widths, channels, **labels))
+
+    return fill
+
+
+def _scene(outcomes: Sequence[str], picture: Sequence[int], numbers: int) -> dict[str, Any]:
+    """The form of a network of scenes."""
+    if len(set(outcomes)) < len(outcomes) or UNKNOWN in outcomes:
+        raise Refused(f"outcomes: each needs a name of its own, and none is {UNKNOWN!r}, which says that it is unknown")
+    inputs = {"image": list(picture), "points": [numbers]}
+    return {"network": "points.scene", "outcomes": sorted(outcomes), "inputs": inputs}
 
 
 def _asked(numbers: int) -> dict[str, Any]:

@@ -57,7 +57,8 @@ class Line:
 class Arm:
     """A trained student and all that it came from; `name` is what students share that differ in their seeds.
 
-    `control`: all it was trained on was chosen by a control. `supervised`: it learned from the text of answers alone.
+    `control`: all it was trained on was chosen by a control, of the rows that the rules `where` leave. `supervised`: it
+    learned from the text of answers alone.
     """
 
     model: str
@@ -67,12 +68,19 @@ class Arm:
     examples: tuple[str, ...]
     selections: tuple[str, ...]
     control: bool
+    where: tuple[str, ...]
     budget: tuple[tuple[str, int], ...]
     teachers: tuple[str, ...]
     objectives: tuple[str, ...]
     supervised: bool
     epochs: float
     recipe: Mapping[str, Any]
+
+    def controls(self, other: Arm) -> bool:
+        """Whether this is what chance makes of as much: of all rows, or of those that the other was chosen from."""
+        alike = (self.base, self.budget) == (other.base, other.budget)
+        chosen = not other.control or (bool(other.where) and not self.where)
+        return self.control and alike and chosen and self.where in ((), other.where)
 
 
 @dataclass(frozen=True)
@@ -196,6 +204,7 @@ def _arm(plan: Mapping[str, Any], plans: Mapping[str, Mapping[str, Any]]) -> Arm
         examples=tuple(sorted(examples)),
         selections=tuple(sorted(selections)),
         control=bool(selections) and all(trait(plans[s], "selector", "control", False) for s in selections),
+        where=tuple(sorted({plans[s]["params"]["where"] for s in selections} - {"true"})),
         budget=tuple(sorted(budgets.items())),
         teachers=tuple(sorted(teachers)),
         objectives=tuple(term["use"]["name"] for turn in params["turns"] or [params] for term in turn["objectives"]),
@@ -254,12 +263,11 @@ def _compare(lineage: Lineage, first: Line, second: Line, rivals: Sequence[Line]
     if arm.examples == other.examples:
         more = other.supervised > arm.supervised
         return Comparison("same examples", first, second, differs, pairs) if more else None
-    if arm.control or not other.control or arm.budget != other.budget:
+    if not other.controls(arm):
         return None
     # A control that learned in the same way isolates the selection; where there is one, the others say less.
     judged = [lineage.arms[e.model] for line in rivals for e in line.members if e.model in lineage.arms]
-    same = (arm.base, arm.budget, arm.objectives)
-    alike = any(a.control and (a.base, a.budget, a.objectives) == same for a in judged)
+    alike = any(a.controls(arm) and a.objectives == arm.objectives for a in judged)
     if alike and other.objectives != arm.objectives:
         return None
     return Comparison("control", first, second, differs, pairs)

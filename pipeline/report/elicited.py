@@ -43,7 +43,7 @@ def elicited(lineage: Lineage, tables: Tables, data: Path, answers: Sequence[Ans
     found: dict[str, Elicited] = {label: Elicited(label) for label in ELICITED}
     asked = {p["instance"]: p for p in lineage.of("generate")}
     for plan in asked.values():
-        source, prompts = tables.source(plan["output"]), tables.source(f"prompts/{plan['params']['pool']}")
+        source, prompts = tables.source(plan["output"]), _labelled(tables, plan["params"]["pool"])
         if source is None or prompts is None:
             continue
         label = label_of(lineage, plan["instance"], plan["params"]["model"])
@@ -71,6 +71,12 @@ def elicited(lineage: Lineage, tables: Tables, data: Path, answers: Sequence[Ans
             for label in {label for name in (*arm.selections, *own_rows) for label in chosen.get(name, ())}:
                 found[label].students.append(a)
     return list(found.values())
+
+
+def _labelled(tables: Tables, pool: str) -> str | None:
+    """The prompts of a pool that say a label, which few do, as SQL after FROM; None without a pool."""
+    prompts = tables.source(f"prompts/{pool}")
+    return prompts and f"(SELECT prompt_id, elicitation FROM {prompts} WHERE elicitation IS NOT NULL)"
 
 
 def label_of(lineage: Lineage, entry: str, model: str) -> str:
@@ -109,7 +115,7 @@ def _verdicts(lineage: Lineage, tables: Tables, of: str) -> str:
 def _kept(lineage: Lineage, tables: Tables, folder: str, of: str, found: dict[str, Elicited]) -> list[str]:
     """Count what a selection kept, under its labels; returns these."""
     pool = of.split("/")[1]
-    prompts = tables.source(f"prompts/{pool}")
+    prompts = _labelled(tables, pool)
     verdicts, labels = _verdicts(lineage, tables, of), list[str]()
     for plan in lineage.of("generate"):
         source = tables.source(plan["output"])

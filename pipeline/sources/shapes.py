@@ -214,6 +214,76 @@ def scene(
         yield GivenRow(f"shapes.scene seed {seed} row {number}", row)
 
 
+@source(verifiers=("graph.nodes",))
+def scanned(
+    *,
+    rows: PositiveInt,
+    seed: int,
+    grid: Many = 2,
+    least: PositiveInt = 1,
+    most: PositiveInt = 4,
+    noise: NonNegativeFloat = 20.0,
+    points: Annotated[int, Field(ge=8)] = 72,
+    rough: NonNegativeFloat = 0.1,
+    areas: Annotated[int, Field(ge=2)] | None = None,
+    labelled: Share = 1.0,
+) -> Rows:
+    """Scenes as `shapes.scene` draws them, and points of them, which have no colour: where each lies, from -1 to 1, and
+    how high, 1 on a thing and 0 beside it, with `rough` as the standard deviation of what is added to each number.
+
+    The answer is a line for each point, which form it lies on. With `areas` the picture is cut into so many in either
+    direction, by colour and place, and the answer has a line for each area that has points: what most of them lie on.
+    Of a share of `labelled` rows the solution says it, of others `?`. Pictures and points depend on neither.
+
+    Paper: none; the task was made for this demonstration, after Sautier et al. 2022 (SLidR, arXiv 2203.16258).
+    Differs: nothing to differ from.
+    """
+    _few(least, most, grid, "shapes.scanned")
+    size = PLACE * grid
+    for number in range(rows):
+        dice = ids.generator(seed, "shapes.scanned", number)
+        image, mask, _ = _pictured(_things(dice, grid, least, most), grid, noise, dice)
+        pixel = dice.permutation(np.resize(dice.permutation(size * size), points)).astype(np.int32)
+        class_P = mask.flatten()[pixel]
+        at = np.stack(np.divmod(pixel, size), 1) + dice.random((points, 2))
+        made = np.column_stack([2 * at / size - 1, class_P > 0]) + rough * dice.standard_normal((points, 3))
+        inputs = {"image": image, "points": made.astype(np.float32), "pixel": pixel}
+        place_P = np.arange(points)
+        if areas is not None:
+            inputs["areas"] = _areas(image, areas)
+            place_P = np.unique(inputs["areas"].flatten()[pixel], return_inverse=True)[1]
+        counts = np.zeros((int(place_P.max()) + 1, len(CLASSES)), int)
+        np.add.at(counts, (place_P, class_P), 1)
+        lines = [CLASSES[most_often] for most_often in counts.argmax(1)]
+        said = lines if ids.draw(seed, "labelled", number) < labelled else [UNKNOWN] * len(lines)
+        yield GivenRow(
+            f"shapes.scanned seed {seed} row {number}",
+            {
+                "inputs": inputs,
+                "domain": "points" if areas is None else "areas",
+                "verifier": "graph.nodes",
+                "reference": "\n".join(lines),
+                "solution": "\n".join(said),
+            },
+        )
+
+
+def _areas(image: np.ndarray, across: int) -> np.ndarray:
+    """The area of each pixel, [H, W]: k-means of where it lies and of its colour, which begin on a grid of so many."""
+    size = len(image)
+    down, right = np.meshgrid(np.arange(size), np.arange(size), indexing="ij")
+    seen_MD = np.column_stack([down.flatten(), right.flatten(), image.reshape(size * size, 3) * (size / across / 40)])
+    middle = ((np.arange(across) + 0.5) * size / across).astype(int)
+    centre_KD = seen_MD[(middle[:, None] * size + middle).flatten()]
+    for _ in range(5):
+        area_M = np.square(seen_MD[:, None] - centre_KD).sum(2).argmin(1)
+        there = np.bincount(area_M, minlength=len(centre_KD))
+        total = np.zeros_like(centre_KD)
+        np.add.at(total, area_M, seen_MD)
+        centre_KD = np.where(there[:, None] > 0, total / np.maximum(there, 1)[:, None], centre_KD)
+    return area_M.reshape(size, size).astype(np.int32)
+
+
 @source(verifiers=("shapes.caption",))
 def drawing(
     *,

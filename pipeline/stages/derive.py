@@ -14,7 +14,6 @@ from pipeline.core import graph
 from pipeline.core.methods import Use
 from pipeline.core.run import How
 from pipeline.core.stage import NAME, Input, Plan, StageParams, stage
-from pipeline.display import listed
 from pipeline.errors import Refused
 from pipeline.kinds.operator import Child, Operator, Parent, Unreadable
 from pipeline.kinds.source import BadRow, GivenRow
@@ -208,7 +207,7 @@ def _tell(
 ) -> None:
     """Say what could not be used; refuse where nothing could."""
     causes = Counter(row.why for row in unreadable)
-    notes |= {"parents": parents, "unreadable": dict(causes.most_common(KEPT)), "repeated": len(intake.repeated)}
+    notes |= {"parents": parents, "unreadable": dict(causes.most_common(KEPT)), "repeated": intake.repeated.n}
     said = [f"{count} x {why}" for why, count in causes.most_common(SHOWN)]
     if not made:
         why = f": {'; '.join(said)}" if said else "; there is nothing to derive from" if not parents else ""
@@ -218,7 +217,5 @@ def _tell(
             f"{len(unreadable)} of what {parents} parents gave could not be used: {'; '.join(said)}, such as "
             f"{unreadable[0].source}"
         )
-    if intake.repeated:
-        how.say(
-            f"{len(intake.repeated)} prompts repeat an earlier one and are left out: {listed(intake.repeated, SHOWN)}"
-        )
+    if intake.repeated.n:
+        how.say(f"{intake.repeated.n} prompts repeat an earlier one and are left out: {intake.repeated}")

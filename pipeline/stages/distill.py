@@ -44,10 +44,11 @@ def distill(
     how: How,
     name: str,
     data: Path,
+    notes: dict,
     texts: Scan | None = None,
 ) -> None:
     """A plain transformers folder with its tokenizer, `model.json` and the curve of its training."""
     # Here, because `plan` names every stage and must not load torch.
     from pipeline.training.fit import fit
 
-    fit(params, rows, student, teacher, out, how, name, data, texts)
+    fit(params, rows, student, teacher, out, how, name, data, notes, texts)

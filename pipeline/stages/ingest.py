@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+import shutil
+import tempfile
+from collections.abc import Iterable, Iterator, Sequence, Set
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import IO, Annotated, Any, Literal
 
 import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, field_validator
@@ -18,14 +20,16 @@ from pipeline.core.stage import NAME, Input, Plan, WatchedParams, stage
 from pipeline.display import listed
 from pipeline.errors import Refused
 from pipeline.kinds.operator import Elicitation
-from pipeline.kinds.source import BadRow, Source
+from pipeline.kinds.source import BadRow, Rows, Source
 from pipeline.kinds.verifier import Verifier, name_of, spelled
 from pipeline.tables import ids
-from pipeline.tables.parquet import Scan
+from pipeline.tables.parquet import Scan, batched
+from pipeline.tables.sorting import in_order
 from pipeline.text.columns import fields_of
-from pipeline.text.intake import Intake, Key, name_groups
+from pipeline.text.intake import PLACES, Intake, Key, Places, name_groups
 
-SHOWN = 5
+# Rows that are dictionaries together; what decides which of them stay, while they are put in its order.
+BATCH, DRAW = 512, "#draw"
 
 
 class Split(BaseModel):
@@ -89,94 +93,133 @@ class Params(WatchedParams):
         return super().check(plan) + graph.unequal_parts(plan, self.pool, self.parts)
 
 
+class Bad:
+    """Rows that cannot be used: how many, where they stand by their cause, and all of them as lines of a file."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self.file, self.all, self.causes = file, Places(), dict[str, Places]()
+
+    def add(self, row: BadRow) -> None:
+        self.all.add(f"{row.source}: {row.why}")
+        self.causes.setdefault(row.why, Places()).add(row.source)
+        told = json.dumps({"source": row.source, "why": row.why, "raw": row.raw})
+        self.file.write(told.encode() + b"\n")
+
+    def keep(self, file: Path) -> None:
+        """Put the lines where a user can look at them."""
+        file.parent.mkdir(parents=True, exist_ok=True)
+        self.file.seek(0)
+        with file.open("wb") as kept:
+            shutil.copyfileobj(self.file, kept)
+
+
 @stage(writes=PROMPTS, by="table", finds=("verifier",))
-def ingest(params: Params, notes: dict, name: str, data: Path, how: How) -> Iterator[pa.RecordBatch]:
+def ingest(params: Params, notes: dict, name: str, data: Path, out: Path, how: How) -> Iterator[pa.RecordBatch]:
     """Every row becomes a prompt or is named as bad; none is passed over in silence."""
     verifier = spelled(params.verifier.name, params.verifier.arguments) if params.verifier else None
-    intake = Intake(
-        params.columns, params.domain or name, verifier, params.system, params.max_prompt_chars,
-        params.prompt_template, params.last_turn, params.on_repeat, params.arrays,
-    )  # fmt: skip
-    good: list[dict] = []
-    bad: list[BadRow] = []
-    for given in params.use.build():
-        read = given if isinstance(given, BadRow) else intake.read(given)
-        if isinstance(read, BadRow):
-            bad.append(read)
-        elif read is not None:
-            good.append(read)
-    _answer_for(bad, len(good), params, name, notes, data, how)
-    if intake.repeated:
-        notes["repeated"] = {"n": len(intake.repeated), "of": len(good), "at": intake.repeated[:SHOWN]}
-        how.say(f"{len(intake.repeated)} rows repeat an earlier one and are left out: {listed(intake.repeated, SHOWN)}")
-    _check_verifiers(good, params, name)
-    _tell_of_references(intake, len(good), notes, how)
-    name_groups(good)
-    if params.split is not None:
-        held_out = params.split.take == "held_out"
-        good = [row for row in good if (ids.draw(0, "split", row["group"]) < params.split.held_out) == held_out]
-    if params.limit is not None:
-        good = sorted(good, key=lambda row: ids.draw(0, "limit", row["prompt_id"]))[: params.limit]
-    if not good:
+    with tempfile.TemporaryFile(dir=out) as seen, tempfile.TemporaryFile(dir=out) as lines:
+        bad, verifiers, good, kept = Bad(lines), set[str](), 0, 0
+        intake = Intake(
+            params.columns, params.domain or name, verifier, params.system, params.max_prompt_chars,
+            params.prompt_template, params.last_turn, params.on_repeat, params.arrays, seen,
+        )  # fmt: skip
+
+        def prompts() -> Iterator[pa.RecordBatch]:
+            nonlocal good
+            for rows in batched(_good(iter(params.use.build()), intake, bad), BATCH):
+                good += len(rows)
+                verifiers.update(row["verifier"] for row in rows if row["verifier"])
+                name_groups(rows)
+                yield PROMPTS.rows({**row, "elicitation": params.elicitation} for row in rows)
+
+        # What is wrong with rows is told when all are read; until then they are nobody's.
+        for rows in _limited(_side(prompts(), params.split), params.limit, out):
+            kept += len(rows)
+            yield rows
+        _answer_for(bad, good, params, name, notes, data, how)
+    if intake.repeated.n:
+        notes["repeated"] = intake.repeated.note(good)
+        how.say(f"{intake.repeated.n} rows repeat an earlier one and are left out: {intake.repeated}")
+    _check_verifiers(verifiers, params, name)
+    _tell_of_references(intake, good, notes, how)
+    if not kept:
         raise Refused(f"ingest.{name}: {params.use.name} gave no prompt; an empty pool is of no use")
-    yield PROMPTS.rows([{**row, "elicitation": params.elicitation} for row in good])
 
 
-def _answer_for(bad: list[BadRow], good: int, params: Params, name: str, notes: dict, data: Path, how: How) -> None:
+def _good(given: Rows, intake: Intake, bad: Bad) -> Iterator[dict[str, Any]]:
+    for row in given:
+        read = row if isinstance(row, BadRow) else intake.read(row)
+        if isinstance(read, BadRow):
+            bad.add(read)
+        elif read is not None:
+            yield read
+
+
+def _side(batches: Iterable[pa.RecordBatch], split: Split | None) -> Iterator[pa.RecordBatch]:
+    """The rows whose groups are on the side that is taken."""
+    for rows in batches:
+        if split is not None:
+            held_out = ids.draws(0, "split", rows["group"].to_pylist()) < split.held_out
+            rows = rows.filter(pa.array(held_out == (split.take == "held_out")))
+        yield rows
+
+
+def _limited(batches: Iterable[pa.RecordBatch], limit: int | None, out: Path) -> Iterator[pa.RecordBatch]:
+    """So many rows, drawn by their ids."""
+    if limit is None:
+        yield from batches
+        return
+    drawn = (r.append_column(DRAW, pa.array(ids.draws(0, "limit", r["prompt_id"].to_pylist()))) for r in batches)
+    for rows in in_order(drawn, [DRAW], out):
+        yield from rows.slice(0, limit).drop_columns(DRAW).to_batches()
+        limit = max(0, limit - len(rows))
+
+
+def _answer_for(bad: Bad, good: int, params: Params, name: str, notes: dict, data: Path, how: How) -> None:
     """Refuse bad rows, or put them where the user can look at them, and say so."""
     file = data / ".quarantine" / f"{name}.jsonl"
     file.unlink(missing_ok=True)
-    if not bad:
+    count = bad.all.n
+    if not count:
         return
-    causes: dict[str, list[str]] = {}
-    for row in bad:
-        causes.setdefault(row.why, []).append(row.source)
-    rows = len(bad) + good
-    too_many = len(bad) > params.max_bad_share * rows
+    rows = count + good
+    too_many = count > params.max_bad_share * rows
     if params.on_bad_row == "fail" or too_many:
-        lines = [f"  - {len(places)} x {why}: {listed(places, SHOWN)}" for why, places in list(causes.items())[:SHOWN]]
-        if len(causes) > SHOWN:
-            lines.append(f"  - and {len(causes) - SHOWN} other causes")
+        lines = [f"  - {places.n} x {why}: {places}" for why, places in list(bad.causes.items())[:PLACES]]
+        if len(bad.causes) > PLACES:
+            lines.append(f"  - and {len(bad.causes) - PLACES} other causes")
         mend = "write `on_bad_row: quarantine` to go on without them"
         if params.on_bad_row == "quarantine":
             mend = f"raise `max_bad_share: {params.max_bad_share:g}` if it is right that so many are"
         raise Refused(
-            f"ingest.{name}: {len(bad)} of {rows} rows cannot be used:\n"
-            + "\n".join(lines)
-            + f"\nMend them, or {mend}."
+            f"ingest.{name}: {count} of {rows} rows cannot be used:\n" + "\n".join(lines) + f"\nMend them, or {mend}."
         )
-    file.parent.mkdir(parents=True, exist_ok=True)
-    kept = (json.dumps({"source": row.source, "why": row.why, "raw": row.raw}) for row in bad)
-    file.write_text("\n".join(kept) + "\n", "utf-8")
-    notes["quarantined"] = {why: len(places) for why, places in causes.items()}
-    notes["set_aside"] = {"n": len(bad), "of": rows, "at": [f"{row.source}: {row.why}" for row in bad[:SHOWN]]}
-    how.say(f"{len(bad)} of {rows} rows cannot be used and are set aside in {file}: {listed(list(causes), SHOWN)}")
+    bad.keep(file)
+    notes["quarantined"] = {why: places.n for why, places in bad.causes.items()}
+    notes["set_aside"] = bad.all.note(rows)
+    how.say(f"{count} of {rows} rows cannot be used and are set aside in {file}: {listed(list(bad.causes), PLACES)}")
 
 
 def _tell_of_references(intake: Intake, rows: int, notes: dict, how: How) -> None:
     """Say what a user should look at: references that are kept in another form, and a verifier that finds solutions
     wrong, which is the wrong one, or the solutions are."""
-    if intake.rewritten:
-        notes["references_rewritten"] = {"n": len(intake.rewritten), "of": rows, "at": intake.rewritten[:SHOWN]}
+    wrong, judged = intake.wrong, intake.judged
+    if intake.rewritten.n:
+        notes["references_rewritten"] = intake.rewritten.note(rows)
+        how.say(f"{intake.rewritten.n} of {rows} references are kept as their verifier reads them: {intake.rewritten}")
+    if judged:
+        notes["solutions_judged_wrong"] = wrong.note(judged)
+    if wrong.n:
         how.say(
-            f"{len(intake.rewritten)} of {rows} references are kept as their verifier reads them: "
-            f"{listed(intake.rewritten, SHOWN)}"
-        )
-    wrong = [place for place, right in intake.judged.items() if not right]
-    if intake.judged:
-        notes["solutions_judged_wrong"] = {"n": len(wrong), "of": len(intake.judged), "at": wrong[:SHOWN]}
-    if wrong:
-        how.say(
-            f"{len(wrong)} of {len(intake.judged)} solutions ({len(wrong) / len(intake.judged):.1%}) are not right by "
-            f"their own verifier and reference: {listed(wrong, SHOWN)}. Look at them: what finds a right solution "
-            f"wrong will find right answers wrong"
+            f"{wrong.n} of {judged} solutions ({wrong.n / judged:.1%}) are not right by their own verifier and "
+            f"reference: {wrong}. Look at them: what finds a right solution wrong will find right answers wrong"
         )
 
 
-def _check_verifiers(rows: list[dict], params: Params, name: str) -> None:
+def _check_verifiers(verifiers: Set[str], params: Params, name: str) -> None:
     """What a source declares decides whose code is part of the identity of all that is made of its rows."""
     declared = params.names("verifier")
-    undeclared = sorted({name_of(row["verifier"]) for row in rows if row["verifier"]} - (declared or set()))
+    undeclared = sorted(set(map(name_of, verifiers)) - (declared or set()))
     if declared is not None and undeclared:
         raise Refused(
             f"ingest.{name}: {params.use.name} gave rows with the verifier {', '.join(undeclared)}, which it does not "

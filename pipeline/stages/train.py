@@ -21,9 +21,9 @@ class Params(StudentParams):
     imports=("torch", "transformers"),
     finds=("network",),
 )
-def train(params: Params, rows: Scan, student: Path, out: Path, how: How, name: str, data: Path) -> None:
+def train(params: Params, rows: Scan, student: Path, out: Path, how: How, name: str, data: Path, notes: dict) -> None:
     """A plain transformers folder with its tokenizer, `model.json` and the curve of its training."""
     # Here, because `plan` names every stage and must not load torch.
     from pipeline.training.fit import fit
 
-    fit(params, rows, student, None, out, how, name, data)
+    fit(params, rows, student, None, out, how, name, data, notes)

@@ -1,8 +1,11 @@
-"""Transform: signals made of signals, by what a whole table says about a row.  Reads signals, writes signals."""
+"""Transform: signals made of signals, by what a whole table says about a row.  Reads signals, prompts and responses,
+writes signals."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 from pydantic import Field
 
-from pipeline.contracts import SIGNALS
+from pipeline.contracts import PROMPTS, RESPONSES, SIGNALS
 from pipeline.core.graph import taps_of
 from pipeline.core.methods import Use
 from pipeline.core.run import How
@@ -30,14 +33,23 @@ class Params(StageParams):
     of: str
     source: str = Field(alias="from", pattern=NAME)
     beside: str = Field(alias="with", pattern="^signals/[^/]+/[^/]+$")
+    answers: str | None = Field(default=None, pattern="^responses/[^/]+(/[^/]+)?$")
     use: Use[Transform]
     seed: int
 
     def inputs(self) -> dict[str, Input]:
         missing = f"nothing reads these examples. Add an entry to probe, for example `teacher: {{of: {self.of}, ...}}`"
+        asked = {}
+        if self.answers is not None:
+            pool, unasked = self.answers.split("/")[1], "nothing answers these prompts. Add an entry to generate"
+            asked = {
+                "prompts": Input(f"prompts/{pool}", PROMPTS),
+                "answers": Input(self.answers, RESPONSES, missing=unasked),
+            }
         return {
             "signals": Input(f"signals/{self.of}/{self.source}", SIGNALS, missing=missing),
             "beside": Input(self.beside, SIGNALS, missing=missing),
+            **asked,
         }
 
     def output(self, instance: str) -> str:
@@ -53,6 +65,9 @@ class Params(StageParams):
             self.beside == own or self.beside.rpartition("/")[0] != own.rpartition("/")[0]
         ):
             faults.append(f"with: {self.use.name} needs the signals of another teacher on examples/{self.of}")
+        if bool(self.use.method.traits.get("asked")) != (self.answers is not None):
+            needs = "needs answers to what was asked about the prompts, such as responses/aspects"
+            faults.append(f"answers: {self.use.name} {'looks at none; leave it out' if self.answers else needs}")
         return faults
 
 
@@ -77,7 +92,15 @@ def sealed(params: Params, signals: Scan, beside: Scan, out: Path) -> None:
 
 
 @stage(writes=SIGNALS, by="table", ends=sealed)
-def transform(params: Params, signals: Scan, beside: Scan, name: str, how: How) -> Iterator[pa.RecordBatch]:
+def transform(
+    params: Params,
+    signals: Scan,
+    beside: Scan,
+    name: str,
+    how: How,
+    prompts: Scan | None = None,
+    answers: Scan | None = None,
+) -> Iterator[pa.RecordBatch]:
     """The whole table is held in memory at once, as arrays."""
     rows = signals.read().sort_by("example_id")
     if not len(rows):
@@ -100,9 +123,31 @@ def transform(params: Params, signals: Scan, beside: Scan, name: str, how: How) 
             f"transform.{name}: {params.use.name} needs whole distributions, and some of their mass is not stored: let "
             f"the probe store as many outcomes as there are (`top_k`)"
         )
+    if prompts is not None and answers is not None:
+        given = replace(given, said_B=_said(rows["prompt_id"].to_pylist(), prompts, answers))
+        if not any(given.said_B):
+            raise Refused(
+                f"transform.{name}.answers: data/{params.answers} answers no prompt that was made of one of "
+                f"examples/{params.of}; derive its pool from the one that these answer"
+            )
     made = params.use.build()(given, other, params.seed)
     how.say(f"{len(made.row_N)} places of {len(rows)} examples")
     yield _written(rows, made, _whose(rows, others if traits.get("aligned") else rows))
+
+
+def _said(of: Sequence[str], prompts: Scan, answers: Scan) -> np.ndarray:
+    """What was asked about each prompt, which is the last paragraph of one that was made of it, and the short answers
+    to it."""
+    made, said = defaultdict(list), defaultdict(list)
+    for prompt in prompts.pylist(["prompt_id", "parent_ids", "messages"]):
+        question = prompt["messages"][-1]["content"].rpartition("\n\n")[2]
+        for parent in prompt["parent_ids"] or ():
+            made[parent].append((question, prompt["prompt_id"]))
+    for row in answers.pylist(["prompt_id", "answer"]):
+        said[row["prompt_id"]].append(row["answer"])
+    found = np.empty(len(of), object)
+    found[:] = [{question: said[child] for question, child in made[name] if child in said} for name in of]
+    return found
 
 
 def signals_of(rows: pa.Table, of: str) -> Signals:

@@ -1,14 +1,15 @@
 """Rows in the order of some columns, however many there are: sorted in runs, which lie in a file and are merged.
 
-What does not fit one run is held one run at a time, and then a batch of every run.
+What does not fit one run is held one run at a time, and then as much of all runs together: what lies between two keys.
 """
 
 from __future__ import annotations
 
+import mmap
 import tempfile
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import chain
+from itertools import chain, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +17,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-# A run has no more rows, and ends with the batch that makes it so large. In runs of 25,000 a vote over a million
-# answers took nearly three times the CPU.
+# A run has no more rows, and ends with the batch that makes it so large.
 RUN_ROWS, RUN_BYTES = 1 << 20, 1 << 25
-BATCH_ROWS, BATCH_BYTES = 4096, 1 << 20
+# Keys of a run that are looked at to cut all runs.
+LOOKED_AT = 64
 # Where a row came, which decides between equal ones; no table has a column of this name.
 CAME = "#"
 
@@ -39,16 +40,16 @@ def in_order(batches: Iterable[pa.RecordBatch], by: Sequence[str], folder: Path)
     del first, second
     with tempfile.TemporaryDirectory(dir=folder) as place:
         file, by = Path(place) / "runs.arrow", [*by, CAME]
-        counts = _lay(runs, by, file)
-        with pa.OSFile(str(file)) as source:
-            reader = pa.ipc.open_file(source)
-            ends = np.cumsum(counts).tolist()
-            waiting = [_Run(reader, range(end - count, end), by) for end, count in zip(ends, counts, strict=True)]
-            while waiting:
-                bound = min(run.last for run in waiting)
-                pieces = [run.until(bound) for run in waiting]
-                waiting = [run for run in waiting if len(run.rows)]
-                yield ordered(pa.Table.from_batches(pieces), by).drop_columns(CAME)
+        _lay(runs, by, file)
+        with file.open("rb") as laid:
+            mapped = mmap.mmap(laid.fileno(), 0, access=mmap.ACCESS_READ)
+        reader = pa.ipc.open_file(pa.py_buffer(mapped))
+        laid_runs = [_Run(reader.get_batch(i), by) for i in range(reader.num_record_batches)]
+        for bound in _bounds(laid_runs):
+            pieces = pa.Table.from_batches([run.until(bound) for run in laid_runs])
+            yield ordered(pieces, by).drop_columns(CAME)
+            # What was read is the file's again, and no memory that this process has.
+            mapped.madvise(mmap.MADV_DONTNEED)
 
 
 def ordered(rows: pa.Table, by: Sequence[str]) -> pa.Table:
@@ -77,26 +78,35 @@ def cut(tables: Iterable[pa.Table], size: int, within: str | None = None) -> Ite
 
 
 class _Run:
-    """What is left of a run, and the batch of it that is in memory."""
+    """A run in its mapped file; its rows are given once."""
 
-    def __init__(self, reader: pa.ipc.RecordBatchFileReader, numbers: range, by: Sequence[str]) -> None:
-        self.by = by
-        self.batches = (reader.get_batch(i) for i in numbers)
-        self._read(next(self.batches))
+    def __init__(self, rows: pa.RecordBatch, by: Sequence[str]) -> None:
+        self.rows, self.columns, self.given = rows, [rows[name] for name in by], 0
 
     def until(self, bound: tuple[Any, ...]) -> pa.RecordBatch:
-        """The rows up to a key, which no batch but the one in memory has; they are given once."""
-        end = bisect_right(range(len(self.rows)), bound, key=self._key)
-        given, rest = self.rows.slice(0, end), self.rows.slice(end)
-        self._read(rest if len(rest) else next(self.batches, rest))
-        return given
+        """The rows up to a key."""
+        start, self.given = self.given, bisect_right(range(len(self.rows)), bound, self.given, key=self.key)
+        return self.rows.slice(start, self.given - start)
 
-    def _read(self, rows: pa.RecordBatch) -> None:
-        self.rows, self.columns = rows, [rows[name] for name in self.by]
-        self.last = self._key(-1) if len(rows) else ()
-
-    def _key(self, i: int) -> tuple[Any, ...]:
+    def key(self, i: int) -> tuple[Any, ...]:
         return tuple(column[i].as_py() for column in self.columns)
+
+
+def _bounds(runs: Sequence[_Run]) -> Iterator[tuple[Any, ...]]:
+    """Keys between which lie about as many rows as in a run; the last is that of the last row."""
+    looked_at = []
+    for run in runs:
+        count, size = len(run.rows), run.rows.nbytes / len(run.rows)
+        ends = np.unique(np.linspace(0, count, min(count, LOOKED_AT) + 1, dtype=int)).tolist()
+        looked_at += [(run.key(end - 1), end - start, size) for start, end in pairwise(ends)]
+    rows = bytes_ = 0
+    for key, more, size in sorted(looked_at):
+        rows, bytes_ = rows + more, bytes_ + more * size
+        if rows >= RUN_ROWS or bytes_ >= RUN_BYTES:
+            yield key
+            rows = bytes_ = 0
+    if rows:
+        yield key
 
 
 def _runs(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.Table]:
@@ -115,22 +125,16 @@ def _runs(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.Table]:
         yield pa.Table.from_batches(waiting)
 
 
-def _lay(runs: Iterable[pa.Table], by: Sequence[str], file: Path) -> list[int]:
-    """Write runs to a file, each in its order; how many batches each has."""
-    counts, came = [], 0
-    writer = None
+def _lay(runs: Iterable[pa.Table], by: Sequence[str], file: Path) -> None:
+    """Write runs to a file, each in its order and in one batch."""
+    came, writer = 0, None
     for run in runs:
         run = run.append_column(CAME, pa.array(np.arange(came, came + len(run))))
         writer = writer or pa.ipc.new_file(str(file), run.schema)
         came += len(run)
-        width = 1 + BATCH_BYTES * len(run) // max(1, run.nbytes)
-        pieces = ordered(run, by).combine_chunks().to_batches(min(BATCH_ROWS, width))
-        for piece in pieces:
-            writer.write_batch(piece)
-        counts.append(len(pieces))
+        writer.write_table(ordered(run, by).combine_chunks())
     assert writer is not None
     writer.close()
-    return counts
 
 
 def _ascends(column: pa.ChunkedArray) -> bool:

@@ -25,7 +25,7 @@ def conversation(row: Mapping[str, object], *, wordless: bool = False) -> tuple[
     A `wordless` row asks about something else than words: it needs none of its own.
     """
     # A file that holds rows of several shapes fills what a row has not with null, or with a list of nothing.
-    present = {name: value for name, value in row.items() if value is not None and not _empty(value)}
+    present = {k: v for k, v in row.items() if v is not None and not (isinstance(v, list) and not v)}
     _no_tools(present)
     if "messages" in present:
         turns = _turns(present["messages"], "messages")
@@ -52,10 +52,6 @@ def conversation(row: Mapping[str, object], *, wordless: bool = False) -> tuple[
     if isinstance(solution, str) or number_text(solution) is not None:
         answer = number_text(solution) or str(solution)
     return turns, answer
-
-
-def _empty(value: object) -> bool:
-    return isinstance(value, list) and not value
 
 
 def _prompt(prompt: object) -> list[Message]:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from io import BytesIO
+from typing import IO, Any, Literal
 
 import numpy as np
+import orjson
 import pyarrow as pa
 
 from pipeline.errors import Refused
@@ -15,6 +17,7 @@ from pipeline.kinds.source import BadRow, GivenRow
 from pipeline.kinds.verifier import answer_of, metric_of, reference_of
 from pipeline.tables import ids, tensors
 from pipeline.tables.pictures import pixels
+from pipeline.tables.seen import Seen
 from pipeline.text.columns import NoColumn, filled, look, number_text
 from pipeline.text.conversations import NotAConversation, conversation
 from pipeline.text.ngrams import plain
@@ -26,8 +29,8 @@ Key = Literal[
 ]  # fmt: skip
 
 
-# Characters of a bad row that are kept for the user.
-SHOWN = 2_000
+# Characters of a bad row that are kept for the user, and places of what is told of many rows.
+SHOWN, PLACES = 2_000, 5
 
 
 class Unusable(ValueError):
@@ -35,14 +38,35 @@ class Unusable(ValueError):
 
 
 @dataclass
+class Places:
+    """The first of many places, and their number."""
+
+    n: int = 0
+    first: list[str] = field(default_factory=list)
+
+    def add(self, place: str) -> None:
+        self.n += 1
+        if self.n <= PLACES:
+            self.first.append(place)
+
+    def note(self, of: int) -> dict[str, object]:
+        """What a record says of them."""
+        return {"n": self.n, "of": of, "at": self.first}
+
+    def __str__(self) -> str:
+        return ", ".join(self.first) + (f" and {self.n - PLACES} more" if self.n > PLACES else "")
+
+
+@dataclass
 class Intake:
-    """Turns given rows into rows of the table `prompts`, one after the other, and remembers which it has seen.
+    """Turns given rows into rows of the table `prompts`, one after the other, and remembers which it has seen; what a
+    later row may have to be told of one is in `file`, from its start.
 
     `columns` maps our names to the user's, `arrays` those of inputs to the columns that hold them, and `template` makes
     the prompt of several; domain, verifier and system stand for rows that have none. The last turn of a row that ends
     with an answer is its solution, or its reference. `rewritten` are the places of references that the verifier reads
-    in another form than they were given in, `judged` those of solutions, to whether the verifier finds them right,
-    `repeated` those of rows that repeat an earlier one.
+    in another form than they were given in, `wrong` those of the solutions that it finds wrong, of so many that it has
+    `judged`, `repeated` those of rows that repeat an earlier one.
     """
 
     columns: Mapping[Key, str]
@@ -54,11 +78,14 @@ class Intake:
     last_turn: Literal["solution", "reference"] = "solution"
     on_repeat: Literal["refuse", "first"] = "refuse"
     arrays: Mapping[str, str] = field(default_factory=dict)
-    seen_prompts: dict[str, tuple[str, str | None]] = field(default_factory=dict)
-    seen_ids: set[str] = field(default_factory=set)
-    rewritten: list[str] = field(default_factory=list)
-    repeated: list[str] = field(default_factory=list)
-    judged: dict[str, bool] = field(default_factory=dict)
+    file: IO[bytes] = field(default_factory=BytesIO)
+    prompts: Seen = field(default_factory=Seen)
+    names: Seen = field(default_factory=Seen)
+    rewritten: Places = field(default_factory=Places)
+    repeated: Places = field(default_factory=Places)
+    judged: int = 0
+    written: int = 0
+    wrong: Places = field(default_factory=Places)
 
     def read(self, given: GivenRow) -> dict[str, object] | BadRow | None:
         """The prompt in a given row, or what is wrong with it; nothing if it repeats one and the first is kept."""
@@ -69,6 +96,8 @@ class Intake:
             return BadRow(given.source, str(error), shown[:SHOWN])
 
     def _renamed(self, given: Mapping[str, object]) -> Mapping[str, object]:
+        if not self.columns and not self.arrays and self.template is None:
+            return given
         try:
             renamed: dict[str, object] = {ours: look(given, theirs) for ours, theirs in self.columns.items()}
             if self.arrays:
@@ -83,8 +112,9 @@ class Intake:
         return {**others, **renamed}
 
     def _prompt(self, row: Mapping[str, object], place: str) -> dict[str, object] | None:
-        defaults = {"system": self.system, "verifier": self.verifier}
-        row = {**row, **{k: v for k, v in defaults.items() if row.get(k) is None}}
+        for name, usual in (("system", self.system), ("verifier", self.verifier)):
+            if usual is not None and row.get(name) is None:
+                row = {**row, name: usual}
         inputs, truth = _cell(row, "inputs"), _cell(row, "truth")
         messages, solution = conversation(row, wordless=inputs is not None)
         if self.last_turn == "reference" and row.get("reference") is None:
@@ -96,7 +126,7 @@ class Intake:
         given = _text(row, "reference")
         reference = _as_read(verifier, given)
         prompt_id = ids.prompt_id(messages, inputs)
-        prompt: dict[str, object] = {
+        prompt: dict[str, Any] = {
             "prompt_id": prompt_id,
             "messages": messages,
             "domain": _text(row, "domain") or self.domain,
@@ -114,12 +144,14 @@ class Intake:
         if self._repeats(prompt_id, place, reference):
             return None
         if row.get("id") is not None:
-            _once(self.seen_ids, str(row["id"]), "the id")
+            self._once(str(row["id"]))
         if reference != given:
-            self.rewritten.append(place)
+            self.rewritten.add(place)
         right = metric_of(verifier, answer_of(verifier, solution), reference)
         if solution is not None and right is not None:
-            self.judged[place] = right == 1
+            self.judged += 1
+            if right != 1:
+                self.wrong.add(place)
         return prompt
 
     def _level(self, row: Mapping[str, object]) -> int | None:
@@ -129,18 +161,30 @@ class Intake:
 
     def _repeats(self, prompt_id: str, place: str, reference: str | None) -> bool:
         """Whether an earlier row asks the same; refuses the row that does, where it is not the first that is kept."""
-        if prompt_id not in self.seen_prompts:
-            self.seen_prompts[prompt_id] = place, reference
+        key, _ = ids.halves(prompt_id)
+        at = self.prompts.first(key, self.written)
+        if at is None:
+            self.written += self.file.write(orjson.dumps([prompt_id, place, reference]) + b"\n")
             return False
-        first, known = self.seen_prompts[prompt_id]
+        self.file.seek(at)
+        asked, first, known = orjson.loads(self.file.readline())
+        self.file.seek(self.written)
+        if asked != prompt_id:
+            return False
         if known != reference:
             raise Unusable(
                 f"the prompt is the same as in {first}, which has another reference ({known!r}, not {reference!r})"
             )
         if self.on_repeat == "refuse":
             raise Unusable("the prompt is the same as in an earlier row; `on_repeat: first` leaves such rows out")
-        self.repeated.append(place)
+        self.repeated.add(place)
         return True
+
+    def _once(self, name: str) -> None:
+        """Refuse a row whose own id an earlier one has."""
+        key, rest = ids.halves(ids.digest(name))
+        if self.names.first(key, rest) == rest:
+            raise Unusable("the id is the same as in an earlier row")
 
 
 def name_groups(rows: Sequence[dict[str, Any]]) -> None:
@@ -218,15 +262,13 @@ def _as_read(verifier: str | None, reference: str | None) -> str | None:
     return read
 
 
-def _check_unicode(prompt: Mapping[str, object]) -> None:
+def _check_unicode(prompt: Mapping[str, Any]) -> None:
     """JSON can spell half a character, which no file can hold."""
+    texts = [message["content"] for message in prompt["messages"]]
+    texts += [value for value in prompt.values() if isinstance(value, str)]
+    if cells := [prompt[name] for name in ("inputs", "truth") if prompt[name] is not None]:
+        texts.append(json.dumps(cells, ensure_ascii=False, default=lambda data: ""))
     try:
-        json.dumps(prompt, ensure_ascii=False, default=lambda data: "").encode("utf-8")
+        "".join(texts).encode("utf-8")
     except UnicodeEncodeError as error:
         raise Unusable("a text is not valid Unicode (half of a surrogate pair)") from error
-
-
-def _once(seen: set[str], key: str, what: str) -> None:
-    if key in seen:
-        raise Unusable(f"{what} is the same as in an earlier row")
-    seen.add(key)

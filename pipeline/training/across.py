@@ -8,7 +8,8 @@ U outcomes of the teacher.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import itertools
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -42,11 +43,12 @@ class Across:
         self.outcome_U = torch.from_numpy(shared(self.own, self.other))
         # The ends of an answer say the same and spell nothing.
         self.outcome_U[other.eos_id] = own.eos_id
-        wanted: dict[str, tuple[str, np.ndarray]] = {}
+        wanted: dict[str, tuple[str, list[np.ndarray]]] = {}
         for start in range(0, len(rows), SOME):
             some = rows.take(range(start, min(start + SOME, len(rows))))
-            for row, said in zip(some.select(["example_id", "response_ids"]).to_pylist(), _said(some), strict=True):
-                wanted[row["response_ids"][0]] = row["example_id"], said
+            names = some.select(["example_id", "response_ids", "spans"]).to_pylist()
+            for row, said in zip(names, _said(some), strict=True):
+                wanted[row["response_ids"][0]] = row["example_id"], _by_answer(said, row["spans"])
         self.number: dict[str, int] = {}
         self.groups: list[dict[str, np.ndarray]] = []
         cut: list[pa.RecordBatch] = []
@@ -62,19 +64,21 @@ class Across:
             )
         self.table = pa.Table.from_batches(cut, CUT).combine_chunks()
 
-    def _cut(self, response: Mapping[str, Any], example: str, said: np.ndarray) -> dict[str, Any]:
-        packed = self.network.pack(self.form, response["messages"], response["content"])
+    def _cut(self, response: Mapping[str, Any], example: str, said: Sequence[np.ndarray]) -> dict[str, Any]:
+        answers: dict[str, Any] = {"answers": "every"} if len(said) > 1 else {}
+        packed = self.network.pack(self.form, response["messages"], response["content"], **answers)
         token_ids = np.array(packed.token_ids, np.int32)
-        heard = np.concatenate([token_ids[start:end] for start, end in packed.spans])
-        own, other = [self.own[i] for i in said], [self.other[i] for i in heard]
-        if b"".join(own) != b"".join(other):
-            student, teacher = (repr(b"".join(each).decode("utf-8", "replace")[:SHOWN]) for each in (own, other))
+        own = [[self.own[i] for i in answer] for answer in said]
+        other = [[self.other[i] for i in token_ids[start:end]] for start, end in packed.spans]
+        if [b"".join(answer) for answer in own] != [b"".join(answer) for answer in other]:
+            both = (b"".join(itertools.chain(*each)) for each in (own, other))
+            student, teacher = (repr(each.decode("utf-8", "replace")[:SHOWN]) for each in both)
             raise Refused(
                 f"example {example}: the tokens of the student spell {student} and those of the teacher {teacher}. "
                 f"Leave out what one of both cannot spell, or pack with `train_on: answer`"
             )
         self.number[example] = len(self.number)
-        self.groups.append({"bytes": by_bytes(own, other), "position": by_position(own, other)})
+        self.groups.append({by: _groups(cut, own, other) for by, cut in ALIGNED.items()})
         return {"token_ids": token_ids, "spans": [{"start": start, "end": end} for start, end in packed.spans]}
 
     def beside(self, found: Places, rows: pa.Table) -> Places:
@@ -88,7 +92,7 @@ class Across:
             by: torch.from_numpy(
                 np.concatenate([self.groups[n][by] + begins_B2[row].repeat(2) for row, n in enumerate(numbers)])
             )
-            for by in ("bytes", "position")
+            for by in ALIGNED
         }
         target_M = torch.from_numpy(np.concatenate(heard).astype(np.int64))
         counts = {by: len(each) for by, each in groups.items()}
@@ -118,6 +122,22 @@ def by_position(own: Sequence[bytes], other: Sequence[bytes]) -> np.ndarray:
     return np.stack([at, at + 1, at, at + 1], 1)
 
 
+ALIGNED = {"bytes": by_bytes, "position": by_position}
+
+
+def _groups(
+    aligned: Callable[[Sequence[bytes], Sequence[bytes]], np.ndarray],
+    own: Sequence[Sequence[bytes]],
+    other: Sequence[Sequence[bytes]],
+) -> np.ndarray:
+    """The groups [G, 4] of all answers of a row, one answer after another."""
+    begins_2, found = np.zeros(2, np.int64), []
+    for one, two in zip(own, other, strict=True):
+        found.append(aligned(one, two) + begins_2.repeat(2))
+        begins_2 += [len(one), len(two)]
+    return np.concatenate(found)
+
+
 def shared(own: Sequence[bytes], other: Sequence[bytes]) -> np.ndarray:
     """For each of the teacher's outcomes the student's that spells the same, -1 where there is none, [U].
 
@@ -126,6 +146,11 @@ def shared(own: Sequence[bytes], other: Sequence[bytes]) -> np.ndarray:
     first = {piece: number for number, piece in reversed(list(enumerate(own))) if piece}
     taken = {piece: number for number, piece in reversed(list(enumerate(other)))}
     return np.array([first.get(p, -1) if taken[p] == n else -1 for n, p in enumerate(other)], np.int64)
+
+
+def _by_answer(said: np.ndarray, spans: Sequence[Mapping[str, int]]) -> list[np.ndarray]:
+    """The tokens at a row's places, answer by answer."""
+    return np.split(said, np.cumsum([span["end"] - span["start"] for span in spans])[:-1])
 
 
 def _said(rows: pa.Table) -> list[np.ndarray]:

@@ -14,6 +14,7 @@ from safetensors.torch import load_file, load_model, save_file, save_model
 from torch import nn
 
 from pipeline.kinds.feed import Feed
+from pipeline.training.ranks import here
 from pipeline.training.shadow import Shadow
 from pipeline.training.terms import Term
 
@@ -24,7 +25,7 @@ BEST = "best.safetensors"
 
 class Checkpoints:
     """A folder of `checkpoint-<steps>`: the weights of all parts and of shadows, each part's optimizer, what
-    objectives remember, the rows that a feed drew, and the curve."""
+    objectives remember, the rows that a feed drew, and the curve. All ranks read them, the first one writes."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -45,6 +46,8 @@ class Checkpoints:
 
     def save(self, curve: Sequence[Mapping[str, float]]) -> None:
         """Keep the state after the last point of the curve; older checkpoints but one are removed."""
+        if not here().first:
+            return
         place = self.folder / f"checkpoint-{len(curve)}"
         shutil.rmtree(place, ignore_errors=True)
         place.mkdir(parents=True)
@@ -82,13 +85,16 @@ class Checkpoints:
     def keep_best(self, module: nn.Module) -> None:
         """Keep a student in the place of the one that was the best before. A training that goes on from an older
         checkpoint finds the same ones again."""
+        if not here().first:
+            return
         self.folder.mkdir(parents=True, exist_ok=True)
         _save(module, self.folder / f"{BEST}.new")
         (self.folder / f"{BEST}.new").replace(self.folder / BEST)
 
     def load_best(self, module: nn.Module) -> None:
-        """Make a student the best one."""
-        _load(module, self.folder / BEST)
+        """Make a student the best one; the first rank's alone is looked at after this."""
+        if here().first:
+            _load(module, self.folder / BEST)
 
     def _whole(self) -> list[int]:
         return [int(p.parent.name.split("-")[1]) for p in self.folder.glob(f"checkpoint-*/{COMPLETE}")]
@@ -125,6 +131,6 @@ def newest(folder: Path) -> Path | None:
     """The newest checkpoint that was written whole; those that a kill has torn are removed."""
     found = {int(p.name.split("-")[1]): p for p in folder.glob("checkpoint-*")}
     whole = {step: path for step, path in found.items() if (path / COMPLETE).exists()}
-    for step in found.keys() - whole.keys():
+    for step in found.keys() - whole.keys() if here().first else ():
         shutil.rmtree(found[step])
     return whole[max(whole)] if whole else None

@@ -30,9 +30,9 @@ from pipeline.kinds.verifier import answer_of, metric_of
 from pipeline.model import heads
 from pipeline.model.chat import Chat
 from pipeline.model.folder import MOMENTS, TOKENIZER_FILES, finish, network_of
-from pipeline.model.load import device_of
 from pipeline.tables import ids
 from pipeline.tables.parquet import Scan, folder_digest, part_name
+from pipeline.training import ranks
 from pipeline.training.across import Across
 from pipeline.training.adapter import merged, only, with_adapter
 from pipeline.training.card import card_of_student
@@ -45,7 +45,7 @@ from pipeline.training.places import places
 from pipeline.training.proof import told
 from pipeline.training.recipe import HeldOut, StudentParams
 from pipeline.training.reporters import missing, reports
-from pipeline.training.rows import Rows
+from pipeline.training.rows import Rows, by_answer
 from pipeline.training.shadow import Shadow
 from pipeline.training.terms import Term
 from pipeline.training.watch import RIGHT, Watch
@@ -62,31 +62,57 @@ def fit(
     how: How,
     name: str,
     data: Path,
+    notes: dict[str, Any],
     texts: Scan | None = None,
 ) -> None:
     """Train a student on stored rows, beside a live teacher if there is one; `texts` are what the rows were cut from,
     for a teacher of other tokens."""
-    for text in missing(how.settings):
+    for text in (*missing(how.settings), *params.undivided(how.settings.ranks)):
         raise Refused(text)
     by_domain = trained_tokens(rows, student, None if params.crosses() else teacher, params.of)
-    torch.set_num_threads(how.settings.threads)
-    _keep_pages()
-    # A mask is passed where it is needed; the advice to pass one always does not apply.
-    transformers.utils.logging.set_verbosity_error()
-    device = device_of(how.settings)
+    device = ranks.device(how)
     more = [*([teacher] if teacher else []), *(texts.folders if texts else [])]
     inputs = [folder_digest(folder) for folder in (*rows.folders, student, *more)]
     packages = [version(package) for package in ("torch", "transformers")]
     kept = how.checkpoints / name
-    place = kept / ids.digest(how.code, params.model_dump(mode="json"), inputs, packages, device, how.settings.threads)
+    processors = device, how.settings.threads, how.settings.ranks
+    place = kept / ids.digest(how.code, params.model_dump(mode="json"), inputs, packages, *processors)
     place.mkdir(parents=True, exist_ok=True)
-    trainer = trainer_of(params, rows, place / "rows.arrow", student, teacher, how, device, texts)
-    for line in told(by_domain, trainer.pulls()):
-        how.say(line)
+    notes["ranks"] = how.settings.ranks
+
+    def learn() -> None:
+        torch.set_num_threads(how.settings.threads)
+        _keep_pages()
+        # A mask is passed where it is needed; the advice to pass one always does not apply.
+        transformers.utils.logging.set_verbosity_error()
+        trainer = trainer_of(params, rows, place / "rows.arrow", student, teacher, how, device, texts)
+        for line in told(by_domain, trainer.pulls()):
+            how.say(line)
+        with reports(how) as report:
+            curve = trainer.run(Checkpoints(place), how.settings.checkpoint_steps, how.progress, report)
+        if ranks.here().first:
+            _write(trainer, curve, params, student, by_domain, out, name, data)
+
+    ranks.start(learn, how, device)
+    # The last checkpoint stays until the next success: a kill before DVC has seen the output costs nothing.
+    for old in kept.iterdir():
+        if old != place:
+            shutil.rmtree(old)
+
+
+def _write(
+    trainer: Trainer,
+    curve: Sequence[Mapping[str, float]],
+    params: StudentParams,
+    student: Path,
+    by_domain: Mapping[str, int],
+    out: Path,
+    name: str,
+    data: Path,
+) -> None:
+    """The student as a folder, with its card and its curve."""
     sizes = [(id(p) in trainer.learning, p.numel()) for p in trainer.parts["student"].parameters()]
     trained = f"{sum(n for learns, n in sizes if learns):,} of {sum(n for _, n in sizes):,} weights"
-    with reports(how) as report:
-        curve = trainer.run(Checkpoints(place), how.settings.checkpoint_steps, how.progress, report)
     net: Any = trainer.kept
     if params.adapter is not None:
         net = merged(net, lambda: trainer.networks["student"].load(student, "float32"))
@@ -105,10 +131,6 @@ def fit(
     if trainer.feed is not None and hasattr(trainer.feed, "kept"):
         (out / ROLLOUTS).mkdir()
         pq.write_table(trainer.feed.kept(), out / ROLLOUTS / part_name(0), compression="zstd")
-    # The last checkpoint stays until the next success: a kill before DVC has seen the output costs nothing.
-    for old in kept.iterdir():
-        if old != place:
-            shutil.rmtree(old)
 
 
 def _keep_pages() -> None:
@@ -135,13 +157,18 @@ def trainer_of(
     net = networks["student"].load(student, (params.adapter and params.adapter.base) or "float32")
     if params.gradient_checkpointing:
         _checkpointed(net, student)
-    rows = Rows.of(table, file, _outcomes(params, net, networks["student"]), drop=params.on_bad_row == "drop")
+    outcomes, drop = _outcomes(params, net, networks["student"]), params.on_bad_row == "drop"
+    rows = ranks.by_first(lambda: Rows.of(table, file, outcomes, drop=drop), lambda: Rows(file))
     if rows.dropped:
         how.say(f"{rows.dropped} rows are left out: their log-probabilities are no numbers (on_bad_row: drop)")
     if not len(rows):
         raise Refused(f"{how.label}: data/{params.of} has no rows; look at the reasons in its selection")
     if params.trainable:
         only(net, params.trainable, student.name)
+    if ranks.here().of > 1 and any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in net.modules()):
+        raise Refused(
+            f"run.ranks: {student.name} keeps means of its batches, which are one process's; write `ranks: 1`"
+        )
     parts: dict[str, nn.Module] = {"student": net if params.adapter is None else with_adapter(net, params.adapter)}
     fixed: dict[str, nn.Module] = {}
     if teacher is not None:
@@ -167,7 +194,11 @@ def trainer_of(
                 if term in turn.terms:
                     turn.trains = (*turn.trains, f"{OWN}{number}")
     feed = None if params.feed is None else params.feed.use.build()
-    draws = None if feed is None else _Sampler(parts["student"], fixed.get("teacher"), student, how).draw
+    draws = None
+    if feed is not None:
+        # An earlier answer has no reward, so an objective that reads one learns from the last.
+        every = not any("reward_B" in term.reads for term in terms)
+        draws = _Sampler(parts["student"], fixed.get("teacher"), student, how, every).draw
     across = None
     if texts is not None and teacher is not None:
         across = Across(rows, texts, student / "tokenizer", teacher / "tokenizer", networks["teacher"])
@@ -237,6 +268,7 @@ def turn_of(turn: object, params: StudentParams, live: bool) -> Turn:
                 reference=term.reference,
                 head=term.head,
                 where=where,
+                still=term.still,
                 name=term.use.name,
             )
         )
@@ -265,11 +297,13 @@ def _widths(
 class _Sampler:
     """The student of the moment as a backend: what feeds draw from."""
 
-    def __init__(self, net: nn.Module, teacher: nn.Module | None, student: Path, how: How) -> None:
+    def __init__(self, net: nn.Module, teacher: nn.Module | None, student: Path, how: How, every: bool = False) -> None:
         self.net, self.teacher, self.how, self.chat = net, teacher, how, Chat(student / "tokenizer")
+        self.every = every
 
     def draw(self, step: Step, seed: int, rows: pa.Table, curve: Sequence[Mapping[str, float]]) -> Draw:
         """What a feed may use at one step."""
+        rows = by_answer(rows, self.every)
         return Draw(step, seed, rows, self._sample, lambda row, tokens: self._reward(rows, row, tokens), curve)
 
     def _sample(

@@ -9,9 +9,11 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from pipeline.errors import Refused
-from pipeline.model.folder import hashes
+from pipeline.model.folder import context_of, hashes
+from pipeline.networks.classifier import TOKENS
 from pipeline.tables import manifest
 from pipeline.tables.lists import lengths, values
 from pipeline.tables.parquet import Scan
@@ -23,8 +25,10 @@ def trained_tokens(rows: Scan, student: Path, teacher: Path | None, of: str) -> 
     """Domain -> how many tokens of it are trained on. Refuses rows that were cut or rendered with another form than a
     model's, whose mask is all or nothing, or that are not what their manifest says."""
     known = {"student": hashes(student / "tokenizer")}
+    longest = {student: context_of(student)}
     if teacher is not None:
         known["teacher"] = hashes(teacher / "tokenizer")
+        longest[teacher] = context_of(teacher)
     by_domain: Counter[str] = Counter()
     context = 0
     for folder in rows.folders:
@@ -32,6 +36,7 @@ def trained_tokens(rows: Scan, student: Path, teacher: Path | None, of: str) -> 
         names, count = [], 0
         for batch in Scan(rows.table, (folder,)).batches(READ, whole=False):
             _refuse_form(batch, known, student, of)
+            _refuse_long(batch, longest, of)
             names.append(batch["example_id"])
             count += len(batch)
             sizes = _trained(batch)
@@ -67,6 +72,28 @@ def _refuse_form(batch: pa.RecordBatch, known: dict[str, tuple[str, str]], stude
                     f"with `student: {student.name}`"
                     + (", and use a teacher of the same vocabulary for a logit objective." if what == "cut" else ".")
                 )
+
+
+def _refuse_long(batch: pa.RecordBatch, longest: dict[Path, int | None], of: str) -> None:
+    read = _read(batch)
+    for model, context in longest.items():
+        if context is not None and read.max(initial=0) > context:
+            row = batch["example_id"][int(read.argmax())]
+            raise Refused(
+                f"data/{of}: example {row} has {read.max()} tokens, and {model.name} reads {context}. Take a model of "
+                f"a longer context, or let the selection say `where: completion_tokens < ...`."
+            )
+
+
+def _read(batch: pa.RecordBatch) -> np.ndarray:
+    """How many tokens of each row are read: its own, or those that it shows."""
+    read, shown = lengths(batch["token_ids"]), batch["inputs"]
+    each = values(shown)
+    words = pc.equal(each.field("name"), TOKENS).to_numpy(zero_copy_only=False)
+    if words.any():
+        row = np.repeat(np.arange(len(batch)), lengths(shown))[words]
+        np.maximum.at(read, row, [shape[0] for shape in each.field("shape").filter(pa.array(words)).to_pylist()])
+    return read
 
 
 def _trained(batch: pa.RecordBatch) -> np.ndarray:

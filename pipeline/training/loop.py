@@ -32,11 +32,12 @@ from pipeline.training.checkpoints import Checkpoints
 from pipeline.training.optimizers import optimizer_for
 from pipeline.training.order import Order
 from pipeline.training.places import Places, places
+from pipeline.training.ranks import add_gradients, here, over_ranks
 from pipeline.training.recipe import Recipe
-from pipeline.training.reduce import Sums, over_ranks
+from pipeline.training.reduce import Sums, items
 from pipeline.training.rows import Rows
 from pipeline.training.shadow import Shadow
-from pipeline.training.terms import Role, Term, items, loss_of
+from pipeline.training.terms import Role, Term, loss_of
 from pipeline.training.watch import LOSS, Watch
 
 # The share of its rate that the last step has.
@@ -216,8 +217,8 @@ class Trainer:
         return Order(self.rows.prompt_ids[among], self.recipe, sets, None if ranks is None else ranks[among])
 
     def _rows_at(self, order: Order, step: int) -> pa.Table | np.ndarray:
-        """The rows of a step, or their numbers where all are collated."""
-        numbers = order.at(step)
+        """This rank's rows of a step, or their numbers where all are collated."""
+        numbers = order.at(step, slice(here().rank, None, here().of))
         chosen = numbers if self.watch is None else self.watch.trained[numbers]
         plain = self.feed is None and self.across is None
         return np.asarray(chosen) if plain and self.collated is not None else self.rows.take(chosen, lean=plain)
@@ -239,13 +240,20 @@ class Trainer:
         """How the student that is kept does on the rows that are held out, in a turn in which it learns."""
         assert self.watch is not None
         turn = next(turn for turn in self.turns if "student" in turn.trains)
-        rows = self.rows.take(self.watch.held)
         self._rest()
         with torch.no_grad():
-            loss, _ = self._losses(turn, turn.terms, step, rows, {"student": self.kept})
+            loss, _ = self._losses(turn, turn.terms, step, self.rows.take(self._held()), {"student": self.kept})
         for term in turn.terms:
             term.sums = Sums()
-        return {LOSS: loss, **({} if self.answers is None else self.answers(self.kept, rows))}
+        right = {} if self.answers is None else self.answers(self.kept, self.rows.take(self.watch.held))
+        return {LOSS: loss, **right}
+
+    def _held(self) -> np.ndarray:
+        """This rank's share of the rows that are held out, all those of a prompt together."""
+        assert self.watch is not None
+        _, prompt = np.unique(self.rows.prompt_ids[self.watch.held], return_inverse=True)
+        share: np.ndarray = self.watch.held[prompt % here().of == here().rank]
+        return share
 
     def _learn(self, turn: Turn) -> None:
         """Let the parts of a turn learn, and no other."""
@@ -274,10 +282,13 @@ class Trainer:
         self._learn(turn)
         # That of all devices looks for them anew in every step, which takes as long as a small model's backward pass.
         seeded = torch.default_generator.manual_seed if self.device == "cpu" else torch.manual_seed
-        seeded(ids.seed_of(recipe.seed, "step", step.number))
+        # What is dropped out of a rank's rows is not what is dropped out of another's.
+        seeded(ids.seed_of(recipe.seed, "step", step.number, *(() if here().first else (here().rank,))))
         rows = self._rows_at(order, step.number)
         if self.feed is not None and self.draws is not None and isinstance(rows, pa.Table):
-            rows = self.feed(self.draws(step, recipe.seed, rows, curve))
+            draw = self.draws(step, recipe.seed, rows, curve)
+            made = self.feed(draw)
+            rows = rows if made is draw.rows else made
         loss, totals = self._losses(turn, turn.terms, step, rows)
         rate, norms = rate_at(recipe, step), []
         for name in turn.trains:
@@ -294,7 +305,7 @@ class Trainer:
         return {
             **(came_to if len(turn.terms) > 1 else {}),
             "step": step.number + 1,
-            "loss": over_ranks(loss),
+            "loss": loss,
             "lr": recipe.learning_rate * rate,
             "grad_norm": math.hypot(*norms),
             "places": totals["place"],
@@ -309,12 +320,12 @@ class Trainer:
         instead: Mapping[str, nn.Module] | None = None,
     ) -> tuple[float, dict[str, float]]:
         """The loss of some terms on the rows of a step, whose gradient is added to the parts' where there is any, and
-        the step's items; `instead` are models that stand for others."""
+        the step's items, over all ranks; `instead` are models that stand for others."""
         layout = self._layout(turn, rows)
         # To take all rows as they come would copy them for nothing, at the cost of a small model's step.
         batches = [rows] if layout == [[*range(len(rows))]] else [rows.take(some) for some in layout]
         shown = [self._shown(turn, batch, step, number) for number, batch in enumerate(batches)]
-        totals = {unit: over_ranks(count) for unit, count in items(p.counts for _, p in shown).items()}
+        totals = over_ranks(items(p.counts for _, p in shown))
         roles, loss = self._roles(turn, instead or {}), 0.0
         for given, found in shown:
             inputs = {name: value.to(self.device) for name, value in given.items()}
@@ -323,7 +334,9 @@ class Trainer:
             if torch.is_grad_enabled():
                 part_of_loss.backward()
             loss += float(part_of_loss.detach())
-        return loss, totals
+        if torch.is_grad_enabled():
+            add_gradients(p for part in self.parts.values() for p in part.parameters() if p.requires_grad)
+        return over_ranks({"loss": loss})["loss"], totals
 
     def _shown(
         self, turn: Turn, batch: pa.Table | np.ndarray, step: Step, number: int

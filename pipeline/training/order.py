@@ -38,15 +38,15 @@ class Order:
                 raise Refused("pacing: there are rows without a rank; let the selection they are of say `order:`")
             self.ranked = np.argsort([ranks[unit].min() for unit in self.units], kind="stable")
 
-    def at(self, step: int) -> np.ndarray:
-        """The numbers of the rows of a step, those of one unit together."""
+    def at(self, step: int, share: slice = slice(None)) -> np.ndarray:
+        """The numbers of the rows of a step, or of a share of its units, those of one unit together."""
         epoch, number = divmod(step, self.steps_an_epoch)
         chosen = self._epoch(epoch)[number * self.units_a_step : (number + 1) * self.units_a_step]
         if self.pacing is not None:
             able = max(len(chosen), math.ceil(self.pacing.share(step / self.steps) * len(self.units)))
             draw = ids.generator(self.seed, "pacing", step)
             chosen = self.ranked[draw.choice(able, len(chosen), replace=False)]
-        return np.concatenate([self.units[i] for i in chosen])
+        return np.concatenate([self.units[i] for i in chosen[share]] or [np.arange(0)])
 
     @functools.lru_cache(maxsize=1)  # noqa: B019
     def _epoch(self, epoch: int) -> np.ndarray:

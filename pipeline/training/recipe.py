@@ -125,7 +125,8 @@ class Term(Choice):
 
     `against` unset is the shadow if there is one, else the live teacher, else the stored signals; `start` is the
     student as it began. `reference` is the second model of an objective that reads one. `where` unset is `labelled` for
-    an objective that reads targets and no others, else `all`.
+    an objective that reads targets and no others, else `all`. With `still` the states that the head is given do not
+    move for it: the head learns, and what makes its states does not.
     """
 
     weight: float = 1.0
@@ -135,6 +136,7 @@ class Term(Choice):
     reference: str | None = None
     head: str = "main"
     where: Literal["labelled", "unlabelled", "all"] | None = None
+    still: bool = False
 
 
 class Turn(Choice):
@@ -309,12 +311,12 @@ class StudentParams(Recipe):
                 "pacing: there is no entry like this one without it, which tells what the order does; add one that "
                 "differs in nothing else"
             )
+        texts += self.undivided(plan.settings.ranks)
         teachers = graph.teachers_of(graph.told(plan), self.of)
         if live:
             live_one: str = self.teacher  # type: ignore[attr-defined]
             teachers |= graph.terms(graph.told(plan), [live_one])
         texts += graph.forbidden(teachers)
-        texts += self._lacks_one_answer(plan)
         if self.adapter is not None and self.adapter.base is not None and network.name != CAUSAL:
             texts.append(f"adapter.base: {self.student} is a {network.name}, and four bits are for a language model")
         if self.feed and stored and not self.feed.use.method.traits.get("keeps_signals", False):
@@ -338,6 +340,20 @@ class StudentParams(Recipe):
             )
         return texts
 
+    def undivided(self, ranks: int) -> list[str]:
+        """What of it several ranks cannot do as one process does."""
+        if ranks == 1:
+            return []
+        found = [f"{self.feed.use.name} draws rows from the student as it learns"] if self.feed else []
+        found += [f"{use.name} makes others of rows that stand together" for use in self.augment]
+        for term in self.terms():
+            traits, name = term.use.method.traits, term.use.name
+            if traits.get("whole") or not (traits.get("alone", True) or traits["item"] == "set"):
+                found.append(f"{name} holds all rows of a step against each other")
+            elif "networks" in traits["reads"]:
+                found.append(f"{name} draws what it plays with for rows that stand together")
+        return [f"{text}, so one process has to do it: write `run: {{ranks: 1}}`" for text in found]
+
     def _lacks_texts(self, live: bool) -> list[str]:
         """What is amiss with `texts`, which is for objectives across tokenizers and for no other."""
         across = [term.use.name for term in self.terms() if "across" in term.use.method.traits]
@@ -349,18 +365,6 @@ class StudentParams(Recipe):
         if across and self.feed is not None:
             return [f"{self.feed.use.name} draws rows that {across[0]} has no text of: leave `feed` out"]
         return [] if across or named is None else ["texts: no objective reads them; leave it out"]
-
-    def _lacks_one_answer(self, plan: Plan) -> list[str]:
-        """What is made of the last answer alone, where every answer of a conversation is trained on."""
-        every = [p.name for p in plan.of("pack") if p.name in self.of.split("/")[1:2] and p.params.answers == "every"]  # type: ignore[attr-defined]
-        uses: list[Use[Any]] = [
-            *([self.feed.use] if self.feed else []),
-            *(t.use for t in self.terms() if "across" in t.use.method.traits),
-        ]
-        return [
-            f"{uses[0].name} takes a conversation by its last answer: let pack.{name} say `answers: last`"
-            for name in (every if uses else [])
-        ]
 
     def _is_control(self, other: StageParams) -> bool:
         """Whether another entry is this one in random order."""

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 import torch
 
 from pipeline.kinds.objective import Loss, Reduced
+from pipeline.training.ranks import over_ranks
+
+# Among the totals of a step: the weighted sum of its losses, and the number of its items.
+VALUE, ITEMS = "", " items"
 
 
 def reduce(losses: Iterable[Loss], normaliser: float) -> torch.Tensor:
     """The weighted sum of the losses over `normaliser`: a scalar to call `backward` on.
 
     `normaliser` is the number of items of the whole step (`over_ranks` of the local number, known before the first
-    forward pass), so the scalars of all micro-batches and ranks add up to the step's loss however it was cut. Data
-    parallelism that averages gradients over ranks must therefore multiply by their number. No items give 0 with a
-    gradient path, so that every rank takes part in the backward pass.
+    forward pass), so the scalars of all micro-batches and ranks add up to the step's loss however it was cut, and
+    their gradients to its gradient. No items give 0.
     """
     return sum((_weighted(loss) for loss in losses), start=torch.zeros(())) / max(normaliser, 1)
 
@@ -36,15 +39,15 @@ class Sums:
         """Take in the losses of some items."""
         self.items += len(loss.value_N)
         with torch.no_grad():
-            for name, each in {"": _weighted(loss), **{n: metric.sum() for n, metric in loss.metrics.items()}}.items():
+            metrics = {name: metric.sum() for name, metric in loss.metrics.items()}
+            for name, each in {VALUE: _weighted(loss), **metrics}.items():
                 self.totals.setdefault(name, torch.zeros((), dtype=torch.float64, device=each.device)).add_(each)
 
     def reduced(self, normaliser: float) -> Reduced:
         """The numbers of a step, over micro-batches and ranks: the loss as `reduce` gives it, metrics as means."""
-        names = sorted({"", *self.totals})
-        items, value, *metrics = map(over_ranks, (self.items, *(float(self.totals.get(name, 0)) for name in names)))
-        means = {name: total / max(items, 1) for name, total in zip(names[1:], metrics, strict=True)}
-        return Reduced(value / max(normaliser, 1), int(items), means)
+        totals = over_ranks({ITEMS: self.items, VALUE: 0.0, **{name: float(of) for name, of in self.totals.items()}})
+        items, value = totals.pop(ITEMS), totals.pop(VALUE)
+        return Reduced(value / max(normaliser, 1), int(items), {n: totals[n] / max(items, 1) for n in sorted(totals)})
 
 
 def summarise(losses: Iterable[Loss], normaliser: float) -> Reduced:
@@ -55,16 +58,14 @@ def summarise(losses: Iterable[Loss], normaliser: float) -> Reduced:
     return sums.reduced(normaliser)
 
 
-def over_ranks(local: float) -> float:
-    """The sum of a number over all ranks; the number itself in a single process."""
-    distributed = torch.distributed
-    if not (distributed.is_available() and distributed.is_initialized()):
-        return local
-    device = "cuda" if distributed.get_backend() == "nccl" else "cpu"
-    total = torch.tensor(local, dtype=torch.float64, device=device)
-    distributed.all_reduce(total)
-    return total.item()
-
-
 def _weighted(loss: Loss) -> torch.Tensor:
     return (loss.value_N * loss.weight_N).sum()
+
+
+def items(counts: Iterable[Mapping[str, int]]) -> dict[str, int]:
+    """The items of several micro-batches, by unit."""
+    total: dict[str, int] = {}
+    for some in counts:
+        for unit, count in some.items():
+            total[unit] = total.get(unit, 0) + count
+    return total

@@ -17,6 +17,7 @@ from filelock import FileLock
 
 from pipeline.core.run import How
 from pipeline.core.settings import RunSettings
+from pipeline.training.ranks import here
 
 Report = Callable[[Sequence[Mapping[str, float]]], None]
 PROJECT = "stillhouse"
@@ -38,7 +39,7 @@ def reports(how: How) -> Iterator[Report]:
     """What is told every point of the curve of an instance, and hands it to all reporters."""
     with ExitStack() as stack:
         told = []
-        for name in how.settings.reporters:
+        for name in how.settings.reporters if here().first else ():
             folder = how.curves / name
             folder.mkdir(parents=True, exist_ok=True)
             told.append(stack.enter_context(REPORTERS[name](folder, how.label)))

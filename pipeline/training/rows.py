@@ -25,6 +25,9 @@ BATCH_ROWS = 1024
 # Columns that no step looks at, but a feed's.
 BESIDE = {"template_hash", "tokenizer_hash", "teacher_id", "response_ids", "domain", "verifier", "reference", "rank"}
 
+# What is said of a row's last answer alone.
+OF_LAST = ("verifier", "reference", "reward")
+
 
 class Rows:
     """A table of examples or signals in the order of their ids, however it is cut into parts."""
@@ -97,6 +100,24 @@ class Rows:
     def _batches(self) -> Iterator[pa.RecordBatch]:
         """One after another: held together, their descriptions alone would grow with the rows."""
         return (self.reader.get_batch(i) for i in range(self.reader.num_record_batches))
+
+
+def by_answer(rows: pa.Table, every: bool) -> pa.Table:
+    """Rows of one answer each, with which it ends: the last of every row, or a row for each that is learnt there.
+
+    The verifier and the reference of a row are those of its last answer.
+    """
+    if (lengths(rows["spans"].combine_chunks()) == 1).all():
+        return rows
+    made = []
+    for row in rows.to_pylist():
+        *earlier, last = row["spans"]
+        for span in earlier if every else ():
+            name = ids.digest("answer", row["example_id"], span["start"])
+            cut = {"example_id": name, "token_ids": row["token_ids"][: span["end"]], "spans": [span]}
+            made.append(row | cut | dict.fromkeys(OF_LAST))
+        made.append(row | {"spans": [last]})
+    return pa.Table.from_pylist(made, rows.schema)
 
 
 def _checked(scan: Scan, columns: int | None, drop: bool) -> Iterator[pa.RecordBatch]:

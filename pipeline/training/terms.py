@@ -8,7 +8,7 @@ other is given all logits.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, cast
@@ -52,7 +52,7 @@ class Term:
     `item` is what a value stands for, `per` the unit that its sum is divided by the number of; `alone` says that an
     item's value depends on no other item, `whole` that a set's depends on other sets; `first`, `second` and `chooses`
     are about its first look. `across` is how it aligns a teacher of other tokens. `own` are the modules that are
-    trained with it.
+    trained with it. For one that is `still` the states of the model that it judges stand still, and its head learns.
     """
 
     weight: float
@@ -71,6 +71,7 @@ class Term:
     reference: str | None = None
     head: str = "main"
     where: str = "all"
+    still: bool = False
     own: nn.Module | None = None
     name: str = ""
     sums: Sums = field(default_factory=Sums)
@@ -95,7 +96,7 @@ class Term:
         found: list[str] = []
         if role == self.of and "features" in self.reads:
             found += getattr(self.objective, "taps", ())
-        if role == self.against and "teacher_features" in self.reads:
+        if role == self.against and {"teacher_features", "teacher_look"} & self.reads:
             found += getattr(self.objective, "teacher_taps", ())
         return tuple(found)
 
@@ -128,22 +129,28 @@ def loss_of(
     seen = {name: _look(role, inputs, _taps(terms, name)) for name, role in roles.items() if _wanted(terms, name)}
     device = places.target_N.device
     total = torch.zeros((), device=device)
-    chunked: dict[tuple[str, str], list[Term]] = {}
+    chunked: dict[tuple[str, str, bool], list[Term]] = {}
+
+    def shown(of: str, still: bool) -> Mapping[str, Seen]:
+        return {**seen, of: seen[of].still()} if still else seen
+
     for term in terms:
         if term.across is not None:
-            total = total + _across(term, term.across, seen[term.of], places, roles, step, totals)
+            judged = shown(term.of, term.still)[term.of]
+            total = total + _across(term, term.across, judged, places, roles, step, totals)
         elif term.in_chunks():
-            chunked.setdefault((term.of, term.head), []).append(term)
+            chunked.setdefault((term.of, term.head, term.still), []).append(term)
         else:
-            view = replace(_view(term, places, seen, step), **_looks(term, inputs, places, roles))
+            told = _view(term, places, shown(term.of, term.still), step)
+            view = replace(told, **_looks(term, inputs, places, roles))
             if term.plays:
                 view = replace(view, networks=_calls(term, roles), draws=places.draws)
             if "truth" in term.reads:
                 view = replace(view, truth=_truth(term, roles, places))
             view = first_look(term.objective, view, term.reads)
             total = total + _valued(term, view, totals)
-    for (_, name), together in chunked.items():
-        total = total + _in_chunks(together, name, places, seen, step, totals)
+    for (of, name, still), together in chunked.items():
+        total = total + _in_chunks(together, name, places, shown(of, still), step, totals)
     return total
 
 
@@ -218,7 +225,11 @@ def _again(
     with put(role.module, {name: made(name) for name in states}):
         seen = role.network.look(role.module, inputs, taps)
     features = {name: value[chosen] for name, value in seen.features.items()}
-    return Shown(features, lambda: _target_logprob(seen, term.head, places.target_N)[chosen])
+    return Shown(
+        features,
+        lambda: _target_logprob(seen, term.head, places.target_N)[chosen],
+        lambda: _wide(_head(seen, term.head)(seen.states_ND[chosen])),
+    )
 
 
 def _valued(term: Term, view: View, totals: Mapping[str, float]) -> torch.Tensor:
@@ -485,12 +496,3 @@ def _target_logprob(seen: Seen, head_name: str, target_N: torch.Tensor) -> torch
 
 def _wide(logits: torch.Tensor) -> torch.Tensor:
     return logits.to(torch.promote_types(logits.dtype, torch.float32))
-
-
-def items(counts: Iterable[Mapping[str, int]]) -> dict[str, int]:
-    """The items of several micro-batches, by unit."""
-    total: dict[str, int] = {}
-    for some in counts:
-        for unit, count in some.items():
-            total[unit] = total.get(unit, 0) + count
-    return total

@@ -12,8 +12,8 @@ from rich.console import Console
 
 from pipeline.commands.entries import bring_up_to_date, entry_named, pool_asked
 from pipeline.commands.preview import _Rendering, before_preview, preview, spread
+from pipeline.commands.preview_form import Form
 from pipeline.commands.preview_screen import Trained, render
-from pipeline.commands.preview_training import _pieces
 from pipeline.contracts import DROPS, PROMPTS
 from pipeline.core.run import How
 from pipeline.core.stage import Instance, Plan
@@ -82,14 +82,11 @@ def test_every_answer_that_is_trained_on_is_marked() -> None:
         {"role": "user", "content": "add 1 2"}, {"role": "assistant", "content": "#3"},
         {"role": "user", "content": "add 2 2"},
     ]  # fmt: skip
-    shown = _Rendering(entry, form).trained({"messages": turns, "content": "#4", "reasoning": None})
+    shown = _Rendering(entry, form).trained({"messages": turns, "content": "#4", "reasoning": None, "inputs": None})
     assert isinstance(shown, Trained)
     assert "⟦#3</s>⟧" in shown.before and "".join(shown.tokens) == "#4</s>" and shown.trained == 6
-    chat = Chat(form / "base")
-    rendered = chat.example(turns, "#4", answers="every")
-    spans = [{"start": start, "end": end} for start, end in rendered.spans]
-    pieces = list(_pieces(chat, {"token_ids": rendered.token_ids, "spans": spans}))
-    assert [text for text, trained in pieces if trained] == ["#3</s>", "#4</s>"] and len(pieces) == 4
+    rendered = Chat(form / "base").example(turns, "#4", answers="every")
+    assert Form(form / "base").trained(rendered.token_ids, rendered.spans, None) == shown
 
 
 def test_what_a_preview_paid_the_run_does_not_pay(tmp_path: Path, server: Server) -> None:

@@ -218,7 +218,7 @@ class Served:
         """The run when it has ended."""
         until(lambda: self.look(run).type in {"COMPLETED", "FAILED", "CANCELLED", "CRASHED"}, 90)
         # Tasks are recorded from events, a moment after the run.
-        until(lambda: not {"RUNNING"} & {str(t["state_type"]) for t in self.look(run).tasks.values()})
+        until(lambda: not {"Pending", "Running"} & {*self.look(run).states.values()})
         return self.look(run)
 
     def run(self, **parameters: object) -> FlowRun:

@@ -221,7 +221,11 @@ def test_taid_equals_the_authors_code(t: float) -> None:
 
 @pytest.mark.parametrize(
     ("key", "arguments"),
-    [("default", {}), ("big_alpha", {"start": 0.2, "rate": 0.1, "momentum": 0.9})],
+    [
+        ("default", {}),
+        ("big_alpha", {"start": 0.2, "rate": 0.1, "momentum": 0.9}),
+        ("noadapt", {"rate": 0.0}),
+    ],
 )
 def test_taids_schedule_equals_the_authors(key: str, arguments: dict[str, Any]) -> None:
     stored, method = load("taid"), methods.find("objective", "schedule.taid")

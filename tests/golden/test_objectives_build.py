@@ -63,21 +63,6 @@ def test_image_and_words() -> None:
     torch.testing.assert_close((value - 1, gradient), (stored["loss"], stored["grad_proj_raw"]), **CLOSE)
 
 
-def test_new_pictures_lie_to_old_prototypes_as_before() -> None:
-    """`repe.py`'s relation is forward KL at the heads of the old tasks, whose rows are prototypes of length 1."""
-    stored = load("prd")
-    states_ND = stored["features"].requires_grad_()
-    total = torch.zeros(())
-    for new, old in zip(stored["protos_new"][:2], stored["protos_old"][:2], strict=True):
-        student_NV = states_ND @ torch.nn.functional.normalize(new, dim=1).T
-        teacher = DenseTeacher(stored["old_features"] @ torch.nn.functional.normalize(old, dim=1).T)
-        view = View(student_NV=student_NV, teacher=teacher, weight_N=torch.ones(6))
-        total = total + reduce([build("divergence.forward")(view)], 6)
-    (gradient,) = torch.autograd.grad(total, states_ND)
-    expected = stored["loss_relation"], stored["grad_features"]
-    torch.testing.assert_close((total.detach(), gradient), expected, **CLOSE)
-
-
 def test_disjoint_masks() -> None:
     """The loss of `models_dmjd.py` over two views of three pictures: what is hidden by its squared error, what is seen
     by its smooth L1 distance, each a mean over its own patches."""

@@ -12,7 +12,7 @@ import torch
 
 from pipeline.core import methods
 from pipeline.kinds.objective import DenseTeacher, Loss, TopKTeacher, View, first_look
-from pipeline.model import distributions
+from pipeline.model import distributions, heads
 from tests.golden.test_objectives import CLOSE, build, dense, evaluate, load, see, shifted, top_k
 
 
@@ -159,20 +159,38 @@ def _sum_of_low(stored: dict[str, torch.Tensor]) -> torch.Tensor:
     return lamb * labelled.mean() + (1 - lamb) * build("links.low")(view).value_N.mean()
 
 
-def test_a_head_of_old_prototypes_equals_prds_relation() -> None:
-    """The scores of prototypes of old tasks, as the model before gave them and as it does now, one head a task."""
+def prototypes(rows_VD: torch.Tensor) -> Any:
+    """A head of `heads.unit` that begins with these."""
+    linear = torch.nn.Linear(rows_VD.shape[1], rows_VD.shape[0], bias=False)
+    linear.weight = torch.nn.Parameter(rows_VD)
+    return heads.unit(linear)
+
+
+def test_heads_of_prototypes_of_old_tasks_equal_prds_relation() -> None:
+    """Of the model before and of the one that learns, a head a task."""
     stored = read("prd")
     features, total = stored["features"].requires_grad_(), torch.zeros(())
-    prototypes = [stored[name].clone().requires_grad_() for name in ("protos_new", "protos_old")]
-    for task in range(2):
-        new, old = (torch.nn.functional.normalize(each[task], dim=1) for each in prototypes)
-        teacher = DenseTeacher((stored["old_features"] @ old.T).detach())
-        view = see(features @ new.T, torch.zeros(6, dtype=torch.long), teacher)
+    new, old = ([prototypes(rows) for rows in stored[name][:2]] for name in ("protos_new", "protos_old"))
+    for mine, before in zip(new, old, strict=True):
+        teacher = DenseTeacher(before(stored["old_features"]).detach())
+        view = see(mine(features), torch.zeros(6, dtype=torch.long), teacher)
         total = total + build("divergence.forward")(view).value_N.mean()
-    gradient, of_prototypes = torch.autograd.grad(total, (features, prototypes[0]))
+    gradient, of_first = torch.autograd.grad(total, (features, new[0].parametrizations.weight.original1))
     torch.testing.assert_close(total.detach(), stored["loss_relation"].to(total), **CLOSE)
-    torch.testing.assert_close(gradient, stored["grad_features"], **CLOSE)
-    torch.testing.assert_close(of_prototypes[0], stored["grad_proto0"], **CLOSE)
+    torch.testing.assert_close((gradient, of_first), (stored["grad_features"], stored["grad_proto0"]), **CLOSE)
+
+
+def test_vanilla_kd_of_miniplm_is_the_cross_entropy_form() -> None:
+    """It takes a mean over every sequence, and then one of these: `weight_N` says so."""
+    stored = load("miniplm")
+    counts = stored["loss_mask"].bool()
+    student = stored["ref_or_student_logits"].requires_grad_()
+    labels = stored["labels"].masked_fill(~counts, -100)
+    view = see(student, labels, DenseTeacher(stored["teacher_logits"][counts]))
+    view = replace(view, weight_N=(1 / counts.sum(1))[view.example_N])
+    found = evaluate(build("divergence.forward", variant="code")(view), student, len(counts))
+    expected = stored["out_vanilla_kd_mean_over_sequences"], stored["grad_vanilla_kd"]
+    torch.testing.assert_close(found, expected, **CLOSE)
 
 
 @pytest.mark.parametrize(

@@ -129,6 +129,11 @@ def test_returns_equal_trls(gamma: float) -> None:
     expected = stored[f"adv_gamma{gamma}_ln1"]
     torch.testing.assert_close(found[0], expected[0], **CLOSE)
     torch.testing.assert_close(found[1], expected[1], rtol=3e-4, atol=2e-6)
+    plain = advantages("minillm_trl", "student_logp", gamma=gamma, length="none", whitened=False)
+    # Where it does not divide, it counts the discounts from the first token, and all of them are 1 where gamma is 0.
+    discounts = (gamma or 1.0) ** torch.arange(plain.shape[1])
+    valid = stored["response_mask"].bool()
+    torch.testing.assert_close((plain * discounts)[valid], stored[f"adv_gamma{gamma}_ln0"][valid], **CLOSE)
 
 
 @pytest.mark.parametrize(("file", "key"), [("minillm_lmops", "single_step_reg"), ("minillm_trl", "single_step")])

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 import transformers
 
-from pipeline.model import nets
+from pipeline.model import nets, pairs, scenes
 
 VOCABULARY = 24
 NAMES = ("example_id", "prompt_id", "token_ids", "spans", "weight")
@@ -19,7 +19,7 @@ LLAMA: dict[str, Any] = {
 
 
 def gpt2() -> torch.nn.Module:
-    config = transformers.GPT2Config(n_positions=64, n_embd=16, n_layer=2, n_head=2, **SHAPE)
+    config = transformers.GPT2Config(n_positions=40, n_embd=16, n_layer=2, n_head=2, **SHAPE)
     return transformers.GPT2LMHeadModel(config).eval()
 
 
@@ -50,7 +50,7 @@ def llava() -> torch.nn.Module:
 def bert() -> torch.nn.Module:
     config = transformers.BertConfig(
         vocab_size=VOCABULARY, hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32,
-        max_position_embeddings=64, num_labels=3,
+        max_position_embeddings=40, num_labels=3,
     )  # fmt: skip
     return transformers.BertForSequenceClassification(config).eval()
 
@@ -116,7 +116,7 @@ def patched() -> torch.nn.Module:
 
 LETTERS: dict[str, Any] = {
     "tokens": 6, "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32,
-    "max_position_embeddings": 64, "hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0,
+    "max_position_embeddings": 41, "hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0,
 }  # fmt: skip
 
 
@@ -131,6 +131,14 @@ def words() -> torch.nn.Module:
 
 def pointnet() -> torch.nn.Module:
     return nets.Cloud(nets.CloudConfig(widths=(12, 16), num_labels=3)).eval()
+
+
+def surroundings() -> torch.nn.Module:
+    return scenes.Surroundings(scenes.SurroundingsConfig(widths=(16, 16), neighbours=3, num_labels=3)).eval()
+
+
+def pair() -> torch.nn.Module:
+    return pairs.Pair(pairs.PairConfig((3, 5), 16, num_labels=3)).eval()
 
 
 def denoiser() -> torch.nn.Module:

@@ -18,6 +18,22 @@ from pipeline.errors import Refused
 from pipeline.model import heads, taps
 from pipeline.tables.tensors import arrays, cell
 from pipeline.training.places import places
+from tests.laws.alone import (
+    camera_logits,
+    causal_logits,
+    class_logits,
+    cloud_logits,
+    letter_logits,
+    node_logits,
+    pair_logits,
+    patch_logits,
+    picture_logits,
+    pixel_logits,
+    point_logits,
+    samples,
+    scene_logits,
+    shown_logits,
+)
 from tests.laws.models import (
     IMAGE,
     NAMES,
@@ -35,11 +51,13 @@ from tests.laws.models import (
     llava,
     mlp,
     painter,
+    pair,
     patched,
     pixelwise,
     pointnet,
     points,
     segformer,
+    surroundings,
     vit,
     words,
 )
@@ -157,6 +175,28 @@ def pointed(*seeds: int) -> pa.Table:
     return dense(seeds, 0, lambda i: {"image": speckled(seeds[i], 4), "parts": parts[i]})
 
 
+def scanned(*lengths: int) -> pa.Table:
+    """Scenes of so many points and a picture of 8 x 8 in four areas, of which the places are those with points; a scene
+    of nine is without areas, so that every point of it is a place. The last place is unknown."""
+    made = []
+    for i, length in enumerate(lengths):
+        dice = np.random.default_rng(length)
+        pixel = dice.integers(0, 64, length).astype(np.int32)
+        areas = (np.arange(64).reshape(8, 8) // 16).astype(np.int32)
+        shown = {"points": dice.standard_normal((length, 3)).astype(np.float32), "image": speckled(length, 8)}
+        shown |= {"pixel": pixel} | ({} if length == 9 else {"areas": areas})
+        count = length if length == 9 else len(set(areas.flatten()[pixel]))
+        known = {"token_ids": [*(t % 3 for t in range(count - 1)), -1], "spans": [{"start": 0, "end": count}]}
+        made.append({"example_id": str(i), "prompt_id": str(i), "weight": 1.0 + i, **known, "inputs": cell(shown)})
+    return pa.Table.from_pylist(made, pa.schema([EXAMPLES.schema.field(name) for name in (*NAMES, "inputs")]))
+
+
+def two_vectors(*seeds: int) -> pa.Table:
+    """Vectors of 3 and 5 numbers, each pair with one of three classes; the last is unknown."""
+    drawn = (np.random.default_rng(seed).standard_normal(8).astype(np.float32) for seed in seeds)
+    return classed([{"one": vector[:3], "other": vector[3:]} for vector in drawn])
+
+
 def speckled(seed: int, size: int) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, 256, (size, size, 3)).astype(np.uint8)
 
@@ -170,83 +210,6 @@ def dense(seeds: Sequence[int], places: int, given: Callable[[int], dict[str, np
         known = {"token_ids": [*(t % 3 for t in range(count - 1)), -1], "spans": [{"start": 0, "end": count}]}
         made.append({"example_id": str(i), "prompt_id": str(i), "weight": 1.0 + i, **known, "inputs": cell(inputs)})
     return pa.Table.from_pylist(made, pa.schema([EXAMPLES.schema.field(name) for name in (*NAMES, "inputs")]))
-
-
-def causal_logits(model: Any, row: dict[str, Any]) -> torch.Tensor:
-    """What the model itself says before every place of a row."""
-    whole = model(torch.tensor([row["token_ids"]])).logits[0]
-    return whole[[t - 1 for span in row["spans"] for t in range(span["start"], span["end"])]]
-
-
-def shown_logits(model: Any, row: dict[str, Any]) -> torch.Tensor:
-    """As `causal_logits`, with the picture."""
-    image = torch.from_numpy(np.array(arrays(row["inputs"])["image"])).permute(2, 0, 1)[None]
-    whole = model(torch.tensor([row["token_ids"]]), pixel_values=(image / 255 - 0.5) / 0.25).logits[0]
-    return whole[[t - 1 for span in row["spans"] for t in range(span["start"], span["end"])]]
-
-
-def class_logits(model: Any, row: dict[str, Any]) -> torch.Tensor:
-    return model(torch.tensor(arrays(row["inputs"])["tokens"][None].astype("int64"))).logits
-
-
-def picture_logits(model: Any, row: dict[str, Any]) -> torch.Tensor:
-    image = torch.from_numpy(np.array(arrays(row["inputs"])["image"])).permute(2, 0, 1)[None]
-    said = model((image / 255 - 0.5) / 0.25)
-    return getattr(said, "logits", said)
-
-
-def patch_logits(model: Any, row: dict[str, Any]) -> torch.Tensor:
-    """By the encoder that has nothing to hide."""
-    image = torch.from_numpy(np.array(arrays(row["inputs"])["image"])).permute(2, 0, 1)[None]
-    return model.classifier(model.vit((image / 255 - 0.5) / 0.25).last_hidden_state[0, 1:])
-
-
-def letter_logits(model: Any, row: dict[str, Any]) -> torch.Tensor:
-    """A word at a time."""
-    first, *others = arrays(row["inputs"])["tokens"].tolist()
-    run = model.config.run
-    words = [others[i : i + run] for i in range(0, len(others), run)]
-    numbers = [sum(letter * 6**i for i, letter in enumerate(word)) for word in words]
-    states = model.bert(torch.tensor([[first, *numbers]])).last_hidden_state[0, 1:]
-    each = [state + model.offset.weight[i] for state, word in zip(states, words, strict=True) for i in range(len(word))]
-    return model.classifier(torch.stack(each))
-
-
-def pixel_logits(model: Any, row: dict[str, Any]) -> torch.Tensor:
-    """Of a coarser map, the logits themselves made larger."""
-    said = picture_logits(model, row)
-    large = torch.nn.functional.interpolate(said, size=(8, 8), mode="bilinear", align_corners=False)
-    return large[0].flatten(1).T
-
-
-def point_logits(model: Any, row: dict[str, Any]) -> torch.Tensor:
-    parts = torch.from_numpy(np.array(arrays(row["inputs"])["parts"])).long()
-    return picture_logits(model, row)[0, parts].flatten(1)
-
-
-def node_logits(model: Any, row: dict[str, Any]) -> torch.Tensor:
-    """By dense matrices."""
-    given = {name: torch.from_numpy(np.array(value)) for name, value in arrays(row["inputs"]).items()}
-    nodes = len(given["x"])
-    near = torch.eye(nodes)
-    if model.config.linked:
-        near[given["edges"][0].long(), given["edges"][1].long()] = 1
-    root = near.sum(1).rsqrt()
-    near, seen = root[:, None] * near * root, given["x"]
-    for layer in model.layers:
-        seen = layer(near @ seen).relu()
-    return model.classifier(near @ seen)[given["at"].long()]
-
-
-def cloud_logits(model: Any, row: dict[str, Any]) -> torch.Tensor:
-    points = torch.from_numpy(np.array(arrays(row["inputs"])["points"]))[None]
-    return model(points, torch.ones(points.shape[:2], dtype=torch.bool))
-
-
-def samples(model: Any, row: dict[str, Any]) -> torch.Tensor:
-    """What it makes in one step."""
-    given = torch.from_numpy(np.array(arrays(row["inputs"])["noise"]))
-    return model(given, torch.ones(len(given))).flatten(1)
 
 
 @dataclass(frozen=True)
@@ -285,6 +248,9 @@ CASES = [
     Case("graph.nodes", gcn, linked, node_logits, "layers.1"),
     Case("graph.nodes", mlp, linked, node_logits, "layers.1"),
     Case("points.cloud", pointnet, clouds, cloud_logits, "layers.1"),
+    Case("points.scene", surroundings, scanned, scene_logits, "layers.0"),
+    Case("points.scene", pixelwise, scanned, camera_logits, "blocks.1.0"),
+    Case("pairs.encoder", pair, two_vectors, pair_logits, "other"),
     Case("points.denoiser", denoiser, noise, samples, "layers.1"),
     Case("images.denoiser", painter, grain, samples, "layers.1"),
 ]
@@ -333,6 +299,18 @@ def test_rows_in_another_order_are_the_places_in_another_order(case: Case) -> No
     rows = places(table).example_N
     order = torch.cat([(rows == i).nonzero()[:, 0] for i in (2, 1, 0)])
     torch.testing.assert_close(back, forth[order], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("case", [case for case in CASES if getattr(case.opened()[0], "apart", False)], ids=str)
+def test_rows_that_are_collated_apart_are_a_part_of_all(case: Case) -> None:
+    """What the trainer takes out of a table that is collated once is what it would have collated."""
+    network, _ = case.opened()
+    table, some = case.rows(9, 7, 12), [2, 0]
+    every, few = network.collate(table), network.collate(table.take(pa.array(some)))
+    assert all(torch.equal(every[name][some], few[name]) for name in few)
+    taken, made = places(table).among(torch.tensor(some)), places(table.take(pa.array(some)))
+    for name in ("target_N", "example_N", "size_R", "weight_B", "set_B", "counts"):
+        torch.testing.assert_close(getattr(taken, name), getattr(made, name))
 
 
 @every

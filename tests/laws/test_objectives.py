@@ -15,7 +15,8 @@ from pipeline.errors import Refused
 from pipeline.kinds.objective import Loss, Objective, TopKTeacher, View
 from pipeline.laws import objective as laws
 from pipeline.laws.objective import Case, K, Law, N, V, cases, store
-from pipeline.training.reduce import over_ranks, reduce, summarise
+from pipeline.training.ranks import over_ranks
+from pipeline.training.reduce import reduce, summarise
 from tests.laws.ours import held, named, ours
 
 CASES = [case for method in ours("objective") for case in cases(method)]
@@ -126,7 +127,7 @@ def test_a_step_is_the_same_however_it_is_cut() -> None:
 def _rank(rank: int, store: str, results: Any) -> None:
     torch.distributed.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=2)
     loss = Loss(torch.arange(3.0) if rank else torch.ones(1), torch.ones(3 if rank else 1))
-    normaliser = over_ranks(len(loss.value_N))
+    normaliser = over_ranks({"place": len(loss.value_N)})["place"]
     results.put((normaliser, reduce([loss], normaliser).item(), summarise([loss], normaliser)))
     torch.distributed.destroy_process_group()
 

@@ -13,7 +13,7 @@ from pipeline.commands.doctor import _weights
 from pipeline.core.methods import find
 from pipeline.errors import Refused
 from pipeline.model.chat import Chat
-from pipeline.model.folder import CAUSAL, check_tokens, finish, hashes, network_of
+from pipeline.model.folder import CAUSAL, check_tokens, context_of, finish, hashes, network_of
 from pipeline.origins.local import folder
 
 ROOT = Path(__file__).parents[2]
@@ -114,3 +114,18 @@ def test_a_form_tells_its_network_and_its_hashes(tmp_path: Path) -> None:
     assert hashes(forms[0])[1] != hashes(forms[1])[1], "the same columns under other names are another form"
     base = ROOT / "data" / "embedded" / "base"
     assert network_of(base) == CAUSAL and hashes(base) == (Chat(base).template_hash, Chat(base).tokenizer_hash)
+
+
+@pytest.mark.parametrize(
+    ("config", "context"),
+    [
+        ({"n_positions": 96}, 96),
+        ({"max_position_embeddings": 64}, 64),
+        ({"text_config": {"max_position_embeddings": 32}}, 32),
+        ({"max_position_embeddings": 11, "run": 3}, 31),  # a first place, and ten words of three characters
+        ({"widths": [8]}, None),
+    ],
+)
+def test_a_context_is_what_a_model_says(tmp_path: Path, config: dict[str, object], context: int | None) -> None:
+    (tmp_path / "config.json").write_text(json.dumps(config), "utf-8")
+    assert context_of(tmp_path) == context

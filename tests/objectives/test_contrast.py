@@ -54,3 +54,14 @@ def test_the_teachers_word_of_the_other_copies_is_centred_and_sharp() -> None:
     for i, example in enumerate(EXAMPLES):
         others = [p[j] for j in range(7) if EXAMPLES[j] == example and j != i]
         assert float(found[i]) == pytest.approx(float(-(sum(others) / len(others) * log_q[i]).sum()))
+
+
+def test_two_sides_of_a_place_find_each_other() -> None:
+    method = find("objective", "contrast.sides")
+    view = View(features={"one": STATES, "other": TOLD}, weight_N=torch.ones(7, dtype=torch.float64))
+    found = method.factory(tap="one", other="other", temperature=0.5)(view).value_N
+    unit = [torch.nn.functional.normalize(each, dim=1) for each in (STATES, TOLD)]
+    near = (unit[0] @ unit[1].T / 0.5).exp()
+    for i in range(7):
+        both = near[i, i] / near[i].sum(), near[i, i] / near[:, i].sum()
+        assert float(found[i]) == pytest.approx(-sum(math.log(each) for each in both) / 2)

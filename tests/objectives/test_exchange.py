@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -18,10 +19,10 @@ from pipeline.plan.reading import load  # noqa: E402
 from pipeline.plan.resolve import resolve  # noqa: E402
 from pipeline.training.places import Places, places  # noqa: E402
 from pipeline.training.terms import Role, Term, loss_of  # noqa: E402
-from tests.laws.models import gpt2, llama  # noqa: E402
-from tests.laws.test_networks import rows  # noqa: E402
+from tests.laws.models import gpt2, llama, llava  # noqa: E402
+from tests.laws.test_networks import illustrated, rows  # noqa: E402
 
-TAP, TEACHER_TAP = "transformer.h.0", "model.layers.0"
+TAP, TEACHER_TAP, SEEN = "transformer.h.0", "model.layers.0", "model.multi_modal_projector"
 GIVEN = {"tap": TAP, "teacher_tap": TEACHER_TAP, "width": 8}
 METHOD = find("objective", "exchange.messages")
 
@@ -98,6 +99,40 @@ def test_a_model_looked_at_again_with_its_own_states_says_what_it_said() -> None
     reads = frozenset({"features", "look", "logprob_N", "target_N", "weight_N"})
     for where in ("all", "labelled"):
         cost(Term(1.0, again, reads, where=where))
+
+
+def switched(same: bool) -> tuple[torch.Tensor, dict[str, Role], Term]:
+    """A student whose picture goes through its teacher, which is itself or another; the map is the identity."""
+    torch.manual_seed(0)
+    network, table, method = find("network", "language.stacked").factory(), illustrated(9, 7), "exchange.switch"
+    student, other = llava(), llava()
+    teacher = copy.deepcopy(student if same else other).requires_grad_(False)
+    roles = {"student": Role(student, network, True), "teacher": Role(teacher, network, False)}
+    objective = find("objective", method).factory(tap=SEEN, teacher_tap=SEEN)
+    own = objective.modules({SEEN: 16}, {SEEN: 16})
+    with torch.no_grad():
+        own.weight.copy_(torch.eye(16))
+        own.bias.zero_()
+    reads = frozenset(find("objective", method).traits["reads"])
+    term = Term(1.0, objective, reads, against="teacher", own=own)
+    value = loss_of([term], network.collate(table), places(table), roles, Step(0, 1, 0, 1), {"place": 1})
+    return value, roles, term
+
+
+def test_a_teacher_that_sees_the_same_says_the_same() -> None:
+    value, *_ = switched(same=True)
+    torch.testing.assert_close(value, torch.zeros(()), rtol=0, atol=1e-5)
+
+
+def test_what_a_teacher_says_of_the_students_picture_teaches_its_eyes_alone() -> None:
+    value, roles, term = switched(same=False)
+    value.backward()
+    assert value > 0 and term.own is not None
+    assert all(p.grad is None for p in roles["teacher"].module.parameters())
+    learnt = {name for name, p in roles["student"].module.named_parameters() if p.grad is not None and p.grad.any()}
+    assert any("vision_tower" in name for name in learnt) and any("multi_modal_projector" in name for name in learnt)
+    assert not any("language_model" in name or "lm_head" in name for name in learnt)
+    assert all(p.grad is not None and p.grad.any() for p in term.own.parameters())
 
 
 def test_a_network_into_which_nothing_can_be_put_is_refused() -> None:

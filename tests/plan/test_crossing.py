@@ -46,14 +46,12 @@ def test_a_fault_names_its_key_and_what_to_write(given: dict[str, Any], what: st
 
 
 @pytest.mark.parametrize("feed", [None, {"use": "rollout.on_policy"}])
-def test_what_takes_the_last_answer_alone_takes_no_rows_of_every_answer(
+def test_rows_of_every_answer_are_for_feeds_and_for_teachers_of_other_tokens_too(
     given: dict[str, Any], feed: dict[str, str] | None
 ) -> None:
-    name = "across.uld" if feed is None else "rollout.on_policy"
     crossing(given, "distill", **({} if feed is None else {"feed": feed, "use": "divergence.forward", "texts": None}))
-    says = f"{name} takes a conversation by its last answer: let pack.random say `answers: last`"
-    resolve(given)
-    assert [f for f in faults(given, lambda params: params["pack"]["random"].update(answers="every")) if says in f]
+    given["pack"]["random"]["answers"] = "every"
+    assert "distill@crossed" in resolve(given).instances
 
 
 def test_the_texts_are_an_input(given: dict[str, Any]) -> None:

@@ -415,6 +415,9 @@ def test_the_faults_of_a_methods_arguments_are_told_together(given: dict[str, An
         ("run.query_s", float("inf")),
         ("run.query_memory", 1000),
         ("run.query_memory", "much"),
+        ("run.memory", 1.5),
+        ("run.memory", 0.0),
+        ("run.memory", "much"),
     ],
 )
 def test_a_number_out_of_range_is_refused_by_its_key(given: dict[str, Any], key: str, value: object) -> None:

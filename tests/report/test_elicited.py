@@ -138,7 +138,7 @@ def test_every_label_has_a_row_and_its_counts(data: Path, page: str) -> None:
     assert "What was brought out of the models" in page
 
 
-ARM = arms.Arm("kd", "kd", 1, "base", (), (), False, (), ("own",), (), True, 1.0, {})
+ARM = arms.Arm("kd", "kd", 1, "base", (), (), False, (), (), ("own",), (), True, 1.0, {})
 
 
 @pytest.mark.parametrize(

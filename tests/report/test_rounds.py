@@ -21,7 +21,7 @@ def line(model: str) -> Line:
 
 
 def lineage() -> Lineage:
-    rest: Any = (1, (), (), False, (), (), (), True, 1.0, {})
+    rest: Any = (1, (), (), False, (), (), (), (), True, 1.0, {})
     arms = {name: Arm(name, name, rest[0], base, *rest[1:]) for name, base in BEGAN.items()}
     return Lineage({}, (), arms)
 

@@ -19,6 +19,7 @@ from pipeline.core.settings import RunSettings
 from pipeline.core.stage import Instance
 from pipeline.errors import Refused
 from pipeline.kinds.backend import GenerateRequest, Sampling, open_model
+from pipeline.model.folder import hashes
 from pipeline.stages.evaluate import Params as Evaluate
 from pipeline.tables.parquet import Scan
 from pipeline.tables.tensors import arrays, cell
@@ -161,3 +162,58 @@ def test_a_pointnet_refuses_points_of_other_numbers() -> None:
         network.pack(out / "tokenizer", [], "b", cell({"points": CLOUDS[0][:, :2]}))
     with pytest.raises(Refused, match="none is '\\?'"):
         find("origin", "points.pointnet").factory(outcomes=("?", "a"), numbers=3, widths=(4,), seed=1)(out)
+
+
+SCENE: dict[str, np.ndarray] = {
+    "points": CLOUDS[0][:3], "pixel": np.array([5, 0, 5], np.int32),
+    "image": np.zeros((2, 4, 3), np.uint8), "areas": np.array([[7, 7, 7, 7], [2, 2, 9, 9]], np.int32),
+}  # fmt: skip
+
+
+def scene(use: str = "points.surroundings") -> Path:
+    out = Path(use)
+    out.mkdir()
+    find("origin", use).factory(outcomes=("b", "a"), size=(2, 4), channels=3, numbers=3, widths=(4,), seed=1)(out)
+    return out
+
+
+def test_a_scene_has_a_place_for_every_area_with_points() -> None:
+    """Points and pictures of one form, in the order of the areas' numbers; without areas a place for every point."""
+    one, other = scene(), scene("points.camera")
+    assert hashes(one / "tokenizer") == hashes(other / "tokenizer")
+    network = find("network", "points.scene").factory()
+    assert network.pack(one / "tokenizer", [], "b\na", cell(SCENE)).token_ids == [1, 0]
+    scanned = network.shown(cell(SCENE))
+    assert scanned.place_P.tolist() == [0, 1, 0]
+    assert dict(zip(scanned.pixel_M.tolist(), scanned.place_M.tolist(), strict=True)) == {
+        0: 1, 1: 1, 2: 1, 3: 1, 4: 0, 5: 0,
+    }  # fmt: skip
+    bare = {"points": SCENE["points"]}
+    assert network.pack(one / "tokenizer", [], "b\n?\na", cell(bare)).token_ids == [1, -1, 0]
+    with pytest.raises(Refused, match="a model of pictures is asked about scenes without one"):
+        network.look(network.load(other, "float32"), network.batch([network.shown(cell(bare))]), ())
+
+
+@pytest.mark.parametrize(("changed", "said"), [
+    ({"points": CLOUDS[0][:3, :2]}, "points of 2 numbers, and the model reads 3"),
+    ({"points": None}, "is about areas, image, pixel, and a network of scenes needs an input called 'points'"),
+    ({"pixel": None}, "has 'areas', and no input 'pixel'"),
+    ({"pixel": np.array([0, 8, 1], np.int32)}, "a point that is seen in no pixel of a picture of 2 x 4"),
+    ({"pixel": np.array([0, 1], np.int32)}, r"'pixel' that is not \[3\] whole numbers"),
+    ({"areas": np.zeros((4, 2), np.int32)}, r"'areas' that is not \[2, 4\] whole numbers"),
+    ({"areas": np.zeros((2, 4), np.float32)}, r"'areas' that is not \[2, 4\] whole numbers"),
+    ({"image": np.zeros((4, 4, 3), np.uint8), "areas": None}, r"of \[4, 4, 3\], and the model looks at \[2, 4, 3\]"),
+    ({}, "is about 2 areas, and its answer has 1 lines"),
+])  # fmt: skip
+def test_what_a_scene_cannot_be_asked_is_refused(changed: dict[str, Any], said: str) -> None:
+    given = {name: value for name, value in {**SCENE, **changed}.items() if value is not None}
+    with pytest.raises(Refused, match=said):
+        find("network", "points.scene").factory().pack(scene() / "tokenizer", [], "b", cell(given))
+
+
+def test_a_scene_of_a_class_called_unknown_is_refused() -> None:
+    for use in ("points.surroundings", "points.camera"):
+        with pytest.raises(Refused, match="none is '\\?'"):
+            find("origin", use).factory(outcomes=("?", "a"), size=(2, 4), channels=3, numbers=3, widths=(4,), seed=1)(
+                Path()
+            )

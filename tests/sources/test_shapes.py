@@ -139,7 +139,30 @@ def test_a_figure_is_asked_about_apart_and_in_turn() -> None:
         assert row["truth"]["points"].max() < 24
 
 
+def test_a_scan_says_what_its_points_lie_on() -> None:
+    points, areas = (drawn("shapes.scanned", areas=n, rough=0, noise=0) for n in (None, 4))
+    for one, other in zip(points, areas, strict=True):
+        shown, lines = one["inputs"], one["reference"].split("\n")
+        for name in ("image", "points", "pixel"):
+            np.testing.assert_array_equal(shown[name], other["inputs"][name])
+        pixel, high = shown["pixel"], shown["points"][:, 2]
+        np.testing.assert_array_equal(high, [line != "background" for line in lines])
+        np.testing.assert_array_equal(high, (shown["image"].reshape(144, 3)[pixel] != 40).any(1))
+        np.testing.assert_array_equal(((shown["points"][:, :2] + 1) * 6).astype(int) @ [12, 1], pixel)
+        area = other["inputs"]["areas"].flatten()
+        own = np.unique(area[pixel])
+        assert 8 < len(own) <= 16 and len(other["reference"].split("\n")) == len(own)
+        # Without noise an area is of one colour, or nearly so.
+        mean = np.array([shown["image"].reshape(144, 3)[area == one].std(0).mean() for one in own])
+        assert np.median(mean) == 0
+        for number, line in zip(own, other["reference"].split("\n"), strict=True):
+            counts = Counter(np.array(lines)[area[pixel] == number])
+            assert counts[line] == max(counts.values())
+    unknown = drawn("shapes.scanned", labelled=0)
+    assert {line for row in unknown for line in row["solution"].split("\n")} == {"?"}
+
+
 def test_more_things_than_places_are_refused() -> None:
-    for source in ("shapes.scene", "shapes.drawing"):
+    for source in ("shapes.scene", "shapes.drawing", "shapes.scanned"):
         with pytest.raises(Refused, match="1 to 5 things do not lie on 4 places"):
             drawn(source, most=5)

@@ -131,6 +131,36 @@ def test_a_head_that_no_term_names_stays_as_it_is(data: Path) -> None:
     assert torch.equal(before["kd.weight"], own["classifier.weight"])
 
 
+def test_rows_of_a_head_of_prototypes_keep_length_1(data: Path) -> None:
+    """As it learns beside a shadow of the student, and when it is kept and read again."""
+    build(data, "prototypes", "base", "base", use="heads.unit", head="kd")
+    many = build(data, "many", "prototypes", "prototypes", use="heads.add", head="more")
+    shadow = {"every": "step", "decay": 0.5}
+    terms = [{"use": "supervised.cross_entropy", "head": "kd"}, KD | {"against": "shadow"}]
+    taught = trained(data, "taught", "many", *terms, shadow=shadow)
+    network = find("network", "classifier.text").factory()
+    before, after = (heads.of(network.load(folder, "float32")) for folder in (many, taught))
+    assert before.keys() == after.keys() == {"kd", "more"} and after["kd"].bias is None
+    torch.testing.assert_close(after["kd"].weight.norm(dim=1), torch.ones(3))
+    assert (before["kd"].weight - after["kd"].weight).abs().max() > 1e-2
+    assert torch.equal(before["more"].weight, after["more"].weight)
+    # Only the directions may learn.
+    assert [p.requires_grad for p in after["kd"].parameters()] == [False, True]
+
+
+@pytest.mark.parametrize("use", ["supervised.cross_entropy", "feature.trajectory"])
+def test_for_a_term_that_is_still_the_head_learns_and_the_model_does_not(data: Path, use: str) -> None:
+    """In chunks or at once; without the word the model moves."""
+    build(data, "two", "base", "base", use="heads.add", head="kd")
+    for name in ("still", "free"):
+        trained(data, name, "two", {"use": use, "head": "kd", "still": name == "still"}, epochs=2)
+    begun, kept, moved = (load_file(data / f"models/{name}/model.safetensors") for name in ("two", "still", "free"))
+    assert all(torch.equal(begun[name], kept[name]) for name in begun)
+    assert any(not torch.equal(begun[name], moved[name]) for name in begun)
+    before, after = (load_file(data / f"models/{name}/heads/heads.safetensors") for name in ("two", "still"))
+    assert not torch.equal(before["kd.weight"], after["kd.weight"])
+
+
 def test_a_head_learns_beside_low_rank_adapters(data: Path) -> None:
     made = build(data, "two", "base", "base", use="heads.add", head="kd")
     taught = trained(data, "taught", "two", KD, adapter={"rank": 2, "alpha": 4.0})

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 
 from pipeline.core.driver import run_instance
 from pipeline.errors import Refused
+from pipeline.stages import ingest as stage
+from pipeline.tables import seen, sorting
 from tests.stages.ingesting import SETTINGS, ingest, instance, jsonl
 
 
@@ -76,3 +79,23 @@ def test_a_file_of_another_kind_is_no_rows(use: str, begin: bytes, said: str) ->
     Path("rows").write_bytes(begin + b"\n".join(b"line %d" % i for i in range(28)))
     with pytest.raises(Refused, match=said):
         ingest(use=use, path="rows")
+
+
+def test_what_is_in_no_memory_by_now_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows that come a few at a time, and what was seen on the disk, give what all of them at once do."""
+    rows = [{"prompt": f"{i} ?", "id": i, "reference": "1"} for i in range(60)]
+    again = [{"prompt": "7 ?", "reference": "1"}, {"prompt": "9 ?", "reference": "2"}, {"prompt": "x", "id": "3"}]
+    section = {"use": "files.jsonl", "path": jsonl(*rows, *again), "on_repeat": "first", "on_bad_row": "quarantine"}
+    halves = {"split": {"held_out": 0.5, "take": "train"}, "limit": 9}
+    whole = ingest(**section), ingest(**section, **halves)
+    monkeypatch.setattr(stage, "BATCH", 7)
+    monkeypatch.setattr(seen, "FEW", 5)
+    monkeypatch.setattr(sorting, "RUN_ROWS", 10)
+    assert (ingest(**section), ingest(**section, **halves)) == whole
+    assert [len(found) for found in whole] == [60, 9]
+    told = [json.loads(line)["why"] for line in Path("data/.quarantine/mine.jsonl").read_text().splitlines()]
+    assert told == [
+        "the prompt is the same as in rows.jsonl:10, which has another reference ('1', not '2')",
+        "the id is the same as in an earlier row",
+    ]
+    assert json.loads(Path("data/.runs/ingest/mine.json").read_text())["notes"]["repeated"]["n"] == 1

@@ -119,7 +119,6 @@ def test_what_is_packed_hangs_on_no_batch(data: Path, monkeypatch: pytest.Monkey
     whole = packed(data, rows)
     monkeypatch.setattr(pack, "BATCH", 3)
     monkeypatch.setattr(sorting, "RUN_ROWS", 4)
-    monkeypatch.setattr(sorting, "BATCH_ROWS", 2)
     assert packed(data, rows) == whole
     assert sum(len(example["response_ids"]) for example in whole.values()) == 32
 

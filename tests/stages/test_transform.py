@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pipeline.contracts import SIGNALS
+from pipeline.contracts import PROMPTS, RESPONSES, SIGNALS
 from pipeline.core.driver import run_instance
-from pipeline.core.graph import taps_of
+from pipeline.core.graph import taps_of, teachers_of, told
 from pipeline.core.settings import RunSettings
 from pipeline.core.stage import Instance
 from pipeline.errors import Refused
@@ -47,11 +47,16 @@ def write(data: Path, teacher: str, given: list[dict[str, Any]], parts: int = 2)
     parquet.write(SIGNALS, data / "signals" / "some" / teacher, parts, [SIGNALS.rows(given)])
 
 
-def run(data: Path, use: str, source: str = "large", beside: str = "large", **arguments: Any) -> list[dict[str, Any]]:
+def run(
+    data: Path, use: str, source: str = "large", beside: str = "large", answers: str | None = None, **arguments: Any
+) -> list[dict[str, Any]]:
     """What a transform makes, by the first letter of the prompt's name."""
     given = {"of": "some", "from": source, "with": f"signals/some/{beside}", "use": use, "seed": 3, **arguments}
+    given |= {"answers": answers} if answers else {}
     params = Params.model_validate(given)
     inputs = {"signals": (f"signals/some/{source}",), "beside": (f"signals/some/{beside}",)}
+    if answers:
+        inputs |= {"prompts": ("prompts/asked",), "answers": (answers,)}
     output = params.output("made")
     run_instance(Instance("transform", "made", params, inputs, output, ""), RunSettings(), data, data)
     found = {row["prompt_id"]: row for row in Scan(SIGNALS, (data / output,)).pylist()}
@@ -70,6 +75,44 @@ def test_a_row_is_told_what_the_table_says(tmp_path: Path) -> None:
         assert row["topk_ids"] == before["topk_ids"] and row["weight"] == before["weight"]
         assert row["teacher_id"] == "t" and row["tail_mass"] == before["tail_mass"]
         np.testing.assert_allclose(row["topk_logprobs"], before["topk_logprobs"], rtol=1e-6)
+
+
+QUESTIONS = ("Is it long?", "Is it\nodd?")
+
+
+def asked(data: Path, said: dict[tuple[str, int], list[str | None]]) -> None:
+    """Questions about two prompts, and what a teacher said, by prompt and question."""
+    prompts, answers = [], []
+    for (prompt, number), replies in said.items():
+        child = ids.digest("child", prompt, number)
+        text = f"Here is a task.\n\n{prompt}\n\n{QUESTIONS[number]} Answer with yes or no and nothing else."
+        messages = [{"role": "user", "content": text}]
+        prompts.append({
+            "prompt_id": child, "messages": messages, "domain": "d", "source": "s", "group": "g",
+            "parent_ids": [ids.digest("prompt", prompt)],
+        })  # fmt: skip
+        answers += [
+            {
+                "response_id": ids.digest(child, i), "request_id": ids.digest(child, i), "prompt_id": child,
+                "messages": messages, "domain": "d", "entry": "teacher", "model_id": "m", "sample": i, "seed": i,
+                "content": answer, "answer": answer, "finish_reason": "stop", "attempts": 1,
+            }
+            for i, answer in enumerate(replies)
+        ]  # fmt: skip
+    parquet.write(PROMPTS, data / "prompts/asked", 1, [PROMPTS.rows(prompts)])
+    parquet.write(RESPONSES, data / "responses/asked", 1, [RESPONSES.rows(answers)])
+
+
+def test_answers_in_words_stand_beside_a_distribution(tmp_path: Path) -> None:
+    """At every place of an example, in the order of the questions' text; what was not asked has the mean."""
+    write(tmp_path, "large", rows("t"))
+    asked(tmp_path, {("p", 0): ["yes", "no"], ("p", 1): ["no"], ("q", 0): ["yes", None], ("x", 0): ["no"]})
+    found = run(tmp_path, "aspects.answered", answers="responses/asked")
+    shares = [arrays(row["features"])["aspects"].tolist() for row in found]
+    assert shares == [[[0, 0.5], [0, 0.5]], [[0, 1]], [[0, 0.75]]]
+    asked(tmp_path, {("x", 0): ["no"]})
+    with pytest.raises(Refused, match="responses/asked answers no prompt that was made of one of examples/some"):
+        run(tmp_path, "aspects.answered", answers="responses/asked")
 
 
 def test_parts_and_order_decide_nothing(tmp_path: Path) -> None:
@@ -118,19 +161,21 @@ def given(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(
-    ("entry", "told"),
+    ("entry", "said"),
     [
         ({"from": "teachr"}, "transform.means: nothing reads these examples"),
         ({"tap": "transformer.h.0"}, "tap: signals/coverage/teacher holds no tap 'transformer.h.0'"),
         ({"with": "examples/coverage"}, "transform.means.with: String should match"),
+        ({"use": "aspects.answered"}, "answers: aspects.answered needs answers to what was asked about the prompts"),
+        ({"answers": "responses/train"}, "answers: classes.mean looks at none; leave it out"),
         ({"use": "classes.means"}, "transform.means.use: no transform is called 'classes.means'"),
     ],
 )
-def test_what_cannot_be_meant_is_a_fault(given: dict[str, Any], entry: dict[str, Any], told: str) -> None:
+def test_what_cannot_be_meant_is_a_fault(given: dict[str, Any], entry: dict[str, Any], said: str) -> None:
     given["transform"]["means"].update(entry)
     with pytest.raises(PlanError) as error:
         resolve(given)
-    assert any(told in fault for fault in error.value.faults), error.value.faults
+    assert any(said in fault for fault in error.value.faults), error.value.faults
 
 
 def test_a_tap_that_is_added_may_be_learnt(given: dict[str, Any]) -> None:
@@ -142,6 +187,28 @@ def test_a_tap_that_is_added_may_be_learnt(given: dict[str, Any]) -> None:
     given["train"]["near"] = {**learns, "objectives": [{"use": "feature.hidden", "teacher_tap": "prototype"}]}
     with pytest.raises(PlanError, match="reads the teacher's tap 'prototype'"):
         resolve(given)
+
+
+def test_who_answers_about_a_prompt_is_a_teacher_of_what_learns_it(given: dict[str, Any]) -> None:
+    """From the questions to a head that learns the answers; terms are of all whose words are in it."""
+    given["derive"] = {
+        "asked": {"of": "train", "pool": "asked", "against": "bench", "use": "aspects.yes_no", "questions": ["Odd?"]}
+    }
+    given["curate"]["asked"] = {"against": "bench"}
+    given["generate"]["aspects"] = {"pool": "asked", "model": "base", "k": 2, "temperature": 1.0}
+    given["transform"]["told"] = {
+        "of": "coverage", "from": "teacher", "with": "signals/coverage/teacher", "use": "aspects.answered",
+        "answers": "responses/asked",
+    }  # fmt: skip
+    given["build"] = {"many": {"base": "base", "donor": "base", "use": "heads.add", "head": "odd", "outcomes": 1}}
+    given["quality"]["told"] = {"of": "signals/coverage/told", "suite": "signals"}
+    learns = {"use": "targets.binary", "teacher_tap": "aspects", "head": "odd"}
+    given["train"]["asked"] = {**given["train"]["kd"], "of": "signals/coverage/told", "student": "many"} | {
+        "objectives": [{"use": "supervised.cross_entropy"}, learns]
+    }
+    plan = resolve(given)
+    assert {*teachers_of(told(plan), "signals/coverage/told")} == {"teacher", "base"}
+    assert {*teachers_of(told(plan), "signals/coverage/teacher")} == {"teacher"}
 
 
 def test_a_manifest_is_carried_over_with_the_reading_that_agrees_less(tmp_path: Path) -> None:

@@ -37,6 +37,14 @@ def test_golden(made: object, known: object) -> None:
     assert made == known
 
 
+def test_draws_are_those_of_the_single_ids() -> None:
+    names = ["r", '\u00e9\n"', "\ud800", *(ids.digest(i) for i in range(5))]
+    alone = [ids.draw(17, 'a "purpose"', name) for name in names]
+    assert ids.draws(17, 'a "purpose"', names).tolist() == alone
+    assert ids.draws(17, 'a "purpose"', np.array([name.encode() for name in names[3:]])).tolist() == alone[3:]
+    assert ids.draws(17, "none", []).shape == (0,)
+
+
 def test_an_id_is_of_roles_and_contents_alone() -> None:
     noisy = [{"content": m["content"], "name": "x", "role": m["role"]} for m in MESSAGES]
     assert ids.prompt_id(noisy) == ids.prompt_id(MESSAGES)
@@ -52,6 +60,13 @@ def test_an_id_takes_of_an_array_its_name_type_shape_and_digest_and_not_where_it
     assert ids.prompt_id(MESSAGES, []) == ids.prompt_id(MESSAGES, None) == ids.prompt_id(MESSAGES)
     made = [ids.example_id([1], [(0, 1)], *cells) for cells in ((), (IMAGE,), (None, IMAGE), (IMAGE, IMAGE))]
     assert len(set(made)) == 4
+
+
+@given(st.text(st.characters(codec=None)), st.sampled_from('\x00\x1f\x7f\n\u2028"\\/\ud800'))
+def test_ids_of_texts_are_those_of_any_content(text: str, hard: str) -> None:
+    asked = [{"role": "user", "content": text + hard}]
+    assert ids.prompt_id(asked) == ids.digest("prompt", [["user", text + hard]])
+    assert ids.group(hard + text) == ids.digest("group", hard + text)
 
 
 @given(st.text(), st.text())
@@ -70,6 +85,9 @@ def test_parts_are_within_range_even_and_of_the_prompt_alone() -> None:
     assert set(counts) == {0, 1, 2, 3}
     assert all(900 < n < 1100 for n in counts.values())
     assert [ids.part_of(key, 1) for key in keys[:3]] == [0, 0, 0]
+    assert ids.parts_of(pa.array(keys), 7).tolist() == [ids.part_of(key, 7) for key in keys]
+    for some in ([], ["a1"], ["ABCDEF01" * 4, keys[0]]):
+        assert ids.parts_of(pa.array(some, pa.string()), 7).tolist() == [ids.part_of(key, 7) for key in some]
 
 
 @pytest.mark.parametrize(
@@ -102,3 +120,11 @@ def test_draws_do_not_depend_on_order_or_company() -> None:
     assert (ids.draws(17, "select", ids.names(pa.array(keys))) == values).all()
     assert not np.isin(ids.draws(18, "select", keys), values).any()
     assert values.min() >= 0 and values.max() < 1 and abs(values.mean() - 0.5) < 0.1
+
+
+def test_ranks_are_those_of_numpy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ids, "SOME", 7)
+    for kinds in (1, 3, 400):
+        names = np.array([ids.digest(i * i % kinds).encode() for i in range(300)])
+        assert ids.ranks(names).tolist() == np.unique(names, return_inverse=True)[1].tolist()
+    assert ids.ranks(names[:0]).tolist() == []

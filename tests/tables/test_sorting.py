@@ -26,18 +26,18 @@ def cut_up(given: list[dict[str, Any]], size: int) -> list[pa.RecordBatch]:
     return [pa.RecordBatch.from_pylist(given[i : i + size], SCHEMA) for i in range(0, len(given), size)]
 
 
-def small(monkeypatch: pytest.MonkeyPatch, run: int, batch: int) -> None:
+def small(monkeypatch: pytest.MonkeyPatch, run: int, looked_at: int) -> None:
     monkeypatch.setattr(sorting, "RUN_ROWS", run)
-    monkeypatch.setattr(sorting, "BATCH_ROWS", batch)
+    monkeypatch.setattr(sorting, "LOOKED_AT", looked_at)
 
 
 @pytest.mark.parametrize("count", [0, 1, 40, 41, 300])
 @pytest.mark.parametrize("kinds", [1, 12, 10_000])
-@pytest.mark.parametrize(("run", "batch", "size"), [(40, 1, 7), (40, 8, 300), (7, 3, 1), (1, 1, 50), (1000, 8, 7)])
+@pytest.mark.parametrize(("run", "looked_at", "size"), [(40, 1, 7), (40, 8, 300), (7, 3, 1), (1, 1, 50), (1000, 8, 7)])
 def test_rows_come_in_order_and_equal_ones_as_they_came(
-    count: int, kinds: int, run: int, batch: int, size: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    count: int, kinds: int, run: int, looked_at: int, size: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    small(monkeypatch, run, batch)
+    small(monkeypatch, run, looked_at)
     given = rows(count, kinds)
     found = [row for table in in_order(cut_up(given, size), ["name"], tmp_path) for row in table.to_pylist()]
     assert found == sorted(given, key=lambda row: row["name"])
@@ -52,23 +52,30 @@ def test_the_first_column_counts_before_the_second(tmp_path: Path, monkeypatch: 
 
 
 @pytest.mark.parametrize("descending", [False, True])
-def test_runs_that_lie_one_after_another_are_not_held(
+def test_runs_that_lie_one_after_another_are_given_one_by_one(
     descending: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Rows that came in order, or in the opposite one: one run is given before the next is read."""
+    """Rows that came in order, or in the opposite one."""
     small(monkeypatch, 50, 5)
     given = [{"name": f"{i:04d}", "n": i, "of": []} for i in range(500)]
     pieces = list(in_order(cut_up(given[::-1] if descending else given, 50), ["name"], tmp_path))
     assert [row for table in pieces for row in table.to_pylist()] == given
-    assert max(len(table) for table in pieces) <= 5
+    assert {len(table) for table in pieces if len(table)} == {50}
+
+
+@pytest.mark.parametrize("kinds", [10_000, 1])
+def test_no_more_than_about_a_run_is_held(kinds: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows of all runs lie between any two keys, or equal ones in one run after another."""
+    small(monkeypatch, 100, 16)
+    pieces = list(in_order(cut_up(rows(3000, kinds), 100), ["name"], tmp_path))
+    assert len(pieces) > 20 and max(len(table) for table in pieces) < 300
 
 
 def test_a_run_is_bounded_in_bytes_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sorting, "RUN_BYTES", 1000)
-    monkeypatch.setattr(sorting, "BATCH_BYTES", 100)
     given = rows(300, 10_000)
     pieces = list(in_order(cut_up(given, 10), ["name"], tmp_path))
-    assert len(pieces) > 10 and max(table.nbytes for table in pieces) < 5000
+    assert len(pieces) > 8 and max(table.nbytes for table in pieces) < 3000
     assert [row for table in pieces for row in table.to_pylist()] == sorted(given, key=lambda row: row["name"])
 
 

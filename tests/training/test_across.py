@@ -166,6 +166,37 @@ def test_pieces_of_a_group_spell_the_same_and_groups_are_all_of_the_answer(other
     assert found.counts["bytes"] == len(groups) and groups[-1, 1] == len(found.target_N)
 
 
+def test_of_a_conversation_no_group_is_of_two_answers(others: Path, tmp_path: Path) -> None:
+    """Where a teacher needs fewer tokens for the first answer, the second still begins with the second."""
+    forms = [others / "models" / name / "tokenizer" for name in ("base", "merging")]
+    own, other = map(Chat, forms)
+    asked = [
+        {"role": "user", "content": "add 1 2"}, {"role": "assistant", "content": "3#103"},
+        {"role": "user", "content": "add 37 7"},
+    ]  # fmt: skip
+    packed = own.example(asked, "7#121", answers="every")
+    row = Scan(EXAMPLES, (others / "examples/some",)).pylist()[0] | {
+        "token_ids": packed.token_ids, "spans": [{"start": a, "end": b} for a, b in packed.spans],
+    }  # fmt: skip
+    response = Scan(RESPONSES, (others / TEXTS,)).pylist()[0] | {
+        "response_id": row["response_ids"][0], "messages": asked, "content": "7#121",
+    }  # fmt: skip
+    parquet.write(EXAMPLES, tmp_path / "rows", 1, [EXAMPLES.rows([row])])
+    parquet.write(RESPONSES, tmp_path / "texts", 1, [RESPONSES.rows([response])])
+    rows = Rows.of(Scan(EXAMPLES, (tmp_path / "rows",)), tmp_path / "rows.arrow")
+    across = Across(rows, Scan(RESPONSES, (tmp_path / "texts",)), *forms, causal())
+    table = rows.take([0])
+    found = across.beside(places(table), table)
+    assert found.beside is not None
+    sizes = [end - start for start, end in packed.spans]
+    heard = [end - start for start, end in other.example(asked, "7#121", answers="every").spans]
+    assert len(sizes) == len(heard) == 2 and heard[0] < sizes[0] and len(found.target_N) == sum(sizes)
+    for by, groups in found.beside.groups.items():
+        turns = [(a >= sizes[0], b > sizes[0], c >= heard[0], d > heard[0]) for a, b, c, d in groups.tolist()]
+        assert {len(set(turn)) for turn in turns} == {1}, by
+        assert [sizes[0], heard[0]] in groups[:, [0, 2]].tolist()
+
+
 @pytest.mark.parametrize("objectives", [(ULD,), (GOLD,), ({**GOLD, "hybrid": False},), (ULD, GRAPH)])
 def test_a_student_learns_from_longer_tokens_and_a_step_is_the_same_however_it_is_cut(
     others: Path, objectives: tuple[dict[str, Any], ...], monkeypatch: pytest.MonkeyPatch

@@ -110,6 +110,7 @@ def kd(
     code: str = "code",
     steps: int = 200,
     reporters: tuple[str, ...] = (),
+    ranks: int = 1,
     **changed: object,
 ) -> Path:
     given = {
@@ -120,7 +121,7 @@ def kd(
     if stage == "distill":
         inputs["teacher"] = ("models/teacher",)
         given["teacher"] = "teacher"
-    return run(data, stage, name, given, inputs, code, checkpoint_steps=steps, reporters=reporters)
+    return run(data, stage, name, given, inputs, code, checkpoint_steps=steps, reporters=reporters, ranks=ranks)
 
 
 def test_stored_signals_of_the_whole_vocabulary_are_the_live_teacher(data: Path) -> None:
@@ -324,6 +325,7 @@ REMEMBERS = {
         {"use": "schedule.taid", "against": "teacher", "rate": 0.2},
         {"use": "schedule.ps_kd", "against": "shadow"},
         {"use": "feature.hidden", "against": "teacher"},
+        {"use": "schedule.tgeo", "against": "teacher", "weight": 0.1},
     ],
     "shadow": {"every": "epoch", "decay": 0},
     "feed": {"use": "rollout.on_policy", "share": 0.3, "max_tokens": 6},
@@ -417,6 +419,9 @@ UNFIT: dict[str, tuple[Callable[[Path], object], str]] = {
     "rendered otherwise": (_rewritten(template_hash=NEW), r"another chat template \(eeeeeeee.*`student: base`"),
     "all is trained on": (
         _rewritten(spans=lambda row: [{"start": 1, "end": len(row["token_ids"])}]), "on every token of every row",
+    ),
+    "longer than the context": (
+        _rewritten(token_ids=lambda row: row["token_ids"] * 9), r"example \w+ has \d{3} tokens, and base reads 96",
     ),
     "nothing is trained on": (_rewritten(spans=[]), "trains on nothing"),
 }  # fmt: skip

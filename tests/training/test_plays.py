@@ -77,7 +77,7 @@ def trained(place: Path, out: str, given: dict[str, Any] = SIM, truth: bool = Fa
     scan = Scan(EXAMPLES, (place / "examples",))
     how = How(RunSettings(device="cpu", checkpoint_steps=5), place / out / "work", "distill@sim")
     (place / out / "model").mkdir(parents=True, exist_ok=True)
-    fit(Params.model_validate(given), scan, student, teacher, place / out / "model", how, "sim", place)
+    fit(Params.model_validate(given), scan, student, teacher, place / out / "model", how, "sim", place, {})
     return {p.name: p.read_bytes() for p in (place / out / "model").iterdir() if p.is_file()}
 
 

@@ -16,12 +16,17 @@ torch = pytest.importorskip("torch")
 
 from transformers import DynamicCache  # noqa: E402
 
+from pipeline.contracts import EXAMPLES  # noqa: E402
 from pipeline.core.run import How  # noqa: E402
 from pipeline.core.settings import RunSettings  # noqa: E402
 from pipeline.kinds.backend import Sampling  # noqa: E402
+from pipeline.model.chat import Chat  # noqa: E402
 from pipeline.model.load import load  # noqa: E402
+from pipeline.tables import ids, parquet  # noqa: E402
+from pipeline.tables.parquet import Scan  # noqa: E402
 from pipeline.training.batches import POSITIONS  # noqa: E402
 from pipeline.training.mixture import Mixture  # noqa: E402
+from pipeline.training.rows import by_answer  # noqa: E402
 from tests.training.test_fit import FORK, data, kd, losses, one_thread, weights  # noqa: E402, F401
 
 MIXED = {"use": "policy.minillm", "mixed": 0.2}
@@ -80,6 +85,76 @@ def test_a_killed_training_on_own_answers_goes_on_to_the_same_bytes(data: Path, 
     if which == "groups":
         # All answers of a set are drawn for one prompt, and judged by its verifier.
         assert set(pc.value_counts(kept[0]["prompt_id"]).field("counts").to_pylist()) <= {4, 8, 12, 16}
+
+
+TALKS = [f"sort {a}{b}" for a, b in ("31", "52", "97", "80")]
+
+
+def talks(data: Path) -> list[dict[str, Any]]:  # noqa: F811
+    """Examples of two answers each, both learnt; the second has a reference."""
+    chat, rows = Chat(data / "models" / "base" / "tokenizer"), []
+    for i, asked in enumerate(TALKS):
+        before = [{"role": "user", "content": f"add {i} 1"}, {"role": "assistant", "content": f"{i + 1}#{i + 1}"}]
+        rendered = chat.example([*before, {"role": "user", "content": asked}], f"{i}#{i}", answers="every")
+        spans = [{"start": start, "end": end} for start, end in rendered.spans]
+        rows.append({
+            "example_id": ids.digest("talk", i), "prompt_id": ids.digest("talk of", i), "domain": "sort",
+            "token_ids": rendered.token_ids, "spans": spans, "weight": 1.0, "template_hash": chat.template_hash,
+            "tokenizer_hash": chat.tokenizer_hash, "response_ids": [ids.digest("said", i)],
+            "verifier": "text.marked", "reference": str(i), "reward": 1.0,
+        })  # fmt: skip
+    shutil.rmtree(data / "examples" / "some")
+    parquet.write(EXAMPLES, data / "examples" / "some", 1, [EXAMPLES.rows(rows)])
+    return rows
+
+
+ALWAYS: dict[str, dict[str, Any]] = {
+    "rollout.on_policy": {"share": 1.0},
+    "sampled.with_teacher": {},
+    "sampled.replayed": {"begin": 1.0},
+}
+
+
+@pytest.mark.parametrize("use", ALWAYS)
+def test_of_a_conversation_every_turn_is_answered_after_what_was_said_there(data: Path, use: str) -> None:  # noqa: F811
+    given = {row["prompt_id"]: row for row in talks(data)}
+    feed = {"use": use, "max_tokens": 4, **ALWAYS[use]}
+    objectives = [{"use": "divergence.reverse"}]
+    out = kd(data, "distill", "talking", "examples/some", feed=feed, objectives=objectives, batch_rows=4, epochs=1)
+    drawn = pq.read_table(out / "rollouts" / "part-00000.parquet").to_pylist()
+    assert len(drawn) == 2 * len(TALKS) == len({row["example_id"] for row in drawn})
+    seen = set()
+    for row in drawn:
+        (span,), whole = row["spans"], given[row["prompt_id"]]
+        (turn,) = [n for n, told in enumerate(whole["spans"]) if told["start"] == span["start"]]
+        assert row["token_ids"][: span["start"]] == whole["token_ids"][: span["start"]]
+        # An earlier answer is not judged by what the last one should be.
+        assert (row["reward"] is None, row["reference"]) == ((True, None) if turn == 0 else (False, whole["reference"]))
+        seen.add((row["prompt_id"], turn))
+    assert len(seen) == len(drawn)
+
+
+def test_where_rewards_are_read_the_last_answer_of_a_conversation_is_drawn(data: Path) -> None:  # noqa: F811
+    given = {row["prompt_id"]: row["spans"][-1]["start"] for row in talks(data)}
+    out = kd(
+        data, "distill", "grouped", "examples/some", feed={"use": "sampled.groups", "answers": 2, "max_tokens": 4},
+        objectives=[{"use": "policy.group_relative"}], batch_rows=4, epochs=1,
+    )  # fmt: skip
+    drawn = pq.read_table(out / "rollouts" / "part-00000.parquet").to_pylist()
+    assert len(drawn) == 2 * len(TALKS)
+    assert all(row["spans"][0]["start"] == given[row["prompt_id"]] and row["reward"] is not None for row in drawn)
+
+
+def test_a_step_without_own_answers_is_that_of_the_rows_as_they_are(data: Path) -> None:  # noqa: F811
+    talks(data)
+    terms, feed = {"objectives": [{"use": "divergence.jsd"}], "batch_rows": 2}, {"use": "rollout.on_policy", "share": 0}
+    off, plain = (kd(data, "distill", n, "examples/some", **terms, feed=f) for n, f in (("off", feed), ("plain", None)))
+    assert weights(off) == weights(plain)
+
+
+def test_rows_of_one_answer_are_what_they_were(data: Path) -> None:  # noqa: F811
+    rows = Scan(EXAMPLES, (data / "examples" / "some",)).read()
+    assert by_answer(rows, True) is rows is by_answer(rows, False)
 
 
 def test_a_mixture_says_what_the_two_say_in_the_shares_given(data: Path) -> None:  # noqa: F811

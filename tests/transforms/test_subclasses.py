@@ -1,6 +1,8 @@
-"""Subclasses and prototypes: what states say beyond their class; and what a distribution says to questions."""
+"""Subclasses and prototypes: what states say beyond their class; and what a teacher says to questions."""
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -84,3 +86,16 @@ def test_yes_to_a_question_is_the_sum_over_its_classes() -> None:
     np.testing.assert_allclose(made, [[0.7, 0.3, 0.2], [0.9, 0.1, 0.8]], atol=1e-6)
     with pytest.raises(Refused, match="names class 3, and there are 3, numbered from 0"):
         build("aspects.grouped", questions=[[3]])(given, given, 0)
+
+
+def test_the_share_of_yes_is_over_answers_that_are_yes_or_no() -> None:
+    """What nobody answered for an example has the mean of the others, and one half where nobody did for any."""
+    said = [
+        {"Is it red?": ["Yes.", "no", "yes", None, "perhaps"], "Is it big?": ["no"], "Is it old?": ["who knows"]},
+        {"Is it red?": [None], "Is it big?": ["yes", "yes"], "Is it old?": []},
+        {"Is it big?": ["NO"]},
+    ]
+    given = replace(signals(np.full((3, 2), 0.5), [0, 1, 0]), said_B=np.array(said))
+    yes = build("aspects.answered")(given, given, 0).features["aspects"]
+    # In the order of the questions: big, old, red.
+    np.testing.assert_allclose(yes, [[0, 0.5, 2 / 3], [1, 0.5, 2 / 3], [0, 0.5, 2 / 3]], rtol=1e-6)

@@ -1,0 +1,202 @@
+"""Ranks: processes that train one student together, each from a share of every step's rows (`run: {ranks: 2}`).
+
+Every rank holds all models and makes the same steps: what the rows of a rank add to a gradient, to a number of items or
+to a loss is added up over all before it is used. `torchrun`'s agent starts them inside the stage, whose process keeps
+the lock and the scratch folder; the first rank speaks and writes. Without ranks there is one, and nothing to add up.
+"""
+
+from __future__ import annotations
+
+import datetime
+import itertools
+import logging
+import multiprocessing.pool
+import os
+import pickle
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+
+import torch
+from torch import distributed, nn
+
+from pipeline.core.run import How
+from pipeline.core.warm import die_with_parent
+from pipeline.errors import Refused, TryAgain
+from pipeline.model.load import device_of
+
+Key = TypeVar("Key")
+Made = TypeVar("Made")
+# How long a rank may be busy while the others wait for it, as with the rows of a large table.
+PATIENCE = datetime.timedelta(days=1)
+# A rank that lost another waits for so long to be ended with it, so that the first one that ended is seen to be it.
+GRACE_S = 10.0
+# Numbers of gradients that are added up at once.
+BUCKET = 1 << 24
+
+
+class Here(NamedTuple):
+    """Which rank this process is, of how many."""
+
+    rank: int
+    of: int
+
+    @property
+    def first(self) -> bool:
+        """Whether it is the one that speaks and writes."""
+        return self.rank == 0
+
+
+def here() -> Here:
+    """The rank that this process is: the only one, unless `start` began it."""
+    if not (distributed.is_available() and distributed.is_initialized()):
+        return Here(0, 1)
+    return Here(distributed.get_rank(), distributed.get_world_size())
+
+
+def over_ranks(numbers: Mapping[Key, float]) -> dict[Key, float]:
+    """The sum of each number over the ranks that have it. Every rank has to ask, and waits for all."""
+    if here().of == 1:
+        return dict(numbers)
+    found: list[Any] = [None] * here().of
+    _together(distributed.all_gather_object, found, dict(numbers))
+    total: dict[Key, float] = {}
+    for name, number in (each for rank in found for each in rank.items()):
+        total[name] = total.get(name, 0) + number
+    return total
+
+
+def add_gradients(parameters: Iterable[nn.Parameter]) -> None:
+    """Give every rank the sum of all ranks' gradients; where no rank has one there is none."""
+    if here().of == 1:
+        return
+    every = list(parameters)
+    reached = over_ranks({i: 1 for i, p in enumerate(every) if p.grad is not None})
+    for bucket in _buckets([every[i] for i in sorted(reached)]):
+        grads = [torch.zeros_like(p) if p.grad is None else p.grad for p in bucket]
+        flat = torch.cat([grad.flatten() for grad in grads])
+        _together(distributed.all_reduce, flat)
+        for p, grad, total in zip(bucket, grads, flat.split([p.numel() for p in bucket]), strict=True):
+            p.grad = grad.copy_(total.view_as(p))
+
+
+def by_first(make: Callable[[], Made], otherwise: Callable[[], Made]) -> Made:
+    """What the first rank makes, and the others find once it has."""
+    if here().first:
+        made = make()
+        over_ranks({})
+        return made
+    over_ranks({})
+    return otherwise()
+
+
+def device(how: How) -> str:
+    """The device to run on, asked for in a way after which processes that use it can still be forked."""
+    ranks = how.settings.ranks
+    if ranks > 1:
+        os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")
+    on = device_of(how.settings)
+    if on == "cuda" and ranks > max(1, there := torch.cuda.device_count()):
+        raise Refused(f"run.ranks: {ranks}, and there are {there} GPUs here; write `ranks: {there}`, or `device: cpu`")
+    return on
+
+
+def start(work: Callable[[], None], how: How, on: str) -> None:
+    """Do some work on every rank, each with a device of its own. What one refuses is refused; where one dies, the
+    others are ended."""
+    ranks = how.settings.ranks
+    if ranks == 1:
+        work()
+        return
+    from torch.distributed.elastic.multiprocessing import SignalException
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+    config = LaunchConfig(
+        min_nodes=1,
+        max_nodes=1,
+        nproc_per_node=ranks,
+        run_id=how.label,
+        rdzv_backend="c10d",
+        rdzv_endpoint="localhost:0",
+        local_addr="localhost",
+        max_restarts=0,
+        start_method="fork",
+        signals_to_handle="SIGINT,SIGTERM",
+    )
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    # What it says of an end is said below, in a sentence.
+    logging.disable()
+    with tempfile.TemporaryDirectory() as errors:
+        try:
+            elastic_launch(config, _rank)(work, how, on, Path(errors))
+        except SignalException as error:
+            if error.sigval == signal.SIGINT:
+                raise KeyboardInterrupt from None
+            sys.exit(128 + error.sigval)
+        except ChildFailedError as error:
+            [(rank, failure), *_] = sorted(error.failures.items())
+            if (told := Path(errors) / str(rank)).exists():
+                raise pickle.loads(told.read_bytes())  # noqa: B904
+            if failure.exitcode > 0:
+                raise RuntimeError(f"{how.label}: rank {rank} of {ranks} ended: {failure.message}") from None
+            raise TryAgain(
+                f"{how.label}: rank {rank} of {ranks} was ended by {failure.signal_name()}, as a machine out of memory "
+                f"does, and the others with it. Run `dvc repro` again: it goes on from the last checkpoint "
+                f"(`run.checkpoint_steps`)."
+            ) from None
+        finally:
+            logging.disable(logging.NOTSET)
+            for number, handler in handlers.items():
+                signal.signal(number, handler)
+
+
+def _rank(work: Callable[[], None], how: How, on: str, errors: Path) -> None:
+    """One rank, from its beginning to its end."""
+    die_with_parent()
+    # Whoever started it ends it.
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    logging.disable(logging.NOTSET)
+    rank = int(os.environ["RANK"])
+    how.taken_over(speaks=rank == 0)
+    try:
+        if on == "cuda":
+            torch.cuda.set_device(rank)
+        elif sys.platform == "linux":
+            os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
+        distributed.init_process_group("cpu:gloo,cuda:nccl" if on == "cuda" else "gloo", timeout=PATIENCE)
+        work()
+        distributed.destroy_process_group()
+    except Exception as error:
+        told = multiprocessing.pool.ExceptionWithTraceback(error, error.__traceback__)  # type: ignore[attr-defined]
+        (errors / str(rank)).write_bytes(pickle.dumps(told))
+        sys.exit(1)
+    finally:
+        how.close()
+
+
+def _together(call: Callable[..., object], *given: object) -> None:
+    """What all ranks do at once. A rank that finds another gone waits to be ended."""
+    try:
+        call(*given)
+    except RuntimeError:
+        time.sleep(GRACE_S)
+        raise
+
+
+def _buckets(parameters: Iterable[nn.Parameter]) -> Iterator[list[nn.Parameter]]:
+    """Parameters of one dtype, some at a time."""
+    for _, alike in itertools.groupby(sorted(parameters, key=lambda p: str(p.dtype)), key=lambda p: p.dtype):
+        bucket: list[nn.Parameter] = []
+        for p in alike:
+            bucket.append(p)
+            if sum(each.numel() for each in bucket) >= BUCKET:
+                yield bucket
+                bucket = []
+        if bucket:
+            yield bucket

@@ -38,7 +38,7 @@ def cluster(
     cpus: NonNegativeFloat = 1.0,
     gpus: NonNegativeFloat = 0.0,
     retries: NonNegativeInt = 3,
-    keep_s: NonNegativeFloat = 300.0,
+    keep_s: Annotated[float, Field(ge=1)] = 300.0,
 ) -> Executor:
     """Every part wherever a node has `cpus` and `gpus` free; all nodes see the workspace under one path.
 

@@ -65,8 +65,8 @@ test-long: setup  ## the tests that take minutes each: kills, recipes, a served 
 	@python -m pytest -q -m long -n 2 --dist worksteal
 
 .PHONY: test-servers
-test-servers: setup $(VENV)/.installed-servers  ## the tests that need servers of others, such as one of S3, on this machine; ten minutes
-	@python -m pytest -q -m servers
+test-servers: setup $(VENV)/.installed-servers  ## the tests that start servers of others, such as one of S3 or a Ray cluster of two nodes
+	@python -m pytest -q -rs -m servers
 
 .PHONY: gpu
 gpu: setup  ## a teacher, a student and answers on this machine's GPU beside its CPU; skipped by name where there is none

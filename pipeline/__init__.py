@@ -64,6 +64,7 @@ A word for each thing:
     exporter, export   what writes rows or a model as another tool reads them; what it wrote, with a card
     card, form         a folder's `model.json`, who it is and what opens it; its `tokenizer/`, how a text is cut for it
     share, take        what a clone gives a remote of DVC's, by content and by run; what others then need not make
+    home               the one machine that opens the memo; what works elsewhere has its calls made there
     memo               what was ever asked and read, by a key of all that decides it
 """
 

@@ -54,6 +54,8 @@ COVERED = {
     "core/stage.py": "core/test_driver.py",
     "core/parts.py": "core/test_driver.py",
     "executors/local.py": "laws/test_executors.py",
+    "executors/messenger.py": "executors/test_ray.py",
+    "memo/home.py": "executors/test_slot.py",
     "gateway/batch_state.py": "gateway/test_batch.py",
     "gateway/completions.py": "backends/test_http_answers.py",
     "gateway/connection.py": "backends/test_http.py",

@@ -22,12 +22,28 @@ Q = TypeVar("Q")
 LOOK_S = 0.05
 
 
+# What SQL holds where it may put more on the disk.
+HELD = 500_000_000
+
+
 @dataclass(frozen=True)
 class Limits:
-    """Seconds by the clock, and bytes of memory beyond what the process has that starts the work; None is no bound."""
+    """Seconds by the clock, and bytes of memory beyond what the process has that starts the work; None is no bound.
+
+    Work that may put rows on the disk holds no more than `held` bytes of them.
+    """
 
     seconds: float
     memory: int | None = None
+    held: int = HELD
+
+
+def machine_memory() -> int:
+    """The bytes of memory that a process may have here: the machine's, or its control group's where that is less."""
+    most = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    with contextlib.suppress(OSError, ValueError):
+        most = min(most, int(Path("/sys/fs/cgroup/memory.max").read_text()))
+    return most
 
 
 class Ended(Exception):

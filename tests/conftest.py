@@ -1,7 +1,7 @@
 """What all tests share.
 
-What carries a mark of APART runs only where `-m` names it, as `make test-long` and `make vllm-cpu` do; what needs vLLM
-fails where vLLM is missing.
+What carries a mark of APART runs only where `-m` names it, as `make test-long`, `make test-servers` and `make vllm-cpu`
+do; what needs vLLM fails where vLLM is missing.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-APART = ("vllm", "long")
+APART = ("vllm", "long", "servers")
 # In this order files are handed to the workers, the rest behind. The first makes the finished workspace; others that
 # need it would wait for it.
 FIRST = ("e2e/test_graph.py", "faults", "flows", "e2e")

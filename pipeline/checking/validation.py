@@ -25,8 +25,6 @@ from pipeline.tables.rules import within
 NAMED = 5
 # Rows that come from DuckDB together.
 BATCH = 8192
-# What does not fit this memory lies beside the file.
-BOUNDS: dict[str, Any] = {"memory_limit": f"{sql.HELD}B", "threads": 1}
 
 
 @dataclass(frozen=True)
@@ -44,7 +42,7 @@ def validate(params: CheckParams, scan: Scan, data: Path, scratch: Path, limits:
     with tempfile.TemporaryDirectory(dir=scratch) as folder:
         file = Path(folder) / "checked.duckdb"
         _flatten(params, suite, expectations, scan, data, file, limits)
-        results, document = _ask(suite, expectations, file)
+        results, document = _ask(suite, expectations, file, limits)
     found = [_finding(e, results[e.name], suite) for e in expectations]
     verdict = {
         "of": params.of,
@@ -72,8 +70,9 @@ def _flatten(
     text = f"SELECT {', '.join(columns)} FROM (SELECT *{rules} FROM ({suite.checked})) ORDER BY ALL"
 
     def flat() -> None:
-        rows = sql.connect([scan], data, limits.memory, file.with_suffix(".spill")).sql(text).to_arrow_reader(BATCH)
-        with duckdb.connect(file, config=BOUNDS) as connection:
+        spill = file.with_suffix(".spill")
+        rows = sql.connect([scan], data, limits.memory, spill, limits.held).sql(text).to_arrow_reader(BATCH)
+        with duckdb.connect(file, config=_bounds(limits)) as connection:
             connection.register("rows", rows)
             connection.execute("CREATE TABLE checked AS SELECT * FROM rows")
 
@@ -90,8 +89,13 @@ def _flatten(
         ) from error
 
 
+def _bounds(limits: Limits) -> dict[str, Any]:
+    """How DuckDB opens the file; what does not fit the memory lies beside it."""
+    return {"memory_limit": f"{limits.held}B", "threads": 1}
+
+
 def _ask(
-    suite: Suite, expectations: Sequence[Expectation], file: Path
+    suite: Suite, expectations: Sequence[Expectation], file: Path, limits: Limits
 ) -> tuple[dict[str, Mapping[str, Any]], dict[str, Any]]:
     """Each expectation's result by name, and the document about all of them."""
     # The packages below warn of their own internals while they are imported and used.
@@ -108,7 +112,7 @@ def _ask(
             engine._PERSISTED_CONNECTION_DIALECTS = listed  # type: ignore[assignment]
         context = gx.get_context(mode="ephemeral")
         context.variables.progress_bars = ProgressBarsConfig(globally=False)
-        config = {**BOUNDS, "enable_external_access": "false", "lock_configuration": "true"}
+        config = {**_bounds(limits), "enable_external_access": "false", "lock_configuration": "true"}
         source = context.data_sources.add_sql(  # type: ignore[call-arg]
             name="duckdb", connection_string=f"duckdb:///{file}", kwargs={"connect_args": {"config": config}}
         )

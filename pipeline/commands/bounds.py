@@ -10,6 +10,7 @@ from pydantic import ByteSize, TypeAdapter
 
 from pipeline.commands.stored import locked
 from pipeline.commands.traces import cache_of, listings, name_of, remove_objects
+from pipeline.core.parts import PARTS
 from pipeline.core.stage import Plan
 from pipeline.memo.memo import Memo
 from pipeline.tables.parquet import walk
@@ -55,3 +56,14 @@ def checkpoints(plan: Plan, data: Path, done: set[str]) -> Iterator[str]:
     for folder in left:
         shutil.rmtree(folder)
     yield f"checkpoints: {len(left)} trainings, {freed / 1e6:.1f} MB removed"
+
+
+def parts(plan: Plan, data: Path) -> Iterator[str]:
+    """Remove the parts of runs that did not finish, of instances that are in the parameters no more."""
+    known = {f"{i.stage}-{i.name}" for i in plan.instances.values()}
+    left = [folder for folder in sorted((data / PARTS).glob("*")) if folder.name not in known]
+    freed = sum(file.stat().st_size for folder in left for file in walk(folder))
+    for folder in left:
+        shutil.rmtree(folder)
+    if left:
+        yield f"parts of {len(left)} instances that are gone: {freed / 1e6:.1f} MB removed"

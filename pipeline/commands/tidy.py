@@ -123,6 +123,7 @@ def run(orphans: bool, cache: int | None, memo: int | None, checkpoints: bool, l
     given = load(PARAMS)
     plan = resolve(given)
     show([f"dvc.lock: {', '.join(forget(ROOT, entries(given, ROOT))) or 'nothing'} removed"])
+    show(bounds.parts(plan, DATA))
     place = DATA / ".orphans"
     if place.is_dir():
         size = f"{place}: {orphaned(place) / 1e6:.1f} MB"

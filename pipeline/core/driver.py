@@ -25,7 +25,8 @@ from uuid import uuid4
 from filelock import FileLock, Timeout
 
 from pipeline.core import withdrawn
-from pipeline.core.parts import Done, Task, arguments, asked_by, clear
+from pipeline.core.machine import alone_in
+from pipeline.core.parts import PARTS, Done, Task, arguments, asked_by, clear
 from pipeline.core.run import How
 from pipeline.core.settings import RunSettings
 from pipeline.core.stage import Instance, Stage, stage_named
@@ -34,8 +35,6 @@ from pipeline.tables import ids, parquet
 
 # Another process may hold an instance's lock for as long as a rename takes.
 SWEEP_S = 0.5
-# Where parts lie until all of a table are there.
-PARTS = ".parts"
 # What a full disk, a quota and a limit on the size of a file say.
 NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
@@ -58,6 +57,7 @@ def _seldom_collecting() -> Iterator[None]:
 def run_instance(instance: Instance, settings: RunSettings, data: Path, memo_root: Path) -> dict[str, Any]:
     """Run one instance and put its output in place by one rename; returns its record."""
     declared = stage_named(instance.stage)
+    alone_in(data / ".runs")
     lock = FileLock(data / ".runs" / "locks" / f"{instance.stage}-{instance.name}.lock")
     lock_path = Path(lock.lock_file)
     lock_path.parent.mkdir(parents=True, exist_ok=True)

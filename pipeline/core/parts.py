@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import inspect
 import os
+import resource
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -25,6 +26,9 @@ from pipeline.core.stage import Instance, Stage, stage_named
 from pipeline.errors import Refused
 from pipeline.tables import parquet
 from pipeline.tables.parquet import Scan
+
+# Where they lie until all of a table are there, `<stage>-<instance>/<what they are made of>`.
+PARTS = ".parts"
 
 
 @dataclass(frozen=True)
@@ -94,7 +98,7 @@ class Worker:
         """Make a part and put it in its place."""
         declared, scratch = self.task.declared, Path(self.task.scratch)
         assert declared.writes is not None
-        before = sum(os.times()[:4])
+        before = _cpu_s()
         aside = scratch.with_name(f"{part:05d}-{uuid4().hex[:16]}")
         aside.mkdir(parents=True)
         try:
@@ -108,7 +112,7 @@ class Worker:
             file.replace(scratch / file.name)
         finally:
             shutil.rmtree(aside, ignore_errors=True)
-        return Done(part, rows, round(sum(os.times()[:4]) - before, 3))
+        return Done(part, rows, round(_cpu_s() - before, 3))
 
     def close(self) -> None:
         """Close what was opened."""
@@ -119,6 +123,12 @@ class Worker:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def _cpu_s() -> float:
+    """The CPU that this process and those that it has ended have taken."""
+    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(one.ru_utime + one.ru_stime for one in used)
 
 
 def arguments(instance: Instance, data: Path, how: How) -> tuple[dict[str, Any], dict[str, Scan]]:

@@ -1,7 +1,7 @@
 """The section `run:` of `params.yaml`: how a stage is run, never what it gives.
 
-Everything here may change without changing a byte of any table; it is read when a stage starts, and is part of no
-instance's identity.
+Everything here may change without changing what a table says: at most threads, ranks and the device round otherwise.
+It is read when a stage starts, and is part of no instance's identity.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from pydantic import (
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 
-from pipeline.bounded import Limits
+from pipeline.bounded import HELD, Limits, machine_memory
 from pipeline.core.methods import Use, available
 from pipeline.core.warm import THREADS
 
@@ -57,13 +57,15 @@ class Vllm(BaseModel):
 class Endpoint(BaseModel):
     """Where a served model answers, how hard to push it, and what it may cost.
 
-    The key itself is never written, only its variable. `concurrency` is the most requests in flight. The caps count
+    `urls` are several addresses of one model, each asked as fast as it answers. The key itself is never written, only
+    its variable. `concurrency` is the most requests in flight to one address. The caps count
     all that this endpoint was ever asked through this workspace's memo: tokens of prompts and answers, and US dollars.
     With `batch`, requests are sent as provider batch files.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
-    url: str
+    url: str = ""
+    urls: tuple[str, ...] = ()
     api_key_env: str | None = None
     concurrency: PositiveInt = 16
     timeout_s: PositiveFloat = 120.0
@@ -71,6 +73,21 @@ class Endpoint(BaseModel):
     max_tokens: PositiveInt | None = None
     max_cost: PositiveFloat | None = None
     batch: Batch | None = None
+
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        """All that answer for the model."""
+        return self.urls or (self.url,)
+
+    @model_validator(mode="after")
+    def _one(self) -> Endpoint:
+        if bool(self.url) == bool(self.urls):
+            raise ValueError("takes one of url and urls")
+        if len(set(self.urls)) < len(self.urls):
+            raise ValueError("names an address twice in urls")
+        if self.batch is not None and len(self.urls) > 1:
+            raise ValueError("sends batch files to one address: take `batch` out, or all but one of urls")
+        return self
 
 
 class Executing(Use[Any]):
@@ -99,7 +116,8 @@ class RunSettings(BaseModel):
     """The section `run:` of `params.yaml`.
 
     `query_s` and `query_memory` (a text such as `8GB`, or bytes) are what one text of SQL may take: of `query`, of a
-    rule such as `where`, of a rule that `plan` checks. `reporters` are tools that a training writes its curve for.
+    rule such as `where`, of a rule that `plan` checks. `memory`, such a text or a share of the machine's, is what
+    SQL over tables holds before it puts rows on the disk. `reporters` are tools that a training writes its curve for.
     `ranks` is how many processes train a student together, each with `threads` threads or a GPU of its own.
     """
 
@@ -114,13 +132,15 @@ class RunSettings(BaseModel):
     reporters: tuple[Literal["tensorboard", "wandb", "mlflow"], ...] = ()
     query_s: PositiveFloat = Field(default=300.0, allow_inf_nan=False)
     query_memory: Bytes = Field(default=ByteSize(5_000_000_000), ge=200_000_000)
+    memory: Annotated[float, Field(gt=0, le=1)] | Annotated[Bytes, Field(ge=100_000_000)] = ByteSize(HELD)
     vllm: Vllm = Vllm()
     endpoints: dict[str, Endpoint] = {}
 
     @property
     def query(self) -> Limits:
         """What one text of SQL may take."""
-        return Limits(self.query_s, int(self.query_memory))
+        held = self.memory if isinstance(self.memory, ByteSize) else self.memory * machine_memory()
+        return Limits(self.query_s, int(self.query_memory), int(held))
 
 
 def limit_threads(threads: int) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Annotated, Any, Protocol, get_args
 
 import numpy as np
@@ -33,6 +34,10 @@ def expressions(method: Method, arguments: Mapping[str, Any], marker: str) -> di
     return found
 
 
+# Rows that are looked at together.
+SOME = 1 << 16
+
+
 @dataclass(frozen=True)
 class Candidates:
     """The answers to choose from, in the order of their ids, so that a stable sort breaks ties by id.
@@ -50,6 +55,11 @@ class Candidates:
     def __post_init__(self) -> None:
         if (self.ids[:-1] >= self.ids[1:]).any():
             raise ValueError("candidates must be in ascending order of distinct ids")
+
+    @cached_property
+    def prompt(self) -> np.ndarray:
+        """The number of each one's prompt among theirs, in the order of the ids, [n]."""
+        return ids.ranks(self.prompts)
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -79,8 +89,12 @@ class Budget:
         """Positions in order of preference, to those of each prompt's first if only one per prompt is allowed."""
         if not self.one_per_prompt:
             return order
-        _, first = np.unique(candidates.prompts[order], return_index=True)
-        return order[np.sort(first)]
+        known, firsts = np.zeros(1 + candidates.prompt.max(initial=-1), bool), [order[:0]]
+        for some in (order[at : at + SOME] for at in range(0, len(order), SOME)):
+            prompt, first = np.unique(candidates.prompt[some], return_index=True)
+            firsts.append(some[np.sort(first[~known[prompt]])])
+            known[prompt] = True
+        return np.concatenate(firsts)
 
 
 @dataclass(frozen=True)
@@ -107,7 +121,7 @@ class Room:
         self.cost, self.left = budget.cost_of(candidates), budget.limit
         self.dearest = self.cost.max(initial=0)
         self.open = allowed & (self.cost <= self.left)
-        self._prompts = siblings(candidates.prompts) if budget.one_per_prompt else None
+        self._prompts = siblings(candidates.prompt) if budget.one_per_prompt else None
 
     def take(self, i: int) -> None:
         """Spend what one costs, and close it, the other answers of its prompt and what no longer fits."""
@@ -128,10 +142,17 @@ def siblings(groups: np.ndarray) -> Callable[[int], np.ndarray]:
 def spend(order: Sequence[int] | np.ndarray, cost: np.ndarray, limit: float) -> list[int]:
     """The positions that fit, taken in order; one that does not fit is passed over for smaller ones."""
     kept: list[int] = []
-    for i in order:
-        if cost[i] <= limit:
-            kept.append(int(i))
-            limit -= cost[i]
+    for some in (np.asarray(order[at : at + SOME], np.int64) for at in range(0, len(order), SOME)):
+        prices = cost[some]
+        if prices.sum() > limit:
+            fits = np.zeros(len(some), bool)
+            for i, price in enumerate(prices.tolist()):
+                fits[i] = price <= limit
+                limit -= price if fits[i] else 0
+            some = some[fits]
+        else:
+            limit -= prices.sum()
+        kept += some.tolist()
     return kept
 
 
@@ -144,11 +165,12 @@ def decide(
 ) -> Decision:
     """A decision: `why` for what is kept; the rest is refused by name, or had no place beside what was kept."""
     flags = np.zeros(len(candidates), bool)
-    flags[list(kept)] = True
+    flags[np.asarray(kept, np.int64)] = True
     reason = np.full(len(candidates), "over_budget", object)
     if budget.one_per_prompt:
-        _, prompt = np.unique(candidates.prompts, return_inverse=True)
-        reason[np.bincount(prompt, flags, len(candidates))[prompt] > 0] = "another_answer"
+        taken = np.zeros(1 + candidates.prompt.max(initial=-1), bool)
+        taken[candidates.prompt[flags]] = True
+        reason[taken[candidates.prompt]] = "another_answer"
     for name, mask in (refused or {}).items():
         reason[mask] = name
     reason[flags] = why if isinstance(why, str) else why[flags]
@@ -160,11 +182,13 @@ def shuffled(candidates: Candidates, budget: Budget, seed: int) -> tuple[np.ndar
 
     With one answer per prompt the prompt is drawn, then its answer; so a prompt with more candidates has no advantage.
     """
-    answer = ids.draws(seed, "answer", candidates.ids)
     if not budget.one_per_prompt:
+        answer = ids.draws(seed, "answer", candidates.ids)
         return answer, answer
-    prompts, of = np.unique(candidates.prompts, return_inverse=True)
-    return ids.draws(seed, "prompt", prompts)[of], answer
+    one = np.zeros(1 + candidates.prompt.max(initial=-1), np.int64)
+    one[candidates.prompt] = np.arange(len(candidates))
+    first = ids.draws(seed, "prompt", candidates.prompts[one])[candidates.prompt]
+    return first, ids.draws(seed, "answer", candidates.ids)
 
 
 def shares(weights: Mapping[str, float], available: Mapping[str, float], limit: float) -> dict[str, float]:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.errors import CapReached
+from pipeline.memo.home import at_home
 from pipeline.memo.store import Store
 
 
@@ -38,8 +39,11 @@ class Ledger:
 
     def reserve(self, tokens: int, cost: float) -> None:
         """Count the most that a request may cost; raises `CapReached` if a cap would be passed, and counts nothing."""
-        if not self.capped:
-            return
+        if self.capped:
+            self._reserve(tokens, cost)
+
+    @at_home
+    def _reserve(self, tokens: int, cost: float) -> None:
         with self.store.transaction() as connection:
             spent = self._spent(connection)
             self._check("max_tokens", self.max_tokens, spent.tokens, tokens, "tokens")
@@ -54,6 +58,7 @@ class Ledger:
                 f"only the rest is asked for."
             )
 
+    @at_home
     def settle(self, reserved_tokens: int, reserved_cost: float, tokens: int, cost: float) -> None:
         """Replace what was reserved by what it was."""
         if not self.capped:
@@ -61,6 +66,7 @@ class Ledger:
         with self.store.transaction() as connection:
             self._add(connection, tokens - reserved_tokens, cost - reserved_cost)
 
+    @at_home
     def spent(self) -> Spent:
         """All that is spent, and reserved for what is in flight."""
         with self.store.explained():

@@ -7,7 +7,7 @@ Readings are arrays: one line of JSON that names them, and their bytes.
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,8 +21,10 @@ import pyarrow.parquet as pq
 
 from pipeline.errors import Refused
 from pipeline.kinds.backend import Reading, Sampling, Tokens, Want
+from pipeline.memo.home import at_home
 from pipeline.memo.store import FILE, KEPT, Store
 from pipeline.tables import ids
+from pipeline.tables.parquet import batched
 from pipeline.tables.tensors import spelled
 
 TAP = "tap:"
@@ -89,16 +91,17 @@ class Memo(Store):
 
     def get(self, keys: Iterable[str]) -> dict[str, dict[str, Any]]:
         """The answers of those keys that are known."""
-        return {key: orjson.loads(value) for key, value in self._get("memo", keys)}
+        return {key: orjson.loads(value) for some in batched(keys) for key, value in self._get("memo", some)}
 
     def put(self, answers: Mapping[str, Mapping[str, Any]], paid: bool | None = None) -> None:
         """Keep these answers in one transaction: all of them, or none if it is cut short.
 
         `paid` is false where this machine can compute them again, null where nobody knows.
         """
-        rows = ((k, orjson.dumps(v, option=orjson.OPT_SERIALIZE_NUMPY).decode()) for k, v in answers.items())
+        rows = [(k, orjson.dumps(v, option=orjson.OPT_SERIALIZE_NUMPY).decode()) for k, v in answers.items()]
         self._put("memo", rows, paid)
 
+    @at_home
     def rename(self, keys: Mapping[str, str]) -> None:
         """Give answers other keys: old key -> new key."""
         with self.transaction() as connection:
@@ -106,25 +109,31 @@ class Memo(Store):
 
     def readings(self, keys: Iterable[str]) -> dict[str, Reading]:
         """The readings of those keys that are known; their ids are their keys."""
-        return {key: _unpacked(key, value) for key, value in self._get("readings", keys)}
+        return {key: _unpacked(key, value) for some in batched(keys) for key, value in self._get("readings", some)}
 
     def put_readings(self, readings: Mapping[str, Reading], paid: bool | None = None) -> int:
         """Keep these readings in one transaction, `paid` as in `put`; returns how many are new."""
-        return self._put("readings", ((key, _packed(reading)) for key, reading in readings.items()), paid)
+        return self._put("readings", [(key, _packed(reading)) for key, reading in readings.items()], paid)
 
     def note(self, readings: Iterable[tuple[str, str]]) -> None:
         """Keep whose some readings are, or will be: keys and ids of prompts."""
+        self._note(list(readings))
+
+    @at_home
+    def _note(self, readings: Sequence[tuple[str, str]]) -> None:
         with self.transaction() as connection:
             connection.executemany("INSERT OR IGNORE INTO read_of (key, prompt_id) VALUES (?, ?)", readings)
 
-    def _get(self, table: str, keys: Iterable[str]) -> Iterator[tuple[str, Any]]:
-        asked = orjson.dumps(list(keys)).decode()
+    @at_home
+    def _get(self, table: str, keys: Sequence[str]) -> list[tuple[str, Any]]:
         with self.explained():
-            yield from self.connection.execute(
-                f"SELECT t.key, t.value FROM json_each(?) AS asked JOIN {table} t ON t.key = asked.value", (asked,)
-            )
+            return self.connection.execute(
+                f"SELECT t.key, t.value FROM json_each(?) AS asked JOIN {table} t ON t.key = asked.value",
+                (orjson.dumps(keys).decode(),),
+            ).fetchall()
 
-    def _put(self, table: str, rows: Iterable[tuple[str, str | bytes]], paid: bool | None) -> int:
+    @at_home
+    def _put(self, table: str, rows: Sequence[tuple[str, str | bytes]], paid: bool | None) -> int:
         now = time.time()
         with self.transaction() as connection:
             before = connection.total_changes

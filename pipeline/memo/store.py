@@ -6,15 +6,18 @@ unfinished one. Deleting it costs time or money, never truth.
 
 from __future__ import annotations
 
+import functools
 import os
 import sqlite3
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock
 
+from pipeline.core.machine import alone_in
 from pipeline.errors import Refused, TryAgain
 
 FILE = "requests.sqlite"
@@ -47,12 +50,21 @@ def _close_all() -> None:
 os.register_at_fork(before=_close_all)
 
 
+@functools.cache
+def _told(kind: type[Store], folder: Path) -> Store:
+    return kind(folder)
+
+
 class Store:
     """A connection to the database of a folder, opened when it is first used."""
 
     def __init__(self, folder: Path) -> None:
         self.path = folder / FILE
         self._opened: sqlite3.Connection | None = None
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Another process has a connection of its own, one for all that it is told of.
+        return _told, (type(self), self.path.parent)
 
     @property
     def connection(self) -> sqlite3.Connection:
@@ -64,7 +76,7 @@ class Store:
         return self._opened
 
     def _open(self) -> sqlite3.Connection:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
+        alone_in(self.path.parent)
         # The change to WAL does not wait for other processes as everything after it does.
         with FileLock(f"{self.path}.lock", timeout=BUSY_S):
             connection = sqlite3.connect(self.path, timeout=BUSY_S, isolation_level=None, check_same_thread=False)

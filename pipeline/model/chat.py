@@ -11,6 +11,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
 
@@ -343,7 +344,7 @@ def _found(text: str, thought: str, answer: str) -> int | None:
 def _spot(find: Callable[[str], int], part: str) -> int | None:
     """Where a part stands, as it is or as JSON, without the blanks around it, which many templates take off."""
     part = part.strip()
-    written = [part, *(json.dumps(part, ensure_ascii=only)[1:-1] for only in (False, True))]
+    written = chain([part], (json.dumps(part, ensure_ascii=only)[1:-1] for only in (False, True)))
     return next((place for place in map(find, written) if place >= 0), None)
 
 

@@ -67,7 +67,7 @@ class Cutter:
         """A text in tokens [T], from its beginning or `after` another; what stands in for a special token's first
         character makes it text."""
         ids: list[int] = []
-        for piece, literal in self._pieces(text, stand_ins):
+        for piece, literal in self._pieces(text, stand_ins) if text else ():
             if literal:
                 ids += self._literally(piece)
             elif after is None:

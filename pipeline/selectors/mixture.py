@@ -36,7 +36,7 @@ def coverage(*, by: Sql, prefer: float) -> Selector:
     """
 
     def select(candidates: Candidates, budget: Budget, seed: int) -> Decision:
-        return _spread(candidates, budget, seed, candidates[by], prefer, np.ones(len(candidates)))
+        return _spread(candidates, budget, seed, candidates[by], prefer, np.broadcast_to(1.0, len(candidates)))
 
     return select
 
@@ -104,15 +104,16 @@ def _spread(
     candidates: Candidates, budget: Budget, seed: int, value: np.ndarray, prefer: float, weight: np.ndarray
 ) -> Decision:
     """The budget cut over domains by weight, and filled in each by value up to `prefer`, then by chance."""
-    lacking = np.isnan(value)
-    prompts, prompt = np.unique(candidates.prompts, return_inverse=True)
-    best = np.full(len(prompts), -np.inf)
-    np.maximum.at(best, prompt[~lacking], value[~lacking])
+    lacking, prompt = np.isnan(value), candidates.prompt
+    best = np.full(1 + prompt.max(initial=-1), -np.inf)
+    np.fmax.at(best, prompt, value)
     outvoted = value < best[prompt]
 
     first, second = shuffled(candidates, budget, seed)
-    order = np.lexsort((second, first, -np.minimum(value, prefer)))
-    order = budget.firsts(candidates, order[~(lacking | outvoted | (weight <= 0))[order]])
+    open_ = np.flatnonzero(~(lacking | outvoted | (weight <= 0)))
+    order = open_[np.lexsort((second[open_], first[open_], -np.minimum(value[open_], prefer)))]
+    del first, second, open_
+    order = budget.firsts(candidates, order)
 
     cost = budget.cost_of(candidates)
     of = {d: order[candidates.domains[order] == d] for d in sorted(set(candidates.domains[order]))}
@@ -120,7 +121,9 @@ def _spread(
     share = shares(weights, {d: float(cost[positions].sum()) for d, positions in of.items()}, budget.limit)
     kept = [i for d, positions in of.items() for i in spend(positions, cost, share[d])]
     # Rows are whole, so each domain leaves less than one of its share; together that may still hold some.
-    rest = order[~np.isin(order, kept)]
-    kept += spend(rest, cost, budget.limit - cost[kept].sum())
-    why = np.where(value >= prefer, "preferred", "fallback").astype(object)
+    left = np.ones(len(candidates), bool)
+    left[kept] = False
+    kept += spend(order[left[order]], cost, budget.limit - cost[kept].sum())
+    why = np.full(len(candidates), "fallback", object)
+    why[value >= prefer] = "preferred"
     return decide(candidates, budget, kept, why, {"outvoted": outvoted, "no_value": lacking})

@@ -10,20 +10,22 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
-from pipeline.contracts import GAPS, RESPONSES, SELECTIONS, whole
+from pipeline.contracts import GAPS, RESPONSES, SELECTIONS
 from pipeline.core import graph
 from pipeline.core.methods import Use
 from pipeline.core.run import How
 from pipeline.core.stage import Input, Plan, StageParams, gate_of, scores_of, stage
 from pipeline.errors import Refused
 from pipeline.kinds.selector import Budget, Candidates, Decision, Selector, expressions
-from pipeline.tables import ids
+from pipeline.tables import ids, mapped
 from pipeline.tables import rules as tables_rules
 from pipeline.tables import vectors as vectors_of
 from pipeline.tables.parquet import Scan
 
 # Rows that are given together.
 BATCH = 50_000
+# Why a row is no candidate; of one that is, a selector says why it was kept or not.
+SHUT = ("", "where", "truncated", "failed", "other_entry")
 # Training on a token takes so many operations for every parameter: Kaplan et al. 2020 (arXiv 2001.08361), section 2.1.
 FLOPS = 6
 # Vectors that are looked at to say how different the kept ones are.
@@ -159,70 +161,75 @@ def select(
         how.settings.query,
         out,
     )
-    reason = np.full(len(rows), "", object)
-    for why, shut in {
-        "where": pc.invert(rows["where"]),
-        "truncated": pc.and_(rows["truncated"], not params.allow_truncated),
-        "failed": rows["failed"],
-        "other_entry": pc.invert(pc.is_in(rows["entry"], pa.array(params.entries or pc.unique(rows["entry"])))),
-    }.items():
-        reason[_array(shut)] = why
-    able = reason == ""
-
-    def chosen(name: str) -> pa.ChunkedArray:
-        return rows[name] if able.all() else rows[name].filter(pa.array(able))
-
-    cost, budget = chosen("cost"), params.allowed()
-    if budget.tokens is not None and cost.null_count:
-        example = chosen("response_id").filter(pc.is_null(cost))[0]
+    shut = np.zeros(len(rows), np.int8)
+    for why, mask in enumerate(_shut(params, rows), 1):
+        shut[mask.to_numpy()] = why
+    able, budget = shut == 0, params.allowed()
+    if budget.tokens is not None and (lacking := able & rows["cost"].is_null().to_numpy()).any():
+        example = rows["response_id"][int(lacking.argmax())]
         raise Refused(
-            f"select.{name}: {cost.null_count} answers have no count of tokens ({params.cost()}), for "
+            f"select.{name}: {lacking.sum()} answers have no count of tokens ({params.cost()}), for "
             f"example {example}. Use budget_rows, or let `where` leave them out."
         )
-    names = ids.names(chosen("response_id"), out)
+
+    def chosen(column: str) -> pa.ChunkedArray:
+        return rows[column] if able.all() else rows[column].filter(pa.array(able))
+
+    names = ids.names(rows["response_id"], out, able)
     candidates = Candidates(
         ids=names,
-        prompts=ids.names(chosen("prompt_id"), out),
-        domains=_texts(chosen("domain")),
-        tokens=_array(cost.fill_null(0)),
-        columns={text: _array(chosen(f"number:{text}")) for text in numbers.values()}
-        | {text: _array(chosen(f"text:{text}")) for text in texts.values()}
+        prompts=ids.names(rows["prompt_id"], out, able),
+        domains=_domains(rows["domain"], able),
+        tokens=mapped.numbers(rows["cost"], able, out, null=0),
+        columns={text: mapped.numbers(rows[f"number:{text}"], able, out) for text in numbers.values()}
+        | {text: chosen(f"text:{text}").to_numpy() for text in texts.values()}
         | {text: vectors_of.column(chosen(f"vector:{text}"), text, out) for text in vectors.values()}
         | {text: vectors_of.scores(of, names, out) for text, of in stored.items() if of}
-        | {table: _array(chosen(f"gaps:{table}")) for table in weights.values()},
+        | {table: mapped.numbers(rows[f"gaps:{table}"], able, out) for table in weights.values()},
     )
     choose = params.use.build()
     decision = held_to(budget, choose(candidates, budget, ids.seed_of(params.seed, "select", name)), candidates)
     for text in stored:
         _tell_difference(text, candidates, decision, notes, how)
     del candidates, names
-    kept, weight = np.zeros(len(rows), bool), np.zeros(len(rows))
-    kept[able], weight[able], reason[able] = decision.kept, decision.weight, decision.reason
-    rank = pa.nulls(len(rows), pa.int64()) if params.order is None else _ranked(rows, kept, f"select.{name}.order")
+    rank = None if params.order is None else _ranked(rows, able, decision.kept, f"select.{name}.order")
+    end = 0
     for start in range(0, len(rows), BATCH):
-        some, here = rows.slice(start, BATCH), slice(start, start + BATCH)
+        some, here, told = rows.slice(start, BATCH), able[start : start + BATCH], shut[start : start + BATCH]
+        mine, end = slice(end, end + int(here.sum())), end + int(here.sum())
+        kept, weight, reason = np.zeros(len(some), bool), np.zeros(len(some)), np.array(SHUT, object)[told]
+        kept[here], weight[here], reason[here] = (of[mine] for of in (decision.kept, decision.weight, decision.reason))
         yield SELECTIONS.batch(
             response_id=some["response_id"],
             prompt_id=some["prompt_id"],
             domain=some["domain"],
-            kept=pa.array(kept[here]),
-            weight=pa.array(weight[here]),
-            reason=pa.array(reason[here], pa.string()),
+            kept=pa.array(kept),
+            weight=pa.array(weight),
+            reason=pa.array(reason, pa.string()),
             tokens=some["tokens"].fill_null(0),
-            rank=rank[here],
+            rank=None if rank is None else rank[start : start + BATCH],
         )
 
 
-def _ranked(rows: pa.Table, kept: np.ndarray, key: str) -> pa.Array:
+def _shut(params: Params, rows: pa.Table) -> Iterator[pa.ChunkedArray]:
+    """Which rows may not be kept, for each reason of SHUT; the last one that holds is told."""
+    yield pc.invert(rows["where"])
+    yield pc.and_(rows["truncated"], not params.allow_truncated)
+    yield rows["failed"]
+    yield pc.invert(pc.is_in(rows["entry"], pa.array(params.entries or pc.unique(rows["entry"]))))
+
+
+def _ranked(rows: pa.Table, able: np.ndarray, kept: np.ndarray, key: str) -> pa.Array:
     """The ranks of the kept rows by their numbers, then by their ids; null for all others."""
-    place = np.flatnonzero(kept)
+    place = np.flatnonzero(able)[kept]
     number = rows["order"].take(pa.array(place))
     if number.null_count:
         example = rows["response_id"][int(place[number.is_null().to_numpy().argmax()])]
         raise Refused(f"{key}: {number.null_count} kept answers have no number, for example {example}")
-    rank = np.zeros(len(rows), np.int64)
+    rank, without = np.zeros(len(rows), np.int64), np.ones(len(rows), bool)
     rank[place[np.argsort(number.to_numpy(), kind="stable")]] = np.arange(len(place))
-    return pa.array(rank, mask=~kept)
+    without[place] = False
+    return pa.array(rank, mask=without)
 
 
 def _tell_difference(text: str, candidates: Candidates, decision: Decision, notes: dict, how: How) -> None:
@@ -241,17 +248,18 @@ def held_to(budget: Budget, decision: Decision, candidates: Candidates) -> Decis
     spent = budget.cost_of(candidates)[decision.kept].sum()
     if spent > budget.limit:
         raise ValueError(f"the selector kept {spent} of a budget of {budget.limit}")
-    prompts = candidates.prompts[decision.kept]
+    prompts = candidates.prompt[decision.kept]
     if budget.one_per_prompt and len(np.unique(prompts)) < len(prompts):
         raise ValueError("the selector kept several answers of one prompt")
     return decision
 
 
-def _array(column: pa.ChunkedArray) -> np.ndarray:
-    return column.to_numpy()
-
-
-def _texts(column: pa.ChunkedArray) -> np.ndarray:
-    """Texts, of which equal ones are one object."""
-    encoded = whole(pc.dictionary_encode(column))
-    return np.array(encoded.dictionary.to_pylist(), object)[encoded.indices.to_numpy()]
+def _domains(column: pa.ChunkedArray, where: np.ndarray) -> np.ndarray:
+    """The texts of a column in the rows of a mask, of which equal ones are one object."""
+    found, known, start, end = np.empty(int(where.sum()), object), dict[str, str](), 0, 0
+    for chunk in map(pc.dictionary_encode, column.chunks):
+        words = np.array([known.setdefault(word, word) for word in chunk.dictionary.to_pylist()], object)
+        some = words[chunk.indices.to_numpy()[where[start : start + len(chunk)]]]
+        found[end : end + len(some)] = some
+        start, end = start + len(chunk), end + len(some)
+    return found

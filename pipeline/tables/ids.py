@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,9 +17,13 @@ import orjson
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from pipeline.tables import mapped
+
 ID_BYTES = 16
 # Ids that are rewritten together.
 SOME = 1 << 16
+# As many as the ids that are sorted together are of all.
+SHELVES = 32
 # What a letter of an id counts, -1 where it is none.
 DIGITS = np.full(256, -1)
 DIGITS[list(b"0123456789abcdef")] = np.arange(16)
@@ -35,11 +38,11 @@ def digest(*content: Any) -> str:
     return _hashed(_encode(content).encode("utf-8", "surrogatepass"))
 
 
-def _of_texts(*content: Any) -> str:
-    """`digest` of lists of texts alone, which a faster library spells the same."""
+def _of_words(*content: Any) -> str:
+    """`digest` of lists of texts and whole numbers alone, which a faster library spells the same."""
     try:
         return _hashed(orjson.dumps(content))
-    except TypeError:  # half of a surrogate pair
+    except TypeError:  # half of a surrogate pair, a number of more than 64 bits
         return digest(*content)
 
 
@@ -60,12 +63,12 @@ def halves(name: str) -> tuple[int, int]:
 def prompt_id(messages: Sequence[dict[str, str]], inputs: Cell | None = None) -> str:
     """The id of a conversation to be answered: roles, contents, and the arrays it is about, nothing else."""
     turns = [[m["role"], m["content"]] for m in messages]
-    return digest("prompt", turns, *of_arrays(inputs)) if inputs else _of_texts("prompt", turns)
+    return digest("prompt", turns, *of_arrays(inputs)) if inputs else _of_words("prompt", turns)
 
 
 def group(text: str, inputs: Cell | None = None) -> str:
     """The group of an item that was given none: all that say the same about the same arrays share it."""
-    return digest("group", text, *of_arrays(inputs)) if inputs else _of_texts("group", text)
+    return digest("group", text, *of_arrays(inputs)) if inputs else _of_words("group", text)
 
 
 def example_id(
@@ -78,17 +81,19 @@ def example_id(
 
 def response_id(sample: str, content: str | None, outputs: Cell | None = None) -> str:
     """The id of what came back for a sample, so that a label given to one answer never lands on another."""
-    return digest("response", sample, content, *of_arrays(outputs))
+    return (
+        digest("response", sample, content, *of_arrays(outputs)) if outputs else _of_words("response", sample, content)
+    )
 
 
 def seed_of(seed: int, *names: str | int) -> int:
     """A 63-bit seed for one named purpose, for example `seed_of(17, "generate", prompt_id, sample)`."""
-    return int(digest("seed", seed, *names)[:16], 16) >> 1
+    return int(_of_words("seed", seed, *names)[:16], 16) >> 1
 
 
 def draw(seed: int, *names: str | int) -> float:
     """One uniform number in [0, 1) for one named purpose."""
-    return (int(digest("draw", seed, *names)[:14], 16) >> 3) / 2**53
+    return (int(_of_words("draw", seed, *names)[:14], 16) >> 3) / 2**53
 
 
 def draws(seed: int, purpose: str, ids: Sequence[str | bytes] | np.ndarray) -> np.ndarray:
@@ -119,26 +124,39 @@ def generator(seed: int, *names: str | int) -> np.random.Generator:
     return np.random.Generator(np.random.Philox(key=seed_of(seed, *names)))
 
 
-def names(column: pa.Array | pa.ChunkedArray, scratch: Path | None = None) -> np.ndarray:
+def names(
+    column: pa.Array | pa.ChunkedArray, scratch: Path | None = None, where: np.ndarray | None = None
+) -> np.ndarray:
     """A column of ids as bytes, [n], in one array and without a Python object each; with a folder `scratch`, in a
-    mapped file without a name there."""
+    mapped file without a name there, and with a mask `where`, those of its rows."""
     width = max(1, pc.max(pc.binary_length(column)).as_py() or 1)
-    found, at = _room(len(column), f"S{width}", scratch), 0
+    found = mapped.array((len(column) if where is None else int(where.sum()),), f"S{width}", scratch)
+    start = end = 0
     for chunk in column.chunks if isinstance(column, pa.ChunkedArray) else [column]:
-        for some in (chunk.slice(start, SOME) for start in range(0, len(chunk), SOME)):
+        for some in (chunk.slice(at, SOME) for at in range(0, len(chunk), SOME)):
+            mask, start = slice(start, start + len(some)), start + len(some)
+            some = some if where is None else some.filter(pa.array(where[mask]))
             padded = pc.ascii_rpad(some, width, "\0")
             data = np.frombuffer(padded.buffers()[2], found.dtype) if len(padded) else found[:0]
-            found[at : at + len(some)] = data[padded.offset : padded.offset + len(some)]
-            at += len(some)
+            found[end : end + len(some)] = data[padded.offset : padded.offset + len(some)]
+            end += len(some)
     return found
 
 
-def _room(count: int, dtype: str, scratch: Path | None) -> np.ndarray:
-    """An array to be filled, [count]."""
-    if scratch is None or not count:
-        return np.empty(count, dtype)
-    with tempfile.TemporaryFile(dir=scratch) as file:
-        return np.asarray(np.memmap(file, dtype, "w+", shape=(count,)))
+def ranks(given: np.ndarray) -> np.ndarray:
+    """Every id's place among the different ones in their order, [n]: as `np.unique` tells it, in a few bytes each."""
+    found, known = np.empty(len(given), np.int32), 0
+    some = np.sort(given[:: 1 + len(given) // SOME])
+    edges = np.unique(some[:: 1 + len(some) // SHELVES][1:])
+    shelf = np.empty(len(given), np.int8)
+    for at in range(0, len(given), SOME):
+        shelf[at : at + SOME] = np.searchsorted(edges, given[at : at + SOME], "right")
+    for one in range(len(edges) + 1):
+        rows = np.flatnonzero(shelf == one)
+        different, places = np.unique(given[rows], return_inverse=True)
+        found[rows] = known + places
+        known += len(different)
+    return found
 
 
 def places(given: np.ndarray, among: np.ndarray) -> np.ndarray:

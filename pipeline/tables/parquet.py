@@ -29,9 +29,11 @@ from pipeline.errors import Refused
 from pipeline.tables import ids, sorting
 
 ROW_GROUP = 50_000
-# Rows that are read together, and those that a scorer is given together.
-BATCH, MANY = 8192, 1 << 20
-UNREADABLE = (OSError, KeyError, pa.ArrowInvalid)
+# Rows that are read together, and those that a scorer is given together, of so many bytes at most.
+BATCH, MANY, HEAVY = 8192, 1 << 20, 1 << 28
+# Bytes that a column may have in one array, and those of rows that are written together.
+MOST, GROUP_BYTES = (1 << 31) - 1, 1 << 30
+UNREADABLE = (OSError, KeyError, pa.ArrowInvalid, pa.ArrowCapacityError, pa.ArrowNotImplementedError)
 # The names of a table's parts.
 PARTS = "part-*.parquet"
 # Columns of numbers that are mostly small (`compact.py`).
@@ -90,8 +92,26 @@ class Scan:
         """All rows, ordered by file, then key; only these columns if given. `whole=False` leaves the bytes of cells of
         arrays where they are."""
         schema = self._schema(columns, whole)
+        for column, size in self._sizes(schema).items():
+            if size > MOST:
+                raise _too_large(self.files[0].parent, f"{column} has {size / 1e9:.1f} GB")
         tables = [_read(file, schema) for file in self.files]
-        return pa.concat_tables(tables).combine_chunks() if tables else schema.empty_table()
+        try:
+            return pa.concat_tables(tables).combine_chunks() if tables else schema.empty_table()
+        except UNREADABLE as error:
+            raise _too_large(self.files[0].parent, str(error)) from error
+
+    def _sizes(self, schema: pa.Schema) -> dict[str, int]:
+        """The bytes of every leaf that is read of these columns, unpacked."""
+        found: dict[str, int] = {}
+        read = [path for field in schema for path in _leaves(field)]
+        for metadata in map(_read_metadata, self.files):
+            for group in map(metadata.row_group, range(metadata.num_row_groups)):
+                for leaf in map(group.column, range(group.num_columns)):
+                    path = leaf.path_in_schema
+                    if any(f"{path}.".startswith(f"{one}.") for one in read):
+                        found[path] = found.get(path, 0) + leaf.total_uncompressed_size
+        return found
 
     def _schema(self, columns: Sequence[str] | None, whole: bool) -> pa.Schema:
         schema = self.table.schema if columns is None else pa.schema([self.table.schema.field(c) for c in columns])
@@ -112,11 +132,12 @@ class Scan:
 
     def by_prompt(self, columns: Sequence[str], scratch: Path) -> Iterator[pa.Table]:
         """The rows of `read`, if they are many in several tables: in the order of prompts, all rows of one together."""
-        if self.count() <= MANY:
+        count, size = self.count(), sum(self._sizes(self._schema(columns, True)).values())
+        if count <= MANY and size <= HEAVY:
             yield self.read(columns)
         else:
             pieces = sorting.in_order(self.batches(columns), ["prompt_id"], scratch)
-            yield from sorting.cut(pieces, MANY, "prompt_id")
+            yield from sorting.cut(pieces, max(1, min(MANY, count * HEAVY // max(size, 1))), "prompt_id")
 
     def pylist(self, columns: Sequence[str] | None = None) -> list[dict]:
         """All rows as dictionaries."""
@@ -137,14 +158,27 @@ def _read(file: Path, schema: pa.Schema) -> pa.Table:
 
 def rows_of(file: Path) -> int:
     """The number of rows of a part, by its footer."""
+    return _read_metadata(file).num_rows
+
+
+def _read_metadata(file: Path) -> pq.FileMetaData:
     try:
-        return pq.read_metadata(file).num_rows
+        return pq.read_metadata(file)
     except UNREADABLE as error:
         raise _unreadable(file, error) from error
 
 
 def _unreadable(file: Path, error: Exception) -> Refused:
+    # What is said once and stands in many rows is larger read than it was written.
+    if isinstance(error, pa.ArrowCapacityError | pa.ArrowNotImplementedError) or "overflow" in str(error):
+        return _too_large(file, str(error))
     return Refused(f"{file} cannot be read as Parquet ({error}). Delete it and run `dvc repro` again.")
+
+
+def _too_large(place: Path, what: str) -> Refused:
+    return Refused(
+        f"{place}: {what}, and 2.1 GB of a column can be read together. Give the pool more `parts`, or cut it in two."
+    )
 
 
 def _leaves(field: pa.Field) -> list[str]:
@@ -197,13 +231,22 @@ def _write(table: Table, file: Path, pieces: Iterable[pa.Table]) -> int:
     written, last = 0, None
     with pq.ParquetWriter(file, table.schema, compression="zstd", **_encodings(table.name)) as writer:
         # One chunk and fixed row groups: the bytes of pyarrow's writer depend on both.
-        for rows in sorting.cut(pieces, ROW_GROUP):
+        for rows in (some for group in sorting.cut(pieces, ROW_GROUP) for some in _light(group)):
             rows = _checked(table, rows.combine_chunks(), last)
             writer.write_table(rows, ROW_GROUP)
             written, last = written + len(rows), rows.select(table.key).slice(len(rows) - 1)
         if not written:
             writer.write_table(table.schema.empty_table())
     return written
+
+
+def _light(rows: pa.Table) -> Iterator[pa.Table]:
+    """The rows, in halves of halves where they are too many bytes for one array, as pictures may be."""
+    if rows.nbytes <= GROUP_BYTES or len(rows) == 1:
+        yield rows
+        return
+    for half in (rows.slice(0, len(rows) // 2), rows.slice(len(rows) // 2)):
+        yield from _light(half)
 
 
 @functools.cache

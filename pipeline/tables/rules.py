@@ -183,7 +183,7 @@ def columns(
         order, names = list(by), [*by, *figures]
 
     def work(place: Path) -> None:
-        connection = connect(scans, data, limits.memory, place / SPILL)
+        connection = connect(scans, data, limits.memory, place / SPILL, limits.held)
         nodes = [node for text in expressions.values() for node in check_expression(connection, text, views)]
         narrow(connection, scans, data, nodes)
         try:
@@ -194,7 +194,7 @@ def columns(
                         writer.write_table(rows, BATCH)
         except Refused:
             # Which of them fails is found by asking each alone, where all scorers are.
-            connection = connect(scans, data, limits.memory, place / SPILL)
+            connection = connect(scans, data, limits.memory, place / SPILL, limits.held)
             for name, expression in expressions.items():
                 run(connection, f"SELECT ({expression}\n) FROM scores_wide", told[name])
             raise

@@ -22,7 +22,7 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 
-from pipeline.bounded import Limits
+from pipeline.bounded import HELD, Limits
 from pipeline.contracts import RESPONSES, ROLLOUTS, SCORES, TABLES, Table
 from pipeline.display import nearest
 from pipeline.errors import Refused
@@ -35,8 +35,6 @@ MEMORY = 5_000_000_000
 LIMITS = Limits(seconds=300, memory=MEMORY)
 # The share of the memory that DuckDB is told of: it then mostly says by itself what it lacks.
 TOLD = 0.8
-# What it holds where it may put more on the disk.
-HELD = 500_000_000
 # What the struct of a scorer holds.
 FIELDS = ("score", "quantities", "vector", "detail")
 HEAVY = ("token_ids", "logprobs", "inputs", "outputs", "truth", "features")
@@ -121,10 +119,10 @@ class Leaf:
 
 
 def connect(
-    scans: Iterable[Scan], data: Path, memory: int | None = None, spill: Path | None = None
+    scans: Iterable[Scan], data: Path, memory: int | None = None, spill: Path | None = None, held: int = HELD
 ) -> duckdb.DuckDBPyConnection:
     """A connection that sees the views over exactly the files of these scans; `data` is the folder of all tables."""
-    return opened(leaves_of(scans, data), memory=memory, spill=spill)
+    return opened(leaves_of(scans, data), None, memory, spill, held)
 
 
 def leaves_of(scans: Iterable[Scan], data: Path) -> list[Leaf]:
@@ -150,11 +148,15 @@ def empty(scorers: Sequence[str]) -> duckdb.DuckDBPyConnection:
 
 
 def opened(
-    leaves: list[Leaf], answers: pa.Table | None = None, memory: int | None = None, spill: Path | None = None
+    leaves: list[Leaf],
+    answers: pa.Table | None = None,
+    memory: int | None = None,
+    spill: Path | None = None,
+    held: int = HELD,
 ) -> duckdb.DuckDBPyConnection:
     """A connection with the views over these tables, that can do nothing else.
 
-    Its sorts, joins and groups hold `memory` bytes; with a folder `spill`, they hold no more than `HELD` of them and
+    Its sorts, joins and groups hold `memory` bytes; with a folder `spill`, they hold no more than `held` of them and
     put the rest there.
     """
     connection = duckdb.connect(":memory:")
@@ -177,9 +179,9 @@ def opened(
     for macro in MACROS:
         connection.execute(f"CREATE MACRO {macro}")
     allowed = ", ".join(_text(str(file.resolve())) for leaf in leaves for file in leaf.files)
-    held = TOLD * (memory or MEMORY)
+    most = TOLD * (memory or MEMORY)
     for setting in (
-        f"memory_limit = '{int(held if spill is None else min(HELD, held))}B'",
+        f"memory_limit = '{int(most if spill is None else min(held, most))}B'",
         "threads = 1",
         "TimeZone = 'UTC'",
         f"temp_directory = {_text(str(spill) if spill else '')}",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -13,7 +12,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipeline.errors import Refused
-from pipeline.tables import ids
+from pipeline.tables import ids, mapped
 from pipeline.tables.parquet import Scan
 
 BATCH = 16_384
@@ -56,7 +55,7 @@ def matrix(pieces: Iterable[tuple[np.ndarray, pa.Array]], rows: int, shown: str,
     for at, lists in pieces:
         for size in pc.unique(pc.list_value_length(lists)).to_pylist():
             if width is None:
-                width, found = size, _array(rows, size, place)
+                width, found = size, mapped.array((rows, size), np.float32, place if 4 * rows * size > MAPPED else None)
             if size != width:
                 raise Refused(f"{shown} gives vectors of different lengths: {min(size, width)}, {max(size, width)}")
         if width is not None:
@@ -65,14 +64,6 @@ def matrix(pieces: Iterable[tuple[np.ndarray, pa.Array]], rows: int, shown: str,
             empty[at] = False
     found[empty] = np.nan
     return found
-
-
-def _array(rows: int, width: int, place: Path) -> np.ndarray:
-    if 4 * rows * width <= MAPPED:
-        return np.empty((rows, width), np.float32)
-    place.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryFile(dir=place) as file:
-        return np.memmap(file, np.float32, "w+", shape=(rows, width))
 
 
 def vendi(vectors: np.ndarray) -> float:

@@ -92,6 +92,19 @@ def test_checkpoints_of_what_is_done_or_gone_go(tmp_path: Path) -> None:
     assert [folder.name for folder in (tmp_path / ".checkpoints").iterdir()] == ["cut_short"]
 
 
+def test_parts_of_instances_that_are_gone_go(tmp_path: Path) -> None:
+    class Named:
+        stage, name = "score", "here"
+
+    for name in ("score-here", "score-gone"):
+        (tmp_path / ".parts" / name / "0f").mkdir(parents=True)
+        (tmp_path / ".parts" / name / "0f" / "part-00000.parquet").write_bytes(b"x" * 1_000_000)
+    plan = Plan(settings=None, instances={"score@here": Named()})  # type: ignore[arg-type, dict-item]
+    assert list(bounds.parts(plan, tmp_path)) == ["parts of 1 instances that are gone: 1.0 MB removed"]
+    assert [folder.name for folder in (tmp_path / ".parts").iterdir()] == ["score-here"]
+    assert list(bounds.parts(plan, tmp_path)) == []
+
+
 def test_a_size_that_is_none_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     command = ArgumentParser()
     tidy.arguments(command)

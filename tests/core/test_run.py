@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
+from pipeline.bounded import machine_memory
 from pipeline.core.run import How
 from pipeline.core.settings import RunSettings
 from pipeline.plan.faults import explained
@@ -141,3 +142,9 @@ def test_workers_leave_the_terminal_to_their_parent(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr("os.getpid", lambda: 0)
     how.progress(3, 3, "parts")
     assert terminal.getvalue() == ""
+
+
+def test_memory_is_a_share_of_the_machine_or_a_size() -> None:
+    told = {given: RunSettings.model_validate({"memory": given}).query.held for given in (0.5, "2GB", 300_000_000)}
+    assert told == {0.5: machine_memory() // 2, "2GB": 2_000_000_000, 300_000_000: 300_000_000}
+    assert RunSettings().query.held == 500_000_000 < machine_memory()

@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import sys
 import threading
+import types
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import yaml
+from pydantic import ValidationError
 
 from pipeline.core.methods import find, shipped
 from pipeline.core.parts import Done, Task
@@ -99,6 +101,50 @@ def test_heavy_imports_are_paid_before_the_fork(task: Task) -> None:
     Told.work = staticmethod(lambda part: Done(part, int("colorsys" in sys.modules)))
     assert [d.rows for d in PROCESSES()(task, range(3))] == [1, 1, 1]
     assert threading.active_count() == threads
+
+
+class Cluster:
+    """Ray in the place of the real one, which raises this when it is joined."""
+
+    def __init__(self, error: Exception) -> None:
+        self.error, self.job_config = error, types.SimpleNamespace(JobConfig=lambda **_: None)
+
+    def init(self, *_: object, **__: object) -> None:
+        raise self.error
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "said"),
+    [
+        (
+            RuntimeError("Version mismatch: The cluster was started with Ray: 2.59.0"),
+            1,
+            "cannot be joined: Version mism",
+        ),
+        (ConnectionError("Failed to connect"), 75, "does not take this run in .Failed to connect.*RAY_AUTH_TOKEN"),
+    ],
+)
+def test_a_cluster_that_cannot_be_joined_says_why(
+    error: Exception, code: int, said: str, task: Task, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipeline.executors.ray.ray", Cluster(error))
+    with pytest.raises(Refused, match=said) as refused:
+        list(find("executor", "ray.cluster").factory()(task, [0]))
+    assert refused.value.exit_code == code
+
+
+def test_without_ray_its_extra_is_named(task: Task, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(Refused, match=r"ray\.cluster: `pip install 'stillhouse\[ray\]'`"):
+        list(find("executor", "ray.cluster").factory()(task, [0]))
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"address": "ray://head:10001"}, {"address": "head"}, {"cpus": -1}, {"retries": -1}, {"keep_s": 0}]
+)
+def test_a_cluster_that_is_written_wrong_is_a_fault(wrong: dict[str, object]) -> None:
+    with pytest.raises(ValidationError, match=next(iter(wrong))):
+        RunSettings.model_validate({"executor": {"use": "ray.cluster", **wrong}})
 
 
 def test_what_a_task_tells_is_the_instance(task: Task) -> None:

@@ -206,7 +206,7 @@ def test_what_is_forgotten_leaves_no_byte(memo: Memo) -> None:
     assert memo.forget(["p0", "p1", "p2"], ["by key", "paid"]) == 603
     assert kept(memo, "other", "k1", "by key").keys() == {"other"}
     assert memo.readings(["paid", "paid too", "free"]).keys() == {"paid too"}
-    assert [f.name for f in memo.path.parent.iterdir() if b"secret" in f.read_bytes()] == []
+    assert [f.name for f in parquet.walk(memo.path.parent) if b"secret" in f.read_bytes()] == []
 
 
 def test_readings_of_others_stay_where_it_is_known_whose_they_are(memo: Memo) -> None:
@@ -368,6 +368,6 @@ def test_a_second_run_with_the_same_requests_pays_nothing_and_holds_no_key(
         second = ask(model, asked, SAMPLING, how)
         assert {k: second[k] for k in first} == first
         assert len(server.stats()["bodies"]) == 12
-    stored = b"".join(file.read_bytes() for file in how.memo.iterdir())
+    stored = b"".join(file.read_bytes() for file in parquet.walk(how.memo))
     assert b"[SENTINEL_KEY]" in stored
     assert b"sk-sentinel" not in stored

@@ -67,6 +67,9 @@ def test_ids_of_texts_are_those_of_any_content(text: str, hard: str) -> None:
     asked = [{"role": "user", "content": text + hard}]
     assert ids.prompt_id(asked) == ids.digest("prompt", [["user", text + hard]])
     assert ids.group(hard + text) == ids.digest("group", hard + text)
+    assert ids.response_id("r", text + hard) == ids.digest("response", "r", text + hard)
+    for number in (-1, 2**63 - 1, 2**64, 10**40):
+        assert ids.seed_of(number, text, number) == int(ids.digest("seed", number, text, number)[:16], 16) >> 1
 
 
 @given(st.text(), st.text())
@@ -120,3 +123,11 @@ def test_draws_do_not_depend_on_order_or_company() -> None:
     assert (ids.draws(17, "select", ids.names(pa.array(keys))) == values).all()
     assert not np.isin(ids.draws(18, "select", keys), values).any()
     assert values.min() >= 0 and values.max() < 1 and abs(values.mean() - 0.5) < 0.1
+
+
+def test_ranks_are_those_of_numpy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ids, "SOME", 7)
+    for kinds in (1, 3, 400):
+        names = np.array([ids.digest(i * i % kinds).encode() for i in range(300)])
+        assert ids.ranks(names).tolist() == np.unique(names, return_inverse=True)[1].tolist()
+    assert ids.ranks(names[:0]).tolist() == []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pyarrow as pa
@@ -68,6 +69,48 @@ def test_rows_that_fit_no_memory_have_the_bytes_of_those_that_do(
         for run in (count, 37):
             written = (tmp_path / str(run) / parquet.part_name(part)).read_bytes()
             assert written == (tmp_path / "whole.parquet").read_bytes()
+
+
+def test_many_bytes_are_written_in_groups_that_hang_on_the_rows_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(parquet, "GROUP_BYTES", 2000)
+    rows = scores(100)
+    for size in (7, 100):
+        parquet.write(SCORES, tmp_path / str(size), 1, cut(rows, size))
+    one, other = (tmp_path / str(size) / parquet.part_name(0) for size in (7, 100))
+    assert one.read_bytes() == other.read_bytes() and pq.read_metadata(one).num_row_groups > 3
+    assert len(Scan(SCORES, (tmp_path / "7",)).pylist()) == 100
+
+
+def test_what_no_array_can_hold_is_refused_with_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    parquet.write(SCORES, tmp_path / "a", 1, cut(scores(), 100))
+    scan = Scan(SCORES, (tmp_path / "a",))
+    monkeypatch.setattr(parquet, "MOST", 5000)
+    assert len(scan.read(["score"])) == 500
+    with pytest.raises(
+        Refused, match=r"a: response_id has 0\.0 GB, and 2\.1 GB of a column .* Give the pool more `parts`"
+    ):
+        scan.read()
+    monkeypatch.setattr(parquet, "MOST", 10**9)
+    for error in (pa.ArrowInvalid("offset overflow"), pa.ArrowCapacityError("full"), pa.ArrowNotImplementedError("no")):
+        with monkeypatch.context() as patched, pytest.raises(Refused, match=r"part-00000.* Give the pool more `parts`"):
+            patched.setattr(pq.ParquetFile, "read", Mock(side_effect=error))
+            scan.read()
+
+
+@pytest.mark.parametrize(("many", "heavy"), [(40, 10**9), (10**6, 4000), (10**6, 10**9)])
+def test_rows_by_prompt_are_many_or_heavy_together_and_siblings_stay_so(
+    many: int, heavy: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(parquet, "MANY", many)
+    monkeypatch.setattr(parquet, "HEAVY", heavy)
+    monkeypatch.setattr(sorting, "RUN_ROWS", 50)
+    parquet.write(SCORES, tmp_path / "a", 1, cut(scores(), 100))
+    pieces = list(Scan(SCORES, (tmp_path / "a",)).by_prompt(["prompt_id", "response_id"], tmp_path))
+    assert (len(pieces) > 2) == (many == 40 or heavy == 4000)
+    prompts = [set(piece["prompt_id"].to_pylist()) for piece in pieces]
+    assert sum(map(len, pieces)) == 500 and sum(map(len, prompts)) == len(set().union(*prompts))
 
 
 def test_rows_come_back_and_siblings_stay_together(tmp_path: Path) -> None:

@@ -443,15 +443,12 @@ def test_a_rule_that_fails_in_the_run_is_named_by_its_key(rule: str, tmp_path: P
     assert str(refused.value).startswith(("'select.a.where: ", '"select.a.where: '))
 
 
-def test_what_does_not_fit_goes_to_the_disk_and_is_gone_afterwards(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(sql, "HELD", 30_000_000)
+def test_what_does_not_fit_goes_to_the_disk_and_is_gone_afterwards(tmp_path: Path) -> None:
     text = "SELECT count(*), max(m) FROM (SELECT DISTINCT md5(i::VARCHAR) m FROM range(600_000) t(i))"
     connection = sql.connect([], tmp_path, 40_000_000)
     with pytest.raises(duckdb.OutOfMemoryException):
         connection.sql(text).fetchall()
-    connection = sql.connect([], tmp_path, 40_000_000, tmp_path / "spill")
+    connection = sql.connect([], tmp_path, 40_000_000, tmp_path / "spill", 30_000_000)
     assert connection.sql(text).fetchall() == [
         (600_000, max(hashlib.md5(b"%d" % i).hexdigest() for i in range(600_000)))
     ]

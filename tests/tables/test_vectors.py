@@ -40,7 +40,7 @@ def test_vectors_lie_where_their_responses_stand(mapped: int, tmp_path: Path, mo
     found = vectors.scores(stored, wanted, tmp_path / "scratch")
     expected = np.array([GIVEN[name][1] if name in GIVEN else [NAN, NAN] for name in wanted], np.float32)
     np.testing.assert_array_equal(found, expected)
-    assert found.dtype == np.float32 and isinstance(found, np.memmap) == (mapped == 0)
+    assert found.dtype == np.float32 and isinstance(found.base, np.memmap) == (mapped == 0)
     assert not mapped or not (tmp_path / "scratch").exists()
 
 

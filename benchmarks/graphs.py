@@ -357,9 +357,5 @@ GRAPHS = {
         Claim("LightGen", "objective preference.dpo", "They teach it more than the renderer's drawings alone.",
               "dpo", "more", "cross-entropy on the same drawings, as many steps"),
     ),
-    "vision_language": (
-        Claim("Switch-KD", "objective exchange.switch", "A teacher with the student's eyes teaches it to see.",
-              "switch", "logits", "labels and `ranking.dbild` of the same teacher"),
-    ),
 }
 # fmt: on

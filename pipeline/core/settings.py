@@ -42,9 +42,11 @@ class Batch(BaseModel):
 
 
 class Vllm(BaseModel):
-    """How vLLM's engine uses the machine; the names are vLLM's own."""
+    """How vLLM's engine uses the machine; the names are vLLM's own, but for `python`: whose Python runs the engine, in
+    a child, where it is not this one (`make vllm`)."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+    python: str | None = None
     tensor_parallel_size: PositiveInt = 1
     gpu_memory_utilization: float = Field(default=0.9, gt=0, le=1)
     max_model_len: PositiveInt | None = None

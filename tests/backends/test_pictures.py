@@ -6,7 +6,6 @@ import base64
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -124,30 +123,25 @@ def test_a_template_that_shows_no_picture_is_refused(template: str, tmp_path: Pa
         showing(tmp_path, template).prompt([{"role": "user", "content": "a?"}], 1)
 
 
-def handed_over(wanted: Sequence[GenerateRequest], folder: Path, monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-    """The prompts that an engine is given; vLLM itself is not needed to see them."""
-    made = SimpleNamespace(SamplingParams=lambda **given: given)
-    monkeypatch.setattr(vllm, "vllm", made)
-    monkeypatch.setattr(vllm, "inputs", SimpleNamespace(tokens_input=lambda tokens: {"tokens": tokens}))
-    monkeypatch.setattr(vllm, "_common", dict)
+def handed_over(wanted: Sequence[GenerateRequest], folder: Path) -> list[tuple[Any, Any]]:
+    """The tokens and pictures that an engine is given; vLLM itself is not needed to see them."""
     model = vllm.VllmModel.__new__(vllm.VllmModel)
     model.chat, model.context, model.limit = showing(folder), 99, 99
     jobs: Iterator[Any] = model._jobs_of(wanted, SAMPLING)
-    return [job.prompt for job in jobs]
+    return [(job.token_ids, job.pictures) for job in jobs]
 
 
-def test_vllm_is_shown_pictures_beside_the_tokens(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_vllm_is_shown_pictures_beside_the_tokens(tmp_path: Path) -> None:
     plain = GenerateRequest("q/0", "q", [{"role": "user", "content": "b?"}], 0, 1)
     wanted = [about("a?", {"image": PICTURES[0]}), plain, about("a?", {"image": saved(PICTURES[1][:, :, 0])}, "r")]
-    first, second, third = handed_over(wanted, tmp_path, monkeypatch)
-    assert first["prompt_token_ids"] == third["prompt_token_ids"] == [ord(c) for c in "look#a?"]
-    assert second == {"tokens": [ord("b"), ord("?")]}
-    [shown], [grey] = (given["multi_modal_data"]["image"] for given in (first, third))
-    assert shown.mode == grey.mode == "RGB"
-    np.testing.assert_array_equal(np.asarray(shown), PICTURES[0])
-    np.testing.assert_array_equal(np.asarray(grey), np.repeat(PICTURES[1][:, :, :1], 3, 2))
+    first, second, third = handed_over(wanted, tmp_path)
+    assert first[0] == third[0] == [ord(c) for c in "look#a?"]
+    assert second == ([ord("b"), ord("?")], [])
+    [shown], [grey] = first[1], third[1]
+    np.testing.assert_array_equal(shown, PICTURES[0])
+    np.testing.assert_array_equal(grey, np.repeat(PICTURES[1][:, :, :1], 3, 2))
 
 
-def test_vllm_is_shown_no_graph(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_vllm_is_shown_no_graph(tmp_path: Path) -> None:
     with pytest.raises(Refused, match=r"prompt p is about 'x', float32"):
-        handed_over([about("a?", {"x": np.ones((4, 2), np.float32)})], tmp_path, monkeypatch)
+        handed_over([about("a?", {"x": np.ones((4, 2), np.float32)})], tmp_path)

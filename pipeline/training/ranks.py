@@ -74,7 +74,7 @@ def add_gradients(parameters: Iterable[nn.Parameter]) -> None:
     """Give every rank the sum of all ranks' gradients; where no rank has one there is none."""
     if here().of == 1:
         return
-    every = list(parameters)
+    every = list(dict.fromkeys(parameters))
     reached = over_ranks({i: 1 for i, p in enumerate(every) if p.grad is not None})
     for bucket in _buckets([every[i] for i in sorted(reached)]):
         grads = [torch.zeros_like(p) if p.grad is None else p.grad for p in bucket]
@@ -112,35 +112,36 @@ def start(work: Callable[[], None], how: How, on: str) -> None:
     if ranks == 1:
         work()
         return
-    from torch.distributed.elastic.multiprocessing import SignalException
+    from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
-    config = LaunchConfig(
-        min_nodes=1,
-        max_nodes=1,
-        nproc_per_node=ranks,
-        run_id=how.label,
-        rdzv_backend="c10d",
-        rdzv_endpoint="localhost:0",
-        local_addr="localhost",
-        max_restarts=0,
-        start_method="fork",
-        signals_to_handle="SIGINT,SIGTERM",
-    )
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     # What it says of an end is said below, in a sentence.
     logging.disable()
-    with tempfile.TemporaryDirectory() as errors:
+    with tempfile.TemporaryDirectory() as folder:
+        config = LaunchConfig(
+            min_nodes=1,
+            max_nodes=1,
+            nproc_per_node=ranks,
+            run_id=how.label,
+            rdzv_backend="c10d",
+            rdzv_endpoint="localhost:0",
+            local_addr="localhost",
+            max_restarts=0,
+            start_method="fork",
+            signals_to_handle="SIGINT,SIGTERM",
+            logs_specs=DefaultLogsSpecs(log_dir=folder),
+        )
         try:
-            elastic_launch(config, _rank)(work, how, on, Path(errors))
+            elastic_launch(config, _rank)(work, how, on, Path(folder))
         except SignalException as error:
             if error.sigval == signal.SIGINT:
                 raise KeyboardInterrupt from None
             sys.exit(128 + error.sigval)
         except ChildFailedError as error:
             [(rank, failure), *_] = sorted(error.failures.items())
-            if (told := Path(errors) / str(rank)).exists():
+            if (told := Path(folder) / str(rank)).exists():
                 raise pickle.loads(told.read_bytes())  # noqa: B904
             if failure.exitcode > 0:
                 raise RuntimeError(f"{how.label}: rank {rank} of {ranks} ended: {failure.message}") from None
@@ -155,7 +156,7 @@ def start(work: Callable[[], None], how: How, on: str) -> None:
                 signal.signal(number, handler)
 
 
-def _rank(work: Callable[[], None], how: How, on: str, errors: Path) -> None:
+def _rank(work: Callable[[], None], how: How, on: str, folder: Path) -> None:
     """One rank, from its beginning to its end."""
     die_with_parent()
     # Whoever started it ends it.
@@ -174,7 +175,7 @@ def _rank(work: Callable[[], None], how: How, on: str, errors: Path) -> None:
         distributed.destroy_process_group()
     except Exception as error:
         told = multiprocessing.pool.ExceptionWithTraceback(error, error.__traceback__)  # type: ignore[attr-defined]
-        (errors / str(rank)).write_bytes(pickle.dumps(told))
+        (folder / str(rank)).write_bytes(pickle.dumps(told))
         sys.exit(1)
     finally:
         how.close()

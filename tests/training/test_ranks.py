@@ -6,6 +6,7 @@ import json
 import multiprocessing
 import os
 import signal
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -19,8 +20,10 @@ from safetensors.torch import load_file  # noqa: E402
 
 from pipeline.__main__ import main  # noqa: E402
 from pipeline.core.run import How  # noqa: E402
+from pipeline.core.settings import RunSettings  # noqa: E402
 from pipeline.errors import Refused, TryAgain  # noqa: E402
 from pipeline.stages.train import Params  # noqa: E402
+from pipeline.training.ranks import here, over_ranks, start  # noqa: E402
 from tests.training.test_fit import data, kd, losses, one_thread, weights  # noqa: E402, F401
 
 CROSS = {"use": "supervised.cross_entropy"}
@@ -172,6 +175,16 @@ def test_what_a_rank_refuses_is_refused_by_the_stage(case: str, data: Path) -> N
     given, error, told = REFUSED[case]
     with pytest.raises(error, match=told):
         learnt(data, "student", **given)
+
+
+def test_nothing_is_left_of_ranks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+
+    def work() -> None:
+        assert over_ranks({"a": here().rank + 1, here().rank: 1}) == {"a": 3, 0: 1, 1: 1}
+
+    start(work, How(RunSettings(ranks=2), tmp_path, "train@kd"), "cpu")
+    assert not list(tmp_path.iterdir())
 
 
 UNDIVIDED: dict[str, tuple[dict[str, Any], str]] = {

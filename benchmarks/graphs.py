@@ -90,6 +90,15 @@ GRAPHS = {
         Claim("HAD", "network language.masked", "Hidden letters and a teacher's states make a better encoder.",
               "had", "distil", "the teacher's states alone"),
     ),
+    "supernet": (
+        Claim("AutoDistil", "augmentation architecture.sampled",
+              "A small network that is taken out of one of many knows as much.",
+              "taken_small", "alone_small", "one of its size that learnt by itself, in as many steps"),
+        Claim("AutoDistil", "augmentation architecture.sampled", "So does a middle one that is taken out of the same.",
+              "taken_middle", "alone_middle", "one of its size that learnt by itself, in as many steps"),
+        Claim("AutoDistil", "objective relation.within", "How letters attend to each other makes a better encoder.",
+              "alone_small", "blank_small", "an encoder of random weights"),
+    ),
     "rounds": (
         Claim("PGKD", "selector mixture.weighted", "Rounds that ask most where the student is behind teach more.",
               "led_3", "blind_3", "the same three rounds, an equal share for every domain"),
@@ -347,10 +356,6 @@ GRAPHS = {
               "dpo", "sft", "the student before"),
         Claim("LightGen", "objective preference.dpo", "They teach it more than the renderer's drawings alone.",
               "dpo", "more", "cross-entropy on the same drawings, as many steps"),
-    ),
-    "vision_language": (
-        Claim("Switch-KD", "objective exchange.switch", "A teacher with the student's eyes teaches it to see.",
-              "switch", "logits", "labels and `ranking.dbild` of the same teacher"),
     ),
 }
 # fmt: on

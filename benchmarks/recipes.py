@@ -64,6 +64,7 @@ GROUPS = (
     "memorised",
     "exchange",
     "ratio",
+    "relations",
     "seeing",
     "languages",
     "architectures",
@@ -240,7 +241,8 @@ one budget: the means over seeds, by how much the method is better, and the 95 %
   draws prompts, answers, selections, training and tasks anew; teacher and base are one draw each, and tiny. Rows,
   budget and learning rate were chosen by what the control gains over the base. Those of pictures
   (`pictures_*.yaml`) draw and train the teacher anew, too, and ask about a thousand unseen pictures of 12 x 12;
-  `masked.yaml` and `dna.yaml` train encoders without classes, which then name unseen pictures or sequences.
+  `masked.yaml`, `dna.yaml` and `supernet.yaml` train encoders without classes, which then name unseen pictures or
+  sequences.
 - **Graphs** of other things (`recipes/graphs.yaml`, `points.yaml`, `clouds.yaml`, `scans.yaml`) draw all but the
   weights that models begin with anew. The sliced Wasserstein distance is in the units of the points; less is better.
 - Parameters were chosen on seeds 1 and 2, which are not told, or not at all. What has no gain keeps its row.

@@ -1,158 +1,63 @@
-"""What ten times the rows cost: CPU and memory of `score`, `select`, `curate` and `pack` from 100,000 to a million.
+"""What a row costs: CPU and private memory of the stages that look at all rows, beside commit 8deb148, from two sizes.
 
-    make bench-scale                                      # ten minutes of one core
-    python benchmarks/scale.py --few 10000 --many 100000 --out /tmp/try.json
+    make bench-scale                                            # twenty minutes of one core
+    python benchmarks/scale.py --rows 10000000 --alone --out /tmp/large.json    # ours alone; an hour, 30 GB of disk
+    python benchmarks/scale.py --rows 20000 --stages select --out /tmp/try.json
 
-Each stage runs as the driver runs it, a process a measurement, on tables of four parts: answers, eight a prompt, are
-voted on, an answer a prompt is selected by its votes, and what is selected is packed; as many prompts of 10 to 30 words
-are held against each other and against 1,000 of a benchmark. CPU is that of the process and its children, with start
-and imports. Memory is what belongs to no file (`Pss_Anon`), of both together, looked at every twenty milliseconds;
-pages of a mapped file can be given back at any time. A row of one stage is one of its input.
+Each stage runs as the driver runs it, a process a measurement, on tables of four parts (`scale_work.py`): answers of
+200 characters, eight a prompt and one of another model, are voted on, checked, compared by domain, selected and packed,
+and told of in a report; as many prompts of 10 to 30 words are read from a file, and held against each other and against
+1,000 of a benchmark; an eighth as many are answered eight times, and answered again from the memo, which is measured.
+CPU is that of the process and its children, with start and imports; `us_a_row` and `bytes_a_row` are what the larger
+size took more, by row, so that start and imports are out of them. Private memory is what belongs to no file
+(`Pss_Anon`), of all processes together, looked at every twenty milliseconds; pages of a mapped file can be given back
+at any time. Resident (VmHWM) counts these, too. A row is an answer of the teacher; of ingest and curate it is a prompt.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import multiprocessing
 import os
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
-from statistics import median
-from typing import Any
 
 from gateway import commit, goal, machine
+from scale_work import SAMPLES, WORK
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent
 RESULT = HERE / "results" / "scale.json"
-SAMPLES, PARTS, BENCH, SOME = 8, 4, 1_000, 8_000
-ANSWERS, SCORES_OF, CHOSEN = (
-    "responses/train/teacher",
-    "scores/responses/train/votes",
-    "selections/responses/train/mine",
-)
-# Stage -> its entry, its parameters, what it reads, and what it writes.
-WORK: dict[str, tuple[str, dict[str, Any], dict[str, tuple[str, ...]], str]] = {
-    "score": (
-        "votes",
-        {"of": "responses/train", "use": "consistency.agreement", "normalise": "number"},
-        {"responses": (ANSWERS,)},
-        SCORES_OF,
-    ),
-    "select": (
-        "mine",
-        {"of": "responses/train", "use": "mixture.coverage", "by": "votes.score", "prefer": 0.6, "seed": 17},
-        {"responses": (ANSWERS,), "scores": (SCORES_OF,), "gates": (), "gaps": ()},
-        CHOSEN,
-    ),
-    "pack": (
-        "mine",
-        {"of": "responses/train", "by": "mine", "student": "base"},
-        {"responses": (ANSWERS,), "selection": (CHOSEN,), "tokenizer": ("models/base/tokenizer",)},
-        "examples/mine",
-    ),
-    "curate": (
-        "train",
-        {"instance": "train", "against": "bench"},
-        {"prompts": ("prompts/train",), "against": ("prompts/bench",)},
-        "drops/train",
-    ),
-}
+BEFORE = "8deb148"
+# Stage -> the most of the former CPU a row, and of bytes.
+CPU = {"quality": 0.6, "pack": 0.6, "ingest": 0.6, "select": 0.6, "generate": 0.5}
+BYTES = dict.fromkeys(("quality", "gaps", "select", "report", "ingest"), 40)
+RESIDENT_MIB = 4096
+# Size -> what a stage took; none where it failed.
+Found = dict[str, dict[str, float] | None]
 
 
-def make(data: Path, rows: int) -> None:
-    """The tables that stages begin with, `rows` answers and as many prompts."""
-    from pipeline.contracts import PROMPTS, RESPONSES
-    from pipeline.tables import parquet
-
-    parquet.write(RESPONSES, data / ANSWERS, PARTS, answers(rows))
-    parquet.write(PROMPTS, data / "prompts" / "train", PARTS, prompts(rows, seed=1))
-    parquet.write(PROMPTS, data / "prompts" / "bench", 1, prompts(BENCH, seed=2))
-    form = data / "models" / "base"
-    form.mkdir(parents=True)
-    (form / "tokenizer").symlink_to(ROOT / "data" / "embedded" / "base")
-
-
-def answers(rows: int) -> Iterator[Any]:
-    """Sums of which some are easy; a wrong answer is near the right one."""
-    import numpy as np
-
-    from pipeline.contracts import RESPONSES
-    from pipeline.tables import ids
-
-    for first in range(0, rows // SAMPLES, SOME // SAMPLES):
-        draw, made = np.random.default_rng(first), []
-        for i in range(first, min(first + SOME // SAMPLES, rows // SAMPLES)):
-            a, b = draw.integers(0, 100_000, 2).tolist()
-            asked, easy = ids.digest("prompt", i), draw.random()
-            for sample in range(SAMPLES):
-                said = a + b + (0 if draw.random() < easy else int(draw.integers(1, 6)))
-                made.append({
-                    "response_id": ids.digest("response", i, sample), "request_id": ids.digest("request", i, sample),
-                    "prompt_id": asked, "messages": [{"role": "user", "content": f"add {a} {b}"}],
-                    "domain": f"sum {i % 8}", "entry": "teacher", "model_id": "m", "sample": sample, "seed": sample,
-                    "content": f"{a}+{b}#{said}", "answer": str(said), "finish_reason": "stop", "attempts": 1,
-                    "completion_tokens": 18,
-                })  # fmt: skip
-        yield RESPONSES.rows(made)
-
-
-def prompts(rows: int, seed: int) -> Iterator[Any]:
-    """Words by Zipf's law."""
-    import numpy as np
-
-    from pipeline.contracts import PROMPTS
-    from pipeline.tables import ids
-
-    chances = np.cumsum(1 / np.arange(1, 30_001))
-    for first in range(0, rows, SOME):
-        draw = np.random.default_rng((seed, first))
-        made = []
-        for i in range(first, min(first + SOME, rows)):
-            words = np.searchsorted(chances, draw.random(draw.integers(10, 31)) * chances[-1]).tolist()
-            name = ids.digest("prompt", seed, i)
-            made.append({
-                "prompt_id": name, "messages": [{"role": "user", "content": " ".join(f"w{word}" for word in words)}],
-                "domain": "words", "source": f"line {i}", "group": name,
-            })  # fmt: skip
-        yield PROMPTS.rows(made)
-
-
-def work(stage: str, data: Path) -> None:
-    """Run one stage."""
-    from pipeline.core.driver import run_instance
-    from pipeline.core.settings import RunSettings
-    from pipeline.core.stage import Instance, stage_named
-
-    name, given, inputs, output = WORK[stage]
-    if stage == "select":
-        from pipeline.contracts import RESPONSES
-        from pipeline.tables.parquet import Scan
-
-        given = {**given, "budget_rows": Scan(RESPONSES, (data / ANSWERS,)).count() // SAMPLES}
-    params = stage_named(stage).params.model_validate(given)
-    run_instance(Instance(stage, name, params, inputs, output, ""), RunSettings(), data, data)
-
-
-def measure(stage: str, data: Path) -> dict[str, float]:
-    """A process that does the work: its CPU, and the most private memory of it and its children."""
-    command = [sys.executable, __file__, "--work", stage, str(data)]
-    env = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    child = subprocess.Popen(command, env=env)
+def measure(tree: Path, stage: str, data: Path, *more: str) -> dict[str, float] | None:
+    """A process that does the work: its CPU, and its most memory; none where it fails."""
+    command = [sys.executable, str(HERE / "scale_work.py"), stage, str(data), *more]
+    env = {**os.environ, "PYTHONPATH": str(tree), "OMP_NUM_THREADS": "1"}
+    child = subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     highest = 0
     while not os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT):
         highest = max(highest, private(child.pid))
         time.sleep(0.02)
+    assert child.stdout is not None and child.stderr is not None
+    printed, told = child.stdout.read(), child.stderr.read()
     _, status, used = os.wait4(child.pid, 0)
     if status:
-        sys.exit(f"scale: {stage} ended with {status}")
-    return {"cpu_s": used.ru_utime + used.ru_stime, "mib": highest / 2**20}
+        print(stage, "failed:", told[-500:], file=sys.stderr)
+        return None
+    resident = json.loads(printed)["resident_mib"] if printed else 0
+    return {"cpu_s": used.ru_utime + used.ru_stime, "mib": highest / 2**20, "resident_mib": resident}
 
 
 def private(pid: int) -> int:
@@ -166,29 +71,44 @@ def private(pid: int) -> int:
     return own * 1024 + sum(private(int(one)) for one in children)
 
 
-def result(said: dict[tuple[str, int], list[dict[str, float]]], given: argparse.Namespace) -> dict[str, object]:
+def slope(found: Found, few: int, many: int, of: str, unit: float) -> float | None:
+    """What a row more took."""
+    less, more = found["few"], found["many"]
+    return None if less is None or more is None else (more[of] - less[of]) * unit / (many - few)
+
+
+def result(
+    said: dict[tuple[str, str], dict[str, dict[str, float] | None]], given: argparse.Namespace
+) -> dict[str, object]:
     """What the measurements say."""
-    found = {key: {of: median(r[of] for r in rounds) for of in ("cpu_s", "mib")} for key, rounds in said.items()}
+    few, many = given.rows // 8, given.rows
     rows, goals = [], []
     for stage in given.stages:
-        few, many = found[stage, given.few], found[stage, given.many]
-        grown = many["mib"] - few["mib"]
-        for size, one in ((given.few, few), (given.many, many)):
+        for tree in ("ours", BEFORE):
+            if (stage, tree) not in said:
+                continue
+            found, ours, most = said[stage, tree], said[stage, "ours"], said[stage, tree]["many"]
+            cpu, memory = slope(found, few, many, "cpu_s", 1e6), slope(found, few, many, "mib", 2**20)
+            own = slope(ours, few, many, "cpu_s", 1e6)
             rows.append(
                 {
-                    "method": stage,
-                    "rows": size,
-                    "cpu_s": round(one["cpu_s"], 2),
-                    "ratio": round(one["cpu_s"] / few["cpu_s"], 2),
-                    "private_mib": round(one["mib"]),
-                    "memory_ratio": round(one["mib"] / few["mib"], 2),
-                    "bytes_a_row_more": 0 if one is few else round(grown * 2**20 / (given.many - given.few)),
+                    "stage": stage,
+                    "of": tree,
+                    "cpu_s": None if most is None else round(most["cpu_s"], 2),
+                    "us_a_row": None if cpu is None else round(cpu, 2),
+                    "ratio": None if not cpu or own is None else round(own / cpu, 2),
+                    "private_mib": None if most is None else round(most["mib"]),
+                    "bytes_a_row": None if memory is None else round(memory),
+                    "resident_mib": None if most is None else most["resident_mib"],
                 }
             )
-        goals += [
-            goal(f"{stage}, ten times the rows: at most 11 x the CPU", many["cpu_s"] / few["cpu_s"], most=11),
-            goal(f"{stage}: and at most 1.5 x the memory", many["mib"] / few["mib"], most=1.5),
-        ]
+            if tree != "ours" and stage in CPU and cpu and own is not None:
+                goals.append(goal(f"{stage}: at most {CPU[stage]} of the former CPU a row", own / cpu, most=CPU[stage]))
+            if tree == "ours" and stage in BYTES and memory is not None:
+                goals.append(goal(f"{stage}: at most {BYTES[stage]} bytes a row", memory, most=BYTES[stage]))
+            if tree == "ours":
+                reached = float("inf") if most is None else most["resident_mib"]
+                goals.append(goal(f"{stage} ends with at most 4 GiB resident", reached, most=RESIDENT_MIB))
     return {
         "date": time.strftime("%Y-%m-%d", time.gmtime()),
         "machine": machine(),
@@ -197,40 +117,43 @@ def result(said: dict[tuple[str, int], list[dict[str, float]]], given: argparse.
             "python": sys.version.split()[0],
             **{name: version(name) for name in ("pyarrow", "duckdb", "numpy")},
         },
-        "rounds": given.rounds,
+        "rounds": 1,
         "rows": rows,
         "goals": goals,
-        "notes": [
-            "`ratio` is CPU over that of the few rows. What select and curate hold of every row is "
-            "`bytes_a_row_more`: they decide over all rows."
-        ],
+        "notes": [f"{many:,} rows, and {few:,} for the slopes. `ratio` is our CPU a row over that of the line."],
     }
 
 
 def main() -> None:
     """Measure and write the result."""
     top = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    top.add_argument("--few", type=int, default=100_000)
-    top.add_argument("--many", type=int, default=1_000_000)
-    top.add_argument("--rounds", type=int, default=1)
+    top.add_argument("--rows", type=int, default=400_000)
     top.add_argument("--stages", nargs="+", default=list(WORK), choices=WORK)
+    top.add_argument("--alone", action="store_true", help="without the former commit")
     top.add_argument("--out", type=Path, default=RESULT)
-    top.add_argument("--work", nargs=2, help=argparse.SUPPRESS)
     given = top.parse_args()
-    if given.work:
-        work(given.work[0], Path(given.work[1]))
-        return
-    said: dict[tuple[str, int], list[dict[str, float]]] = {}
+    said: dict[tuple[str, str], Found] = {}
     with tempfile.TemporaryDirectory() as temporary:
-        for rows in (given.few, given.many):
-            making = multiprocessing.Process(target=make, args=(Path(temporary) / str(rows), rows))
-            making.start()
-            making.join()
-        for _ in range(given.rounds):
-            for stage in given.stages:
-                for rows in (given.few, given.many):
-                    said.setdefault((stage, rows), []).append(measure(stage, Path(temporary) / str(rows)))
-                    print(stage, rows, said[stage, rows][-1], flush=True)
+        trees = {"ours": ROOT}
+        if not given.alone:
+            trees[BEFORE] = Path(temporary) / BEFORE
+            trees[BEFORE].mkdir()
+            packed = subprocess.run(["git", "archive", BEFORE], cwd=ROOT, capture_output=True, check=True).stdout
+            subprocess.run(["tar", "-x"], cwd=trees[BEFORE], input=packed, check=True)
+        for size, rows in (("few", given.rows // 8), ("many", given.rows)):
+            for tree, root in trees.items():
+                data = Path(temporary) / f"{tree}-{size}" / "data"
+                data.mkdir(parents=True)
+                measure(root, "make", data, str(rows // SAMPLES * SAMPLES))
+            # A stage reads what the one before it wrote, and both trees take turns.
+            for stage in WORK:
+                for tree, root in trees.items():
+                    data = Path(temporary) / f"{tree}-{size}" / "data"
+                    if stage == "generate" and stage in given.stages:
+                        measure(root, stage, data)
+                    found = measure(root, stage, data)
+                    said.setdefault((stage, tree), {})[size] = found
+                    print(stage, tree, rows, found, flush=True)
     given.out.write_text(json.dumps(result(said, given), indent=1) + "\n", "utf-8")
 
 

@@ -40,6 +40,7 @@ A word for each thing:
     response           a row: a prompt, who was asked, and the answer. Scores and selections are about responses
     score, quantities  one number for a response, higher or lower as its scorer says; the raw numbers it is made of
     rank               a kept response's number in an order of training, from easy to hard or any other
+    ranks              of `run:`, processes that train one student together, each from a share of every step's rows
     gap, mixture       how far a student is behind in a domain; the share of every domain in what follows
     label              what a person says of a response, good or bad, with a note
     gate               what lets a checked table pass to those that train on it, or stops the run
@@ -62,6 +63,7 @@ A word for each thing:
     transform          what makes signals of signals, by what the whole table says
     exporter, export   what writes rows or a model as another tool reads them; what it wrote, with a card
     card, form         a folder's `model.json`, who it is and what opens it; its `tokenizer/`, how a text is cut for it
+    share, take        what a clone gives a remote of DVC's, by content and by run; what others then need not make
     home               the one machine that opens the memo; what works elsewhere has its calls made there
     memo               what was ever asked and read, by a key of all that decides it
 """

@@ -1,7 +1,7 @@
 """An OpenAI-compatible server that fails on request, in a process of its own.
 
 The fault stands in the prompt, before a `|`: `429*2 retry=0.2 | What?` is refused twice and answered the third time;
-without a number the fault stays. So each request of a test chooses its own, and the server needs no other control.
+without a number the fault stays. So each request of a test chooses its own; a server may have `always` some, too.
 """
 
 from __future__ import annotations
@@ -62,12 +62,12 @@ class Server:
 
 
 @contextmanager
-def serving(port: int = 0, certificate: Path | None = None) -> Iterator[Server]:
+def serving(port: int = 0, certificate: Path | None = None, always: str = "") -> Iterator[Server]:
     """A server on loopback, ended with the block; it also ends when this process does.
 
     `certificate` is a file with its certificate and key, for https.
     """
-    command = [sys.executable, __file__, str(port), *([str(certificate)] if certificate else [])]
+    command = [sys.executable, __file__, str(port), str(certificate or ""), always]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         try:
             assert process.stdout is not None
@@ -79,7 +79,8 @@ def serving(port: int = 0, certificate: Path | None = None) -> Iterator[Server]:
 class Faults:
     """The handlers, and what they count."""
 
-    def __init__(self) -> None:
+    def __init__(self, always: str) -> None:
+        self.always = always
         self.attempts: Counter[str] = Counter()
         self.statuses: Counter[int] = Counter()
         self.times: dict[str, list[float]] = defaultdict(list)
@@ -114,6 +115,7 @@ class Faults:
         if isinstance(prompt, list):
             prompt = "".join(part["text"] for part in prompt if part["type"] == "text")
         faults, _, question = prompt.rpartition("|")
+        faults = f"{self.always} {faults}"
         self.attempts[prompt] += 1
         self.times[prompt].append(time.monotonic())
         self.bodies.append(body)
@@ -237,16 +239,16 @@ async def serve(app: web.Application, port: int = 0, secure: ssl.SSLContext | No
     await asyncio.get_running_loop().run_in_executor(None, sys.stdin.read)
 
 
-async def main(port: int, certificate: str | None = None) -> None:
+async def main(port: int, certificate: str, always: str) -> None:
     """Serve the faults, over TLS if there is a certificate."""
-    faults = Faults()
+    faults = Faults(always)
     app = web.Application(client_max_size=1 << 24)
     app.router.add_get("/v1/models", faults.models)
     app.router.add_get("/stats", faults.stats)
     app.router.add_post("/v1/chat/completions", faults.complete)
     app.router.add_post("/v1/completions", faults.complete)
     secure = None
-    if certificate is not None:
+    if certificate:
         secure = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
         secure.load_cert_chain(certificate)
     await serve(app, port, secure)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -127,11 +127,22 @@ def ask(
     again = sum(answer.attempts > 1 for answer in answers.values())
     if again:
         how.say(f"{again} of {len(answers)} answers were asked for again, to get the form that `structured` demands")
-    builds = Counter(answer.fingerprint for answer in answers.values() if answer.fingerprint is not None)
-    if len(builds) > 1:
-        counts = ", ".join(f"{count} by {build}" for build, count in builds.most_common())
-        how.say(f"the server changed while it answered (system_fingerprint): {counts}")
+    for text in _served_by(answers.values()):
+        how.say(text)
     return answers
+
+
+def _served_by(answers: Collection[Answer]) -> Iterator[str]:
+    """Which addresses answered, and whether it was one model that did."""
+    places = Counter(answer.endpoint for answer in answers if answer.endpoint is not None)
+    if places:
+        yield "answered by " + ", ".join(f"{place} {count}" for place, count in places.most_common())
+    builds = Counter((answer.fingerprint, answer.endpoint) for answer in answers if answer.fingerprint is not None)
+    if len({build for build, _ in builds}) > 1:
+        counts = ", ".join(f"{n} by {build}{f' at {at}' * bool(at)}" for (build, at), n in builds.most_common())
+        apart = len({at for _, at in builds}) == len(builds) > 1
+        what = "the endpoints do not serve one model" if apart else "the server changed while it answered"
+        yield f"{what} (system_fingerprint): {counts}"
 
 
 def known(requests: Sequence[GenerateRequest], sampling: Sampling, how: How) -> set[str]:

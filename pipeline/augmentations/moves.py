@@ -86,8 +86,8 @@ def led(*, most: PositiveFloat = 2.0) -> Augmentation:
 
     It learns in turns that train `led`: with a negative weight on what keeps the student by its teacher, it finds moves
     after which the two differ, and a term of the teacher's keeps these within what the teacher knows.
-    Paper: inspired by HARD (Hard augmentations for robust distillation, arXiv 2305.14890), of whose augmentors and
-    terms an abstract was read.
+    Paper: inspired by Nix et al. 2023 (HARD, hard augmentations for robust distillation, arXiv 2305.14890), of whose
+    augmentors and terms an abstract was read.
     Differs: one kind of augmentation, by a network of each picture; the border is repeated, and between pixels it is
     linear.
     """

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -16,11 +17,10 @@ import orjson
 
 from pipeline.core.run import How
 from pipeline.core.settings import Endpoint, RunSettings
-from pipeline.errors import Refused
+from pipeline.errors import Refused, TryAgain
 from pipeline.gateway.completions import Completions, Served, Unreadable, with_pictures
 from pipeline.gateway.connection import Connection, Passing, Reply
-from pipeline.gateway.pace import Pace
-from pipeline.gateway.rounds import Job, Rounds
+from pipeline.gateway.rounds import Job, Lane, Rounds
 from pipeline.kinds.backend import (
     PLAIN,
     WITHIN,
@@ -69,12 +69,14 @@ def endpoint_of(name: str, settings: RunSettings) -> Endpoint:
             f"the model {name} is served, and params.yaml does not say where. Add to it:\n"
             f"  run:\n    endpoints:\n      {name}:\n        url: http://127.0.0.1:8000/v1"
         )
-    where = f"run.endpoints.{name}.url"
-    parts = urlsplit(endpoint.url)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise Refused(f"{where}: must be like http://127.0.0.1:8000/v1")
-    if parts.username or parts.password or parts.query:
-        raise Refused(f"{where}: holds a secret. Put the key into an environment variable and name it in api_key_env")
+    where = f"run.endpoints.{name}.url{'s' if endpoint.urls else ''}"
+    for url in endpoint.addresses:
+        parts = urlsplit(url)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise Refused(f"{where}: must be like http://127.0.0.1:8000/v1")
+        if parts.username or parts.password or parts.query:
+            text = "holds a secret. Put the key into an environment variable and name it in api_key_env"
+            raise Refused(f"{where}: {text}")
     return endpoint
 
 
@@ -93,20 +95,22 @@ class Gateway:
                 f"run.endpoints.{name}.max_cost needs prices: write price_in and price_out, in US dollars per million "
                 f"tokens, into acquire.{name}"
             )
-        self.connection = Connection(name, endpoint, served.model)
+        addresses = (Connection(name, endpoint, served.model, url) for url in endpoint.addresses)
+        self.lanes = [Lane(connection, endpoint.concurrency) for connection in addresses]
+        self.connection = self.lanes[0].connection
         self.url = self.connection.url
         self.format = Completions(name, self.url, served, chat)
-        self.pace = Pace(endpoint.concurrency)
         self.ledger = Ledger(how.memo, name, endpoint.max_tokens, endpoint.max_cost)
-        self._listed: list[dict[str, Any]] | None = None
-        self._asked_for_list = False
+        self._listed: list[list[dict[str, Any]] | None] = []
 
     def __enter__(self) -> Gateway:
-        self.connection.open()
+        for lane in self.lanes:
+            lane.connection.open(None if lane is self.lanes[0] else self.connection)
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.connection.close()
+        for lane in reversed(self.lanes):
+            lane.connection.close()
         self.ledger.store.close()
 
     def generate(self, requests: Sequence[GenerateRequest], sampling: Sampling) -> Iterator[Answer]:
@@ -128,7 +132,8 @@ class Gateway:
             if reply.status == 200:
                 # A reply that cannot be read was paid all the same.
                 job.used = job.bound
-            answers = self._answers_in(job.asked, reply)
+            assert job.lane is not None
+            answers = self._answers_in(job.asked, reply, job.lane.connection)
             if self.served.structured and sampling.structured is not None:
                 for answer in answers:
                     self.format.check_form(answer, sampling.structured)
@@ -139,14 +144,16 @@ class Gateway:
         def give_up(asked: list[GenerateRequest], text: str) -> list[Answer]:
             return [Answer(request.request_id, None, "error", error=text) for request in asked]
 
-        refusals = self.pace.refusals
+        before = [(lane.pace.refusals, lane.losses) for lane in self.lanes]
         jobs = self._jobs(requests, sampling)
-        yield from Rounds(self.connection, self.pace, self.ledger, self.format.path, jobs, understand, give_up)
-        if self.pace.refusals > refusals:
-            self.how.say(
-                f"{self.url} refused more requests at once {self.pace.refusals - refusals} times; it takes about "
-                f"{self.pace.level:.0f}"
-            )
+        yield from Rounds(self.lanes, self.ledger, self.format.path, jobs, understand, give_up)
+        for lane, (refusals, losses) in zip(self.lanes, before, strict=True):
+            url, pace = lane.connection.url, lane.pace
+            if pace.refusals > refusals:
+                often = pace.refusals - refusals
+                self.how.say(f"{url} refused more requests at once {often} times; it takes about {pace.level:.0f}")
+            if lane.losses > losses:
+                self.how.say(f"{url} did not answer {lane.losses - losses} times; the others were asked in its place")
 
     def _jobs(
         self, requests: Sequence[GenerateRequest], sampling: Sampling
@@ -176,15 +183,16 @@ class Gateway:
             prompt_tokens = len(orjson.dumps(messages))
         return prompt_tokens + completion_tokens, self.served.cost(prompt_tokens, completion_tokens) or 0.0
 
-    def _answers_in(self, asked: Sequence[GenerateRequest], reply: Reply) -> list[Answer]:
+    def _answers_in(self, asked: Sequence[GenerateRequest], reply: Reply, by: Connection) -> list[Answer]:
         """An HTTP reply as answers; raises `Passing` to ask again and `Refused` to end the run."""
-        rejected = self.connection.check(reply)
+        rejected = by.check(reply)
         if rejected is not None:
             return [Answer(request.request_id, None, "error", error=rejected) for request in asked]
         try:
-            return self.format.answers(asked, reply.raw)
+            answers = self.format.answers(asked, reply.raw)
         except Unreadable as error:
             raise Passing(str(error), billed=True) from None
+        return answers if len(self.lanes) == 1 else [replace(answer, endpoint=by.url) for answer in answers]
 
     def _used(self, answers: Sequence[Answer]) -> tuple[int, float] | None:
         """What the answers of one request used together, or None if the server does not tell."""
@@ -210,7 +218,8 @@ class Gateway:
         self.models()
 
         def understand(job: Job[Tokens], reply: Reply) -> list[Reading]:
-            rejected = self.connection.check(reply)
+            assert job.lane is not None
+            rejected = job.lane.connection.check(reply)
             if rejected is not None:
                 give_up(job.asked, rejected)
             try:
@@ -222,7 +231,7 @@ class Gateway:
             raise Refused(f"the endpoint of the model {self.name}, {self.url}, does not read {asked.id}: {text}")
 
         jobs = self._read_jobs(sequences, top_k)
-        for readings in Rounds(self.connection, self.pace, self.ledger, "/completions", jobs, understand, give_up):
+        for readings in Rounds(self.lanes, self.ledger, "/completions", jobs, understand, give_up):
             yield from readings
 
     def _read_jobs(self, sequences: Sequence[Tokens], top_k: int) -> Iterator[Job[Tokens]]:
@@ -238,20 +247,29 @@ class Gateway:
             yield Job(tokens, self.format.read_body(tokens, top_k), bound, bound)
 
     def models(self) -> tuple[str, ...] | None:
-        """The names that the endpoint serves, or None if it does not tell; raises if it is down or denies the key."""
-        if not self._asked_for_list:
-            self._listed, self._asked_for_list = self._list(), True
-        return None if self._listed is None else tuple(entry["id"] for entry in self._listed)
+        """The names that the endpoint serves, or None if it does not tell; raises if it is down or denies the key, of
+        several addresses if all are down."""
+        down: list[TryAgain] = []
+        for lane in self.lanes if not self._listed else ():
+            try:
+                self._listed.append(self._list(lane.connection))
+            except TryAgain as error:
+                down.append(error)
+                lane.lose(self.connection.loop.time())
+        if len(down) == len(self.lanes):
+            raise down[0]
+        told = next((listed for listed in self._listed if listed is not None), None)
+        return None if told is None else tuple(entry["id"] for entry in told)
 
-    def _list(self) -> list[dict[str, Any]] | None:
+    def _list(self, connection: Connection) -> list[dict[str, Any]] | None:
         try:
-            reply = self.connection.exchange("GET", "/models")
+            reply = connection.exchange("GET", "/models")
         except Passing as failure:
-            raise self.connection.again(failure.text) from None
+            raise connection.again(failure.text) from None
         if reply.status in (401, 403) or 300 <= reply.status < 400:
-            self.connection.refuse(reply)
+            connection.refuse(reply)
         if reply.status in (502, 503, 504):
-            raise self.connection.again(f"HTTP {reply.status}")
+            raise connection.again(f"HTTP {reply.status}")
         # A server without this list, or one that fails to make it, may serve all the same.
         if reply.status != 200:
             return None
@@ -264,5 +282,6 @@ class Gateway:
         """The most tokens of a prompt and its answer together: as declared, or as the server says (vLLM does)."""
         if self.served.context is not None:
             return self.served.context
-        lengths = (entry.get("max_model_len") for entry in self._listed or () if entry["id"] in self.served.names())
-        return next((length for length in lengths if isinstance(length, int)), None)
+        entries = (entry for listed in self._listed for entry in listed or () if entry["id"] in self.served.names())
+        lengths = (entry.get("max_model_len") for entry in entries)
+        return min((length for length in lengths if isinstance(length, int)), default=None)

@@ -65,7 +65,8 @@ def fused() -> Builder:
     """A classifier whose left half is the base's and right half the donor's, each without its head: it looks at
     pictures twice as wide, and a head of random weights reads both states.
 
-    Paper: RveRNet 2024, a module for a region and one for what is around it, joined before the head.
+    Paper: Jin 2024 (RveRNet, arXiv 2407.08257), a module for a region and one for what is around it, joined before
+    the head.
     Differs: the head is one layer; both halves are as large.
     """
 

@@ -151,6 +151,8 @@ def _machine(data: Path, plan: Plan) -> Iterator[Check]:
     build = _installed("torch") or ""
     if device == "cuda" and not cards:
         yield Check("gpu", "fail", "run.device is cuda and this machine shows no GPU; write `device: auto`")
+    elif cards and device != "cpu" and plan.settings.ranks > len(cards):
+        yield Check("gpu", "fail", f"run.ranks is {plan.settings.ranks} and there are {len(cards)} GPUs; write as many")
     elif cards and device != "cpu" and build.endswith("+cpu"):
         yield Check("gpu", "warn", f"{cards[0]} is not used: torch {build} is for the CPU; install its CUDA build")
     else:
@@ -301,11 +303,16 @@ def _served(instance: Instance, use: Use, how: How, offline: bool) -> Iterator[C
     """What a served model needs: an address, a key, caps that are not spent, and an answer."""
     label, name = instance.label, instance.name
     endpoint = endpoint_of(name, how.settings)
+    yield from _caps(label, name, endpoint, how)
+    for url in endpoint.addresses:
+        yield from _address(label, name, use, how, endpoint.model_copy(update={"url": url, "urls": ()}), offline)
+
+
+def _address(label: str, name: str, use: Use, how: How, endpoint: Endpoint, offline: bool) -> Iterator[Check]:
     parts = urlsplit(endpoint.url)
     local = parts.hostname in ("localhost", "127.0.0.1", "::1")
     if endpoint.api_key_env and parts.scheme == "http" and not local:
         yield Check(label, "warn", f"{endpoint.api_key_env} travels unencrypted to {parts.hostname}; use https")
-    yield from _caps(label, name, endpoint, how)
     if offline:
         if endpoint.api_key_env and not os.environ.get(endpoint.api_key_env, "").strip():
             yield Check(label, "warn", f"{endpoint.api_key_env} is not set here; the run needs it")

@@ -49,9 +49,7 @@ def run(action: str, days: float, paid: bool, yes: bool) -> None:
     if action == "prune":
         _prune(kept, days, paid, yes)
     if action == "fill":
-        files = sorted((DATA / "responses").rglob("part-*.parquet"))
-        show([f"{kept.fill(files)} answers learnt from {len(files)} files of responses"])
-        show(_fill_readings(kept))
+        fill(kept)
     stats = kept.stats()
     show([f"{kept.path}: {stats.answers} answers, {stats.readings} readings, {stats.bytes / 1e6:.1f} MB"])
     if stats.oldest is not None:
@@ -72,6 +70,13 @@ def _prune(kept: Memo, days: float, paid: bool, yes: bool) -> None:
         show([f"{kept.prune(days, also_paid=paid)} answers and readings older than {days:g} days are forgotten", ""])
     elif goes:
         show([f"nothing is forgotten yet: add --yes to forget {goes:,} of them", ""])
+
+
+def fill(kept: Memo) -> None:
+    """Learn what the tables here hold."""
+    files = sorted((DATA / "responses").rglob("part-*.parquet"))
+    show([f"{kept.fill(files)} answers learnt from {len(files)} files of responses"])
+    show(_fill_readings(kept))
 
 
 def _fill_readings(kept: Memo) -> Iterator[str]:

@@ -1,7 +1,7 @@
 """The section `run:` of `params.yaml`: how a stage is run, never what it gives.
 
-Everything here may change without changing a byte of any table; it is read when a stage starts, and is part of no
-instance's identity.
+Everything here may change without changing what a table says: at most threads, ranks and the device round otherwise.
+It is read when a stage starts, and is part of no instance's identity.
 """
 
 from __future__ import annotations
@@ -57,13 +57,15 @@ class Vllm(BaseModel):
 class Endpoint(BaseModel):
     """Where a served model answers, how hard to push it, and what it may cost.
 
-    The key itself is never written, only its variable. `concurrency` is the most requests in flight. The caps count
+    `urls` are several addresses of one model, each asked as fast as it answers. The key itself is never written, only
+    its variable. `concurrency` is the most requests in flight to one address. The caps count
     all that this endpoint was ever asked through this workspace's memo: tokens of prompts and answers, and US dollars.
     With `batch`, requests are sent as provider batch files.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
-    url: str
+    url: str = ""
+    urls: tuple[str, ...] = ()
     api_key_env: str | None = None
     concurrency: PositiveInt = 16
     timeout_s: PositiveFloat = 120.0
@@ -71,6 +73,21 @@ class Endpoint(BaseModel):
     max_tokens: PositiveInt | None = None
     max_cost: PositiveFloat | None = None
     batch: Batch | None = None
+
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        """All that answer for the model."""
+        return self.urls or (self.url,)
+
+    @model_validator(mode="after")
+    def _one(self) -> Endpoint:
+        if bool(self.url) == bool(self.urls):
+            raise ValueError("takes one of url and urls")
+        if len(set(self.urls)) < len(self.urls):
+            raise ValueError("names an address twice in urls")
+        if self.batch is not None and len(self.urls) > 1:
+            raise ValueError("sends batch files to one address: take `batch` out, or all but one of urls")
+        return self
 
 
 class Executing(Use[Any]):

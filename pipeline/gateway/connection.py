@@ -74,11 +74,12 @@ class Reply:
 
 
 class Connection:
-    """What is needed to send requests to one endpoint; `name` is the model's instance, `model` its name there."""
+    """What is needed to send requests to one address of an endpoint, the first unless another is told; `name` is the
+    model's instance, `model` its name there."""
 
-    def __init__(self, name: str, endpoint: Endpoint, model: str) -> None:
+    def __init__(self, name: str, endpoint: Endpoint, model: str, url: str = "") -> None:
         self.name, self.endpoint, self.model = name, endpoint, model
-        self.url = endpoint.url.rstrip("/").removesuffix("/completions").removesuffix("/chat")
+        self.url = (url or endpoint.addresses[0]).rstrip("/").removesuffix("/completions").removesuffix("/chat")
         self._key = self._key_of(endpoint)
         self._proxy = _proxy_for(self.url)
         self._tls = _certificates() if self.url.startswith("https:") else None
@@ -95,14 +96,17 @@ class Connection:
             )
         return key
 
-    def open(self) -> None:
-        """Make the loop and the session; nothing is sent yet."""
-        self.loop = asyncio.new_event_loop()
+    def open(self, beside: Connection | None = None) -> None:
+        """Make the session, and a loop unless one is shared with another; nothing is sent yet."""
+        self._owns = beside is None
+        self.loop: asyncio.AbstractEventLoop = asyncio.new_event_loop() if beside is None else beside.loop
         self._session = self.do(self._opened())
 
     def close(self) -> None:
         """End all that runs. A caller that failed amid the answers has left its requests running."""
         self.do(self._closed(asyncio.all_tasks(self.loop)))
+        if not self._owns:
+            return
         self.do(self.loop.shutdown_default_executor())
         self.loop.close()
 

@@ -24,14 +24,14 @@ class Pace:
         self.level = float(min(START, ceiling))
         self.refusals = 0
         self._halved_at = float("-inf")
-        self._latency = 0.0
+        self.latency = 0.0
         self._best = float("inf")
 
     def answered(self, seconds: float) -> None:
         """One answer came, this long after it was asked for."""
-        self._latency += (seconds - self._latency) / (MEMORY if self._latency else 1)
-        self._best = min(self._best, self._latency)
-        if self.level < self.ceiling and self._latency <= max(FAST_S, SLOWER * self._best):
+        self.latency += (seconds - self.latency) / (MEMORY if self.latency else 1)
+        self._best = min(self._best, self.latency)
+        if self.level < self.ceiling and self.latency <= max(FAST_S, SLOWER * self._best):
             self.level = min(self.ceiling, self.level + (1 / self.level if self.refusals else 1))
 
     def refused(self, sent_at: float, now: float) -> None:

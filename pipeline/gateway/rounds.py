@@ -1,8 +1,12 @@
-"""Many requests to one endpoint, driven by the caller: nothing runs but while it waits for the next answer.
+"""Many requests to one endpoint, at one address or several, driven by the caller: nothing runs but while it waits for
+the next answer.
 
 A round sends as many requests as the pace allows, waits until something has arrived, and hands it over. The next round
-begins when the caller has come back and so has kept what it got: never more than `concurrency` requests are in flight
-or not yet kept.
+begins when the caller has come back and so has kept what it got: never more than `concurrency` requests an address
+are in flight or not yet kept.
+
+An address takes the next request as it has answered one, so each gets as many as it is fast; where several have room,
+the one that answers soonest. What one loses another is asked at once.
 """
 
 from __future__ import annotations
@@ -11,8 +15,9 @@ import asyncio
 import heapq
 import itertools
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Generic, TypeVar
 
 from pipeline.errors import CapReached, Refused
@@ -40,6 +45,28 @@ class Job(Generic[A]):
     tries: int = 0
     # How many replies there had been when it last failed.
     seen: int = 0
+    # Where it was asked last.
+    lane: Lane | None = None
+
+
+class Lane:
+    """One address of an endpoint, and how it does: `losses` counts how often it went away, `lost` since it answered."""
+
+    def __init__(self, connection: Connection, ceiling: int) -> None:
+        self.connection, self.pace = connection, Pace(ceiling)
+        self.flying = self.losses = self.lost = 0
+        self.resume_at = 0.0
+
+    @property
+    def room(self) -> bool:
+        """Whether it may be sent one more; who was lost gets one until it answers."""
+        return self.flying < (1 if self.lost else int(self.pace.level))
+
+    def lose(self, now: float) -> None:
+        """It did not answer at all: leave it alone for a while that grows."""
+        self.lost += 1
+        self.losses += 1
+        self.resume_at = max(self.resume_at, now + http.backoff(self.lost))
 
 
 class Rounds(Generic[A, T]):
@@ -52,20 +79,19 @@ class Rounds(Generic[A, T]):
 
     def __init__(
         self,
-        connection: Connection,
-        pace: Pace,
+        lanes: Sequence[Lane],
         ledger: Ledger,
         path: str,
         jobs: Iterator[Job[A] | list[T]],
         understand: Callable[[Job[A], Reply], list[T]],
         give_up: Callable[[A, str], list[T]],
     ) -> None:
-        self.connection, self.pace, self.ledger, self.path = connection, pace, ledger, path
+        self.lanes, self.ledger, self.path = lanes, ledger, path
         self.jobs, self.understand, self.give_up = jobs, understand, give_up
-        self.loop = connection.loop
+        self.connection = lanes[0].connection
+        self.loop = self.connection.loop
         self.failure: Refused | None = None
         self._replies = self._results = 0
-        self._resume_at = 0.0
         # Time that the caller spent elsewhere, in which no reply could be received: it is not the server's.
         self._away = 0.0
         self._flying: dict[asyncio.Task[Reply], tuple[Job[A], float]] = {}
@@ -73,6 +99,7 @@ class Rounds(Generic[A, T]):
         self._again: list[tuple[float, int, Job[A]]] = []
         # What the caps have no room for yet.
         self._held: list[Job[A]] = []
+        self._dry = False
         self._found: list[T] = []
         self._ended: list[Job[A]] = []
         self._number = itertools.count()
@@ -106,13 +133,20 @@ class Rounds(Generic[A, T]):
 
     def _launch(self, now: float) -> None:
         """Send what may be sent now."""
-        while self.failure is None and len(self._flying) < int(self.pace.level) and self._resume_at <= now:
+        while self.failure is None and (free := [a for a in self.lanes if a.room and a.resume_at <= now]):
             job = self._next_job(now)
             if job is None:
                 return
-            task = self.loop.create_task(self.connection.send("POST", self.path, job.body))
+            lane = job.lane = min(free, key=partial(self._worth, job.lane))
+            lane.flying += 1
+            task = self.loop.create_task(lane.connection.send("POST", self.path, job.body))
             task.add_done_callback(self._land)
             self._flying[task] = job, now - self._away
+
+    @staticmethod
+    def _worth(before: Lane | None, lane: Lane) -> tuple[bool, bool, float, int]:
+        """What is least for the lane that is to be asked; `before` is where the same job was asked last."""
+        return lane.lost > 0, lane is before, lane.pace.latency, lane.flying
 
     def _next_job(self, now: float) -> Job[A] | None:
         """The next job that is due, with its most possible cost reserved."""
@@ -128,6 +162,7 @@ class Rounds(Generic[A, T]):
                 self.failure = refused
                 return None
             if taken is None:
+                self._dry = True
                 return None
             if isinstance(taken, Job):
                 job = taken
@@ -153,11 +188,11 @@ class Rounds(Generic[A, T]):
         if self._flying:
             _, started = next(iter(self._flying.values()))
             times.append(started + self._away + self.connection.endpoint.timeout_s)
-        if self.failure is None:
+        if self.failure is None and (rooms := [lane.resume_at for lane in self.lanes if lane.room]):
             if self._again:
-                times.append(max(self._again[0][0], self._resume_at))
-            if self._resume_at > now:
-                times.append(self._resume_at)
+                times.append(max(self._again[0][0], min(rooms)))
+            if self._held or not self._dry:
+                times += [resume_at for resume_at in rooms if resume_at > now]
         return min(times, default=None)
 
     def _wait(self, wake: float) -> None:
@@ -184,24 +219,28 @@ class Rounds(Generic[A, T]):
     def _take(self, task: asyncio.Task[Reply], now: float) -> None:
         """A finished exchange: its results, or what its failure means."""
         job, started = self._flying.pop(task)
+        lane = job.lane
+        assert lane is not None
+        lane.flying -= 1
         try:
             if task.cancelled():
-                raise self.connection.late()
+                raise lane.connection.late()
             found = self.understand(job, task.result())
         except Passing as failure:
-            self._failed(job, failure, started, now)
+            self._failed(job, lane, failure, started, now)
             return
         except Refused as failure:
             self._fail(job, failure)
             return
-        self.pace.answered(now - self._away - started)
+        lane.lost = 0
+        lane.pace.answered(now - self._away - started)
         self._replies += 1
         self._found += found
         self._ended.append(job)
 
-    def _failed(self, job: Job[A], failure: Passing, started: float, now: float) -> None:
+    def _failed(self, job: Job[A], lane: Lane, failure: Passing, started: float, now: float) -> None:
         if failure.busy:
-            self.pace.refused(started, now - self._away)
+            lane.pace.refused(started, now - self._away)
         if failure.billed:
             lost, job = job, replace(job, reserved=False)
             lost.used = lost.bound
@@ -209,17 +248,24 @@ class Rounds(Generic[A, T]):
         # An endpoint that answers others meanwhile only limits the rate: it is not failing.
         job.tries = 0 if failure.endpoint and self._replies > job.seen else job.tries + 1
         job.seen = self._replies
-        if failure.wait_s is not None and failure.wait_s > http.LONGEST_PAUSE_S:
-            self._fail(job, self.connection.again(f"{failure.text} and asks to wait {failure.wait_s:.0f} s"))
-        elif job.tries <= self.connection.endpoint.retries:
+        if len(self.lanes) > 1 and failure.busy:
+            lane.resume_at = max(lane.resume_at, now + (failure.wait_s or http.backoff(1)))
+        elif len(self.lanes) > 1 and failure.endpoint:
+            lane.lose(now)
+        elsewhere = any(other is not lane and not other.lost and other.resume_at <= now for other in self.lanes)
+        if elsewhere and (failure.endpoint or job.tries == 1):
+            heapq.heappush(self._again, (now, next(self._number), job))
+        elif failure.wait_s is not None and failure.wait_s > http.LONGEST_PAUSE_S:
+            self._fail(job, lane.connection.again(f"{failure.text} and asks to wait {failure.wait_s:.0f} s"))
+        elif job.tries <= lane.connection.endpoint.retries:
             due = now + http.backoff(job.tries)
             if failure.wait_s is not None:
                 due = now + failure.wait_s
                 # Others who were told the same do not all begin at once.
-                self._resume_at = max(self._resume_at, due + random.random() * http.BACKOFF_S)
+                lane.resume_at = max(lane.resume_at, due + random.random() * http.BACKOFF_S)
             heapq.heappush(self._again, (due, next(self._number), job))
         elif failure.endpoint:
-            self._fail(job, self.connection.again(f"{failure.text}, {job.tries} times in a row"))
+            self._fail(job, lane.connection.again(f"{failure.text}, {job.tries} times in a row"))
         else:
             self._ended.append(job)
             try:
@@ -254,6 +300,8 @@ class Rounds(Generic[A, T]):
                 task.exception()
         for job, _ in self._flying.values():
             job.used = job.bound
+            if job.lane is not None:
+                job.lane.flying -= 1
         self._ended += [job for job, _ in self._flying.values()] + [job for _, _, job in self._again]
         self._flying.clear()
         self._again.clear()

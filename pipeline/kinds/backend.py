@@ -91,7 +91,8 @@ class Answer:
 
     A log-probability is null where the model gave none that is a finite number; `asking` sees to it.
 
-    `attempts` is set by `asking` alone; `fingerprint` is what a server says of its build (`system_fingerprint`).
+    `attempts` is set by `asking` alone; `fingerprint` is what a server says of its build (`system_fingerprint`),
+    `endpoint` which of several addresses answered.
     `outputs` are the arrays that were answered, where an answer is no text; the text then says what they are.
     """
 
@@ -108,6 +109,7 @@ class Answer:
     attempts: int = 1
     fingerprint: str | None = None
     outputs: Cell | None = None
+    endpoint: str | None = None
 
 
 @dataclass(frozen=True)

@@ -27,6 +27,8 @@ LINKS = "links_2E"
 # And what says of each of a row's places whether it is hidden, [B, P]: 1, or 0 if it is seen, -1 where a row has no
 # more places. What stands at a place that is seen is not to be found: it is unknown.
 HIDDEN = "hidden"
+# What says how much of the network is used, [B, 2], the same in all rows: how many layers, how wide each is within.
+SHAPE = "shape"
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ import json
 import math
 import weakref
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +16,7 @@ import pyarrow as pa
 
 from pipeline.core.methods import lazy
 from pipeline.errors import Refused
-from pipeline.kinds.network import HIDDEN, Network, Packed, Seen, network
+from pipeline.kinds.network import HIDDEN, SHAPE, Network, Packed, Seen, network
 from pipeline.model import heads
 from pipeline.model.chat import Answers, Chat, TrainOn
 from pipeline.model.folder import PLACES, SPOKEN, STACKED
@@ -181,7 +182,7 @@ class Causal:
         heads.save(net, out)
 
 
-@network(takes=("text", HIDDEN), gives=GIVES, heads=("main",), backend="network.local")
+@network(takes=("text", HIDDEN, SHAPE), gives=GIVES, heads=("main",), backend="network.local")
 def masked() -> Network:
     """A masked language model over characters: places are all tokens but the first, of which an augmentation such as
     `masks.places` hides some in every step.
@@ -222,7 +223,13 @@ class Masked(Text):
     def look(self, model: torch.nn.Module, inputs: Mapping[str, torch.Tensor], taps: Sequence[str]) -> Seen:
         """`last` is what the head is given; a module's tap is its output at every place, or at the word of it."""
         net: Any = model
-        return looked(net, dict(inputs), inputs[HIDDEN] >= 0, taps, net.config.run)
+        given = {name: value for name, value in inputs.items() if name != SHAPE}
+        with ExitStack() as part:
+            if SHAPE in inputs:
+                from pipeline.model import elastic
+
+                part.enter_context(elastic.used(net, *inputs[SHAPE][0].tolist()))
+            return looked(net, given, inputs[HIDDEN] >= 0, taps, net.config.run)
 
 
 class Stacked(Causal):

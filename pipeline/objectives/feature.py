@@ -300,7 +300,7 @@ def trajectory(*, tap: Tap = "last") -> Objective:
     q are the student's probabilities, h the state that its head is given, y the outcome, which where it is unknown is
     the likeliest. Every place has the same value, and 0 where all outcomes are known or none is.
 
-    Paper: Fan et al. 2023 (optimization trajectory distillation), the statistics of the gradients.
+    Paper: Fan et al. 2023 (optimization trajectory distillation, arXiv 2307.14709), the statistics of the gradients.
     Differs: of the head alone, and by this formula, so there is no second backward pass; of the step and no average
     over steps; their projection of raw gradients on the directions of a bank is left out.
     """

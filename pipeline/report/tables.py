@@ -9,6 +9,7 @@ from typing import Any
 
 import duckdb
 
+from pipeline.bounded import Limits
 from pipeline.core.graph import inside
 from pipeline.tables import sql
 from pipeline.tables.parquet import Scan
@@ -23,11 +24,13 @@ class Tables:
     connection: duckdb.DuckDBPyConnection = field(repr=False)
 
     @classmethod
-    def of(cls, data: Path, scans: Iterable[Scan]) -> Tables:
+    def of(cls, data: Path, scans: Iterable[Scan], spill: Path | None = None, limits: Limits = sql.LIMITS) -> Tables:
+        """All of these tables; what does not fit the memory goes to the folder `spill`."""
         scans = list(scans)
         folders = {f.relative_to(data).as_posix(): Scan(s.table, (f,)) for s in scans for f in s.folders}
         found = {name: sql.leaves_of([scan], data)[0] for name, scan in folders.items()}
-        return cls(folders, found, sql.opened(list(found.values())))
+        leaves = list(found.values())
+        return cls(folders, found, sql.opened(leaves, None, limits.memory, spill, limits.held))
 
     def under(self, folder: str) -> list[str]:
         """The tables that are this folder or lie under it."""

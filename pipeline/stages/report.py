@@ -14,6 +14,7 @@ import csv
 import functools
 import json
 import shutil
+import tempfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -76,35 +77,37 @@ def report(
 ) -> None:
     """The page, the metrics and the plots."""
     lineage = arms.read(data)
-    tables = Tables.of(data, (prompts, drops, responses, scores, gaps, selections, examples, evals))
-    curves = learning.curves(lineage, models)
-    weigh = functools.partial(weighed, efforts=learning.effort(curves))
-    results = judge(evals, lineage, params.seed, facts.held_out_nll(lineage, tables), weigh)
-    about = made.made(lineage, data)
-    found = page.Found(
-        lineage=lineage,
-        results=results,
-        funnel=facts.funnel(lineage, tables, facts.set_aside(lineage, data)),
-        reasons=[*facts.ingested(lineage, data), *facts.reasons(lineage, tables)],
-        gaps=_gaps(lineage, tables),
-        agreement=facts.agreement(lineage, tables),
-        coverage=facts.coverage(tables),
-        curves=curves,
-        paid=facts.paid(lineage, tables),
-        costs=facts.costs(lineage, data),
-        checked=facts.checked(lineage, quality),
-        made=about,
-        hacking=hacking.watched(lineage, curves),
-        pareto=pareto.points(lineage, tables),
-        rounds=histories(lineage, results),
-        disagreements=facts.disagreements(lineage, tables),
-        clouds=clouds(lineage, tables),
-        elicited=elicited(lineage, tables, data, results.answers),
-        index=transparency.index(lineage, results, about),
-        thumbnails=thumbnails(tables),
-        lacks=lacks(lineage, [*(a.comparison for a in results.answers), *results.apart]),
-        seed=params.seed,
-    )
+    scans = (prompts, drops, responses, scores, gaps, selections, examples, evals)
+    with tempfile.TemporaryDirectory(dir=out) as spill:
+        tables = Tables.of(data, scans, Path(spill), how.settings.query)
+        curves = learning.curves(lineage, models)
+        weigh = functools.partial(weighed, efforts=learning.effort(curves))
+        results = judge(evals, lineage, params.seed, facts.held_out_nll(lineage, tables), weigh)
+        about = made.made(lineage, data)
+        found = page.Found(
+            lineage=lineage,
+            results=results,
+            funnel=facts.funnel(lineage, tables, facts.set_aside(lineage, data)),
+            reasons=[*facts.ingested(lineage, data), *facts.reasons(lineage, tables)],
+            gaps=_gaps(lineage, tables),
+            agreement=facts.agreement(lineage, tables),
+            coverage=facts.coverage(tables),
+            curves=curves,
+            paid=facts.paid(lineage, tables),
+            costs=facts.costs(lineage, data),
+            checked=facts.checked(lineage, quality),
+            made=about,
+            hacking=hacking.watched(lineage, curves),
+            pareto=pareto.points(lineage, tables),
+            rounds=histories(lineage, results),
+            disagreements=facts.disagreements(lineage, tables),
+            clouds=clouds(lineage, tables),
+            elicited=elicited(lineage, tables, data, results.answers),
+            index=transparency.index(lineage, results, about),
+            thumbnails=thumbnails(tables),
+            lacks=lacks(lineage, [*(a.comparison for a in results.answers), *results.apart]),
+            seed=params.seed,
+        )
     _json(out / "metrics.json", results.metrics)
     (out / "metrics").mkdir()
     for model, numbers in results.metrics.items():

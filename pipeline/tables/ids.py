@@ -38,11 +38,11 @@ def digest(*content: Any) -> str:
     return _hashed(_encode(content).encode("utf-8", "surrogatepass"))
 
 
-def _of_texts(*content: Any) -> str:
-    """`digest` of lists of texts alone, which a faster library spells the same."""
+def _of_words(*content: Any) -> str:
+    """`digest` of lists of texts and whole numbers alone, which a faster library spells the same."""
     try:
         return _hashed(orjson.dumps(content))
-    except TypeError:  # half of a surrogate pair
+    except TypeError:  # half of a surrogate pair, a number of more than 64 bits
         return digest(*content)
 
 
@@ -63,12 +63,12 @@ def halves(name: str) -> tuple[int, int]:
 def prompt_id(messages: Sequence[dict[str, str]], inputs: Cell | None = None) -> str:
     """The id of a conversation to be answered: roles, contents, and the arrays it is about, nothing else."""
     turns = [[m["role"], m["content"]] for m in messages]
-    return digest("prompt", turns, *of_arrays(inputs)) if inputs else _of_texts("prompt", turns)
+    return digest("prompt", turns, *of_arrays(inputs)) if inputs else _of_words("prompt", turns)
 
 
 def group(text: str, inputs: Cell | None = None) -> str:
     """The group of an item that was given none: all that say the same about the same arrays share it."""
-    return digest("group", text, *of_arrays(inputs)) if inputs else _of_texts("group", text)
+    return digest("group", text, *of_arrays(inputs)) if inputs else _of_words("group", text)
 
 
 def example_id(
@@ -81,17 +81,19 @@ def example_id(
 
 def response_id(sample: str, content: str | None, outputs: Cell | None = None) -> str:
     """The id of what came back for a sample, so that a label given to one answer never lands on another."""
-    return digest("response", sample, content, *of_arrays(outputs))
+    return (
+        digest("response", sample, content, *of_arrays(outputs)) if outputs else _of_words("response", sample, content)
+    )
 
 
 def seed_of(seed: int, *names: str | int) -> int:
     """A 63-bit seed for one named purpose, for example `seed_of(17, "generate", prompt_id, sample)`."""
-    return int(digest("seed", seed, *names)[:16], 16) >> 1
+    return int(_of_words("seed", seed, *names)[:16], 16) >> 1
 
 
 def draw(seed: int, *names: str | int) -> float:
     """One uniform number in [0, 1) for one named purpose."""
-    return (int(digest("draw", seed, *names)[:14], 16) >> 3) / 2**53
+    return (int(_of_words("draw", seed, *names)[:14], 16) >> 3) / 2**53
 
 
 def draws(seed: int, purpose: str, ids: Sequence[str | bytes] | np.ndarray) -> np.ndarray:

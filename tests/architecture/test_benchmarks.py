@@ -82,6 +82,25 @@ def test_every_trial_has_figures_and_every_figure_is_of_a_proof() -> None:
     assert recipes.TRIALS.keys() <= KEPT.keys() <= recipes.TRIALS.keys() | recipes.GRAPHS.keys()
 
 
+OBJECTIVES = methods.shipped("objective")
+# What a row is about has these beside it, or is held against them.
+PARTS = {
+    "contrast.koleo", "feature.smooth", "routing.balance", "score.denoising", "score.following", "score.regression",
+    "score.distribution", "score.sds", "score.rival",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_an_objective_has_a_row_beside_its_control(name: str) -> None:
+    assert (f"`objective {name}`" in recipes.PAGE.read_text("utf-8")) != (name in PARTS)
+
+
+@pytest.mark.parametrize("family", sorted({name.partition(".")[0] for name in OBJECTIVES}))
+def test_a_family_of_objectives_has_a_recipe(family: str) -> None:
+    used = "".join(file.read_text("utf-8") for file in (ROOT / "recipes").glob("*.yaml"))
+    assert f"use: {family}." in used
+
+
 @pytest.mark.parametrize("name", KEPT)
 def test_figures_were_made_by_this_code_on_seeds_that_chose_nothing(name: str) -> None:
     seeds = recipes.SEEDS if name in recipes.TRIALS else recipes.GRAPH_SEEDS

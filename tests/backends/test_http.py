@@ -284,7 +284,7 @@ def test_an_endpoint_that_takes_few_at_once_is_found_out_with_few_refusals() -> 
         stats = own.stats()
         assert stats["statuses"]["429"] < 60
         assert stats["most_at_once"] < 24
-        assert 3 <= backend.pace.level < 12
+        assert 3 <= backend.lanes[0].pace.level < 12
 
 
 def test_the_pace_grows_while_answers_come_and_does_not_take_long() -> None:

@@ -175,6 +175,12 @@ def test_four_bits_need_a_package_that_is_named(data: Path, monkeypatch: pytest.
     assert all(("warn", says) in about(checks, label) for label in ("acquire@teacher", "train@kd"))
 
 
+def test_more_ranks_than_gpus(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(preflight, "_graphics_cards", lambda: ["a card"])
+    state, text = only(doctor(plan_of(RunSettings(ranks=2)), data, data.parent, offline=True), "gpu")
+    assert state == "fail" and "run.ranks is 2 and there are 1 GPUs" in text
+
+
 def test_a_gpu_that_was_asked_for_and_is_not_there(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(preflight, "_graphics_cards", list)
     state, text = only(doctor(plan_of(RunSettings(device="cuda")), data, data.parent, offline=True), "gpu")

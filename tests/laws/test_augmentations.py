@@ -128,6 +128,13 @@ def test_a_wrong_augmentation_breaks_the_law(law: Law, make: Any) -> None:
         law(broken(make))
 
 
+def test_every_size_is_used_now_and_then_by_all_rows() -> None:
+    sampled = build(find("augmentation", "architecture.sampled"), {"layers": [1, 3], "widths": [4, 8, 16]})
+    drawn = [sampled(given(), torch.Generator().manual_seed(seed)).inputs["shape"] for seed in range(40)]
+    assert all(shape.shape == (ROWS, 2) and (shape == shape[0]).all() for shape in drawn)
+    assert {tuple(shape[0].tolist()) for shape in drawn} == {(one, other) for one in (1, 3) for other in (4, 8, 16)}
+
+
 def test_a_crop_is_what_is_near_one_of_the_points() -> None:
     crops = build(find("augmentation", "crops.clouds"), {"times": 3, "least": 0.5, "turned": False, "noise": 0.0})
     made = crops(given(), torch.Generator().manual_seed(0))

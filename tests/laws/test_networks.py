@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -428,3 +429,44 @@ def test_heads_beside_its_own_are_kept_and_looked_at(case: Case, tmp_path: Path)
         one, other = (network.look(each, inputs, ()) for each in (model, loaded))
         assert torch.equal(one.heads["kd"](one.states_ND), other.heads["kd"](other.states_ND))
         assert other.heads["kd"](other.states_ND).shape == (len(other.states_ND), 5)
+
+
+def test_a_part_of_a_network_is_what_is_cut_out_of_it(tmp_path: Path) -> None:
+    """Of the last layers and the first numbers within; more than there are is all, and all is left as it was."""
+    for name in ("base", "small"):
+        (tmp_path / name).mkdir()
+    sizes = {"width": 8, "layers": 3, "heads": 2, "context": 16}
+    card = find("origin", "text.masked").factory(alphabet="abcd", seed=1, run=1, **sizes)(tmp_path / "base")
+    (tmp_path / "base/model.json").write_text(json.dumps(card), "utf-8")
+    network = find("network", "language.masked").factory()
+    begun = network.load(tmp_path / "base", "float32")
+    with torch.no_grad():
+        for weight in begun.parameters():
+            weight.normal_(0, 0.5, generator=torch.Generator().manual_seed(weight.numel()))
+    network.save(begun, tmp_path / "base")
+    find("builder", "parts.extracted").factory(layers=2, width=5)(tmp_path / "base", tmp_path, tmp_path / "small", 0)
+    net, small = (network.load(tmp_path / name, "float32") for name in ("base", "small"))
+    inputs, tap = network.collate(spelt(9, 5)), "bert.encoder.layer.{}.attention.self.key"
+
+    def seen(model: torch.nn.Module, shape: list[int] | None, layer: int) -> Mapping[str, torch.Tensor]:
+        shaped = inputs if shape is None else {**inputs, "shape": torch.tensor([shape]).expand(2, -1)}
+        with torch.no_grad():
+            features: Mapping[str, torch.Tensor] = network.look(model, shaped, ("last", tap.format(layer))).features
+        return {"last": features["last"], "key": features[tap.format(layer)]}
+
+    whole, part, cut = seen(net, None, 2), seen(net, [2, 5], 2), seen(small, None, 1)
+    for name in ("last", "key"):
+        torch.testing.assert_close(part[name], cut[name], rtol=1e-5, atol=1e-6)
+        assert not torch.allclose(part[name], whole[name], atol=1e-3)
+        torch.testing.assert_close(seen(net, [3, 99], 2)[name], whole[name])
+        torch.testing.assert_close(seen(net, None, 2)[name], whole[name])
+    with pytest.raises(Refused, match="has 3 layers of 32 numbers, and 4 of 5 are asked for"):
+        find("builder", "parts.extracted").factory(layers=4, width=5)(tmp_path / "base", tmp_path, tmp_path / "x", 0)
+    with pytest.raises(Refused, match="has no layers that could be left out"):
+        network.look(letters_without_layers(), {**inputs, "shape": torch.tensor([[1, 1]])}, ())
+
+
+def letters_without_layers() -> torch.nn.Module:
+    model: Any = letters()
+    del model.bert.encoder.layer
+    return model

@@ -101,3 +101,15 @@ def test_one_place_has_no_relation(use: str, count: int) -> None:
     value = case(use)(view(mine, states(1, E, count), own)).value_N
     (gradient,) = torch.autograd.grad(value.sum(), mine)
     assert value.shape == (count,) and value.isfinite().all() and gradient.isfinite().all()
+
+
+def test_a_place_attends_within_its_example_as_the_teachers_does() -> None:
+    mine, theirs = states(1, D), states(2, E)
+    within = find("objective", "relation.within").factory(tap="last", teacher_tap="last")
+    found, examples = within(view(mine, theirs)).value_N, torch.arange(N) * 3 // N
+    for i in range(N):
+        own = (examples == examples[i]).nonzero()[:, 0].tolist()
+        p, q = (torch.stack([s[i] @ s[j] / s.shape[1] ** 0.5 for j in own]).softmax(0) for s in (theirs, mine))
+        assert float(found[i]) == pytest.approx(float((p * (p / q).log()).sum()))
+    scaled = mine @ turned(3, D, E) * (E / D) ** 0.25
+    torch.testing.assert_close(within(view(mine, scaled)).value_N, torch.zeros(N, dtype=torch.float64))

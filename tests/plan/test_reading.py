@@ -1,4 +1,4 @@
-"""The text of `params.yaml`: what two readers take for two things is refused, and so is a key that stands twice."""
+"""The text of `params.yaml`: no YAML, what two readers take for two things, or a key that stands twice, is refused."""
 
 from __future__ import annotations
 
@@ -167,3 +167,23 @@ def test_check_tells_them_beside_all_other_faults(monkeypatch: pytest.MonkeyPatc
 )
 def test_what_ships_is_read_alike(file: Path) -> None:
     assert load(file).faults == ()
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [("a: [", "not valid YAML"), ("- 1", "must be a mapping of sections"), ("", "must be a mapping"), ("\x00", "YAML")],
+)
+def test_a_file_that_cannot_be_read_is_named(tmp_path: Path, text: str, says: str) -> None:
+    path = tmp_path / "params.yaml"
+    path.write_text(text, "utf-8")
+    with pytest.raises(Refused, match=says) as refusal:
+        load(path)
+    assert str(path) in str(refusal.value)
+
+
+def test_a_file_that_is_missing_or_not_utf8_is_named(tmp_path: Path) -> None:
+    with pytest.raises(Refused, match="is missing"):
+        load(tmp_path / "params.yaml")
+    (tmp_path / "params.yaml").write_bytes(b"seed: \xff")
+    with pytest.raises(Refused, match="not valid YAML"):
+        load(tmp_path / "params.yaml")

@@ -10,10 +10,8 @@ from typing import Any
 import pytest
 
 from pipeline.core import identity
-from pipeline.errors import Refused
 from pipeline.kinds.backend import Structured
 from pipeline.plan.faults import PlanError
-from pipeline.plan.reading import load
 from pipeline.plan.resolve import resolve
 
 ROOT = Path(__file__).parents[2]
@@ -50,6 +48,10 @@ WRONG: dict[str, tuple[Change, str]] = {
     "a seed that is no number": (lambda p: p.update(seed="x"), "seed: must be a whole number, not 'x'"),
     "an unknown key": (
         lambda p: p["train"]["kd"].update(epoch=3), "train.kd.epoch: no such parameter; did you mean epochs?"
+    ),
+    "ranks that a method cannot be split over": (
+        lambda p: (p["run"].update(ranks=2), p["train"]["kd"].update(objectives=[{"use": "tokens.entropy"}])),
+        "train.kd: tokens.entropy holds all rows of a step against each other, so one process has to do it",
     ),
     "an unknown key of a run": (lambda p: p["run"].update(worker=2), "run.worker: no such parameter"),
     "a missing key": (lambda p: p["generate"]["base"].pop("k"), "generate.base.k: is missing"),
@@ -466,26 +468,6 @@ def test_gaps_of_a_model_with_itself_are_refused(given: dict[str, Any], change: 
     change = {"teacher": "teacher", "student": "base", **change}
     found = faults(given, lambda p: p["gaps"]["main"].update(change))
     assert any(f.startswith("gaps.main: student") and ("no gap to itself" in f or "and so is" in f) for f in found)
-
-
-@pytest.mark.parametrize(
-    ("text", "says"),
-    [("a: [", "not valid YAML"), ("- 1", "must be a mapping of sections"), ("", "must be a mapping"), ("\x00", "YAML")],
-)
-def test_a_file_that_cannot_be_read_is_named(tmp_path: Path, text: str, says: str) -> None:
-    path = tmp_path / "params.yaml"
-    path.write_text(text, "utf-8")
-    with pytest.raises(Refused, match=says) as refusal:
-        load(path)
-    assert str(path) in str(refusal.value)
-
-
-def test_a_file_that_is_missing_or_not_utf8_is_named(tmp_path: Path) -> None:
-    with pytest.raises(Refused, match="is missing"):
-        load(tmp_path / "params.yaml")
-    (tmp_path / "params.yaml").write_bytes(b"seed: \xff")
-    with pytest.raises(Refused, match="not valid YAML"):
-        load(tmp_path / "params.yaml")
 
 
 def test_how_a_run_is_done_is_not_in_the_plan(given: dict[str, Any]) -> None:

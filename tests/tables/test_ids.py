@@ -67,6 +67,9 @@ def test_ids_of_texts_are_those_of_any_content(text: str, hard: str) -> None:
     asked = [{"role": "user", "content": text + hard}]
     assert ids.prompt_id(asked) == ids.digest("prompt", [["user", text + hard]])
     assert ids.group(hard + text) == ids.digest("group", hard + text)
+    assert ids.response_id("r", text + hard) == ids.digest("response", "r", text + hard)
+    for number in (-1, 2**63 - 1, 2**64, 10**40):
+        assert ids.seed_of(number, text, number) == int(ids.digest("seed", number, text, number)[:16], 16) >> 1
 
 
 @given(st.text(), st.text())

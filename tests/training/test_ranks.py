@@ -69,8 +69,13 @@ def apart(one: Path, two: Path) -> dict[str, float]:
 
 
 @pytest.mark.parametrize("kind", [pytest.param(k, marks=[pytest.mark.long] if k != "remembers" else []) for k in KINDS])
-def test_two_ranks_train_the_student_of_one_process(kind: str, data: Path) -> None:  # noqa: F811
-    """Points of the curve, weights, shadows, and what objectives remember; and the record says how many there were."""
+def test_two_ranks_train_the_student_of_one_process(
+    kind: str,
+    data: Path,  # noqa: F811
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    """Points of the curve, weights, shadows, and what objectives remember; the record says how many ranks there were,
+    and one of them speaks."""
     one, two = (distilled(data, f"of_{ranks}", ranks, **KINDS[kind]) for ranks in (1, 2))
     curves = [[json.loads(line) for line in (f / "training.jsonl").read_text().splitlines()] for f in (one, two)]
     assert len(curves[0]) > 4
@@ -87,6 +92,8 @@ def test_two_ranks_train_the_student_of_one_process(kind: str, data: Path) -> No
     assert max(apart(one / "model.safetensors", two / "model.safetensors").values()) < ROUNDING
     records = [json.loads((data / ".runs/distill" / f"{f.name}.json").read_text()) for f in (one, two)]
     assert [record["notes"] for record in records] == [{"ranks": 1}, {"ranks": 2}]
+    said = capfd.readouterr().err
+    assert [said.count(f"distill@of_{ranks}: trains on 158 tokens") for ranks in (1, 2)] == [1, 1]
 
 
 @pytest.mark.long
@@ -95,11 +102,6 @@ def test_muon_differs_over_ranks_by_less_than_a_hundredth(data: Path) -> None:  
     one, two = (learnt(data, f"of_{ranks}", ranks, optimizer="muon", epochs=8) for ranks in (1, 2))
     found = apart(one / "model.safetensors", two / "model.safetensors")
     sizes = {name: float(weight.abs().max()) for name, weight in load_file(one / "model.safetensors").items()}
-    print(
-        max(found.values()),
-        max(found[n] / sizes[n] for n in found),
-        [abs(a - b) for a, b in zip(losses(one), losses(two), strict=True)],
-    )
     assert len(losses(one)) == 24 and losses(two) == pytest.approx(losses(one), rel=1e-2)
     assert all(found[name] < 1e-2 * sizes[name] for name in found)
 
@@ -145,11 +147,9 @@ def test_ranks_end_with_the_stage_that_started_them(data: Path, monkeypatch: pyt
     stage.start()
     stage.join(120)
     assert stage.exitcode == -signal.SIGKILL
-    ranks = [
-        psutil.Process(int(file.name[5:])) for file in data.glob("rank-*") if psutil.pid_exists(int(file.name[5:]))
-    ]
-    _, left = psutil.wait_procs(ranks, timeout=30)
-    assert len(list(data.glob("rank-*"))) == 2 and all(rank.status() == psutil.STATUS_ZOMBIE for rank in left)
+    ranks = [int(file.name.removeprefix("rank-")) for file in data.glob("rank-*")]
+    _, left = psutil.wait_procs([psutil.Process(rank) for rank in ranks if psutil.pid_exists(rank)], timeout=30)
+    assert len(ranks) == 2 and all(rank.status() == psutil.STATUS_ZOMBIE for rank in left)
 
 
 def test_whoever_interrupts_the_stage_ends_its_ranks(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811

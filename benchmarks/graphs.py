@@ -351,11 +351,5 @@ GRAPHS = {
         Claim("LightGen", "source shapes.drawing", "Many captions teach to draw more than many drawings of few.",
               "many", "few", "a tenth of the captions, as many rows trained"),
     ),
-    "drawn_pairs": (
-        Claim("LightGen", "objective preference.dpo", "A right drawing beside its own wrong ones teaches.",
-              "dpo", "sft", "the student before"),
-        Claim("LightGen", "objective preference.dpo", "They teach it more than the renderer's drawings alone.",
-              "dpo", "more", "cross-entropy on the same drawings, as many steps"),
-    ),
 }
 # fmt: on

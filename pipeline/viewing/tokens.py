@@ -15,7 +15,7 @@ from pipeline.errors import Refused
 from pipeline.kinds.backend import PLAIN, Tokens, card_of, engine_of
 from pipeline.memo.memo import Memo, reading_key
 from pipeline.model.chat import Chat
-from pipeline.model.folder import CAUSAL, network_of
+from pipeline.model.folder import CAUSAL, SPOKEN, network_of
 
 # Probabilities from which a token is shaded as one of seven likelihoods, the likeliest first.
 SHADES = (0.95, 0.8, 0.5, 0.2, 0.05, 0.01)
@@ -74,7 +74,7 @@ def line(name: str, about: str, spelt: Sequence[str], logprobs: Sequence[float |
 def readable(model: Path) -> bool:
     """Whether a model can be asked here what it says of a token."""
     form = model / "tokenizer"
-    return (model / "model.json").exists() and form.is_dir() and network_of(form) == CAUSAL
+    return (model / "model.json").exists() and form.is_dir() and network_of(form) in (CAUSAL, *SPOKEN)
 
 
 def known(models: Mapping[str, Path], asked: Tokens, memo: Path) -> dict[str, list[float]]:

@@ -18,12 +18,14 @@ from pipeline.errors import Refused  # noqa: E402
 from pipeline.kinds.backend import Answer, GenerateRequest, Sampling, Tokens, Want, open_model  # noqa: E402
 from pipeline.model.folder import hashes, network_of  # noqa: E402
 from pipeline.tables.tensors import cell  # noqa: E402
+from pipeline.viewing import tokens  # noqa: E402
 from tests.networks.test_classifier import made  # noqa: E402
 
 MADE: dict[str, Any] = {
     "alphabet": "abcdef ?", "size": 8, "patch": 4, "width": 16, "layers": 1, "heads": 2, "tower": 1, "context": 24,
     "seed": 5,
 }  # fmt: skip
+ASKED = [{"role": "user", "content": "a?"}]
 GREEDY, SAMPLED = Sampling(0.0, 1.0, 6), Sampling(1.0, 1.0, 6)
 PICTURES = [np.random.default_rng(i).integers(0, 256, (8, 8, 3)).astype(np.uint8) for i in range(4)]
 
@@ -120,3 +122,15 @@ def test_what_it_cannot_be_shown_is_refused(inputs: dict | None, told: str, fold
 def test_a_model_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
     with pytest.raises(Refused, match="pictures of 8 x 8 are not whole patches of 3"):
         made(tmp_path / "m", "fresh.llava", **{**MADE, "patch": 3})
+
+
+def test_a_page_shades_its_tokens(folder: Path, tmp_path: Path) -> None:
+    """`stillhouse view` asks it as it asks a language model, with the picture that a row is about."""
+    assert tokens.readable(folder) and not tokens.readable(tmp_path)
+    inputs = cell({"image": PICTURES[0]})
+    packed = find("network", "language.stacked").factory().pack(folder / "tokenizer", ASKED, "bc", inputs)
+    places = [at for start, end in packed.spans for at in range(start, end)]
+    row = Tokens("e", packed.token_ids, places, inputs)
+    tokens.read({"asked": folder}, row, RunSettings(device="cpu"), tmp_path)
+    said = tokens.known({"asked": folder}, row, tmp_path / "data" / ".memo")["asked"]
+    assert len(said) == len(places) == 3 and max(said) < 0

@@ -125,14 +125,14 @@ def idle(workspace: Workspace) -> set[str]:
 
 
 PASS_THROUGH = {
-    "select": ("kept=pa.array(kept[here])", "kept=pa.array(np.ones(len(some), bool))", "select@random"),
+    "select": ("kept=pa.array(kept)", "kept=pa.array(np.ones(len(some), bool))", "select@random"),
     "score": (
         "SCORES.batch(**scorer(given),",
         "SCORES.batch(score=[1.0] * len(rows), quantities=[[]] * len(rows),",
         "score@verified",
     ),
     "train": (
-        "fit(params, rows, student, None, out, how, name, data)",
+        "fit(params, rows, student, None, out, how, name, data, notes)",
         "import shutil; shutil.copytree(student, out, dirs_exist_ok=True)",
         "train@random_sft",
     ),

@@ -53,7 +53,7 @@ def test_stopping_ends_the_command_and_what_it_started_and_dvc_gives_its_locks_b
     assert {process.name() for process in below} >= {"sleep"}
     children.stop()
     for thread in threads:
-        thread.join(10)
+        thread.join(60)
     assert ends == ["stopped", "stopped"]
     assert [process for process in below if alive(process)] == []
     assert json.loads((repository / ".dvc/tmp/rwlock").read_text("utf-8")) in ({}, {"read": {}, "write": {}})

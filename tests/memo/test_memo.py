@@ -342,7 +342,8 @@ def test_recorded_responses_fill_the_memo(column: str, memo: Memo, tmp_path: Pat
     assert memo.fill(files) == 1
     assert memo.fill(files) == 0
     found = memo.get(["r0", "r1", "r2"])
-    assert found["r0"] == {**asdict(answers[0]), "prompt_id": prompt, "sample": 0, "instance": "generate@m"}
+    known = {name: value for name, value in asdict(answers[0]).items() if name != "endpoint"}  # no table has that
+    assert found["r0"] == {**known, "prompt_id": prompt, "sample": 0, "instance": "generate@m"}
     assert found["r1"] == {"v": "paid for before"}
     assert "r2" not in found
 

@@ -92,7 +92,7 @@ def result(
             own = slope(ours, few, many, "cpu_s", 1e6)
             rows.append(
                 {
-                    "stage": stage,
+                    "method": stage,
                     "of": tree,
                     "cpu_s": None if most is None else round(most["cpu_s"], 2),
                     "us_a_row": None if cpu is None else round(cpu, 2),

@@ -43,7 +43,9 @@ def spoilt(workspace: Workspace) -> list[str]:
     ]
 
 
-def test_a_second_clone_runs_nothing_and_a_third_plan_and_report(done: Workspace, bucket: Bucket, tmp_path: Path) -> None:
+def test_a_second_clone_runs_nothing_and_a_third_plan_and_report(
+    done: Workspace, bucket: Bucket, tmp_path: Path
+) -> None:
     done.env = {**done.env, **bucket.env()}
     assert "36 runs" not in stillhouse(done, "share", bucket.url)
     done.run("git", "add", "-A")

@@ -126,8 +126,10 @@ def test_a_killed_generate_goes_on(workspace: Workspace, warm_parent: tuple[psut
         kept.append(known(memo))
         found, said = victim.finish()
         assert found == digest
-        # What was received before the kill was not asked for again, and nothing was asked for twice.
-        assert from_memo(said) == (kept[-1], needed)
+        # What was received before the kill was not asked for again, and nothing was asked for twice; a part that was
+        # whole stands, and looks for nothing.
+        taken, wanted = from_memo(said)
+        assert 0 <= needed - wanted == kept[-1] - taken
         assert known(memo) == needed
     assert any(0 < received < needed for received in kept)
 

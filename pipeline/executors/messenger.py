@@ -41,6 +41,7 @@ class Home:
         """A call of the memo's: what it gives, or its error."""
         from pipeline.memo import home
 
+        # From a worker of this run; what is in the cluster may run anything there anyhow, and Ray itself sends pickles.
         return pickle.dumps(home.make(pickle.loads(call), part))
 
     def say(self, line: str) -> None:

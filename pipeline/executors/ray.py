@@ -94,6 +94,7 @@ def _worked(task: Task, parts: Sequence[int], takes: dict[str, float], retries: 
                 waiting[begun(part)] = part
                 continue
             _tell(said)
+            # From a worker of this run, as Ray's own answer is.
             done = pickle.loads(content)
             if isinstance(done, Exception):
                 raise done

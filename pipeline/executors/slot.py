@@ -122,6 +122,7 @@ def _worked(worker: Worker, part: int) -> Done | Exception:
         if not isinstance(error, Refused):
             traceback.print_exc()
         try:
+            # Our own, read back to see whether whoever asked can read it.
             pickle.loads(pickle.dumps(error))
         except Exception:
             return RuntimeError(f"{type(error).__name__}: {error}")

@@ -213,6 +213,7 @@ class Child:
         try:
             pickle.dump((word, given), self._process.stdin)
             self._process.stdin.flush()
+            # From a child that this process started, over a pipe that nobody else holds, as is what the child reads.
             how, value = pickle.load(self._process.stdout)
         except (OSError, EOFError, pickle.UnpicklingError) as error:
             with suppress(subprocess.TimeoutExpired):
@@ -251,7 +252,6 @@ def serve(asked: BinaryIO, told: BinaryIO) -> None:
 
 if __name__ == "__main__":
     # What vLLM prints is for people; what is told goes where nobody else writes.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which then ends this
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which then ends this
     channel = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)

@@ -142,6 +142,8 @@ def start(work: Callable[[], None], how: How, on: str) -> None:
         except ChildFailedError as error:
             [(rank, failure), *_] = sorted(error.failures.items())
             if (told := Path(folder) / str(rank)).exists():
+                # Of a rank that this process forked, in a folder that only this user can write to. Its cause is the
+                # traceback over there, which `from` would take away.
                 raise pickle.loads(told.read_bytes())  # noqa: B904
             if failure.exitcode > 0:
                 raise RuntimeError(f"{how.label}: rank {rank} of {ranks} ended: {failure.message}") from None

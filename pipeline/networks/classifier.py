@@ -83,6 +83,21 @@ class Named(ABC):
         names, given = self.outcomes(form), answer.strip()
         return names.index(given) if given in names else -1
 
+    @abstractmethod
+    def asked(self, form: Path, messages: Sequence[dict[str, str]], inputs: Cell | None = None) -> Any:
+        """What is asked about, if the model can be shown it."""
+
+    def pack(self, form: Path, messages: Sequence[dict[str, str]], answer: str, inputs: Cell | None = None) -> Packed:
+        self.asked(form, messages, inputs)
+        target = self.target(form, answer)
+        strange = target < 0 and answer.strip() != UNKNOWN
+        told = "is none of the student's outcomes, so its place is unknown" if strange else ""
+        return Packed([target], [(0, 1)], length=1, told=told)
+
+    def length(self, shown: Any) -> int | None:
+        """No token is read."""
+        return None
+
     def places(self, shown: Any) -> int:
         """How many places something has."""
         return 1
@@ -209,17 +224,6 @@ class Image(Named):
                 f"make them so with `size: [{told[0]}, {told[1]}]` and `channels: {told[2]}`"
             )
         return picture
-
-    def length(self, shown: np.ndarray) -> int | None:
-        """No token is read."""
-        return None
-
-    def pack(self, form: Path, messages: Sequence[dict[str, str]], answer: str, inputs: Cell | None = None) -> Packed:
-        self.asked(form, messages, inputs)
-        target = self.target(form, answer)
-        strange = target < 0 and answer.strip() != UNKNOWN
-        told = "is none of the student's outcomes, so its place is unknown" if strange else ""
-        return Packed([target], [(0, 1)], length=1, told=told)
 
     def load(self, folder: Path, dtype: str) -> torch.nn.Module:
         from pipeline.model.nets import opened

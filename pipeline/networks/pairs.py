@@ -12,11 +12,10 @@ import pyarrow as pa
 
 from pipeline.core.methods import lazy
 from pipeline.errors import Refused
-from pipeline.kinds.network import Network, Packed, network
+from pipeline.kinds.network import Network, network
 from pipeline.model import heads
 from pipeline.model.folder import PLACES
 from pipeline.networks.classifier import GIVES, Named
-from pipeline.tables.graphs import UNKNOWN
 from pipeline.tables.ids import Cell
 from pipeline.tables.tensors import arrays
 
@@ -52,17 +51,6 @@ class Encoder(Named):
             if list(vector.shape) != told[name]:
                 raise Refused(f"has {len(vector)} numbers in {name!r}, and the model reads {told[name][0]}")
         return both
-
-    def pack(self, form: Path, messages: Sequence[dict[str, str]], answer: str, inputs: Cell | None = None) -> Packed:
-        self.asked(form, messages, inputs)
-        target = self.target(form, answer)
-        strange = target < 0 and answer.strip() != UNKNOWN
-        told = "is none of the student's outcomes, so its place is unknown" if strange else ""
-        return Packed([target], [(0, 1)], length=1, told=told)
-
-    def length(self, shown: Any) -> int | None:
-        """No token is read."""
-        return None
 
     def load(self, folder: Path, dtype: str) -> torch.nn.Module:
         from pipeline.model.nets import opened

@@ -80,17 +80,6 @@ class Cloud(Named):
             raise Refused(f"is a cloud whose points have {points.shape[1]} numbers, and the model reads {numbers}")
         return points
 
-    def pack(self, form: Path, messages: Sequence[dict[str, str]], answer: str, inputs: Cell | None = None) -> Packed:
-        self.asked(form, messages, inputs)
-        target = self.target(form, answer)
-        strange = target < 0 and answer.strip() != UNKNOWN
-        told = "is none of the student's outcomes, so its place is unknown" if strange else ""
-        return Packed([target], [(0, 1)], length=1, told=told)
-
-    def length(self, shown: np.ndarray) -> int | None:
-        """No token is read."""
-        return None
-
     def load(self, folder: Path, dtype: str) -> torch.nn.Module:
         from pipeline.model import nets
 

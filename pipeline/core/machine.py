@@ -17,6 +17,8 @@ from uuid import uuid4
 from pipeline.errors import TryAgain
 
 FOLDER = "at-work"
+# What Linux calls the time since it was started.
+BOOT = Path("/proc/sys/kernel/random/boot_id")
 # Who has said where that it is there: process number and folder.
 _here: set[tuple[int, Path]] = set()
 
@@ -42,7 +44,7 @@ def _look(place: Path) -> None:
     for file in place.iterdir():
         kernel, machine, number, _ = file.name.split("-")
         if kernel == _kernel():
-            gone = not Path("/proc", number).exists()
+            gone = not _runs(int(number))
         else:
             # It was started anew since, and what ran then is gone.
             gone = machine == _machine()
@@ -58,9 +60,19 @@ def _look(place: Path) -> None:
             file.unlink(missing_ok=True)
 
 
+def _runs(process: int) -> bool:
+    """Whether a process is there, whoever's it is."""
+    with suppress(PermissionError):
+        try:
+            os.kill(process, 0)
+        except ProcessLookupError:
+            return False
+    return True
+
+
 def _kernel() -> str:
     """The same for all processes whose locks hold against each other."""
-    return _short(Path("/proc/sys/kernel/random/boot_id").read_text("utf-8"))
+    return _short(BOOT.read_text("utf-8")) if BOOT.exists() else _machine()
 
 
 def _machine() -> str:

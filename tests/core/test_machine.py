@@ -51,6 +51,17 @@ def test_what_ran_before_a_start_of_this_machine_is_gone(
     assert not other.exists()
 
 
+def test_a_system_without_linuxs_names_is_one_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine, "BOOT", tmp_path / "none")
+    alone_in(tmp_path)
+    [own] = (tmp_path / FOLDER).iterdir()
+    gone = own.with_name(own.name.replace(f"-{os.getpid()}-", f"-{2**22 + 1}-"))
+    gone.touch()
+    machine._here.clear()
+    alone_in(tmp_path)
+    assert own.exists() and not gone.exists()
+
+
 def test_processes_of_one_machine_are_at_work_together(tmp_path: Path) -> None:
     program = "import sys; from pathlib import Path; from pipeline.core.machine import alone_in; import os\n"
     program += "alone_in(Path(sys.argv[1])); os._exit(9) if sys.argv[2:] else None"

@@ -92,7 +92,7 @@ def nodes(*, linked: bool) -> Any:
     """The same random weights every time."""
     import torch
 
-    from pipeline.model.nets import Nodes, NodesConfig
+    from pipeline.nets.graphs import Nodes, NodesConfig
 
     torch.manual_seed(0)
     widths = (64,) if linked else (64, 64)
@@ -170,7 +170,7 @@ def denoiser(seed: int) -> Any:
     """Random weights of this seed."""
     import torch
 
-    from pipeline.model.nets import Denoiser, DenoiserConfig
+    from pipeline.nets.denoisers import Denoiser, DenoiserConfig
 
     torch.manual_seed(seed)
     return Denoiser(DenoiserConfig(width=64, layers=3))

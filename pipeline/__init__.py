@@ -9,6 +9,7 @@ To read it, go from what the data is to what is done with it; a room imports onl
     core/         how a stage and a method are declared, found and run
     kinds/        what each kind of method is given and gives: read the one that you want to write
     text/, model/, memo/    text without a model; a model folder; what was asked before
+    nets/         small models of this project's own
     gateway/      one address over HTTP
     origins/ builders/ sources/ rules/ operators/ verifiers/ backends/ scorers/ readers/ judges/ retrievers/ mixtures/
     selectors/ transforms/ objectives/ networks/ augmentations/ feeds/ evaluators/ exporters/ executors/

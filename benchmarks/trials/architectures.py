@@ -14,7 +14,7 @@ from torch import nn
 from benchmarks.trials.trial import FIGURES, built, trial
 from pipeline.kinds.backend import PLAIN, Reading, Tokens, Want
 from pipeline.kinds.evaluator import Exam, Item
-from pipeline.model.nets import Conv, ConvConfig
+from pipeline.nets.pictures import Conv, ConvConfig
 from pipeline.sources.shapes import one
 
 SHAPES = ("square", "disc", "cross", "saltire", "triangle", "diamond")

@@ -12,7 +12,7 @@ from benchmarks.trials.simulated import chain
 from benchmarks.trials.trial import FIGURES, built, trial
 from pipeline.kinds.objective import View
 from pipeline.kinds.transform import Signals
-from pipeline.model.pairs import Pair, PairConfig
+from pipeline.nets.pairs import Pair, PairConfig
 from pipeline.tables import ids
 
 KINDS, ITEMS, LATENT, LENGTH = 16, 240, 6, 12

@@ -71,7 +71,7 @@ def fused() -> Builder:
     """
 
     def make(base: Path, donor: Path, out: Path, seed: int) -> Card:
-        from pipeline.model.nets import Fused, FusedConfig
+        from pipeline.nets.pictures import Fused, FusedConfig
 
         told, other = (json.loads((each / PLACES).read_text("utf-8")) for each in (base, donor))
         network, net = _opened(base)

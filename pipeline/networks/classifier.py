@@ -226,7 +226,7 @@ class Image(Named):
         return picture
 
     def load(self, folder: Path, dtype: str) -> torch.nn.Module:
-        from pipeline.model.nets import opened
+        from pipeline.nets.kept import opened
 
         net = opened(folder, transformers.AutoModelForImageClassification, dtype)
         if (folder / PLACES).exists():

@@ -72,7 +72,7 @@ class Pixels(Image):
         return _packed(self, form, answer, self.places(picture), "pixels")
 
     def load(self, folder: Path, dtype: str) -> torch.nn.Module:
-        from pipeline.model.nets import opened
+        from pipeline.nets.kept import opened
 
         net = opened(folder, transformers.AutoModelForSemanticSegmentation, dtype)
         heads.load(net, folder)
@@ -80,7 +80,7 @@ class Pixels(Image):
 
     def look(self, model: torch.nn.Module, inputs: Mapping[str, torch.Tensor], taps: Sequence[str]) -> Seen:
         """`last` is what the head is given; a module's tap is its map, made as large as the picture."""
-        from pipeline.model.nets import Pointwise
+        from pipeline.nets.pictures import Pointwise
 
         head = _head(model)
         maps = _maps(model, head, self.given(model, inputs), taps)
@@ -126,7 +126,8 @@ class Keypoints(Image):
         return super().target(form, " ".join(f"{int(n):02d}" if n.isdigit() else n for n in answer.split()))
 
     def load(self, folder: Path, dtype: str) -> torch.nn.Module:
-        from pipeline.model.nets import Map, opened
+        from pipeline.nets.kept import opened
+        from pipeline.nets.pictures import Map
 
         net = opened(folder, Map, dtype)
         heads.load(net, folder)

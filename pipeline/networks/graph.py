@@ -69,7 +69,8 @@ class Nodes(Named):
         return None
 
     def load(self, folder: Path, dtype: str) -> torch.nn.Module:
-        from pipeline.model.nets import Nodes, opened
+        from pipeline.nets.graphs import Nodes
+        from pipeline.nets.kept import opened
 
         net = opened(folder, Nodes, dtype)
         heads.load(net, folder)

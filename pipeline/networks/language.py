@@ -209,7 +209,8 @@ class Masked(Text):
         return len(shown) - 1
 
     def load(self, folder: Path, dtype: str) -> torch.nn.Module:
-        from pipeline.model.nets import Letters, opened
+        from pipeline.nets.kept import opened
+        from pipeline.nets.letters import Letters
 
         net = opened(folder, Letters, dtype)
         heads.load(net, folder)

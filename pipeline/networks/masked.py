@@ -67,7 +67,8 @@ class Patches(Image):
         return len(shown.hidden)
 
     def load(self, folder: Path, dtype: str) -> torch.nn.Module:
-        from pipeline.model.nets import Patches, opened
+        from pipeline.nets.kept import opened
+        from pipeline.nets.pictures import Patches
 
         net = opened(folder, Patches, dtype)
         heads.load(net, folder)

@@ -53,8 +53,8 @@ class Encoder(Named):
         return both
 
     def load(self, folder: Path, dtype: str) -> torch.nn.Module:
-        from pipeline.model.nets import opened
-        from pipeline.model.pairs import Pair
+        from pipeline.nets.kept import opened
+        from pipeline.nets.pairs import Pair
 
         net = opened(folder, Pair, dtype)
         heads.load(net, folder)

@@ -81,9 +81,10 @@ class Cloud(Named):
         return points
 
     def load(self, folder: Path, dtype: str) -> torch.nn.Module:
-        from pipeline.model import nets
+        from pipeline.nets.kept import opened
+        from pipeline.nets.points import Cloud
 
-        net = nets.opened(folder, nets.Cloud, dtype)
+        net = opened(folder, Cloud, dtype)
         heads.load(net, folder)
         return net
 
@@ -179,9 +180,10 @@ class Scene(Pixels):
         return int(shown.places)
 
     def load(self, folder: Path, dtype: str) -> torch.nn.Module:
-        from pipeline.model import nets
+        from pipeline.nets.kept import opened
+        from pipeline.nets.pictures import Map
 
-        net = nets.opened(folder, nets.Map, dtype)
+        net = opened(folder, Map, dtype)
         heads.load(net, folder)
         return net
 
@@ -296,9 +298,10 @@ class Denoiser:
         return None
 
     def load(self, folder: Path, dtype: str) -> torch.nn.Module:
-        from pipeline.model import nets
+        from pipeline.nets.denoisers import Denoiser
+        from pipeline.nets.kept import opened
 
-        return nets.opened(folder, nets.Denoiser, dtype)
+        return opened(folder, Denoiser, dtype)
 
     def collate(self, rows: pa.Table) -> dict[str, torch.Tensor]:
         """The noise of all rows, [N, ...]."""

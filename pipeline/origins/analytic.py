@@ -36,7 +36,7 @@ def pixels(*, size: Size, channels: Literal[1, 3], patch: PositiveInt) -> Origin
 
 
 def _described(out: Path, kind: str, size: Size, channels: int, patch: int, bins: int) -> Card:
-    from pipeline.model.nets import Described, DescribedConfig
+    from pipeline.nets.pictures import Described, DescribedConfig
 
     config = DescribedConfig(kind=kind, bins=bins, **parted(out, size, channels, patch))
     return fresh(out, Described, config, 0)

@@ -33,7 +33,7 @@ def conv(*, outcomes: Names, size: Size, channels: Literal[1, 3], widths: Widths
     """
 
     def fill(out: Path) -> Card:
-        from pipeline.model.nets import Map, MapConfig
+        from pipeline.nets.pictures import Map, MapConfig
 
         names = _named(outcomes, "outcomes")
         return _fresh(out, Map, MapConfig(widths=widths, **_told(names, channels)), "dense.pixels", names, size, seed)
@@ -81,7 +81,7 @@ def points(*, parts: Names, size: Size, channels: Literal[1, 3], widths: Widths,
     """
 
     def fill(out: Path) -> Card:
-        from pipeline.model.nets import Map, MapConfig
+        from pipeline.nets.pictures import Map, MapConfig
 
         _named(parts, "parts")
         cells = [f"{row:02d} {column:02d}" for row in range(size[0]) for column in range(size[1])]

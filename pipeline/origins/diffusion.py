@@ -33,7 +33,7 @@ def pictures(
     """
 
     def fill(out: Path) -> Card:
-        from pipeline.model.nets import Denoiser, DenoiserConfig
+        from pipeline.nets.denoisers import Denoiser, DenoiserConfig
 
         shape = (channels, *size)
         config = DenoiserConfig(shape=shape, width=width, layers=layers, steps=steps)
@@ -60,7 +60,7 @@ def unet(
     """
 
     def fill(out: Path) -> Card:
-        from pipeline.model.extras import Unet, UnetConfig
+        from pipeline.nets.denoisers import Unet, UnetConfig
 
         plain = len(widths) - 1
         given = {

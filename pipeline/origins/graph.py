@@ -56,7 +56,7 @@ def geometric(
     """
 
     def fill(out: Path) -> Card:
-        from pipeline.model.extras import Geometric, GeometricConfig
+        from pipeline.nets.graphs import Geometric, GeometricConfig
 
         config = {"numbers": numbers, "widths": widths, "dropout": dropout, "num_labels": len(outcomes)}
         return _kept(out, outcomes, numbers, seed, Geometric, GeometricConfig(layer=layer, **config))
@@ -67,7 +67,7 @@ def geometric(
 def _fresh(
     out: Path, outcomes: Outcomes, numbers: int, widths: Widths, seed: int, dropout: float, *, linked: bool
 ) -> Card:
-    from pipeline.model.nets import Nodes, NodesConfig
+    from pipeline.nets.graphs import Nodes, NodesConfig
 
     config = NodesConfig(numbers=numbers, widths=widths, linked=linked, dropout=dropout, num_labels=len(outcomes))
     return _kept(out, outcomes, numbers, seed, Nodes, config)

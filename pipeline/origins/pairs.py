@@ -30,7 +30,7 @@ def encoder(
     """
 
     def fill(out: Path) -> Card:
-        from pipeline.model.pairs import Pair, PairConfig
+        from pipeline.nets.pairs import Pair, PairConfig
 
         if len(set(outcomes)) < len(outcomes) or UNKNOWN in outcomes:
             raise Refused(

@@ -35,7 +35,7 @@ def denoiser(
     """
 
     def fill(out: Path) -> Card:
-        from pipeline.model.nets import Denoiser, DenoiserConfig
+        from pipeline.nets.denoisers import Denoiser, DenoiserConfig
 
         config = DenoiserConfig(shape=(numbers,), width=width, layers=layers, steps=steps)
         return fresh(out, _asked(numbers), seed, Denoiser, config)
@@ -52,7 +52,7 @@ def canvas(*, samples: PositiveInt = 256, numbers: PositiveInt = 2, seed: int) -
     """
 
     def fill(out: Path) -> Card:
-        from pipeline.model.nets import Canvas, CanvasConfig
+        from pipeline.nets.denoisers import Canvas, CanvasConfig
 
         return fresh(out, _asked(numbers), seed, Canvas, CanvasConfig(samples=samples, shape=(numbers,)))
 
@@ -68,7 +68,7 @@ def pointnet(*, outcomes: Outcomes, numbers: PositiveInt = 3, widths: Widths = (
     """
 
     def fill(out: Path) -> Card:
-        from pipeline.model.nets import Cloud, CloudConfig
+        from pipeline.nets.points import Cloud, CloudConfig
 
         names = sorted(outcomes)
         if len(set(names)) < len(names) or UNKNOWN in names:
@@ -100,7 +100,7 @@ def surroundings(
     """
 
     def fill(out: Path) -> Card:
-        from pipeline.model.scenes import Surroundings, SurroundingsConfig
+        from pipeline.nets.points import Surroundings, SurroundingsConfig
 
         told = _scene(outcomes, (*size, channels), numbers)
         config = SurroundingsConfig(numbers, widths, neighbours, num_labels=len(outcomes))
@@ -127,7 +127,7 @@ def camera(
     """
 
     def fill(out: Path) -> Card:
-        from pipeline.model.nets import Map, MapConfig
+        from pipeline.nets.pictures import Map, MapConfig
 
         told, half = _scene(outcomes, (*size, channels), numbers), [HALF] * channels
         labels = {"num_labels": len(outcomes), "image_mean": half, "image_std": half}

@@ -99,7 +99,7 @@ def masked(
         import torch
         import transformers
 
-        from pipeline.model.nets import Letters, LettersConfig
+        from pipeline.nets.letters import Letters, LettersConfig
 
         letters = (*SPECIAL, *dict.fromkeys(alphabet))
         with tempfile.TemporaryDirectory() as place:

@@ -123,7 +123,7 @@ def conv(
     """
 
     def fill(out: Path) -> Card:
-        from pipeline.model.nets import GROUPS, Conv, ConvConfig
+        from pipeline.nets.pictures import GROUPS, Conv, ConvConfig
 
         if odd := next((w for w in widths if w % GROUPS), None):
             raise Refused(f"vision.conv: a width of {odd} is not {GROUPS} equal groups; write a multiple of {GROUPS}")
@@ -154,7 +154,7 @@ def patches(
     """
 
     def fill(out: Path) -> Card:
-        from pipeline.model.nets import Patches, PatchesConfig
+        from pipeline.nets.pictures import Patches, PatchesConfig
 
         config = PatchesConfig(
             hidden_size=width,

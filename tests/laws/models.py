@@ -7,7 +7,12 @@ from typing import Any
 import torch
 import transformers
 
-from pipeline.model import nets, pairs, scenes
+from pipeline.nets.denoisers import Denoiser, DenoiserConfig
+from pipeline.nets.graphs import Nodes, NodesConfig
+from pipeline.nets.letters import Letters, LettersConfig
+from pipeline.nets.pairs import Pair, PairConfig
+from pipeline.nets.pictures import Conv, ConvConfig, Map, MapConfig, Patches, PatchesConfig
+from pipeline.nets.points import Cloud, CloudConfig, Surroundings, SurroundingsConfig
 
 VOCABULARY = 24
 NAMES = ("example_id", "prompt_id", "token_ids", "spans", "weight")
@@ -75,7 +80,7 @@ def deit() -> torch.nn.Module:
 
 
 def conv() -> torch.nn.Module:
-    return nets.Conv(nets.ConvConfig(widths=(8, 16), **PICTURE)).eval()
+    return Conv(ConvConfig(widths=(8, 16), **PICTURE)).eval()
 
 
 def segformer() -> torch.nn.Module:
@@ -87,31 +92,31 @@ def segformer() -> torch.nn.Module:
 
 
 def pixelwise() -> torch.nn.Module:
-    return nets.Map(nets.MapConfig(widths=(8, 16), **PICTURE)).eval()
+    return Map(MapConfig(widths=(8, 16), **PICTURE)).eval()
 
 
 def points() -> torch.nn.Module:
     """Heat maps of three points, of 4 x 4 pixels."""
-    return nets.Map(nets.MapConfig(widths=(8, 16), image_size=[4, 4], **PICTURE)).eval()
+    return Map(MapConfig(widths=(8, 16), image_size=[4, 4], **PICTURE)).eval()
 
 
 NODES: dict[str, Any] = {"numbers": 3, "widths": (12, 16), "num_labels": 3}
 
 
 def gcn() -> torch.nn.Module:
-    return nets.Nodes(nets.NodesConfig(linked=True, **NODES)).eval()
+    return Nodes(NodesConfig(linked=True, **NODES)).eval()
 
 
 def mlp() -> torch.nn.Module:
-    return nets.Nodes(nets.NodesConfig(linked=False, **NODES)).eval()
+    return Nodes(NodesConfig(linked=False, **NODES)).eval()
 
 
 def patched() -> torch.nn.Module:
-    config = nets.PatchesConfig(
+    config = PatchesConfig(
         image_size=[8, 8], patch_size=4, hidden_size=16, num_hidden_layers=2, num_attention_heads=2,
         intermediate_size=32, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0, **{**PICTURE, "num_labels": 1},
     )  # fmt: skip
-    return nets.Patches(config).eval()
+    return Patches(config).eval()
 
 
 LETTERS: dict[str, Any] = {
@@ -121,29 +126,29 @@ LETTERS: dict[str, Any] = {
 
 
 def letters() -> torch.nn.Module:
-    return nets.Letters(nets.LettersConfig(**LETTERS)).eval()
+    return Letters(LettersConfig(**LETTERS)).eval()
 
 
 def words() -> torch.nn.Module:
     """It reads three letters as one word."""
-    return nets.Letters(nets.LettersConfig(run=3, **LETTERS)).eval()
+    return Letters(LettersConfig(run=3, **LETTERS)).eval()
 
 
 def pointnet() -> torch.nn.Module:
-    return nets.Cloud(nets.CloudConfig(widths=(12, 16), num_labels=3)).eval()
+    return Cloud(CloudConfig(widths=(12, 16), num_labels=3)).eval()
 
 
 def surroundings() -> torch.nn.Module:
-    return scenes.Surroundings(scenes.SurroundingsConfig(widths=(16, 16), neighbours=3, num_labels=3)).eval()
+    return Surroundings(SurroundingsConfig(widths=(16, 16), neighbours=3, num_labels=3)).eval()
 
 
 def pair() -> torch.nn.Module:
-    return pairs.Pair(pairs.PairConfig((3, 5), 16, num_labels=3)).eval()
+    return Pair(PairConfig((3, 5), 16, num_labels=3)).eval()
 
 
 def denoiser() -> torch.nn.Module:
-    return nets.Denoiser(nets.DenoiserConfig(width=16, layers=2)).eval()
+    return Denoiser(DenoiserConfig(width=16, layers=2)).eval()
 
 
 def painter() -> torch.nn.Module:
-    return nets.Denoiser(nets.DenoiserConfig(shape=(1, 3, 4), width=16, layers=2)).eval()
+    return Denoiser(DenoiserConfig(shape=(1, 3, 4), width=16, layers=2)).eval()

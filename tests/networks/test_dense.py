@@ -15,7 +15,7 @@ from pipeline.core.run import How  # noqa: E402
 from pipeline.core.settings import RunSettings  # noqa: E402
 from pipeline.errors import Refused  # noqa: E402
 from pipeline.kinds.backend import GenerateRequest, Sampling, Tokens, Want, open_model  # noqa: E402
-from pipeline.model import nets  # noqa: E402
+from pipeline.nets import pictures  # noqa: E402
 from pipeline.networks.dense import Pixels  # noqa: E402
 from pipeline.tables.tensors import cell  # noqa: E402
 from tests.networks.test_classifier import made  # noqa: E402
@@ -104,13 +104,13 @@ def test_a_model_without_a_head_of_pixels_and_a_tap_without_a_map_are_refused() 
     picture = {"image": torch.zeros(1, 3, 8, 8)}
     told: dict[str, Any] = {"num_channels": 3, "num_labels": 2, "image_mean": [0.5] * 3, "image_std": [0.5] * 3}
     with pytest.raises(Refused, match="Conv has no head of one pixel called classifier"):
-        Pixels().look(nets.Conv(nets.ConvConfig(widths=(4,), **told)), picture, ())
+        Pixels().look(pictures.Conv(pictures.ConvConfig(widths=(4,), **told)), picture, ())
 
     class Flat(torch.nn.Module):
         def forward(self, seen: torch.Tensor) -> torch.Tensor:
             return seen.mean((2, 3))
 
-    net = nets.Map(nets.MapConfig(widths=(4,), **told))
+    net = pictures.Map(pictures.MapConfig(widths=(4,), **told))
     net.flat = Flat()
     net.blocks[0].register_forward_hook(lambda module, given, output: net.flat(output) is None or None)
     with pytest.raises(Refused, match=r"the tap 'flat' is \[1, 4\] and no map of a picture"):

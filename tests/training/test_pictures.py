@@ -19,7 +19,8 @@ from pipeline.contracts import EXAMPLES, PROMPTS  # noqa: E402
 from pipeline.core.methods import find  # noqa: E402
 from pipeline.errors import Refused  # noqa: E402
 from pipeline.kinds.objective import Step  # noqa: E402
-from pipeline.model.nets import Conv, ConvConfig, Nodes, NodesConfig  # noqa: E402
+from pipeline.nets.graphs import Nodes, NodesConfig  # noqa: E402
+from pipeline.nets.pictures import Conv, ConvConfig  # noqa: E402
 from pipeline.plan.reading import load  # noqa: E402
 from pipeline.plan.resolve import resolve  # noqa: E402
 from pipeline.tables.tensors import cell  # noqa: E402

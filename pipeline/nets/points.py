@@ -1,4 +1,4 @@
-"""Models of scenes of points, each of which is seen with those around it.
+"""Models of clouds of points, and of scenes, in which each is seen with those around it.
 
 Imports torch: whoever only names a method must not import it.
 """
@@ -11,6 +11,41 @@ from typing import Any
 import torch
 from torch import nn
 from transformers import PretrainedConfig, PreTrainedModel
+
+
+class CloudConfig(PretrainedConfig):
+    """What a `Cloud` is made of."""
+
+    model_type = "stillhouse-cloud"
+
+    def __init__(self, numbers: int = 3, widths: tuple[int, ...] = (32, 64), **others: Any) -> None:
+        self.numbers, self.widths = numbers, list(widths)
+        super().__init__(**others)
+
+
+class Cloud(PreTrainedModel):
+    """A small PointNet (Qi et al. 2017, arXiv 1612.00593): layers over every point by itself, and the largest of what
+    they say over a cloud, whose points may come in any order."""
+
+    config_class = CloudConfig
+    main_input_name = "x"
+
+    def __init__(self, config: CloudConfig) -> None:
+        super().__init__(config)
+        widths = [config.numbers, *config.widths]
+        self.layers = nn.ModuleList(nn.Linear(i, o) for i, o in pairwise(widths))
+        self.classifier = nn.Linear(widths[-1], config.num_labels)
+        self.post_init()
+
+    def _init_weights(self, module: nn.Module) -> None:
+        """Layers begin as torch makes them."""
+
+    def forward(self, x: torch.Tensor, there: torch.Tensor) -> torch.Tensor:
+        """Logits [B, V] of clouds x [B, P, F], of which `there` [B, P] are points and the rest is none."""
+        seen = x
+        for layer in self.layers:
+            seen = nn.functional.relu(layer(seen))
+        return self.classifier(seen.masked_fill(~there[:, :, None], 0).amax(1))
 
 
 class SurroundingsConfig(PretrainedConfig):

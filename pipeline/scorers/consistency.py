@@ -14,13 +14,13 @@ from pipeline.contracts import whole
 from pipeline.kinds.scorer import Scorer, quantities_of, scorer, siblings, together
 from pipeline.kinds.verifier import by_text, same
 from pipeline.text.answers import plain_words
-from pipeline.text.numbers import last_number
+from pipeline.text.numbers import last_plain
 
 Normalise = Literal["none", "number", "text"]
 READS = ("prompt_id", "entry", "answer", "verifier")
 NORMAL: dict[str, Callable[[str], str]] = {
     "none": lambda text: text,
-    "number": lambda text: str(last_number(text) or text),
+    "number": lambda text: last_plain(text) or text,
     "text": plain_words,
 }
 

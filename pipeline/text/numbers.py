@@ -266,10 +266,21 @@ QUICK = re.compile(
 )
 # Words between two numbers that make one thing of them.
 JOINING = (" to", " or", " bis", " through")
+# `2** 3` is a power, and `**Answer:** 3` is not.
+RAISED = re.compile(r"[\w)}\]]\*\*$")
 
 
-def quick_number(text: str, decimal: str) -> str | None:
-    """The plain form of the last number of a text, where it can be seen at once; None if it takes `last_number`."""
+def last_plain(text: str, decimal: str = "point") -> str | None:
+    """The plain form of the last number of a text, as of `last_number`."""
+    quick = _at_once(text, decimal)
+    if quick is not None:
+        return quick
+    number = last_number(text, decimal)
+    return None if number is None else str(number)
+
+
+def _at_once(text: str, decimal: str) -> str | None:
+    """That form where it can be seen at once; None if it takes `last_number`."""
     if text.isdecimal() and text.isascii() and len(text) < LONGEST:
         return text.lstrip("0") or "0"
     last = LAST_DIGIT.match(text) if decimal == "point" else None
@@ -282,7 +293,10 @@ def quick_number(text: str, decimal: str) -> str | None:
         return None
     before = text[max(0, start - 12) : start].rstrip()
     if before and (
-        before.endswith(JOINING) or "\\" in before or not (before[-1] in "=:,!?*#" or before[-2:].strip(".").isalpha())
+        before.endswith(JOINING)
+        or RAISED.search(before)
+        or "\\" in before
+        or not (before[-1] in "=:,!?*#" or before[-2:].strip(".").isalpha())
     ):
         return None
     whole, part = found["whole"], found["part"] or ""

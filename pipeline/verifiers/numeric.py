@@ -35,11 +35,11 @@ class _LastNumber:
         self.decimal = decimal
 
     def parse(self, text: str) -> str | None:
-        quick = numbers.quick_number(text, self.decimal)
-        return quick if quick is not None else _plain(numbers.last_number(text, self.decimal))
+        return numbers.last_plain(text, self.decimal)
 
     def read(self, text: str) -> str | None:
-        return _plain(numbers.whole_number(given_answer(text), self.decimal))
+        number = numbers.whole_number(given_answer(text), self.decimal)
+        return None if number is None else str(number)
 
     def equal(self, answer: str, reference: str) -> bool:
         given, right = (PLAIN.fullmatch(text) for text in (answer, reference))
@@ -54,7 +54,3 @@ class _LastNumber:
             percent = plain["percent"] is not None
             return Number(Fraction(text.rstrip("%")) / (100 if percent else 1), percent)
         return numbers.whole_number(given_answer(text), self.decimal)
-
-
-def _plain(number: Number | None) -> str | None:
-    return None if number is None else str(number)

@@ -136,7 +136,6 @@ COVERED = {
     "training/fitting.py": "training/test_fit.py",
     "training/watch.py": "training/test_choices.py",
     "training/proof.py": "commands/test_preview_training.py",
-    "text/numbers.py": "verifiers/test_verifiers.py",
     "training/optimizers.py": "training/test_loop.py",
     "training/recipe.py": "training/test_loop.py",
     "training/reduce.py": "laws/test_objectives.py",

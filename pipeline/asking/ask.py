@@ -33,13 +33,15 @@ from pipeline.kinds.backend import (
     open_model,
 )
 from pipeline.memo.claims import claimed
-from pipeline.memo.memo import Memo, request_key
+from pipeline.memo.memo import Memo, request_keys
 from pipeline.model.chat import Chat
 from pipeline.tables import ids
 from pipeline.tables.parquet import batched
 from pipeline.tables.tensors import spelled, unspelled
 
 WAIT_FOR_OTHERS_S = 0.5
+# Answers that this machine can compute again wait no longer for others to be kept with.
+MOMENT_S = 0.05
 
 
 def requests_for(prompts: pa.Table, model: Path, sampling: Sampling, k: int, seed: int) -> list[GenerateRequest]:
@@ -61,25 +63,25 @@ def requests_for(prompts: pa.Table, model: Path, sampling: Sampling, k: int, see
         # Of one that answers with the solution, another solution is another answer.
         said = row["solution"], *ids.of_arrays(row["truth"])
         decides = ids.digest("solution", engine, *said) if traits.get("solutions") else engine
-        for sample in range(k):
-            own = ids.seed_of(seed, "generate", row["prompt_id"], sample)
-            asked = row["prompt_id"], card["model_id"], sampling, sample, own
-            sample_id = request_key(*asked, shape)
-            requests.append(
-                GenerateRequest(
-                    request_key(*asked, decides, rendered),
-                    row["prompt_id"],
-                    row["messages"],
-                    sample,
-                    own,
-                    row["solution"],
-                    sample_id=sample_id,
-                    earlier_id=None if rendered is None or engine != shape else sample_id,
-                    prompt_tokens=None if rendered is None else len(rendered),
-                    inputs=row["inputs"],
-                    truth=row["truth"] if traits.get("solutions") else None,
-                )
+        drawn = list(enumerate(ids.seeds_of(k, seed, "generate", row["prompt_id"])))
+        asked = row["prompt_id"], card["model_id"], sampling, drawn
+        sample_ids, keys = request_keys(*asked, shape), request_keys(*asked, decides, rendered)
+        requests += [
+            GenerateRequest(
+                key,
+                row["prompt_id"],
+                row["messages"],
+                sample,
+                own,
+                row["solution"],
+                sample_id=sample_id,
+                earlier_id=None if rendered is None or engine != shape else sample_id,
+                prompt_tokens=None if rendered is None else len(rendered),
+                inputs=row["inputs"],
+                truth=row["truth"] if traits.get("solutions") else None,
             )
+            for key, sample_id, (sample, own) in zip(keys, sample_ids, drawn, strict=True)
+        ]
     return requests
 
 
@@ -252,8 +254,8 @@ class _Asker:
         if self.backend is None:
             opening = functools.partial(open_model, self.model, self.how)
             self.backend = self.stack.enter_context(self.how.once(self.model, opening))
-        meter = Meter(len(missing), self.how)
-        for together in _arrivals(self.backend, requests, self.sampling):
+        meter, paid = Meter(len(missing), self.how), not computed_here(card_of(self.model))
+        for together in _arrivals(self.backend, requests, self.sampling, paid):
             fresh = {}
             for answer in together:
                 request = missing.pop(answer.request_id)
@@ -263,7 +265,7 @@ class _Asker:
                     fresh[answer.request_id] = _value(answer, request, self.how.label)
             # A put costs no fsync.
             if fresh:
-                self.memo.put(fresh, paid=not computed_here(card_of(self.model)))
+                self.memo.put(fresh, paid)
             meter.count(together)
             if self.arrived is not None:
                 self.arrived(together, meter.started)
@@ -273,12 +275,33 @@ class _Asker:
         return answers
 
 
-def _arrivals(backend: Backend, requests: Sequence[GenerateRequest], sampling: Sampling) -> Iterator[Sequence[Answer]]:
+def _arrivals(
+    backend: Backend, requests: Sequence[GenerateRequest], sampling: Sampling, paid: bool
+) -> Iterator[Sequence[Answer]]:
     """Answers as they arrive, those that belong together in one list."""
     together = getattr(backend, "arrivals", None)
     if together is not None:
         return together(requests, sampling)
-    return ([answer] for answer in backend.generate(requests, sampling))
+    one_by_one = backend.generate(requests, sampling)
+    return ([answer] for answer in one_by_one) if paid else _soon(one_by_one)
+
+
+def _soon(answers: Iterable[Answer]) -> Iterator[list[Answer]]:
+    """Answers that cost nothing, in lists of those that arrived within a moment."""
+    some: list[Answer] = []
+    since = time.monotonic()
+    try:
+        for answer in answers:
+            some.append(answer)
+            if time.monotonic() - since >= MOMENT_S:
+                yield some
+                some, since = [], time.monotonic()
+    except BaseException as error:
+        if some and not isinstance(error, GeneratorExit):
+            yield some
+        raise
+    if some:
+        yield some
 
 
 def _value(answer: Answer, request: GenerateRequest, label: str) -> dict[str, Any]:
@@ -289,4 +312,5 @@ def _value(answer: Answer, request: GenerateRequest, label: str) -> dict[str, An
 
 def _answer(value: dict[str, Any]) -> Answer:
     found = {name: value[name] for name in Answer.__dataclass_fields__ if name in value}
-    return Answer(**{**found, "outputs": unspelled(value.get("outputs"))})
+    found["outputs"] = unspelled(value.get("outputs"))
+    return Answer(**found)

@@ -37,22 +37,21 @@ ANSWER = (
 )  # fmt: skip
 
 
-def request_key(
+def request_keys(
     prompt_id: str,
     model_id: str,
     sampling: Sampling,
-    sample: int,
-    seed: int,
+    drawn: Iterable[tuple[int, int]],
     engine: str = "",
     rendered: Sequence[int] | None = None,
-) -> str:
-    """The id of one request: all that determines its answer. `rendered` is the prompt in tokens, where it is rendered
-    here; `engine` names what else decides, such as the backend.
+) -> list[str]:
+    """The ids of requests for samples of one prompt, each a number and a seed: all that determines their answers.
+    `rendered` is the prompt in tokens, where it is rendered here; `engine` names what else decides, as the backend.
 
-    The number of samples is not in it, so asking for 16 where 8 were asked before asks for 8 more.
+    How many samples there are is in none, so asking for 16 where 8 were asked before asks for 8 more.
     """
     how = [engine] if rendered is None else [engine, list(rendered)]
-    return ids.digest("request", prompt_id, model_id, sampling.content(), sample, seed, *how)
+    return ids.digests(["request", prompt_id, model_id, sampling.content()], drawn, how)
 
 
 def reading_key(tokens: Tokens, model_id: str, engine: str, want: Want) -> str:

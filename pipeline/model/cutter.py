@@ -71,7 +71,7 @@ class Cutter:
             if literal:
                 ids += self._literally(piece)
             elif after is None:
-                ids += self.tokenizer.encode(piece, add_special_tokens=False).ids
+                ids += _ids(self.tokenizer, piece)
             else:
                 ids += self._after(after, piece)
             # What was only written as a token ends like any other text.
@@ -96,22 +96,27 @@ class Cutter:
     def _after(self, before: str, text: str) -> list[int]:
         """A text in tokens that goes on after another. After an added token every tokenizer begins as it is used to."""
         if self._going_on is self.tokenizer:
-            return self.tokenizer.encode(text, add_special_tokens=False).ids
+            return _ids(self.tokenizer, text)
         lead = next((token for token in self.added if before.endswith(token)), "")
         if lead:
-            return self.tokenizer.encode(lead + text, add_special_tokens=False).ids[1:]
+            return _ids(self.tokenizer, lead + text)[1:]
         begin = min((text.index(token) for token in self.added if token in text), default=len(text))
         head, tail = text[:begin], text[begin:]
-        ids = self._going_on.encode(head, add_special_tokens=False).ids
-        return ids + self.tokenizer.encode(tail, add_special_tokens=False).ids
+        return _ids(self._going_on, head) + _ids(self.tokenizer, tail)
 
     def _literally(self, text: str) -> list[int]:
         known = {self.tokenizer.token_to_id(token) for token in self.special}
-        ids = self._plain.encode(text, add_special_tokens=False).ids
+        ids = _ids(self._plain, text)
         if known.isdisjoint(ids):
             return ids
         # A vocabulary may hold the token's text as one of its own pieces.
-        return [i for letter in text for i in self._plain.encode(letter, add_special_tokens=False).ids]
+        return [i for letter in text for i in _ids(self._plain, letter)]
+
+
+def _ids(tokenizer: Tokenizer, text: str) -> list[int]:
+    """A text in tokens alone; where each stands in it, which takes longer to find, nobody asks."""
+    [found] = tokenizer.encode_batch_fast([text], add_special_tokens=False)
+    return found.ids
 
 
 def _any_of(texts: Iterable[str]) -> re.Pattern[str]:

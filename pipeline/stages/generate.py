@@ -28,6 +28,12 @@ from pipeline.text.columns import NoColumn, fields_of, filled
 # What a template of `elicit` may name: a prompt's last turn, and these columns of it.
 NAMED = ("prompt", "domain", "level", "reference", "solution")
 
+# The columns of a response that are what was answered.
+ANSWERED = (
+    "content", "reasoning", "token_ids", "logprobs", "finish_reason", "error", "prompt_tokens", "completion_tokens",
+    "cost_usd", "attempts", "fingerprint", "outputs",
+)  # fmt: skip
+
 
 class Elicit(BaseModel):
     """What is asked in place of a prompt, while students are trained to answer the prompt itself.
@@ -145,43 +151,22 @@ def generate(params: Params, prompts: Scan, drops: Scan, model: Path, how: How, 
     requests = requests_of(params, pool, model)
     answers = ask(model, requests, sampling, how)
     _check_failures([(r, answers[r.request_id]) for r in requests], params.max_failure_rate)
-    columns = ["prompt_id", "domain", "verifier", "reference", "inputs", *(["messages"] if params.elicit else [])]
-    prompt_of = {row["prompt_id"]: row for row in pool.select(columns).to_pylist()}
-    # Some at a time: a dictionary needs much more room than its row in a table.
+    place = {prompt: i for i, prompt in enumerate(pool["prompt_id"].to_pylist())}
+    # Some at a time: answers need much more room than their rows in a table.
     for some in batched(requests):
-        answered = [(request, answers.pop(request.request_id)) for request in some]
-        yield RESPONSES.rows([_row(r, a, prompt_of[r.prompt_id], name, card["model_id"]) for r, a in answered])
-
-
-def _row(request: GenerateRequest, answer: Answer, prompt: dict[str, Any], name: str, model_id: str) -> dict[str, Any]:
-    return {
-        "response_id": ids.response_id(request.sample_id, answer.content, answer.outputs),
-        "request_id": request.request_id,
-        "prompt_id": request.prompt_id,
-        "messages": prompt.get("messages", request.messages),
-        "asked": request.messages if "messages" in prompt else None,
-        "domain": prompt["domain"],
-        "verifier": prompt["verifier"],
-        "reference": prompt["reference"],
-        "entry": name,
-        "model_id": model_id,
-        "sample": request.sample,
-        "seed": request.seed,
-        "content": answer.content,
-        "reasoning": answer.reasoning,
-        "answer": answer_of(prompt["verifier"], answer.content),
-        "token_ids": answer.token_ids,
-        "logprobs": answer.logprobs,
-        "finish_reason": answer.finish_reason,
-        "error": answer.error,
-        "prompt_tokens": answer.prompt_tokens,
-        "completion_tokens": answer.completion_tokens,
-        "cost_usd": answer.cost_usd,
-        "attempts": answer.attempts,
-        "fingerprint": answer.fingerprint,
-        "inputs": prompt["inputs"],
-        "outputs": answer.outputs,
-    }
+        told = [answers.pop(request.request_id) for request in some]
+        of = pool.take([place[request.prompt_id] for request in some])
+        yield RESPONSES.batch(
+            response_id=[ids.response_id(r.sample_id, a.content, a.outputs) for r, a in zip(some, told, strict=True)],
+            messages=of["messages"],
+            asked=[request.messages for request in some] if params.elicit else None,
+            entry=[name] * len(some),
+            model_id=[card["model_id"]] * len(some),
+            answer=[answer_of(v, a.content) for v, a in zip(of["verifier"].to_pylist(), told, strict=True)],
+            **{column: of[column] for column in ("domain", "verifier", "reference", "inputs")},
+            **{column: [getattr(r, column) for r in some] for column in ("request_id", "prompt_id", "sample", "seed")},
+            **{column: [getattr(a, column) for a in told] for column in ANSWERED},
+        )
 
 
 def requests_of(params: Params, pool: pa.Table, model: Path) -> list[GenerateRequest]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +50,18 @@ def _hashed(spelt: bytes) -> str:
     return hashlib.blake2b(spelt, digest_size=ID_BYTES).hexdigest()
 
 
+def digests(head: Sequence[Any], rows: Iterable[Sequence[int]], tail: Sequence[Any] = ()) -> list[str]:
+    """The `digest` of each list that is the head, a row of whole numbers, and the tail; the head is hashed once."""
+    before = hashlib.blake2b(_encode(head)[:-1].encode("utf-8", "surrogatepass"), digest_size=ID_BYTES)
+    end = ("," + _encode(tail)[1:] if tail else "]").encode("utf-8", "surrogatepass")
+    found = []
+    for row in rows:
+        whole = before.copy()
+        whole.update("".join([f",{number}" for number in row]).encode() + end)
+        found.append(whole.hexdigest())
+    return found
+
+
 def of_arrays(cell: Cell | None) -> list[Any]:
     """What an id takes of a cell of arrays, wherever their bytes lie; nothing if there is no array."""
     return [[[a["name"], a["dtype"], list(a["shape"]), a["digest"]] for a in cell]] if cell else []
@@ -75,6 +87,8 @@ def example_id(
     token_ids: Sequence[int], spans: Sequence[Sequence[int]], inputs: Cell | None = None, outputs: Cell | None = None
 ) -> str:
     """The id of what is trained on: tokens, spans, and the arrays beside them."""
+    if not (inputs or outputs):
+        return _of_words("example", token_ids, spans)
     targets = ["outputs", *of_arrays(outputs)] if outputs else []
     return digest("example", token_ids, spans, *of_arrays(inputs), *targets)
 
@@ -89,6 +103,11 @@ def response_id(sample: str, content: str | None, outputs: Cell | None = None) -
 def seed_of(seed: int, *names: str | int) -> int:
     """A 63-bit seed for one named purpose, for example `seed_of(17, "generate", prompt_id, sample)`."""
     return int(_of_words("seed", seed, *names)[:16], 16) >> 1
+
+
+def seeds_of(k: int, seed: int, *names: str | int) -> list[int]:
+    """`seed_of` these names and every number below k."""
+    return [int(name[:16], 16) >> 1 for name in digests(["seed", seed, *names], ((i,) for i in range(k)))]
 
 
 def draw(seed: int, *names: str | int) -> float:

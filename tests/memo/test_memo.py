@@ -11,6 +11,7 @@ import time
 from dataclasses import asdict, replace
 from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -22,13 +23,18 @@ from pipeline.core.run import How
 from pipeline.core.settings import Endpoint, RunSettings
 from pipeline.errors import Refused, TryAgain
 from pipeline.kinds.backend import Answer, GenerateRequest, Reading, Sampling, Tokens, Want, computed_here, engine_of
-from pipeline.memo.memo import Memo, reading_key, request_key
+from pipeline.memo.memo import Memo, reading_key, request_keys
 from pipeline.memo.store import FILE
 from pipeline.tables import ids, parquet, tensors
 from tests.servers import MODEL, serving
 
 FORK = multiprocessing.get_context("fork")
 SAMPLING = Sampling(temperature=1.0, top_p=1.0, max_tokens=8)
+
+
+def request_key(prompt: str, model: str, sampling: Sampling, sample: int, seed: int, *how: Any) -> str:
+    [key] = request_keys(prompt, model, sampling, [(sample, seed)], *how)
+    return key
 
 
 @pytest.fixture

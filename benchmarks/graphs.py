@@ -351,5 +351,21 @@ GRAPHS = {
         Claim("LightGen", "source shapes.drawing", "Many captions teach to draw more than many drawings of few.",
               "many", "few", "a tenth of the captions, as many rows trained"),
     ),
+    "drawn_pairs": (
+        Claim("LightGen", "objective preference.dpo", "Drawings before what it drew wrong itself teach a student more.",
+              "dpo", "more", "cross-entropy on those drawings, as many steps"),
+    ),
+    "vision_language": (
+        Claim("Switch-KD", "objective ranking.dbild", "A teacher's differences of logits teach more about pictures.",
+              "logits", "sft", LABELS),
+        Claim("Switch-KD", "objective exchange.switch", "So does what it would say of what the student sees.",
+              "switch", "logits", "labels and `ranking.dbild`, as many steps"),
+        Claim("LLaVA-MoD", "objective divergence.forward", "A teacher's distribution teaches more about pictures.",
+              "mimic", "sft", LABELS),
+        Claim("LLaVA-MoD", "builder experts.upcycled", "Each layer four times, of which two are chosen, learns more.",
+              "experts", "longer", "the layers once, as many steps"),
+        Claim("LLaVA-MoD", "objective pairs.kto", "Right answers before a student's own wrong ones teach it more.",
+              "preferred", "more", "cross-entropy on the right answers, as many steps"),
+    ),
 }
 # fmt: on

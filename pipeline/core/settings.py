@@ -120,7 +120,8 @@ class RunSettings(BaseModel):
     `query_s` and `query_memory` (a text such as `8GB`, or bytes) are what one text of SQL may take: of `query`, of a
     rule such as `where`, of a rule that `plan` checks. `memory`, such a text or a share of the machine's, is what
     SQL over tables holds before it puts rows on the disk. `reporters` are tools that a training writes its curve for.
-    `ranks` is how many processes train a student together, each with `threads` threads or a GPU of its own.
+    `ranks` is how many processes train a student together, each with `threads` threads or a GPU of its own; with
+    `shard` the student's blocks lie over them.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -130,6 +131,7 @@ class RunSettings(BaseModel):
     batch_rows: PositiveInt = 512
     checkpoint_steps: PositiveInt = 200
     ranks: int = Field(default=1, ge=1, le=64)
+    shard: bool = False
     device: Literal["auto", "cpu", "cuda"] = "auto"
     reporters: tuple[Literal["tensorboard", "wandb", "mlflow"], ...] = ()
     query_s: PositiveFloat = Field(default=300.0, allow_inf_nan=False)

@@ -14,7 +14,8 @@ from safetensors.torch import load_file, load_model, save_file, save_model
 from torch import nn
 
 from pipeline.kinds.feed import Feed
-from pipeline.training.ranks import here
+from pipeline.training import shards
+from pipeline.training.ranks import here, over_ranks
 from pipeline.training.shadow import Shadow
 from pipeline.training.terms import Term
 
@@ -25,7 +26,8 @@ BEST = "best.safetensors"
 
 class Checkpoints:
     """A folder of `checkpoint-<steps>`: the weights of all parts and of shadows, each part's optimizer, what
-    objectives remember, the rows that a feed drew, and the curve. All ranks read them, the first one writes."""
+    objectives remember, the rows that a feed drew, and the curve. All ranks read them, the first one writes; of what
+    lies over the ranks each writes and reads its part."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -39,18 +41,29 @@ class Checkpoints:
         feed: Feed | None,
     ) -> None:
         """Name what is saved and restored."""
-        self.modules = nn.ModuleDict(dict(parts))
-        self.shadows, self.optimizers, self.feed = shadows, optimizers, cast(Any, feed)
+        self.split = {name: part for name, part in parts.items() if shards.is_split(part)}
+        self.modules = nn.ModuleDict({name: part for name, part in parts.items() if name not in self.split})
+        self.shadows, self.feed = shadows, cast(Any, feed)
+        self.optimizers = {name: each for name, each in optimizers.items() if name not in self.split}
+        self.split_by = {name: each for name, each in optimizers.items() if name in self.split}
         objectives: list[Any] = [term.objective for term in terms]
         self.stateful = {str(number): each for number, each in enumerate(objectives) if hasattr(each, "state")}
 
     def save(self, curve: Sequence[Mapping[str, float]]) -> None:
-        """Keep the state after the last point of the curve; older checkpoints but one are removed."""
-        if not here().first:
-            return
+        """Keep the state after the last point of the curve, of which each rank may have a part; older checkpoints but
+        one are removed."""
         place = self.folder / f"checkpoint-{len(curve)}"
-        shutil.rmtree(place, ignore_errors=True)
-        place.mkdir(parents=True)
+        if here().first:
+            shutil.rmtree(place, ignore_errors=True)
+            place.mkdir(parents=True)
+        for name, part in self.split.items():
+            over_ranks({})
+            shards.save(part, self.split_by[name], place / f"shards-{name}")
+        if here().first:
+            self._finish(place, curve)
+
+    def _finish(self, place: Path, curve: Sequence[Mapping[str, float]]) -> None:
+        """Keep what all ranks hold alike, and say that a checkpoint is whole."""
         _save(self.modules, place / "parts.safetensors")
         for name, shadow in self.shadows.items():
             _save(shadow.module, place / f"{name}.safetensors")
@@ -75,6 +88,8 @@ class Checkpoints:
             _load(shadow.module, place / f"{name}.safetensors")
         for name, optimizer in self.optimizers.items():
             optimizer.load_state_dict(torch.load(place / f"optimizer-{name}.pt", weights_only=True))
+        for name, part in self.split.items():
+            shards.load(part, self.split_by[name], place / f"shards-{name}")
         for number, objective in self.stateful.items():
             objective.restore(load_file(place / f"objective-{number}.safetensors"))
         if self.feed is not None and hasattr(self.feed, "kept"):

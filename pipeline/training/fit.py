@@ -32,7 +32,7 @@ from pipeline.model.chat import Chat
 from pipeline.model.folder import MOMENTS, TOKENIZER_FILES, finish, network_of
 from pipeline.tables import ids
 from pipeline.tables.parquet import Scan, folder_digest, part_name
-from pipeline.training import ranks
+from pipeline.training import ranks, shards
 from pipeline.training.across import Across
 from pipeline.training.adapter import merged, only, with_adapter
 from pipeline.training.card import card_of_student
@@ -67,15 +67,18 @@ def fit(
 ) -> None:
     """Train a student on stored rows, beside a live teacher if there is one; `texts` are what the rows were cut from,
     for a teacher of other tokens."""
-    for text in (*missing(how.settings), *params.undivided(how.settings.ranks)):
+    for text in (*missing(how.settings), *params.unsplit(how.settings)):
         raise Refused(text)
+    if alone := params.undivided(how.settings):
+        how.say(f"{alone[0]}: one process does it, and not `run.ranks: {how.settings.ranks}`")
+        how.settings = how.settings.model_copy(update={"ranks": 1})
     by_domain = trained_tokens(rows, student, None if params.crosses() else teacher, params.of)
     device = ranks.device(how)
     more = [*([teacher] if teacher else []), *(texts.folders if texts else [])]
     inputs = [folder_digest(folder) for folder in (*rows.folders, student, *more)]
     packages = [version(package) for package in ("torch", "transformers")]
     kept = how.checkpoints / name
-    processors = device, how.settings.threads, how.settings.ranks
+    processors = device, how.settings.threads, how.settings.ranks, *(["shard"] if how.settings.shard else [])
     place = kept / ids.digest(how.code, params.model_dump(mode="json"), inputs, packages, *processors)
     place.mkdir(parents=True, exist_ok=True)
     notes["ranks"] = how.settings.ranks
@@ -90,8 +93,13 @@ def fit(
             how.say(line)
         with reports(how) as report:
             curve = trainer.run(Checkpoints(place), how.settings.checkpoint_steps, how.progress, report)
+        net: Any = trainer.kept
+        whole = shards.gathered(net) if shards.is_split(net) else None
         if ranks.here().first:
-            _write(trainer, curve, params, student, by_domain, out, name, data)
+            if whole is not None:
+                net = trainer.networks["student"].load(student, "float32")
+                net.load_state_dict(whole, strict=False)
+            _write(trainer, net, curve, params, student, by_domain, out, name, data)
 
     ranks.start(learn, how, device)
     # The last checkpoint stays until the next success: a kill before DVC has seen the output costs nothing.
@@ -102,6 +110,7 @@ def fit(
 
 def _write(
     trainer: Trainer,
+    net: Any,
     curve: Sequence[Mapping[str, float]],
     params: StudentParams,
     student: Path,
@@ -113,7 +122,6 @@ def _write(
     """The student as a folder, with its card and its curve."""
     sizes = [(id(p) in trainer.learning, p.numel()) for p in trainer.parts["student"].parameters()]
     trained = f"{sum(n for learns, n in sizes if learns):,} of {sum(n for _, n in sizes):,} weights"
-    net: Any = trainer.kept
     if params.adapter is not None:
         net = merged(net, lambda: trainer.networks["student"].load(student, "float32"))
     dtype = params.dtype or card_of(student)["dtype"]
@@ -169,6 +177,8 @@ def trainer_of(
         raise Refused(
             f"run.ranks: {student.name} keeps means of its batches, which are one process's; write `ranks: 1`"
         )
+    if how.settings.shard:
+        shards.split(net, device, student.name)
     parts: dict[str, nn.Module] = {"student": net if params.adapter is None else with_adapter(net, params.adapter)}
     fixed: dict[str, nn.Module] = {}
     if teacher is not None:

@@ -26,6 +26,7 @@ from pipeline.kinds.network import HIDDEN, LINKS, Network, Played
 from pipeline.kinds.objective import Step
 from pipeline.tables import ids
 from pipeline.tables.lists import lengths, whole
+from pipeline.training import shards
 from pipeline.training.across import Across
 from pipeline.training.batches import POSITIONS, micro_batches
 from pipeline.training.checkpoints import Checkpoints
@@ -161,7 +162,7 @@ class Trainer:
                 shadow.follow(self.parts["student"], ends_epoch=into + 1 == order.steps_an_epoch)
             if self.watch is not None and self.watch.due(number + 1, order.steps):
                 point |= self._looked(step)
-                if self.watch.best(curve) == number:
+                if self.watch.given.keep == "best" and self.watch.best(curve) == number:
                     checkpoints.keep_best(self.kept)
             if (number + 1) % every == 0 or number + 1 == order.steps:
                 checkpoints.save(curve)
@@ -191,9 +192,11 @@ class Trainer:
         # A parameter that the term does not reach has its place in the sketch, so that two can be compared.
         judged = leaders or [self.parts[term.of]]
         learnt = (p for part in judged for p in part.parameters() if p.requires_grad)
-        grads = [(torch.zeros_like(p) if p.grad is None else p.grad).flatten() for p in learnt]
-        norm = math.hypot(*(float(g.norm()) for g in grads))
-        some = [g[:: math.ceil(len(g) / SKETCH)].cpu() for g in grads]
+        grads = [torch.zeros_like(p) if p.grad is None else p.grad for p in learnt]
+        norm = shards.length(grads)
+        some = [
+            g[:: math.ceil(len(g) / SKETCH)].cpu() for g in (shards.own(grad).flatten() for grad in grads) if len(g)
+        ]
         for part in self.parts.values():
             part.zero_grad(set_to_none=True)
         return Pull(term.name, loss, norm, torch.cat(some))
@@ -292,7 +295,7 @@ class Trainer:
         loss, totals = self._losses(turn, turn.terms, step, rows)
         rate, norms = rate_at(recipe, step), []
         for name in turn.trains:
-            norms.append(float(nn.utils.clip_grad_norm_(self.parts[name].parameters(), recipe.max_grad_norm)))
+            norms.append(shards.clip(self.parts[name].parameters(), recipe.max_grad_norm))
             scale = rate * (turn.learning_rate or recipe.learning_rate) / recipe.learning_rate
             for group, own in zip(self.optimizers[name].param_groups, self.rates[name], strict=True):
                 group["lr"] = own * scale
@@ -326,7 +329,7 @@ class Trainer:
         batches = [rows] if layout == [[*range(len(rows))]] else [rows.take(some) for some in layout]
         shown = [self._shown(turn, batch, step, number) for number, batch in enumerate(batches)]
         totals = over_ranks(items(p.counts for _, p in shown))
-        roles, loss = self._roles(turn, instead or {}), 0.0
+        roles, loss, missing = self._roles(turn, instead or {}), 0.0, self._missing(len(shown))
         for given, found in shown:
             inputs = {name: value.to(self.device) for name, value in given.items()}
             with self._precision():
@@ -334,9 +337,26 @@ class Trainer:
             if torch.is_grad_enabled():
                 part_of_loss.backward()
             loss += float(part_of_loss.detach())
+        for _ in range(missing):
+            self._keep_up()
         if torch.is_grad_enabled():
             add_gradients(p for part in self.parts.values() for p in part.parameters() if p.requires_grad)
         return over_ranks({"loss": loss})["loss"], totals
+
+    def _missing(self, batches: int) -> int:
+        """How many more micro-batches another rank has, where all have to go through the student together."""
+        if not shards.is_split(self.parts["student"]):
+            return 0
+        return int(max(over_ranks({here().rank: batches}).values())) - batches
+
+    def _keep_up(self) -> None:
+        """Go through the student with a row, to no effect."""
+        network = self.networks["student"]
+        inputs = {name: value.to(self.device) for name, value in network.collate(self.rows.take(range(1))).items()}
+        with self._precision():
+            nothing = network.look(self.parts["student"], inputs, ()).states_ND.sum() * 0
+        if torch.is_grad_enabled():
+            nothing.backward()
 
     def _shown(
         self, turn: Turn, batch: pa.Table | np.ndarray, step: Step, number: int

@@ -11,6 +11,7 @@ import torch
 import transformers
 from torch import nn
 
+from pipeline.training.ranks import lies_over
 from pipeline.training.recipe import Recipe
 
 
@@ -103,8 +104,10 @@ def optimizer_for(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
             rest.append(p)
     rate, decay = recipe.learning_rate, recipe.weight_decay
     optimizers: list[torch.optim.Optimizer] = []
-    if rest:
-        optimizers.append(torch.optim.AdamW(rest, lr=rate, betas=(0.9, 0.98), weight_decay=decay, fused=True))
+    # One kernel cannot take weights that lie over ranks together with whole ones.
+    for alike in ([p for p in rest if lies_over(p) is split] for split in (False, True)):
+        if alike:
+            optimizers.append(torch.optim.AdamW(alike, lr=rate, betas=(0.9, 0.98), weight_decay=decay, fused=True))
     if by_length:
         common = {"lr": 10 * rate, "weight_decay": decay}
         optimizers.append(Muon([{"params": ps, "length": length, **common} for length, ps in by_length.items()]))

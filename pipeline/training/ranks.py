@@ -70,11 +70,17 @@ def over_ranks(numbers: Mapping[Key, float]) -> dict[Key, float]:
     return total
 
 
+def lies_over(tensor: torch.Tensor) -> bool:
+    """Whether each rank holds a part of a tensor (torch's DTensor, which takes long to import)."""
+    return hasattr(tensor, "full_tensor")
+
+
 def add_gradients(parameters: Iterable[nn.Parameter]) -> None:
-    """Give every rank the sum of all ranks' gradients; where no rank has one there is none."""
+    """Give every rank the sum of all ranks' gradients; where no rank has one there is none. Those that lie over the
+    ranks were added up on their way there."""
     if here().of == 1:
         return
-    every = list(dict.fromkeys(parameters))
+    every = [p for p in dict.fromkeys(parameters) if not lies_over(p)]
     reached = over_ranks({i: 1 for i, p in enumerate(every) if p.grad is not None})
     for bucket in _buckets([every[i] for i in sorted(reached)]):
         grads = [torch.zeros_like(p) if p.grad is None else p.grad for p in bucket]

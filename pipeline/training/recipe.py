@@ -12,6 +12,7 @@ from pydantic.fields import FieldInfo
 from pipeline.contracts import EXAMPLES, SIGNALS
 from pipeline.core import graph
 from pipeline.core.methods import Choice, Use, available, find
+from pipeline.core.settings import RunSettings
 from pipeline.core.stage import NAME, Input, Instance, Plan, StageParams, gate_of
 from pipeline.kinds.augmentation import Augmentation
 from pipeline.kinds.backend import LOCAL
@@ -311,7 +312,7 @@ class StudentParams(Recipe):
                 "pacing: there is no entry like this one without it, which tells what the order does; add one that "
                 "differs in nothing else"
             )
-        texts += self.undivided(plan.settings.ranks)
+        texts += self.unsplit(plan.settings)
         teachers = graph.teachers_of(graph.told(plan), self.of)
         if live:
             live_one: str = self.teacher  # type: ignore[attr-defined]
@@ -340,9 +341,9 @@ class StudentParams(Recipe):
             )
         return texts
 
-    def undivided(self, ranks: int) -> list[str]:
+    def undivided(self, settings: RunSettings) -> list[str]:
         """What of it several ranks cannot do as one process does."""
-        if ranks == 1:
+        if settings.ranks == 1:
             return []
         found = [f"{self.feed.use.name} draws rows from the student as it learns"] if self.feed else []
         found += [f"{use.name} makes others of rows that stand together" for use in self.augment]
@@ -352,7 +353,26 @@ class StudentParams(Recipe):
                 found.append(f"{name} holds all rows of a step against each other")
             elif "networks" in traits["reads"]:
                 found.append(f"{name} draws what it plays with for rows that stand together")
-        return [f"{text}, so one process has to do it: write `run: {{ranks: 1}}`" for text in found]
+        return found
+
+    def unsplit(self, settings: RunSettings) -> list[str]:
+        """What of it needs the student whole, where `shard` lays it over the ranks."""
+        if not settings.shard:
+            return []
+        if settings.ranks == 1:
+            return ["run.shard: there is one rank, and nothing to lay a student over: write `ranks`, or leave it out"]
+        needs = {
+            "adapter": self.adapter is not None,
+            "average": self.average is not None,
+            "shadow": self.shadow is not None,
+            "optimizer: muon": self.optimizer == "muon",
+            "keep_moments": self.keep_moments,
+            "held_out: {keep: best}": self.held_out is not None and self.held_out.keep == "best",
+            "a turn in which the student rests": any("student" not in turn.trains for turn in self.all_turns()),
+        }
+        found = [f"{name} needs the student whole" for name, needed in needs.items() if needed]
+        found += self.undivided(settings)
+        return [f"run.shard: {text}: leave that out, or write `shard: false`" for text in found]
 
     def _lacks_texts(self, live: bool) -> list[str]:
         """What is amiss with `texts`, which is for objectives across tokenizers and for no other."""

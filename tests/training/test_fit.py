@@ -111,6 +111,7 @@ def kd(
     steps: int = 200,
     reporters: tuple[str, ...] = (),
     ranks: int = 1,
+    shard: bool = False,
     **changed: object,
 ) -> Path:
     given = {
@@ -121,7 +122,8 @@ def kd(
     if stage == "distill":
         inputs["teacher"] = ("models/teacher",)
         given["teacher"] = "teacher"
-    return run(data, stage, name, given, inputs, code, checkpoint_steps=steps, reporters=reporters, ranks=ranks)
+    how = {"checkpoint_steps": steps, "reporters": reporters, "ranks": ranks, "shard": shard}
+    return run(data, stage, name, given, inputs, code, **how)
 
 
 def test_stored_signals_of_the_whole_vocabulary_are_the_live_teacher(data: Path) -> None:

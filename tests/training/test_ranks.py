@@ -197,13 +197,22 @@ UNDIVIDED: dict[str, tuple[dict[str, Any], str]] = {
 
 
 @pytest.mark.parametrize("case", UNDIVIDED)
-def test_what_only_one_process_can_do_is_refused(case: str) -> None:
+def test_what_only_one_process_can_do_is_named(case: str) -> None:
     given, told = UNDIVIDED[case]
     given = {"of": "examples/some", "student": "base", "epochs": 1, "seed": 1, "objectives": [CROSS], **given}
     params = Params.model_validate(given)
-    assert params.undivided(1) == []
-    (text,) = params.undivided(2)
-    assert text.startswith(told) and text.endswith("one process has to do it: write `run: {ranks: 1}`")
+    assert params.undivided(RunSettings(ranks=1)) == []
+    (text,) = params.undivided(RunSettings(ranks=2))
+    assert text.startswith(told)
+
+
+def test_what_cannot_be_divided_is_trained_by_one_process(data: Path, capfd: pytest.CaptureFixture[str]) -> None:  # noqa: F811
+    found = learnt(data, "alone", objectives=[{"use": "tokens.entropy"}], epochs=1)
+    one = learnt(data, "one", ranks=1, objectives=[{"use": "tokens.entropy"}], epochs=1)
+    assert weights(found) == weights(one)
+    assert json.loads((data / ".runs/train/alone.json").read_text())["notes"] == {"ranks": 1}
+    said = "train@alone: tokens.entropy holds all rows of a step against each other: one process does it, and not `run"
+    assert said in capfd.readouterr().err
 
 
 def test_ranks_that_are_started_from_outside_are_refused(

@@ -351,6 +351,14 @@ GRAPHS = {
         Claim("LightGen", "source shapes.drawing", "Many captions teach to draw more than many drawings of few.",
               "many", "few", "a tenth of the captions, as many rows trained"),
     ),
+    "baskets": (
+        Claim("PRORec", "objective contrast.sides", "Two vectors brought together before name kinds better from a few.",
+              "told", "plain", "the same encoder as it began"),
+        Claim("PRORec", "network pairs.encoder", "Both vectors name kinds better than that of who took a thing.",
+              "told", "one", "the collaborative vector alone"),
+        Claim("PRORec", "network pairs.encoder", "Both vectors name kinds better than that of what its text says.",
+              "told", "other", "the semantic vector alone"),
+    ),
     "drawn_pairs": (
         Claim("LightGen", "objective preference.dpo", "Drawings before what it drew wrong itself teach a student more.",
               "dpo", "more", "cross-entropy on those drawings, as many steps"),

@@ -1,11 +1,11 @@
-"""Sequences of letters, made by a procedure."""
+"""Sequences made by a procedure: of letters, and of what users of a shop take."""
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 import numpy as np
-from pydantic import Field, PositiveInt
+from pydantic import Field, NonNegativeFloat, PositiveInt
 
 from pipeline.errors import Refused
 from pipeline.kinds.source import GivenRow, Rows, source
@@ -65,3 +65,74 @@ def dna(
                 "solution": others[int(len(others) * ids.draw(seed, "wrong", number))] if wrong else names[which],
             },
         )
+
+
+@source(verifiers=("text.exact",))
+def baskets(
+    *,
+    rows: PositiveInt,
+    seed: int,
+    ask: Literal["item", "next"] = "item",
+    kinds: Annotated[int, Field(ge=2, le=64)] = 8,
+    items: Annotated[int, Field(ge=2, le=1000)] = 240,
+    latent: PositiveInt = 6,
+    own: PositiveInt = 8,
+    strengths: tuple[NonNegativeFloat, NonNegativeFloat] = (0.7, 1.5),
+    numbers: tuple[PositiveInt, PositiveInt] = (24, 48),
+    noise: NonNegativeFloat = 0.1,
+    hides: Literal["nothing", "one", "other"] = "nothing",
+    length: PositiveInt = 8,
+    stray: Share = 0.1,
+) -> Rows:
+    """What a shop knows. With `ask: item`, a new thing's two vectors, `one` of who took it and `other` of what its text
+    means: both mix `latent` numbers, which hang on its kind, with as many as `own` of their own, so many times as
+    strong; what it `hides` is all zeros; the class is the kind. With `ask: next`, the names of `length` things that a
+    user took one after another, of `items` in all; the class is the kind of the next, which hangs on the kind of the
+    last and is, with the probability `stray`, any.
+
+    Kinds, what follows them, and how vectors are mixed are drawn once for all seeds.
+
+    Paper: none; the task was made for this demonstration of PRORec 2025 (arXiv 2502.06269).
+    Differs: nothing to differ from.
+    """
+    if items < kinds:
+        raise Refused(f"sequences.baskets: {items} items cannot be of {kinds} kinds; ask for more `items`")
+    laws = ids.generator(0, "sequences.baskets", kinds, latent, own, *numbers)
+    meant = laws.normal(size=(kinds, latent))
+    mixes = [laws.normal(size=(latent + own, width)) / np.sqrt(latent + own) for width in numbers]
+    follows = laws.permutation(kinds)
+    kind_of = np.arange(items) % kinds
+    for number in range(rows):
+        dice = ids.generator(seed, "sequences.baskets", number)
+        if ask == "item":
+            kind = int(dice.integers(kinds))
+            vectors = _vectors(dice, meant[kind], mixes, own, strengths, noise)
+            shown = {name: np.zeros_like(vector) if name == hides else vector for name, vector in vectors.items()}
+            told: dict[str, object] = {"inputs": shown}
+        else:
+            walk = [int(dice.integers(kinds))]
+            for _ in range(length):
+                walk.append(int(dice.integers(kinds)) if dice.random() < stray else int(follows[walk[-1]]))
+            *taken, kind = walk
+            names = [f"i{dice.choice(np.flatnonzero(kind_of == each)):03d}" for each in taken]
+            told = {"messages": [{"role": "user", "content": " ".join(names)}]}
+        name = f"kind {kind}"
+        told |= {"domain": "baskets", "verifier": "text.exact", "reference": name, "solution": name}
+        yield GivenRow(f"sequences.baskets seed {seed} row {number}", told)
+
+
+def _vectors(
+    dice: np.random.Generator,
+    meant: np.ndarray,
+    mixes: list[np.ndarray],
+    own: int,
+    strengths: tuple[float, float],
+    noise: float,
+) -> dict[str, np.ndarray]:
+    """The two vectors of a thing that means so much, and a little of its own."""
+    meant = meant + 0.2 * dice.normal(size=len(meant))
+    found = {}
+    for name, mix, strength in zip(("one", "other"), mixes, strengths, strict=True):
+        whole = np.concatenate([meant, strength * dice.normal(size=own)]) @ mix
+        found[name] = (whole + noise * dice.normal(size=len(whole))).astype(np.float32)
+    return found

@@ -94,7 +94,7 @@ def fit(
         with reports(how) as report:
             curve = trainer.run(Checkpoints(place), how.settings.checkpoint_steps, how.progress, report)
         net: Any = trainer.kept
-        whole = shards.gathered(net) if shards.is_split(net) else None
+        whole = shards.gathered(net) if trainer.split else None
         if ranks.here().first:
             if whole is not None:
                 net = trainer.networks["student"].load(student, "float32")

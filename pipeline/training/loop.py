@@ -123,6 +123,11 @@ class Trainer:
         """What is saved in the student's place, if the recipe says so."""
         return None if self.recipe.average is None else Shadow("step", self.recipe.average)
 
+    @cached_property
+    def split(self) -> bool:
+        """Whether the student's blocks lie over the ranks."""
+        return shards.is_split(self.parts["student"])
+
     @property
     def kept(self) -> nn.Module:
         """The student that is looked at and saved."""
@@ -345,7 +350,7 @@ class Trainer:
 
     def _missing(self, batches: int) -> int:
         """How many more micro-batches another rank has, where all have to go through the student together."""
-        if not shards.is_split(self.parts["student"]):
+        if not self.split:
             return 0
         return int(max(over_ranks({here().rank: batches}).values())) - batches
 

@@ -9,6 +9,7 @@ from pipeline.errors import Refused
 from pipeline.plan.reading import load
 from pipeline.plan.resolve import resolve
 from pipeline.plan.rounds import SECTION, joined, with_rounds
+from pipeline.training.recipe import StudentParams
 from pipeline.training.reporters import missing
 
 ABOUT = "check params.yaml and write nothing"
@@ -24,6 +25,9 @@ def run() -> None:
     plan = resolve(given)
     if lacks := missing(plan.settings):
         raise Refused("; ".join(lacks))
+    for instance in plan.instances:
+        if isinstance(instance.params, StudentParams) and (alone := instance.params.undivided(plan.settings)):
+            print(f"{instance.label}: {alone[0]}: one process does it, and not `run.ranks: {plan.settings.ranks}`")
     about = ""
     if given.get(SECTION):
         more = len(resolve(joined(given, with_rounds(given, 1))).instances) - len(plan.instances)

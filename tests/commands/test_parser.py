@@ -352,3 +352,14 @@ def test_check_looks_for_the_reporters_that_are_asked_for(
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     assert main(["check"]) == 1
     assert "run.reporters names mlflow, which is not installed here" in capsys.readouterr().err
+
+
+def test_check_says_what_one_process_has_to_do(repository: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    params = yaml.safe_load((repository / "params.yaml").read_text("utf-8"))
+    name = next(iter(params["train"]))
+    params["run"]["ranks"] = 2
+    params["train"][name]["objectives"] = [{"use": "tokens.entropy"}]
+    (repository / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False), "utf-8")
+    assert main(["check"]) == 0
+    told = f"train@{name}: tokens.entropy holds all rows of a step against each other: one process does it, and not"
+    assert told in capsys.readouterr().out

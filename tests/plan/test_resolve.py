@@ -49,9 +49,11 @@ WRONG: dict[str, tuple[Change, str]] = {
     "an unknown key": (
         lambda p: p["train"]["kd"].update(epoch=3), "train.kd.epoch: no such parameter; did you mean epochs?"
     ),
-    "ranks that a method cannot be split over": (
-        lambda p: (p["run"].update(ranks=2), p["train"]["kd"].update(objectives=[{"use": "tokens.entropy"}])),
-        "train.kd: tokens.entropy holds all rows of a step against each other, so one process has to do it",
+    "ranks that a student cannot be laid over": (
+        lambda p: (
+            p["run"].update(ranks=2, shard=True), p["train"]["kd"].update(objectives=[{"use": "tokens.entropy"}])
+        ),
+        "train.kd: run.shard: tokens.entropy holds all rows of a step against each other: leave that out, or write",
     ),
     "an unknown key of a run": (lambda p: p["run"].update(worker=2), "run.worker: no such parameter"),
     "a missing key": (lambda p: p["generate"]["base"].pop("k"), "generate.base.k: is missing"),

@@ -25,9 +25,9 @@ def run() -> None:
     plan = resolve(given)
     if lacks := missing(plan.settings):
         raise Refused("; ".join(lacks))
-    for instance in plan.instances:
+    for label, instance in plan.instances.items():
         if isinstance(instance.params, StudentParams) and (alone := instance.params.undivided(plan.settings)):
-            print(f"{instance.label}: {alone[0]}: one process does it, and not `run.ranks: {plan.settings.ranks}`")
+            print(f"{label}: {alone[0]}: one process does it, and not `run.ranks: {plan.settings.ranks}`")
     about = ""
     if given.get(SECTION):
         more = len(resolve(joined(given, with_rounds(given, 1))).instances) - len(plan.instances)

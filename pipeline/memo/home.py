@@ -15,6 +15,8 @@ from typing import Any, TypeVar
 Call = tuple[str, str, tuple[Any, ...], dict[str, Any]]
 F = TypeVar("F", bound=Callable[..., Any])
 
+# What may be called so, and nothing else.
+_calls: dict[tuple[str, str], Callable[..., Any]] = {}
 _ask: Callable[[Call], Any] | None = None
 # For whom a call is made at home: the part that asks, None for this process itself.
 _asking: Any = None
@@ -28,6 +30,7 @@ def elsewhere(ask: Callable[[Call], Any]) -> None:
 
 def at_home(function: F) -> F:
     """A function that is called at home, wherever it is called."""
+    _calls[function.__module__, function.__qualname__] = function
 
     @functools.wraps(function)
     def called(*arguments: Any, **named: Any) -> Any:
@@ -42,12 +45,12 @@ def make(call: Call, asking: Any) -> Any:
     """Make a call of somebody elsewhere: what it gives, or its error."""
     global _asking
     module, name, arguments, named = call
-    function: Any = importlib.import_module(module)
-    for step in name.split("."):
-        function = getattr(function, step)
+    importlib.import_module(module)
+    if (module, name) not in _calls:
+        return LookupError(f"{module}.{name} is no call that is made at home")
     _asking = asking
     try:
-        return function(*arguments, **named)
+        return _calls[module, name](*arguments, **named)
     except Exception as error:
         return error
     finally:

@@ -211,3 +211,11 @@ def test_what_a_lost_worker_had_claimed_is_let_go(tmp_path: Path) -> None:
     with claimed(memo, ["a", "b"]) as free:
         assert free == {"a", "b"}
     home.make(("pipeline.memo.claims", "_release", (memo, name), {}), 4)  # it comes late, and does nothing
+
+
+def test_nothing_else_than_the_memos_calls_is_made_at_home(tmp_path: Path) -> None:
+    there = tmp_path / "there"
+    there.mkdir()
+    made = home.make(("shutil", "rmtree", (str(there),), {}), 1)
+    assert isinstance(made, LookupError) and str(made) == "shutil.rmtree is no call that is made at home"
+    assert there.is_dir()

@@ -97,8 +97,7 @@ def fit(
         whole = shards.gathered(net) if trainer.split else None
         if ranks.here().first:
             if whole is not None:
-                net = trainer.networks["student"].load(student, "float32")
-                net.load_state_dict(whole, strict=False)
+                net = shards.filled(trainer.networks["student"].load(student, "float32"), whole)
             _write(trainer, net, curve, params, student, by_domain, out, name, data)
 
     ranks.start(learn, how, device)

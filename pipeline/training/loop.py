@@ -199,9 +199,8 @@ class Trainer:
         learnt = (p for part in judged for p in part.parameters() if p.requires_grad)
         grads = [torch.zeros_like(p) if p.grad is None else p.grad for p in learnt]
         norm = shards.length(grads)
-        some = [
-            g[:: math.ceil(len(g) / SKETCH)].cpu() for g in (shards.own(grad).flatten() for grad in grads) if len(g)
-        ]
+        parts = [shards.own(grad).flatten() for grad in grads]
+        some = [g[:: math.ceil(len(g) / SKETCH)].cpu() for g in parts if len(g)]
         for part in self.parts.values():
             part.zero_grad(set_to_none=True)
         return Pull(term.name, loss, norm, torch.cat(some))

@@ -7,7 +7,7 @@ batch goes through it, and taken apart again. What stands outside of blocks, suc
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import torch
@@ -80,6 +80,14 @@ def gathered(net: nn.Module) -> dict[str, torch.Tensor]:
         if here().first:
             found[name] = weight.cpu()
     return found
+
+
+def filled(net: nn.Module, weights: Mapping[str, torch.Tensor]) -> nn.Module:
+    """A model in one piece with these weights, which are all of its own."""
+    with torch.no_grad():
+        for name, p in net.named_parameters():
+            p.copy_(weights[name])
+    return net
 
 
 def save(net: nn.Module, optimizer: torch.optim.Optimizer, folder: Path) -> None:

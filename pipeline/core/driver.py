@@ -30,6 +30,7 @@ from pipeline.core.parts import PARTS, Done, Task, arguments, asked_by, clear
 from pipeline.core.run import How
 from pipeline.core.settings import RunSettings
 from pipeline.core.stage import Instance, Stage, stage_named
+from pipeline.core.workspace import digests
 from pipeline.errors import Refused, TryAgain
 from pipeline.tables import ids, parquet
 
@@ -70,7 +71,8 @@ def run_instance(instance: Instance, settings: RunSettings, data: Path, memo_roo
     how = How(settings, memo_root, instance.label, instance.code)
     try:
         _sweep(data)
-        read = {f: parquet.folder_digest(data / f) for fs in instance.inputs.values() for f in fs}
+        hashed = digests(data)
+        read = {f: hashed.folder(data / f) for fs in instance.inputs.values() for f in fs}
         notes, parts = dict[str, Any](), list[Done]()
         if declared.by == "part":
             # They outlive a run that did not finish, until another makes them of something else.
@@ -99,7 +101,7 @@ def run_instance(instance: Instance, settings: RunSettings, data: Path, memo_roo
             "cpu_s": round(sum(spent[:4]) - sum(cpu[:4]) + elsewhere, 3),
             "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
             "inputs": read,
-            "output": parquet.folder_digest(target),
+            "output": hashed.folder(target),
             "notes": notes,
             "parts": [asdict(part) for part in parts],
             "packages": _packages(declared),

@@ -25,9 +25,9 @@ DATA = ROOT / "data"
 PARAMS = ROOT / "params.yaml"
 
 
-def digests() -> Digests:
+def digests(data: Path = DATA) -> Digests:
     """The remembered hashes of large files."""
-    return Digests(DATA / ".cache" / "digests.json")
+    return Digests(data / ".cache" / "digests.json")
 
 
 def memo_root() -> Path:

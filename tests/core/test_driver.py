@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +18,7 @@ from pipeline.core.driver import run_instance
 from pipeline.core.settings import RunSettings
 from pipeline.core.stage import STAGES, Instance, StageParams, stage_named
 from pipeline.errors import Refused, TryAgain
+from pipeline.tables import digests as remembered
 from pipeline.tables import ids, parquet
 from pipeline.tables.parquet import Scan
 
@@ -224,6 +226,26 @@ def test_the_record_says_what_was_made_of_what(data: Path) -> None:
     assert record["output"] == parquet.folder_digest(data / OUTPUT)
     assert (record["exactness"], record["rows"]) == ("exact", 120)
     assert record["wall_s"] >= 0 and record["cpu_s"] >= 0 and record["packages"]["pyarrow"]
+
+
+def test_a_large_input_is_hashed_by_the_first_stage_that_reads_it(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Until it changes."""
+    large = data / OF / parquet.part_name(0)
+    monkeypatch.setattr(remembered, "LARGE", 1)
+    hashed: list[Path] = []
+    monkeypatch.setattr(remembered, "digest", lambda file, how: (hashed.append(file), parquet.digest(file, how))[1])
+
+    def aged(seconds: float) -> None:
+        when = large.stat().st_mtime - seconds
+        os.utime(large, (when, when))
+
+    aged(60)
+    first = run(data)
+    assert hashed.count(large) == 1
+    assert run(data)["inputs"] == first["inputs"] and hashed.count(large) == 1
+    aged(5)
+    run(data)
+    assert hashed.count(large) == 2
 
 
 def test_nothing_but_the_table_lies_in_its_folder(data: Path) -> None:

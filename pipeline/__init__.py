@@ -41,7 +41,8 @@ A word for each thing:
     response           a row: a prompt, who was asked, and the answer. Scores and selections are about responses
     score, quantities  one number for a response, higher or lower as its scorer says; the raw numbers it is made of
     rank               a kept response's number in an order of training, from easy to hard or any other
-    ranks              of `run:`, processes that train one student together, each from a share of every step's rows
+    ranks              of `run:`, processes that train one student together, each from a share of every step's rows; its
+                       blocks lie over them with `shard`
     gap, mixture       how far a student is behind in a domain; the share of every domain in what follows
     label              what a person says of a response, good or bad, with a note
     gate               what lets a checked table pass to those that train on it, or stops the run

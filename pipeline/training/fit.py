@@ -81,7 +81,7 @@ def fit(
     processors = device, how.settings.threads, how.settings.ranks, *(["shard"] if how.settings.shard else [])
     place = kept / ids.digest(how.code, params.model_dump(mode="json"), inputs, packages, *processors)
     place.mkdir(parents=True, exist_ok=True)
-    notes["ranks"] = how.settings.ranks
+    notes |= {"ranks": how.settings.ranks, **({"shard": True} if how.settings.shard else {})}
 
     def learn() -> None:
         torch.set_num_threads(how.settings.threads)

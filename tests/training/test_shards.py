@@ -67,6 +67,7 @@ def test_a_rank_holds_half_of_the_blocks_and_goes_on_from_its_half(
     held.mkdir()
     monkeypatch.setattr(Checkpoints, "save", saved)
     whole = learnt(data, "whole", shard=True)
+    assert json.loads((data / ".runs/train/whole.json").read_text())["notes"] == {"ranks": 2, "shard": True}
     for rank in range(2):
         own, of = map(sum, zip(*json.loads((held / f"{rank}-4").read_text()), strict=True))
         assert of > 10_000 and 0.45 < own / of < 0.55

@@ -146,7 +146,8 @@ def builds(params: Params, out: Path, notes: dict, how: How) -> None:
 )
 def generate(params: Params, prompts: Scan, drops: Scan, model: Path, how: How, name: str) -> Iterator[pa.RecordBatch]:
     """Every prompt that was not dropped, answered k times; an answer once received is never asked for again."""
-    pool = pool_of(params, prompts, drops, name)
+    # In one piece, of which rows are taken again and again.
+    pool = pool_of(params, prompts, drops, name).combine_chunks()
     sampling, card = params.sampling(), card_of(model)
     requests = requests_of(params, pool, model)
     answers = ask(model, requests, sampling, how)

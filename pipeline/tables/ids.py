@@ -57,7 +57,7 @@ def digests(head: Sequence[Any], rows: Iterable[Sequence[int]], tail: Sequence[A
     found = []
     for row in rows:
         whole = before.copy()
-        whole.update("".join([f",{number}" for number in row]).encode() + end)
+        whole.update((b",%d" * len(row)) % tuple(row) + end)
         found.append(whole.hexdigest())
     return found
 

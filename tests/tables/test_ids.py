@@ -131,3 +131,11 @@ def test_ranks_are_those_of_numpy(monkeypatch: pytest.MonkeyPatch) -> None:
         names = np.array([ids.digest(i * i % kinds).encode() for i in range(300)])
         assert ids.ranks(names).tolist() == np.unique(names, return_inverse=True)[1].tolist()
     assert ids.ranks(names[:0]).tolist() == []
+
+
+def test_digests_that_share_a_head_are_those_of_whole_lists() -> None:
+    head, tail = ["request", "é\ud800", {"b": 1.5, "a": None}], ["engine", [1, 2]]
+    rows = [(0, 5), (-1, 2**63), (2**70, 0)]
+    assert ids.digests(head, rows, tail) == [ids.digest(*head, *row, *tail) for row in rows]
+    assert ids.digests(head, rows) == [ids.digest(*head, *row) for row in rows]
+    assert ids.seeds_of(3, 17, "generate", "p") == [ids.seed_of(17, "generate", "p", i) for i in range(3)]

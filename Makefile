@@ -226,6 +226,10 @@ bench-report: setup  ## CPU and memory that a million answers and ten models add
 bench-flow: setup  ## CPU of the flow beside dvc repro, all made and nothing changed, a quarter of an hour
 	@PYTHONPATH=. python benchmarks/flow.py && python benchmarks/tables.py
 
+.PHONY: bench-spreading
+bench-spreading: setup $(VENV)/.installed-ray  ## the default graph, shrunk, on a Ray cluster of this machine beside one process, ten minutes
+	@PYTHONPATH=. python benchmarks/spreading.py && python benchmarks/tables.py
+
 .PHONY: embedded
 embedded: setup  ## make the shipped teacher and base again from nothing, minutes
 	@python recipes/embedded.py

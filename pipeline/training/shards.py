@@ -101,6 +101,7 @@ def load(net: nn.Module, optimizer: torch.optim.Optimizer, folder: Path) -> None
     """Make a model and its moments what was kept; every rank reads its part."""
     from torch.distributed import checkpoint
 
+    # Its table of contents is a pickle, which the same training wrote into its scratch folder.
     checkpoint.load(_held(net, optimizer), checkpoint_id=folder)
 
 

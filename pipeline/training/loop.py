@@ -38,7 +38,7 @@ from pipeline.training.recipe import Recipe
 from pipeline.training.reduce import Sums, items
 from pipeline.training.rows import Rows
 from pipeline.training.shadow import Shadow
-from pipeline.training.terms import Role, Term, loss_of
+from pipeline.training.terms import Role, Term, loss_of, wanted
 from pipeline.training.watch import LOSS, Watch
 
 # The share of its rate that the last step has.
@@ -342,7 +342,7 @@ class Trainer:
                 part_of_loss.backward()
             loss += float(part_of_loss.detach())
         for _ in range(missing):
-            self._keep_up()
+            self._keep_up(terms)
         if torch.is_grad_enabled():
             add_gradients(p for part in self.parts.values() for p in part.parameters() if p.requires_grad)
         return over_ranks({"loss": loss})["loss"], totals
@@ -353,14 +353,20 @@ class Trainer:
             return 0
         return int(max(over_ranks({here().rank: batches}).values())) - batches
 
-    def _keep_up(self) -> None:
-        """Go through the student with a row, to no effect."""
-        network = self.networks["student"]
+    def _keep_up(self, terms: Sequence[Term]) -> None:
+        """Go through the student with a row, as far as terms do, to no effect."""
+        if not wanted(terms, "student"):
+            return
+        network, judging = self.networks["student"], [t for t in terms if t.of == "student" and not t.still]
         inputs = {name: value.to(self.device) for name, value in network.collate(self.rows.take(range(1))).items()}
+        taps = list(dict.fromkeys(tap for term in judging for tap in term.taps("student")))
         with self._precision():
-            nothing = network.look(self.parts["student"], inputs, ()).states_ND.sum() * 0
-        if torch.is_grad_enabled():
-            nothing.backward()
+            seen = network.look(self.parts["student"], inputs, taps)
+        last = any(term.in_chunks() or {"student_NV", "logprob_N"} & term.reads for term in judging)
+        found = [*(seen.features[tap] for tap in taps), *([seen.states_ND] if last else [])]
+        # A block that no gradient comes to waits for none.
+        if reached := [each for each in found if each.requires_grad]:
+            torch.autograd.backward(reached, [torch.zeros_like(each) for each in reached])
 
     def _shown(
         self, turn: Turn, batch: pa.Table | np.ndarray, step: Step, number: int

@@ -371,6 +371,9 @@ class StudentParams(Recipe):
             "a turn in which the student rests": any("student" not in turn.trains for turn in self.all_turns()),
         }
         found = [f"{name} needs the student whole" for name, needed in needs.items() if needed]
+        for term in self.terms():
+            if term.of == "student" and "look" in term.use.method.traits["reads"]:
+                found.append(f"{term.use.name} looks at the student again inside")
         found += self.undivided(settings)
         return [f"run.shard: {text}: leave that out, or write `shard: false`" for text in found]
 

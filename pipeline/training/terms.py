@@ -126,7 +126,7 @@ def loss_of(
     totals: Mapping[str, float],
 ) -> torch.Tensor:
     """The weighted sum of all terms on one micro-batch; `totals` are the items of the whole step, by unit."""
-    seen = {name: _look(role, inputs, _taps(terms, name)) for name, role in roles.items() if _wanted(terms, name)}
+    seen = {name: _look(role, inputs, _taps(terms, name)) for name, role in roles.items() if wanted(terms, name)}
     device = places.target_N.device
     total = torch.zeros((), device=device)
     chunked: dict[tuple[str, str, bool], list[Term]] = {}
@@ -154,7 +154,8 @@ def loss_of(
     return total
 
 
-def _wanted(terms: Sequence[Term], role: str) -> bool:
+def wanted(terms: Sequence[Term], role: str) -> bool:
+    """Whether terms have a model looked at."""
     looking = [term for term in terms if not term.plays]
     return any(role == term.of or role in term.beside().values() or _compares(term, role) for term in looking)
 

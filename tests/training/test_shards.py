@@ -19,11 +19,19 @@ from pipeline.training.checkpoints import Checkpoints  # noqa: E402
 from tests.training.test_fit import data, kd, losses, one_thread, weights  # noqa: E402, F401
 from tests.training.test_ranks import CROSS, ROUNDING, _ends, apart, learnt  # noqa: E402
 
-# Of 24 rows in steps of 10 the last has 4; in steps of 23 it has one, and the second rank none.
+# Of 24 rows in steps of 10 the last has 4; in steps of 23 or 1 it has one, and the second rank none.
 KINDS: dict[str, dict[str, Any]] = {
     "remembers": {
         "objectives": [{"use": "schedule.taid", "rate": 0.2, "against": "teacher"}, {"use": "feature.hidden"}],
         "batch_rows": 23,
+    },
+    "an early state": {
+        "objectives": [{"use": "feature.hidden", "tap": "transformer.h.0", "teacher_tap": "transformer.h.0"}],
+        "batch_rows": 23, "weight_decay": 0.1,
+    },
+    "a peer beside": {
+        "objectives": [], "beside": {"peer": "student"}, "batch_rows": 1, "epochs": 0.25,
+        "turns": [{"trains": ["student", "peer"], "objectives": [CROSS, {**CROSS, "of": "peer"}]}],
     },
     "sets": {"objectives": [CROSS, {"use": "pairs.simpo"}]},
     "held out": {
@@ -92,6 +100,10 @@ UNSPLIT: dict[str, tuple[dict[str, Any], str]] = {
         {"objectives": [], "beside": {"peer": "student"},
          "turns": [{"trains": ["peer"], "objectives": [{**CROSS, "of": "peer"}]}, {"objectives": [CROSS]}]},
         "a turn in which the student rests needs",
+    ),
+    "a second look": (
+        {"objectives": [{"use": "exchange.messages", "tap": "last", "teacher_tap": "last"}]},
+        "exchange.messages looks at the student again inside",
     ),
     "a feed": ({"feed": {"use": "rollout.on_policy"}}, "rollout.on_policy draws rows from the student as it learns"),
 }  # fmt: skip

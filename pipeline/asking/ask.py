@@ -40,8 +40,6 @@ from pipeline.tables.parquet import batched
 from pipeline.tables.tensors import spelled, unspelled
 
 WAIT_FOR_OTHERS_S = 0.5
-# Answers that this machine can compute again wait no longer for others to be kept with.
-MOMENT_S = 0.05
 
 
 def requests_for(prompts: pa.Table, model: Path, sampling: Sampling, k: int, seed: int) -> list[GenerateRequest]:
@@ -255,7 +253,7 @@ class _Asker:
             opening = functools.partial(open_model, self.model, self.how)
             self.backend = self.stack.enter_context(self.how.once(self.model, opening))
         meter, paid = Meter(len(missing), self.how), not computed_here(card_of(self.model))
-        for together in _arrivals(self.backend, requests, self.sampling, paid):
+        for together in _arrivals(self.backend, requests, self.sampling):
             fresh = {}
             for answer in together:
                 request = missing.pop(answer.request_id)
@@ -275,33 +273,12 @@ class _Asker:
         return answers
 
 
-def _arrivals(
-    backend: Backend, requests: Sequence[GenerateRequest], sampling: Sampling, paid: bool
-) -> Iterator[Sequence[Answer]]:
+def _arrivals(backend: Backend, requests: Sequence[GenerateRequest], sampling: Sampling) -> Iterator[Sequence[Answer]]:
     """Answers as they arrive, those that belong together in one list."""
     together = getattr(backend, "arrivals", None)
     if together is not None:
         return together(requests, sampling)
-    one_by_one = backend.generate(requests, sampling)
-    return ([answer] for answer in one_by_one) if paid else _soon(one_by_one)
-
-
-def _soon(answers: Iterable[Answer]) -> Iterator[list[Answer]]:
-    """Answers that cost nothing, in lists of those that arrived within a moment."""
-    some: list[Answer] = []
-    since = time.monotonic()
-    try:
-        for answer in answers:
-            some.append(answer)
-            if time.monotonic() - since >= MOMENT_S:
-                yield some
-                some, since = [], time.monotonic()
-    except BaseException as error:
-        if some and not isinstance(error, GeneratorExit):
-            yield some
-        raise
-    if some:
-        yield some
+    return ([answer] for answer in backend.generate(requests, sampling))
 
 
 def _value(answer: Answer, request: GenerateRequest, label: str) -> dict[str, Any]:

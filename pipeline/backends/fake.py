@@ -13,10 +13,12 @@ from pipeline.core.run import How
 from pipeline.errors import Refused
 from pipeline.kinds.backend import PLAIN, Answer, Backend, GenerateRequest, Reading, Sampling, Tokens, Want, backend
 from pipeline.tables import ids
+from pipeline.tables.parquet import batched
 
 TASKS = re.compile(r"^\d+\. (\S.*)$", re.M)
 SUM = re.compile(r"(\d+) ?([-+*]) ?(\d+)", re.ASCII)
 LONGEST = 12
+TOGETHER = 64
 
 
 @backend(gives=("generate",), computes=True, shaped_by=("wrong",))
@@ -33,6 +35,11 @@ def words(*, folder: Path, card: dict[str, Any], how: How) -> AbstractContextMan
 class _Words:
     def __init__(self, wrong: float, delay_s: float) -> None:
         self.wrong, self.delay_s = wrong, delay_s
+
+    def arrivals(self, requests: Sequence[GenerateRequest], sampling: Sampling) -> Iterator[list[Answer]]:
+        """Answers some at a time; one that takes its time comes alone."""
+        for some in batched(requests, 1 if self.delay_s else TOGETHER):
+            yield list(self.generate(some, sampling))
 
     def generate(self, requests: Sequence[GenerateRequest], sampling: Sampling) -> Iterator[Answer]:
         """Greedy answers depend on the prompt alone, sampled ones on the request's seed too; tokens are words."""

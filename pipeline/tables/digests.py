@@ -25,14 +25,22 @@ class Digests:
 
     def __init__(self, kept: Path) -> None:
         self._kept = kept
-        try:
-            self._known: dict[str, dict[str, Any]] = json.loads(kept.read_text("utf-8"))
-        except (FileNotFoundError, ValueError):
-            # A half-written one costs a second reading.
-            self._known = {}
+        self._known = self._read()
+        self._fresh: dict[str, dict[str, Any]] = {}
 
     def of(self, file: Path, name: str = "blake2b", algorithm: Callable[[], Any] = short_hash) -> str:
         """The hash of a file's bytes; `name` is the algorithm's."""
+        found = self._of(file, name, algorithm)
+        self._save()
+        return found
+
+    def folder(self, folder: Path) -> str:
+        """`folder_digest`, with what is remembered of its files."""
+        found = folder_digest(folder, self._of)
+        self._save()
+        return found
+
+    def _of(self, file: Path, name: str = "blake2b", algorithm: Callable[[], Any] = short_hash) -> str:
         stat = file.stat()
         if stat.st_size < LARGE:
             return digest(file, algorithm)
@@ -43,15 +51,23 @@ class Digests:
         found = digest(file, algorithm)
         if time.time() - stat.st_mtime > SETTLED_S:
             others = entry if entry.get("state") == state else {}
-            self._known[str(file.resolve())] = {**others, "state": state, name: found}
-            self._save()
+            self._known[str(file.resolve())] = kept = {**others, "state": state, name: found}
+            self._fresh[str(file.resolve())] = kept
         return found
 
-    def folder(self, folder: Path) -> str:
-        """`folder_digest`, with what is remembered of its files."""
-        return folder_digest(folder, self.of)
+    def _read(self) -> dict[str, dict[str, Any]]:
+        try:
+            return json.loads(self._kept.read_text("utf-8"))
+        except (FileNotFoundError, ValueError):
+            # A half-written one costs a second reading.
+            return {}
 
     def _save(self) -> None:
+        """Once for all files of a folder, beside what others remembered meanwhile."""
+        if not self._fresh:
+            return
+        self._known = {**self._read(), **self._fresh}
+        self._fresh = {}
         self._kept.parent.mkdir(parents=True, exist_ok=True)
         fresh = self._kept.with_suffix(f".{os.getpid()}")
         fresh.write_text(json.dumps(self._known, indent=1), "utf-8")

@@ -153,10 +153,10 @@ def start(work: Callable[[], None], how: How, on: str) -> None:
                 raise pickle.loads(told.read_bytes())  # noqa: B904
             if failure.exitcode > 0:
                 raise RuntimeError(f"{how.label}: rank {rank} of {ranks} ended: {failure.message}") from None
+            cause = ", as a machine out of memory does" if -failure.exitcode == signal.SIGKILL else ""
             raise TryAgain(
-                f"{how.label}: rank {rank} of {ranks} was ended by {failure.signal_name()}, as a machine out of memory "
-                f"does, and the others with it. Run `dvc repro` again: it goes on from the last checkpoint "
-                f"(`run.checkpoint_steps`)."
+                f"{how.label}: rank {rank} of {ranks} was ended by {failure.signal_name()}{cause}, and the others with "
+                f"it. Run `dvc repro` again: it goes on from the last checkpoint (`run.checkpoint_steps`)."
             ) from None
         finally:
             logging.disable(logging.NOTSET)

@@ -65,3 +65,23 @@ def test_a_folder_is_its_files(tmp_path: Path) -> None:
     old(folder / "in" / "large", b"x" * LARGE)
     old(folder / "small", b"y")
     assert Digests(tmp_path / "kept.json").folder(folder) == folder_digest(folder)
+
+
+def test_two_at_once_forget_nothing_of_each_other(tmp_path: Path, read: list[Path]) -> None:
+    files = [old(tmp_path / name, b"x" * LARGE) for name in "ab"]
+    both = [Digests(tmp_path / "kept.json") for _ in files]
+    for one, file in zip(both, files, strict=True):
+        one.of(file)
+    assert all(Digests(tmp_path / "kept.json").of(file) == digest(file) for file in files)
+    assert read == files
+
+
+def test_what_is_remembered_of_a_folder_is_written_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, kept, written = tmp_path / "folder", tmp_path / "kept.json", list[Path]()
+    folder.mkdir()
+    for name in "abc":
+        old(folder / name, b"x" * LARGE)
+    write = Path.write_text
+    monkeypatch.setattr(Path, "write_text", lambda path, *told: written.append(path) or write(path, *told))
+    assert Digests(kept).folder(folder) == folder_digest(folder) == Digests(kept).folder(folder)
+    assert len(written) == 1

@@ -17,6 +17,7 @@ import signal
 import sys
 import tempfile
 import time
+import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -63,7 +64,7 @@ def over_ranks(numbers: Mapping[Key, float]) -> dict[Key, float]:
     if here().of == 1:
         return dict(numbers)
     found: list[Any] = [None] * here().of
-    _together(distributed.all_gather_object, found, dict(numbers))
+    distributed.all_gather_object(found, dict(numbers))
     total: dict[Key, float] = {}
     for name, number in (each for rank in found for each in rank.items()):
         total[name] = total.get(name, 0) + number
@@ -85,7 +86,7 @@ def add_gradients(parameters: Iterable[nn.Parameter]) -> None:
     for bucket in _buckets([every[i] for i in sorted(reached)]):
         grads = [torch.zeros_like(p) if p.grad is None else p.grad for p in bucket]
         flat = torch.cat([grad.flatten() for grad in grads])
-        _together(distributed.all_reduce, flat)
+        distributed.all_reduce(flat)
         for p, grad, total in zip(bucket, grads, flat.split([p.numel() for p in bucket]), strict=True):
             p.grad = grad.copy_(total.view_as(p))
 
@@ -182,6 +183,8 @@ def _rank(work: Callable[[], None], how: How, on: str, folder: Path) -> None:
         work()
         distributed.destroy_process_group()
     except Exception as error:
+        if _alone(error):
+            time.sleep(GRACE_S)
         told = multiprocessing.pool.ExceptionWithTraceback(error, error.__traceback__)  # type: ignore[attr-defined]
         (folder / str(rank)).write_bytes(pickle.dumps(told))
         sys.exit(1)
@@ -189,13 +192,10 @@ def _rank(work: Callable[[], None], how: How, on: str, folder: Path) -> None:
         how.close()
 
 
-def _together(call: Callable[..., object], *given: object) -> None:
-    """What all ranks do at once. A rank that finds another gone waits to be ended."""
-    try:
-        call(*given)
-    except RuntimeError:
-        time.sleep(GRACE_S)
-        raise
+def _alone(error: Exception) -> bool:
+    """Whether a rank found another gone in what all do at once, be it our sums or what torch does for shards."""
+    *_, last = traceback.extract_tb(error.__traceback__)
+    return isinstance(error, RuntimeError) and "torch/distributed/" in Path(last.filename).as_posix()
 
 
 def _buckets(parameters: Iterable[nn.Parameter]) -> Iterator[list[nn.Parameter]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ torch = pytest.importorskip("torch")
 from pipeline.core.settings import RunSettings  # noqa: E402
 from pipeline.errors import Refused, TryAgain  # noqa: E402
 from pipeline.stages.train import Params  # noqa: E402
-from pipeline.training import shards  # noqa: E402
+from pipeline.training import loop, shards  # noqa: E402
 from pipeline.training.checkpoints import Checkpoints  # noqa: E402
 from tests.training.test_fit import data, kd, losses, one_thread, weights  # noqa: E402, F401
 from tests.training.test_ranks import CROSS, ROUNDING, _ends, apart, learnt  # noqa: E402
@@ -87,6 +88,22 @@ def test_a_rank_holds_half_of_the_blocks_and_goes_on_from_its_half(
     assert (place / "checkpoint-4/complete").exists() and len(list((place / "checkpoint-4").rglob("*.distcp"))) == 2
     student = learnt(data, "student", shard=True)
     assert weights(student) == weights(whole) and losses(student) == losses(whole)
+
+
+def test_a_rank_that_dies_while_a_block_is_put_together_is_told_of(
+    data: Path,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    look = loop.loss_of
+
+    def dies(terms: Any, inputs: Any, found: Any, roles: Any, step: Any, totals: Any) -> Any:
+        if step.number == 2 and os.environ.get("RANK") == "1":
+            os.kill(os.getpid(), signal.SIGKILL)
+        return look(terms, inputs, found, roles, step, totals)
+
+    monkeypatch.setattr(loop, "loss_of", dies)
+    with pytest.raises(TryAgain, match="rank 1 of 2 was ended by SIGKILL, as a machine out of memory does"):
+        learnt(data, "student", shard=True)
 
 
 UNSPLIT: dict[str, tuple[dict[str, Any], str]] = {

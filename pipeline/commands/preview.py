@@ -241,13 +241,14 @@ def run(entry: str | None, rows: int, plain: bool, full: bool) -> None:
     """Show a few prompts end to end on the screen, before anything big runs."""
     plan = resolve(load(PARAMS))
     limit_threads(plan.settings.threads)
-    section, _, name = (entry or "").partition(".")
+    # As a key of params.yaml, or as the label that other commands print.
+    section, _, name = (entry or "").replace("@", ".").partition(".")
     if section in TRAINING:
         trained = entry_named(plan, section, name or None)
         bring_up_to_date(needed(plan, trained.label, DATA), ROOT)
         preview_training.run(trained, plan.settings, DATA, rows, preview_screen.console(plain), full)
         return
-    chosen = entry_named(plan, "generate", entry)
+    chosen = entry_named(plan, "generate", name if section == "generate" else entry)
     bring_up_to_date(before_preview(plan, chosen, DATA), ROOT)
     shown = preview(plan, chosen, DATA, memo_root(), rows)
     preview_screen.render(shown, preview_screen.console(plain), full)

@@ -363,3 +363,10 @@ def test_check_says_what_one_process_has_to_do(repository: Path, capsys: pytest.
     assert main(["check"]) == 0
     told = f"train@{name}: tokens.entropy holds all rows of a step against each other: one process does it, and not"
     assert told in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("named", ["train.nobody", "train@nobody", "generate@nobody", "nobody"])
+def test_a_preview_knows_keys_and_labels(named: str, repository: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["preview", named]) == 1
+    section = "train" if named.startswith("train") else "generate"
+    assert f"params.yaml has no {section}.nobody; there are: " in capsys.readouterr().err

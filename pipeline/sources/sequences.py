@@ -84,11 +84,11 @@ def baskets(
     length: PositiveInt = 8,
     stray: Share = 0.1,
 ) -> Rows:
-    """What a shop knows. With `ask: item`, a new thing's two vectors, `one` of who took it and `other` of what its text
-    means: both mix `latent` numbers, which hang on its kind, with as many as `own` of their own, so many times as
-    strong; what it `hides` is all zeros; the class is the kind. With `ask: next`, the names of `length` things that a
-    user took one after another, of `items` in all; the class is the kind of the next, which hangs on the kind of the
-    last and is, with the probability `stray`, any.
+    """Things of a shop in two vectors each, or what its users took. With `ask: item`, a new thing's two vectors, `one`
+    of who took it and `other` of what its text means: both mix `latent` numbers, which hang on its kind, with as many
+    as `own` of their own, so many times as strong; what it `hides` is all zeros; the class is the kind. With `ask:
+    next`, the names of `length` things that a user took one after another, of `items` in all; the class is the kind of
+    the next, which hangs on the kind of the last and is, with the probability `stray`, any.
 
     Kinds, what follows them, and how vectors are mixed are drawn once for all seeds.
 

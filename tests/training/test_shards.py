@@ -61,7 +61,7 @@ def test_a_rank_holds_half_of_the_blocks_and_goes_on_from_its_half(
     data: Path,  # noqa: F811
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Its weights, gradients and moments; and a killed training comes to the same bytes."""
+    """Its weights and moments; and a killed training comes to the same bytes."""
     held, save = data / "held", Checkpoints.save
 
     def saved(self: Checkpoints, curve: Any) -> None:
